@@ -1,0 +1,174 @@
+//! The macro that turns an implementation into a component, and what it calls.
+
+/// Makes a component of a policy: `export!(MyPolicy: rollback)`. The kinds are `routing`, `decide`, `stages`,
+/// `rollback`, `comparison` and `adapter`; a policy may be of several. Natively it does nothing.
+#[macro_export]
+macro_rules! export {
+    ($policy:ty: $($kind:ident),+ $(,)?) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Component;
+
+            ::std::thread_local! {
+                static POLICY: ::std::cell::OnceCell<$policy> = const { ::std::cell::OnceCell::new() };
+            }
+
+            impl $crate::bindings::policy::exports::cutover::policy::policy::Guest for Component {
+                fn describe() -> $crate::bindings::policy::exports::cutover::policy::policy::Description {
+                    $crate::__private::describe::<$policy>()
+                }
+
+                fn configure(settings: ::std::string::String) -> ::std::result::Result<(), ::std::vec::Vec<$crate::Problem>> {
+                    let policy = $crate::__private::configure::<$policy>(&settings)?;
+                    POLICY.with(|cell| cell.set(policy).map_err(|_| ::std::vec![$crate::problem("", "configured twice")]))
+                }
+            }
+
+            // A policy that was not configured traps: the host configures every instance first.
+            fn with<T>(ask: impl FnOnce(&$policy) -> T) -> T {
+                POLICY.with(|cell| ask(cell.get().expect("configure comes first")))
+            }
+
+            $crate::bindings::policy::export!(Component with_types_in $crate::bindings::policy);
+            $($crate::__export_kind!($kind);)+
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_kind {
+    (routing) => {
+        const _: () = {
+            use $crate::bindings::routing::exports::cutover::policy::routing as wit;
+            impl wit::Guest for Component {
+                fn make_plan(situation: wit::Situation, memory: Vec<u8>) -> Result<wit::Answer, String> {
+                    let (plan, memory) = $crate::__private::remember(&memory, |m| {
+                        with(|p| $crate::Routing::make_plan(p, &situation, m))
+                    })?;
+                    Ok(wit::Answer { plan, memory })
+        }
+            }
+            $crate::bindings::routing::export!(Component with_types_in $crate::bindings::routing);
+        };
+    };
+    (decide) => {
+        const _: () = {
+            use $crate::bindings::decide::exports::cutover::policy::decide as wit;
+            impl wit::Guest for Component {
+                fn decide(frame: Vec<u8>) -> wit::Choice {
+                    let frame = $crate::Frame::read(&frame).expect("the host packs whole frames");
+                    with(|p| $crate::Decide::decide(p, frame))
+                }
+            }
+    $crate::bindings::decide::export!(Component with_types_in $crate::bindings::decide);
+        };
+    };
+    (stages) => {
+        const _: () = {
+            use $crate::bindings::stages::exports::cutover::policy::stages as wit;
+            impl wit::Guest for Component {
+                fn next(progress: wit::Progress, forced: bool, memory: Vec<u8>) -> Result<wit::Answer, String> {
+                    let (next, memory) = $crate::__private::remember(&memory, |m| {
+                        with(|p| $crate::Stages::next(p, &progress, forced, m))
+                    })?;
+                    Ok(wit::Answer { action: next.action, findings: next.findings, memory })
+        }
+            }
+            $crate::bindings::stages::export!(Component with_types_in $crate::bindings::stages);
+        };
+    };
+    (rollback) => {
+        const _: () = {
+            use $crate::bindings::rollback::exports::cutover::policy::rollback as wit;
+            impl wit::Guest for Component {
+                fn judge(check: wit::Check, memory: Vec<u8>) -> Result<wit::Answer, String> {
+                    let (j, memory) =
+                        $crate::__private::remember(&memory, |m| with(|p| $crate::Rollback::judge(p, &check, m)))?;
+                    Ok(wit::Answer { verdict: j.verdict, findings: j.findings, evidence: j.evidence, memory })
+                }
+    }
+            $crate::bindings::rollback::export!(Component with_types_in $crate::bindings::rollback);
+        };
+    };
+    (comparison) => {
+        const _: () = {
+            use $crate::bindings::comparison::exports::cutover::policy::comparison as wit;
+            impl wit::Guest for Component {
+                fn compare(pairs: Vec<wit::Pair>) -> Vec<wit::Outcome> {
+                    with(|p| pairs.iter().map(|pair| $crate::Comparison::compare(p, pair)).collect())
+                }
+            }
+    $crate::bindings::comparison::export!(Component with_types_in $crate::bindings::comparison);
+        };
+    };
+    (adapter) => {
+        const _: () = {
+            use $crate::bindings::adapter::exports::cutover::policy::adapter as wit;
+            impl wit::Guest for Component {
+                fn adapt_call(call: wit::Call) -> Result<wit::AdaptedCall, String> {
+                    with(|p| $crate::Adapter::adapt_call(p, &call))
+                }
+                fn adapt_reply(call: wit::Call, reply: wit::Reply) -> Result<wit::Reply, String> {
+                    with(|p| $crate::Adapter::adapt_reply(p, &call, reply))
+                }
+            }
+    $crate::bindings::adapter::export!(Component with_types_in $crate::bindings::adapter);
+        };
+    };
+}
+
+/// Called by what `export!` writes; not for authors.
+#[doc(hidden)]
+pub mod __private {
+    use crate::{Memory, Policy, Problem, problem};
+
+    pub use crate::bindings::policy::exports::cutover::policy::policy::Description;
+
+    /// Fills in `describe`.
+    #[must_use]
+    pub fn describe<P: Policy>() -> Description {
+        let schema = schemars::schema_for!(P::Settings);
+        Description {
+            name: P::NAME.into(),
+            version: P::VERSION.into(),
+            summary: P::SUMMARY.into(),
+            attributes: P::ATTRIBUTES.iter().map(|&a| a.into()).collect(),
+            settings_schema: schema.as_value().to_string(),
+        }
+    }
+
+    /// Reads settings and configures; a field of the wrong type is a problem with its path.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub fn configure<P: Policy>(settings: &str) -> Result<P, Vec<Problem>> {
+        let mut json = serde_json::Deserializer::from_str(settings);
+        let settings = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = error.path().to_string();
+            let message = error.into_inner().to_string();
+            // The position within the one-line JSON says nothing that the path does not.
+            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+            vec![problem(if path == "." { String::new() } else { path }, message)]
+        })?;
+        P::configure(settings)
+    }
+
+    /// Unpacks memory, asks, and packs it again.
+    ///
+    /// # Errors
+    /// What the policy says, or that the memory is not this policy's.
+    pub fn remember<M: Memory, T>(
+        bytes: &[u8],
+        ask: impl FnOnce(&mut M) -> Result<T, String>,
+    ) -> Result<(T, Vec<u8>), String> {
+        let mut memory = if bytes.is_empty() {
+            M::default()
+        } else {
+            serde_json::from_slice(bytes).map_err(|e| format!("this memory is not mine: {e}"))?
+        };
+        let answer = ask(&mut memory)?;
+        let memory = serde_json::to_vec(&memory).map_err(|e| format!("memory cannot be stored: {e}"))?;
+        Ok((answer, memory))
+    }
+}

@@ -47,9 +47,9 @@ macro_rules! __export_kind {
                         with(|p| $crate::Routing::make_plan(p, &situation, m))
                     })?;
                     Ok(wit::Answer { plan, memory })
-        }
+                }
             }
-            $crate::bindings::routing::export!(Component with_types_in $crate::bindings::routing);
+    $crate::bindings::routing::export!(Component with_types_in $crate::bindings::routing);
         };
     };
     (decide) => {
@@ -73,9 +73,9 @@ macro_rules! __export_kind {
                         with(|p| $crate::Stages::next(p, &progress, forced, m))
                     })?;
                     Ok(wit::Answer { action: next.action, findings: next.findings, memory })
-        }
+                }
             }
-            $crate::bindings::stages::export!(Component with_types_in $crate::bindings::stages);
+    $crate::bindings::stages::export!(Component with_types_in $crate::bindings::stages);
         };
     };
     (rollback) => {
@@ -87,8 +87,8 @@ macro_rules! __export_kind {
                         $crate::__private::remember(&memory, |m| with(|p| $crate::Rollback::judge(p, &check, m)))?;
                     Ok(wit::Answer { verdict: j.verdict, findings: j.findings, evidence: j.evidence, memory })
                 }
-    }
-            $crate::bindings::rollback::export!(Component with_types_in $crate::bindings::rollback);
+            }
+    $crate::bindings::rollback::export!(Component with_types_in $crate::bindings::rollback);
         };
     };
     (comparison) => {
@@ -96,7 +96,7 @@ macro_rules! __export_kind {
             use $crate::bindings::comparison::exports::cutover::policy::comparison as wit;
             impl wit::Guest for Component {
                 fn compare(pairs: Vec<wit::Pair>) -> Vec<wit::Outcome> {
-                    with(|p| pairs.iter().map(|pair| $crate::Comparison::compare(p, pair)).collect())
+                    with(|p| $crate::Comparison::compare_all(p, &pairs))
                 }
             }
     $crate::bindings::comparison::export!(Component with_types_in $crate::bindings::comparison);

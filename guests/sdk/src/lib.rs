@@ -49,6 +49,8 @@
 pub mod bindings;
 mod export;
 pub mod settings;
+pub mod testing;
+pub mod text;
 
 use bindings::{adapter, comparison, decide, policy, rollback, routing, stages};
 use serde::{Serialize, de::DeserializeOwned};
@@ -142,6 +144,11 @@ pub trait Stages: Policy {
 pub trait Comparison: Policy {
     /// Compares one pair.
     fn compare(&self, pair: &Pair) -> Outcome;
+
+    /// Compares a batch of pairs, for policies that gain from seeing them together. One outcome for each, in order.
+    fn compare_all(&self, pairs: &[Pair]) -> Vec<Outcome> {
+        pairs.iter().map(|pair| self.compare(pair)).collect()
+    }
 }
 
 /// Translates calls in V1's shape for V2, and V2's replies back.
@@ -200,4 +207,10 @@ pub fn histogram(buckets: &[LatencyBucket]) -> Histogram {
 /// A problem with one field of the settings.
 pub fn problem(path: impl Into<String>, message: impl Into<String>) -> Problem {
     Problem { path: path.into(), message: message.into() }
+}
+
+/// One fact behind an answer; see [`Finding`] for the units. Values beyond `i64` are cut to its largest.
+pub fn finding(rule: &str, observed: u64, limit: u64, unit: &str, note: impl Into<String>) -> Finding {
+    let cut = |value| i64::try_from(value).unwrap_or(i64::MAX);
+    Finding { rule: rule.into(), observed: cut(observed), limit: cut(limit), unit: unit.into(), note: note.into() }
 }

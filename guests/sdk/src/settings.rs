@@ -1,6 +1,8 @@
-//! Types that settings are written in: shares as `"5%"`, spans of time as `"1h"`. Both are integers inside.
+//! Types that settings are written in: shares as `"5%"`, spans of time as `"1h"`, ratios as `2.5`. All are integers
+//! inside.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -12,6 +14,10 @@ pub struct Share(pub u32);
 /// A span of time in milliseconds. Written `"250ms"`, `"30s"`, `"5m"`, `"1h"`, `"2d"`, or as a whole number of ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub u64);
+
+/// A ratio of two values in parts per million, 1 000 000 is 1x. Written as a number such as `3` or `2.5`; at most 4294.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(pub u32);
 
 /// The units of a span, longest first so that `ms` is not read as `m`.
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -35,34 +41,76 @@ impl Span {
     }
 }
 
-/// A number or a text, as settings are written.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Raw {
-    Number(u64),
-    Text(String),
+impl Ratio {
+    fn parse(number: f64) -> Option<Self> {
+        let ppm = (number * 1e6).round();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was just checked")]
+        (0.0..=f64::from(u32::MAX)).contains(&ppm).then_some(Self(ppm as u32))
+    }
+}
+
+/// Reads a setting that is a number or a text. A visitor, because an untagged enum buffers and is large.
+struct Reader<T> {
+    expected: &'static str,
+    whole: fn(u64) -> Option<T>,
+    decimal: fn(f64) -> Option<T>,
+    text: fn(&str) -> Option<T>,
+}
+
+impl<T> de::Visitor<'_> for Reader<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        (self.whole)(number).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        let whole = u64::try_from(number).ok().and_then(self.whole);
+        whole.ok_or_else(|| E::invalid_value(de::Unexpected::Signed(number), &self))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
+        (self.decimal)(number).ok_or_else(|| E::invalid_value(de::Unexpected::Float(number), &self))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.text)(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
 }
 
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let share = match Raw::deserialize(deserializer) {
-            Ok(Raw::Number(ppm)) => u32::try_from(ppm).ok().map(Self),
-            Ok(Raw::Text(text)) => Self::parse(&text),
-            Err(_) => None,
-        };
-        share.ok_or_else(|| de::Error::custom("expected a share such as \"5%\" or a whole number of parts per million"))
+        deserializer.deserialize_any(Reader {
+            expected: "a share such as \"5%\" or a whole number of parts per million",
+            whole: |ppm| u32::try_from(ppm).ok().map(Self),
+            decimal: |_| None,
+            text: Self::parse,
+        })
     }
 }
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let span = match Raw::deserialize(deserializer) {
-            Ok(Raw::Number(ms)) => Some(Self(ms)),
-            Ok(Raw::Text(text)) => Self::parse(&text),
-            Err(_) => None,
-        };
-        span.ok_or_else(|| {
-            de::Error::custom("expected a span of time such as \"30s\" or \"1h\", or whole milliseconds")
+        deserializer.deserialize_any(Reader {
+            expected: "a span of time such as \"30s\" or \"1h\", or whole milliseconds",
+            whole: |ms| Some(Self(ms)),
+            decimal: |_| None,
+            text: Self::parse,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader {
+            expected: "a ratio such as 3 or 2.5, as a number from 0 to 4294",
+            whole: |n| u32::try_from(n).ok()?.checked_mul(1_000_000).map(Self),
+            decimal: Self::parse,
+            text: |_| None,
         })
     }
 }
@@ -77,9 +125,18 @@ impl Serialize for Share {
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let largest = UNITS.iter().rev().find(|(_, ms)| self.0 > 0 && self.0 % ms == 0);
+        let largest = UNITS.iter().rev().find(|(_, ms)| self.0 > 0 && self.0.is_multiple_of(*ms));
         let (unit, ms) = largest.copied().unwrap_or(("ms", 1));
         serializer.serialize_str(&format!("{}{unit}", self.0 / ms))
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.0 / 1_000_000, self.0 % 1_000_000) {
+            (whole, 0) => serializer.serialize_u32(whole),
+            _ => serializer.serialize_f64(f64::from(self.0) / 1e6),
+        }
     }
 }
 
@@ -109,6 +166,19 @@ impl JsonSchema for Span {
     }
 }
 
+impl JsonSchema for Ratio {
+    fn schema_name() -> Cow<'static, str> {
+        "Ratio".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "a ratio of two values: 3 or 2.5",
+            "type": "number", "minimum": 0, "maximum": 4294,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +197,7 @@ mod tests {
             assert_eq!(share(json), Ok(Share(ppm)), "{json}");
         }
         for wrong in ["\"5\"", "\"%\"", "\"-5%\"", "\"0.00001%\"", "5.5", "null", "\"99999999%\""] {
-            assert!(share(wrong).unwrap_err().starts_with("expected a share"), "{wrong}");
+            assert!(share(wrong).unwrap_err().contains("expected a share"), "{wrong}");
         }
     }
 
@@ -139,15 +209,24 @@ mod tests {
             assert_eq!(span(json), Ok(Span(ms)), "{json}");
         }
         for wrong in ["\"1\"", "\"h\"", "\"-1s\"", "1.5", "\"99999999999999999999d\""] {
-            assert!(span(wrong).unwrap_err().starts_with("expected a span"), "{wrong}");
+            assert!(span(wrong).unwrap_err().contains("expected a span"), "{wrong}");
         }
     }
 
     #[test]
-    fn both_are_written_as_they_are_read() {
-        assert_eq!(
-            serde_json::to_string(&(Share(50_000), Share(15), Span(3_600_000), Span(1_500))).unwrap(),
-            r#"["5%","0.0015%","1h","1500ms"]"#
-        );
+    fn ratios_are_read_as_numbers() {
+        let ratio = |json| serde_json::from_str::<Ratio>(json).map_err(|e| e.to_string());
+        for (json, ppm) in [("3", 3_000_000), ("2.5", 2_500_000), ("0", 0), ("1e-6", 1), ("4294", 4_294_000_000)] {
+            assert_eq!(ratio(json), Ok(Ratio(ppm)), "{json}");
+        }
+        for wrong in ["-1", "\"3\"", "4295", "-0.5", "1e30", "null", "true", "[3]"] {
+            assert!(ratio(wrong).unwrap_err().contains("expected a ratio such as 3 or 2.5"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn all_are_written_as_they_are_read() {
+        let all = (Share(50_000), Share(15), Span(3_600_000), Span(1_500), Ratio(3_000_000), Ratio(2_500_000));
+        assert_eq!(serde_json::to_string(&all).unwrap(), r#"["5%","0.0015%","1h","1500ms",3,2.5]"#);
     }
 }

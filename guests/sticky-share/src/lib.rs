@@ -17,7 +17,7 @@ use serde::Deserialize;
 pub struct StickyShare(Settings);
 
 /// A pool to pin to.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pin {
     /// V1, whatever the share.
@@ -27,7 +27,7 @@ pub enum Pin {
 }
 
 /// All have defaults.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The request attribute that sticks.
@@ -134,3 +134,126 @@ impl StickyShare {
 }
 
 cutover_policy::export!(StickyShare: routing);
+
+#[cfg(test)]
+mod tests {
+    use cutover_policy::Operation;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PHASES: [Phase; 7] = [
+        Phase::Preparing,
+        Phase::Shadow,
+        Phase::Ramping,
+        Phase::Complete,
+        Phase::Decommissioned,
+        Phase::Paused,
+        Phase::RolledBack,
+    ];
+
+    fn plan(settings: &str, phase: Phase) -> Plan {
+        let policy = StickyShare::configure(serde_json::from_str(settings).unwrap()).unwrap();
+        let operation = |name: &str, class| Operation { name: name.into(), class };
+        let situation = Situation {
+            now_ms: 0,
+            migration: "programs".into(),
+            phase,
+            stage: 0,
+            share: 50_000,
+            salt: "salt".into(),
+            operations: vec![
+                operation("create_program", OperationClass::Replicate),
+                operation("delete_program", OperationClass::Exclusive),
+                operation("health_check", OperationClass::Read),
+                operation("list_programs", OperationClass::Read),
+            ],
+        };
+        policy.make_plan(&situation, &mut ()).unwrap()
+    }
+
+    fn problems(settings: &str) -> Vec<String> {
+        let settings = serde_json::from_str(settings).unwrap();
+        StickyShare::configure(settings).unwrap_err().into_iter().map(|p| p.path).collect()
+    }
+
+    #[test]
+    fn each_phase_has_its_pool_and_its_mirror() {
+        let expected = [
+            (Target::V1, 0),
+            (Target::V1, 1_000_000),
+            (Target::Share, 100_000),
+            (Target::V2, 0),
+            (Target::V2, 0),
+            (Target::V1, 0),
+            (Target::V1, 0),
+        ];
+        for (phase, expected) in PHASES.into_iter().zip(expected) {
+            let plan = plan("{}", phase);
+            assert_eq!((plan.otherwise, plan.shadow_share), expected, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn sessions_stay_where_the_migration_puts_them() {
+        let plan = plan("{}", Phase::Ramping);
+        assert_eq!((plan.sticky.as_str(), plan.salt.as_str(), plan.share), ("session", "salt", 50_000));
+    }
+
+    #[test]
+    fn reads_alone_are_mirrored_unless_excepted() {
+        assert_eq!(plan("{}", Phase::Shadow).shadow_operations, ["health_check", "list_programs"]);
+        let plan = plan(r#"{ "unshadowed": ["health_check"] }"#, Phase::Shadow);
+        assert_eq!(plan.shadow_operations, ["list_programs"]);
+    }
+
+    #[test]
+    fn callers_ask_for_a_pool_by_header() {
+        let rules = plan(r#"{ "override_header": "X-Pool" }"#, Phase::Ramping).rules;
+        let wanted = |pool: &str, target| Rule {
+            name: format!("override-{pool}"),
+            conditions: vec![Condition { attribute: "header:x-pool".into(), test: Test::OneOf(vec![pool.into()]) }],
+            target,
+        };
+        assert_eq!(rules, [wanted("v1", Target::V1), wanted("v2", Target::V2)]);
+        assert_eq!(plan(r#"{ "override_header": "" }"#, Phase::Ramping).rules, []);
+    }
+
+    #[test]
+    fn pins_come_after_overrides() {
+        let rules = plan(r#"{ "pinned": { "list_programs": "v2", "execute": "v1" } }"#, Phase::Ramping).rules;
+        let seen: Vec<_> = rules.iter().skip(2).map(|r| (r.conditions[0].test.clone(), r.target)).collect();
+        let of = |operation: &str| Test::OneOf(vec![operation.into()]);
+        assert_eq!(seen, [(of("execute"), Target::V1), (of("list_programs"), Target::V2)]);
+    }
+
+    #[test]
+    fn each_problem_names_its_field() {
+        assert_eq!(
+            problems(r#"{ "sticky": "", "shadow_share": "101%", "ramping_shadow_share": 1000001 }"#),
+            ["sticky", "shadow_share", "ramping_shadow_share"]
+        );
+        assert!(serde_json::from_str::<Settings>(r#"{ "stick": "session" }"#).is_err());
+    }
+
+    #[test]
+    fn bundle_says_the_defaults() {
+        let bundle: toml::Table = toml::from_str(include_str!("../../../policies/sticky-share/policy.toml")).unwrap();
+        let json = serde_json::to_value(&bundle["settings"]).unwrap();
+        assert_eq!(serde_json::from_value::<Settings>(json.clone()).unwrap(), Settings::default());
+        let schema = schemars::schema_for!(Settings);
+        for field in schema.as_value()["properties"].as_object().unwrap().keys() {
+            assert!(json.get(field).is_some(), "{field} is not in the bundle");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_plan_gives_more_than_the_migration_does(phase in prop::sample::select(&PHASES), ppm in 0_u32..=1_000_000) {
+            let plan = plan(&format!(r#"{{ "ramping_shadow_share": {ppm} }}"#), phase);
+            prop_assert_eq!(plan.share, 50_000);
+            prop_assert!(plan.shadow_share <= 1_000_000);
+            prop_assert!(plan.rules.iter().all(|rule| !rule.conditions.is_empty()));
+        }
+    }
+}

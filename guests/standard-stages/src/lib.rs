@@ -1,0 +1,180 @@
+//! The stage policy that ships: a list of shares, each held for its soak while V2 is healthy and called.
+//!
+//! It only goes up; going back is the rollback policy's business. Time alone ends no stage: without enough calls, or
+//! without the verdict `healthy`, it holds and says what is missing.
+
+pub mod settings;
+
+use cutover_policy::{
+    Action, Finding, Move, Phase, Policy, Problem, Progress, Stages, Step, Verdict, finding, settings::Span, text,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{Settings, Stage};
+
+/// See the module.
+#[derive(Debug)]
+pub struct StandardStages(Settings);
+
+/// What was seen since the phase or stage began.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// When it began; other counts belong to another stage.
+    stage_started_ms: u64,
+    /// Mirrored pairs that were compared.
+    compared: u64,
+    /// Those of them that differ.
+    different: u64,
+    /// Calls that V2 answered to callers.
+    requests: u64,
+}
+
+/// Something that a stage waits for.
+struct Condition {
+    met: bool,
+    finding: Finding,
+}
+
+impl Policy for StandardStages {
+    type Settings = Settings;
+    const NAME: &'static str = "standard-stages";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const SUMMARY: &'static str = "raises V2's share stage by stage, each for its soak, while V2 is healthy and called";
+
+    fn configure(settings: Settings) -> Result<Self, Vec<Problem>> {
+        let problems = settings.problems();
+        if problems.is_empty() { Ok(Self(settings)) } else { Err(problems) }
+    }
+}
+
+impl Stages for StandardStages {
+    type Memory = Seen;
+
+    fn next(&self, progress: &Progress, forced: bool, seen: &mut Seen) -> Result<Move, String> {
+        seen.add(progress);
+        let (conditions, action) = match progress.phase {
+            Phase::Shadow => (self.shadow_conditions(progress, seen), self.step(0)),
+            Phase::Ramping => self.ramping(progress, seen),
+            Phase::Preparing | Phase::Complete | Phase::Decommissioned | Phase::Paused | Phase::RolledBack => {
+                return Ok(Action::Hold.into());
+            }
+        };
+        let go = forced || conditions.iter().all(|c| c.met);
+        // A hold names what is missing; a move shows all that it rests on, or that an operator passed over.
+        let findings = conditions.into_iter().filter(|c| go || !c.met).map(|c| c.finding).collect();
+        Ok(Move { action: if go { action } else { Action::Hold }, findings })
+    }
+}
+
+impl StandardStages {
+    /// In `shadow` the verdict `hold` does not stand in the way: V2 has no callers yet to be judged by.
+    fn shadow_conditions(&self, progress: &Progress, seen: &Seen) -> Vec<Condition> {
+        let shadow = self.0.shadow;
+        let fine = matches!(progress.verdict, Verdict::Healthy | Verdict::Hold);
+        vec![
+            soak(progress, shadow.soak),
+            Condition {
+                met: seen.compared >= shadow.min_compared,
+                finding: finding(
+                    "compared",
+                    seen.compared,
+                    shadow.min_compared,
+                    "count",
+                    format!("{} of the {} mirrored pairs needed were compared", seen.compared, shadow.min_compared),
+                ),
+            },
+            different(seen, shadow.max_different.0.into()),
+            verdict(progress.verdict, fine),
+        ]
+    }
+
+    fn ramping(&self, progress: &Progress, seen: &Seen) -> (Vec<Condition>, Action) {
+        let last = self.0.stages.len().saturating_sub(1);
+        // The list may have become shorter since the stage began.
+        let at = usize::try_from(progress.stage).unwrap_or(last).min(last);
+        let own = self.0.stages.get(at).and_then(|stage| stage.soak);
+        let (wait, action) = if at < last {
+            (own, self.step(at + 1))
+        } else {
+            (self.0.complete_after.map(|after| after.max(own.unwrap_or(after))), Action::Complete)
+        };
+        let requests = Condition {
+            met: seen.requests >= self.0.min_requests,
+            finding: finding(
+                "v2-requests",
+                seen.requests,
+                self.0.min_requests,
+                "count",
+                format!("V2 answered {} of the {} calls that the stage needs", seen.requests, self.0.min_requests),
+            ),
+        };
+        let healthy = progress.verdict == Verdict::Healthy;
+        let wait = wait.map_or_else(|| open_ended(progress), |wait| soak(progress, wait));
+        (vec![wait, requests, verdict(progress.verdict, healthy)], action)
+    }
+
+    fn step(&self, at: usize) -> Action {
+        let (Some(&Stage { share, soak }), Ok(stage)) = (self.0.stages.get(at), u32::try_from(at)) else {
+            return Action::Hold;
+        };
+        let lasts = if at + 1 == self.0.stages.len() { self.0.complete_after.max(soak) } else { soak };
+        Action::Advance(Step { stage, share: share.0, soak_ms: lasts.map(|s| s.0) })
+    }
+}
+
+impl Seen {
+    /// Adds what happened since the last call. Batches from before the stage belong to another share and are left out.
+    fn add(&mut self, progress: &Progress) {
+        if self.stage_started_ms != progress.stage_started_ms {
+            *self = Self { stage_started_ms: progress.stage_started_ms, ..Self::default() };
+        }
+        for batch in progress.batches.iter().filter(|b| b.start_ms >= progress.stage_started_ms) {
+            let pairs = &batch.comparisons;
+            self.compared =
+                [pairs.same, pairs.ignored, pairs.different].into_iter().fold(self.compared, u64::saturating_add);
+            self.different = self.different.saturating_add(pairs.different);
+            self.requests = batch.operations.iter().map(|o| o.v2.requests).fold(self.requests, u64::saturating_add);
+        }
+    }
+}
+
+fn elapsed_ms(progress: &Progress) -> u64 {
+    progress.now_ms.saturating_sub(progress.stage_started_ms)
+}
+
+fn soak(progress: &Progress, Span(soak_ms): Span) -> Condition {
+    let elapsed = elapsed_ms(progress);
+    let note = format!("lasted {} of {}", text::span(elapsed), text::span(soak_ms));
+    Condition { met: elapsed >= soak_ms, finding: finding("soak", elapsed, soak_ms, "ms", note) }
+}
+
+/// The wait of a last stage without `complete_after`; its limit of 0 stands for none.
+fn open_ended(progress: &Progress) -> Condition {
+    let note = "the last stage lasts until an operator advances";
+    Condition { met: false, finding: finding("open-ended", elapsed_ms(progress), 0, "ms", note) }
+}
+
+fn different(seen: &Seen, max_ppm: u64) -> Condition {
+    // Rounded up, so that the observed value is over the limit just when the exact one is.
+    let ppm = (u128::from(seen.different) * 1_000_000).div_ceil(u128::from(seen.compared.max(1)));
+    let ppm = u64::try_from(ppm).unwrap_or(u64::MAX);
+    let note =
+        format!("{} of the compared pairs differ, {} may", text::percent(text::round_up(ppm)), text::percent(max_ppm));
+    Condition { met: ppm <= max_ppm, finding: finding("different", ppm, max_ppm, "ppm", note) }
+}
+
+fn verdict(verdict: Verdict, fine: bool) -> Condition {
+    let name = match verdict {
+        Verdict::Healthy => "healthy",
+        Verdict::Hold => "hold",
+        Verdict::Warn => "warn",
+        Verdict::RollBack => "roll-back",
+    };
+    let note = format!("the rollback policy says `{name}`");
+    Condition { met: fine, finding: finding("verdict", fine.into(), 1, "verdicts", note) }
+}
+
+cutover_policy::export!(StandardStages: stages);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Configuration: TOML as people write it, turned into types that cannot be wrong. The only reader of files and of the
+//! environment.
+//!
+//! [`raw`] has the shape of the file and refuses unknown fields; [`validate`] makes the types below and reports *every*
+//! problem with its path, so that a file is mended in one go; [`bundle`] reads policy bundles.
+
+pub mod bundle;
+pub mod environment;
+pub mod raw;
+mod validate;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use self::bundle::Bundle;
+use crate::{
+    dispatch::Operation,
+    policy::{engine::Limits, port::Kind},
+    pool::PoolSpec,
+};
+
+/// A configuration without problems.
+#[derive(Debug)]
+pub struct Config {
+    /// Where requests come in.
+    pub data_plane: SocketAddr,
+    /// Where operators come in.
+    pub admin: SocketAddr,
+    /// The store's file.
+    pub store: PathBuf,
+    /// Where the components of guests are.
+    pub components: PathBuf,
+    /// Who is told.
+    pub webhooks: Vec<hyper::Uri>,
+    /// What policies may use.
+    pub limits: Limits,
+    /// How long metrics are kept.
+    pub keep_metrics: Duration,
+    /// The migrations, by name.
+    pub migrations: Vec<MigrationConfig>,
+}
+
+/// One migration.
+#[derive(Debug)]
+pub struct MigrationConfig {
+    /// Its name.
+    pub name: String,
+    /// The salt of its session hash; its name unless it is set.
+    pub salt: String,
+    /// How often policies are asked.
+    pub check_interval: Duration,
+    /// How long callers wait.
+    pub deadline: Duration,
+    /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.
+    pub failover_reserve_percent: u32,
+    /// Mirrored calls that may be under way at once.
+    pub shadow_budget: usize,
+    /// How long a mirrored call may take.
+    pub shadow_timeout: Duration,
+    /// Its operations.
+    pub operations: BTreeMap<Arc<str>, Operation>,
+    /// The pool that is being replaced.
+    pub v1: PoolSpec,
+    /// Its successor.
+    pub v2: PoolSpec,
+    /// Who is in charge of what.
+    pub policies: BTreeMap<Kind, Bundle>,
+    /// Flags that the environment sets.
+    pub flags: BTreeMap<String, serde_json::Value>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as a path of fields: `migrations.programs.v2.workers`.
+    pub path: String,
+    /// What, and how to mend it.
+    pub message: String,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration `{path}`")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a field of the wrong type or of an unknown name.
+    #[error("`{path}` is not a configuration: {message}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// What the parser says, with line and column.
+        message: String,
+    },
+    /// Its values are wrong.
+    #[error("`{path}` has {} problem(s):\n{}", .problems.len(), lines(.problems))]
+    Problems {
+        /// The file.
+        path: String,
+        /// Each of them.
+        problems: Vec<Problem>,
+    },
+}
+
+impl Config {
+    /// Reads a configuration and everything that it names. Relative paths are relative to the file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let path = file.display().to_string();
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::parse(&text, base, &environment::flags()).map_err(|error| match error {
+            ConfigError::Syntax { message, .. } => ConfigError::Syntax { path, message },
+            ConfigError::Problems { problems, .. } => ConfigError::Problems { path, problems },
+            other @ ConfigError::Read { .. } => other,
+        })
+    }
+
+    /// Reads a configuration from text; relative paths are relative to `base`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, base: &Path, flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        let raw: raw::File = toml::from_str(text)
+            .map_err(|e| ConfigError::Syntax { path: String::new(), message: e.to_string().trim_end().to_owned() })?;
+        validate::config(raw, base, flags).map_err(|problems| ConfigError::Problems { path: String::new(), problems })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.path, self.message)
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
+}

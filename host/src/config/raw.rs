@@ -1,0 +1,200 @@
+//! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+
+use crate::request::Class;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// The host.
+    #[serde(default)]
+    pub host: Host,
+    /// Migrations by name.
+    #[serde(default)]
+    pub migrations: BTreeMap<String, Migration>,
+}
+
+/// `[host]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Host {
+    /// Where requests come in.
+    pub data_plane: String,
+    /// Where operators come in.
+    pub admin: String,
+    /// The store's file.
+    pub store: PathBuf,
+    /// Where the components of guests are.
+    pub components: PathBuf,
+    /// URLs that get notices.
+    pub webhooks: Vec<String>,
+    /// How long metrics are kept.
+    pub keep_metrics: String,
+    /// What policies may use.
+    pub policy_limits: PolicyLimits,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            data_plane: "127.0.0.1:8080".into(),
+            admin: "127.0.0.1:8081".into(),
+            store: "cutover.db".into(),
+            components: "components".into(),
+            webhooks: Vec::new(),
+            keep_metrics: "30d".into(),
+            policy_limits: PolicyLimits::default(),
+        }
+    }
+}
+
+/// `[host.policy_limits]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyLimits {
+    /// Linear memory over all of a guest's memories.
+    pub memory_bytes: Option<u64>,
+    /// Time for a question.
+    pub time: Option<String>,
+    /// Time for one `decide`.
+    pub decide_time: Option<String>,
+    /// What may cross from guest to host in one question.
+    pub output_bytes: Option<u64>,
+    /// The largest component.
+    pub component_bytes: Option<u64>,
+}
+
+/// `[migrations.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migration {
+    /// The salt of the session hash.
+    pub salt: Option<String>,
+    /// How often policies are asked.
+    #[serde(default = "five_seconds")]
+    pub check_interval: String,
+    /// How long callers wait.
+    #[serde(default = "two_seconds")]
+    pub deadline: String,
+    /// Percent of the deadline kept for V1 after V2 failed a read.
+    #[serde(default = "half")]
+    pub failover_reserve: u32,
+    /// Mirrored calls that may be under way at once.
+    #[serde(default = "sixteen")]
+    pub shadow_budget: usize,
+    /// How long a mirrored call may take.
+    #[serde(default = "five_seconds")]
+    pub shadow_timeout: String,
+    /// Operations by name.
+    #[serde(default)]
+    pub operations: BTreeMap<String, Operation>,
+    /// The pool that is being replaced.
+    pub v1: Pool,
+    /// Its successor.
+    pub v2: Pool,
+    /// Who is in charge of what.
+    #[serde(default)]
+    pub policies: BTreeMap<String, Policy>,
+}
+
+/// `[migrations.NAME.operations.OPERATION]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    /// Its class.
+    pub class: Class,
+    /// The argument that names what a `replicate` operation is about.
+    pub key: Option<String>,
+    /// Whether it takes that away.
+    #[serde(default)]
+    pub removes: bool,
+}
+
+/// `[migrations.NAME.v1]` and `.v2`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// `serialized` or `concurrent`.
+    pub mode: String,
+    /// How many workers.
+    pub workers: usize,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Where it runs; the configuration's folder unless it is set.
+    pub directory: Option<PathBuf>,
+    /// Variables added to its environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// How long a worker may take until its first health check is answered.
+    #[serde(default = "ten_seconds")]
+    pub start_timeout: String,
+    /// Calls that may wait for a worker.
+    #[serde(default = "thousand")]
+    pub max_waiting: usize,
+    /// How often idle workers are asked how they are.
+    #[serde(default = "thirty_seconds")]
+    pub health_interval: String,
+    /// Failed health checks in a row until a worker is replaced.
+    #[serde(default = "three")]
+    pub health_failures: u32,
+    /// How long calls in flight may take when the pool is drained.
+    #[serde(default = "thirty_seconds")]
+    pub drain_timeout: String,
+}
+
+/// `[migrations.NAME.policies]`: a bundle's folder, or that with settings laid over the bundle's.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Policy {
+    /// The folder.
+    Bundle(PathBuf),
+    /// The folder, and settings.
+    WithSettings(PolicySettings),
+}
+
+/// A bundle with settings of this migration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySettings {
+    /// The folder.
+    pub bundle: PathBuf,
+    /// Laid over the bundle's settings, field by field.
+    #[serde(default)]
+    pub settings: toml::Table,
+}
+
+fn two_seconds() -> String {
+    "2s".into()
+}
+
+fn five_seconds() -> String {
+    "5s".into()
+}
+
+fn ten_seconds() -> String {
+    "10s".into()
+}
+
+fn thirty_seconds() -> String {
+    "30s".into()
+}
+
+const fn half() -> u32 {
+    50
+}
+
+const fn sixteen() -> usize {
+    16
+}
+
+const fn thousand() -> usize {
+    1_000
+}
+
+const fn three() -> u32 {
+    3
+}

@@ -1,0 +1,278 @@
+//! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Config, MigrationConfig, Problem, bundle::Bundle, environment, raw};
+use crate::{
+    dispatch::Operation,
+    migration::flags::Flags,
+    policy::{engine::Limits, port::Kind},
+    pool::{PoolSpec, process::WorkerCommand, workers::Mode},
+    request::{Class, PoolId},
+};
+
+/// Policies that every migration needs.
+const REQUIRED: [Kind; 3] = [Kind::Routing, Kind::Rollback, Kind::Stages];
+
+/// Workers that a pool may have: each is a process with pipes, and one machine runs them all.
+const MAX_WORKERS: usize = 1_024;
+
+/// Where a value stands, and where problems with it go.
+struct At<'a> {
+    path: String,
+    problems: &'a mut Vec<Problem>,
+}
+
+pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut root = At { path: String::new(), problems: &mut problems };
+    let components = base.join(&raw.host.components);
+    let mut host = root.field("host");
+    let config = Config {
+        data_plane: host.field("data_plane").address(&raw.host.data_plane),
+        admin: host.field("admin").address(&raw.host.admin),
+        store: base.join(&raw.host.store),
+        webhooks: host.field("webhooks").uris(&raw.host.webhooks),
+        limits: limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
+        keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
+        migrations: Vec::new(),
+        components,
+    };
+    if config.data_plane == config.admin && config.admin.port() != 0 {
+        host.field("admin").wrong("is the same as `host.data_plane`; operators need an address of their own");
+    }
+    if raw.migrations.is_empty() {
+        root.field("migrations").wrong("has no migration; add a `[migrations.NAME]`");
+    }
+    let mut migrations = Vec::new();
+    for (name, migration_raw) in raw.migrations {
+        let mut at = root.field(&format!("migrations.{name}"));
+        migrations.push(migration(&mut at, &name, migration_raw, base, &config.components, flags));
+    }
+    for flag in flags {
+        let known = |m: &MigrationConfig| environment::flags_of(&m.name, std::slice::from_ref(flag)).next().is_some();
+        if migrations.iter().any(known) {
+            continue;
+        }
+        let (flag, _) = flag;
+        root.field(&format!("environment.CUTOVER_FLAG_{flag}")).wrong("names no migration of this configuration");
+    }
+    if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
+}
+
+fn limits(at: &mut At<'_>, raw: &raw::PolicyLimits) -> Limits {
+    let default = Limits::default();
+    let mut bytes = |field: &str, value: Option<u64>, default: usize, most: usize| {
+        let Some(value) = value else { return default };
+        match usize::try_from(value).ok().filter(|v| (1 << 10..=most).contains(v)) {
+            Some(value) => value,
+            None => {
+                at.field(field).wrong(&format!("is {value}; it must be between 1024 and {most} bytes"));
+                default
+            }
+        }
+    };
+    let memory_bytes = bytes("memory_bytes", raw.memory_bytes, default.memory_bytes, 1 << 30);
+    let output_bytes = bytes("output_bytes", raw.output_bytes, default.output_bytes, 64 << 20);
+    let component_bytes = bytes("component_bytes", raw.component_bytes, default.component_bytes, 256 << 20);
+    let time = |at: &mut At<'_>, field: &str, value: Option<&String>, default| {
+        value.map_or(default, |v| at.field(field).duration(v, "1ms", "1m"))
+    };
+    Limits {
+        memory_bytes,
+        output_bytes,
+        component_bytes,
+        time: time(at, "time", raw.time.as_ref(), default.time),
+        decide_time: time(at, "decide_time", raw.decide_time.as_ref(), default.decide_time),
+    }
+}
+
+fn migration(
+    at: &mut At<'_>,
+    name: &str,
+    raw: raw::Migration,
+    base: &Path,
+    components: &Path,
+    flags: &[(String, String)],
+) -> MigrationConfig {
+    if !is_name(name, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+        at.wrong("is not a name; use 1 to 64 characters of `a-z 0-9 -`");
+    }
+    if raw.failover_reserve > 99 {
+        at.field("failover_reserve").wrong("is a percentage; it must be between 0 and 99");
+    }
+    if raw.operations.is_empty() {
+        at.field("operations").wrong("has no operation; add a `[migrations.NAME.operations.OPERATION]`");
+    }
+    let environment: BTreeMap<_, _> = environment::flags_of(name, flags).collect();
+    if let Err(error) = Flags::new(environment.clone(), BTreeMap::new()) {
+        at.field("flags").wrong(&format!("are set wrongly by the environment: {error}"));
+    }
+    let operations = raw.operations.into_iter().map(|(operation, raw)| {
+        let checked = self::operation(&mut at.field("operations").field(&operation), &operation, raw);
+        (Arc::<str>::from(operation), checked)
+    });
+    MigrationConfig {
+        operations: operations.collect(),
+        salt: raw.salt.unwrap_or_else(|| name.to_owned()),
+        check_interval: at.field("check_interval").duration(&raw.check_interval, "100ms", "1h"),
+        deadline: at.field("deadline").duration(&raw.deadline, "1ms", "1h"),
+        failover_reserve_percent: raw.failover_reserve,
+        shadow_budget: raw.shadow_budget,
+        shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
+        v1: pool(&mut at.field("v1"), name, PoolId::V1, raw.v1, base),
+        v2: pool(&mut at.field("v2"), name, PoolId::V2, raw.v2, base),
+        policies: policies(&mut at.field("policies"), raw.policies, base, components),
+        flags: environment,
+        name: name.to_owned(),
+    }
+}
+
+fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation) -> Operation {
+    if !is_name(name, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
+        at.wrong("is not an operation's name; use 1 to 64 characters of `a-z A-Z 0-9 _ - .`");
+    }
+    if raw.class != Class::Replicate && (raw.key.is_some() || raw.removes) {
+        at.field("key").wrong("and `removes` belong to the class `replicate`; remove them or change the class");
+    }
+    if raw.removes && raw.key.is_none() {
+        at.field("removes").wrong("needs a `key` that names what is removed");
+    }
+    Operation { class: raw.class, key: raw.key, removes: raw.removes }
+}
+
+fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Pool, base: &Path) -> PoolSpec {
+    let mode = match raw.mode.as_str() {
+        "serialized" => Mode::Serialized,
+        "concurrent" => Mode::Concurrent,
+        other => {
+            at.field("mode").wrong(&format!("is `{other}`; it must be `serialized` or `concurrent`"));
+            Mode::Concurrent
+        }
+    };
+    if !(1..=MAX_WORKERS).contains(&raw.workers) {
+        at.field("workers").wrong(&format!("is {}; it must be between 1 and {MAX_WORKERS}", raw.workers));
+    }
+    if raw.health_failures == 0 {
+        at.field("health_failures").wrong("is 0; a worker is replaced after at least 1 failed health check");
+    }
+    let directory = raw.directory.map_or_else(|| base.to_owned(), |d| base.join(d));
+    let directory = std::path::absolute(&directory).unwrap_or(directory);
+    if !directory.is_dir() {
+        at.field("directory").wrong(&format!("is `{}`, which is not a folder", directory.display()));
+    }
+    match raw.command.first() {
+        None => at.field("command").wrong("is empty; give the program and its arguments as a list"),
+        Some(program) if !environment::finds_program(program, &directory) => {
+            at.field("command").wrong(&format!("begins with `{program}`, which is not a program that can be found"));
+        }
+        Some(_) => {}
+    }
+    PoolSpec {
+        label: format!("{migration}/{id}"),
+        id,
+        mode,
+        workers: raw.workers,
+        command: WorkerCommand {
+            command: raw.command,
+            directory,
+            environment: raw.environment.into_iter().collect(),
+            start_timeout: at.field("start_timeout").duration(&raw.start_timeout, "10ms", "1h"),
+        },
+        max_waiting: raw.max_waiting,
+        health_interval: at.field("health_interval").duration(&raw.health_interval, "100ms", "1h"),
+        health_failures: raw.health_failures,
+        drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),
+    }
+}
+
+fn policies(
+    at: &mut At<'_>,
+    raw: BTreeMap<String, raw::Policy>,
+    base: &Path,
+    components: &Path,
+) -> BTreeMap<Kind, Bundle> {
+    let mut bundles = BTreeMap::new();
+    let mut named = Vec::new();
+    for (kind, policy) in raw {
+        let mut at = at.field(&kind);
+        let kind = match kind.parse::<Kind>() {
+            Ok(kind) => kind,
+            Err(error) => {
+                at.wrong(&format!("is wrong: {error}"));
+                continue;
+            }
+        };
+        named.push(kind);
+        let (folder, overrides): (PathBuf, toml::Table) = match policy {
+            raw::Policy::Bundle(folder) => (folder, toml::Table::new()),
+            raw::Policy::WithSettings(with) => (with.bundle, with.settings),
+        };
+        match Bundle::read(&base.join(folder), components, &overrides) {
+            Ok(bundle) if bundle.kind == kind => drop(bundles.insert(kind, bundle)),
+            Ok(bundle) => {
+                at.wrong(&format!("names the bundle `{}`, which is a {} policy", bundle.folder.display(), bundle.kind))
+            }
+            Err(message) => at.wrong(&message),
+        }
+    }
+    for kind in REQUIRED.into_iter().filter(|kind| !named.contains(kind)) {
+        at.field(kind.name()).wrong("is missing; name a bundle, such as one of those in `policies/`");
+    }
+    bundles
+}
+
+fn is_name(name: &str, allowed: impl Fn(char) -> bool) -> bool {
+    (1..=64).contains(&name.len()) && name.chars().all(allowed)
+}
+
+impl At<'_> {
+    fn field(&mut self, name: &str) -> At<'_> {
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        At { path, problems: self.problems }
+    }
+
+    fn wrong(&mut self, message: &str) {
+        self.problems.push(Problem { path: self.path.clone(), message: message.into() });
+    }
+
+    fn address(&mut self, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_wrong| {
+            self.wrong(&format!("is `{text}`; it must be an address and a port, such as `127.0.0.1:8080`"));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn duration(&mut self, text: &str, least: &str, most: &str) -> Duration {
+        let parse = |text: &str| humantime::parse_duration(text).ok();
+        let (low, high) = (parse(least).unwrap_or_default(), parse(most).unwrap_or(Duration::MAX));
+        match parse(text) {
+            Some(span) if (low..=high).contains(&span) => span,
+            Some(_) => {
+                self.wrong(&format!("is `{text}`; it must be between {least} and {most}"));
+                low
+            }
+            None => {
+                self.wrong(&format!("is `{text}`; it must be a span of time, such as `{least}` or `5s`"));
+                low
+            }
+        }
+    }
+
+    fn uris(&mut self, texts: &[String]) -> Vec<hyper::Uri> {
+        let mut uris = Vec::new();
+        for text in texts {
+            match text.parse::<hyper::Uri>() {
+                Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => uris.push(uri),
+                Ok(_) | Err(_) => self.wrong(&format!("has `{text}`; it must be a URL that begins with `http://`")),
+            }
+        }
+        uris
+    }
+}

@@ -1,0 +1,284 @@
+//! One request through a migration: route, call, fail over, observe, mirror.
+//!
+//! What is repeated or duplicated depends on the operation's class alone: a `read` that V2 fails is answered by V1
+//! within the caller's deadline; a `replicate` is answered by V1, recorded in the journal and then brought to V2; an
+//! `exclusive` goes to one pool, and elsewhere only if no worker saw it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    clock::{self, Mono},
+    observe::{Observation, Outcome, Recorder},
+    pool::{Call, WorkerPool, journal::Journal},
+    request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
+    route::Router,
+    shadow::Mirror,
+};
+
+/// Replications to V2 that may be under way at once. What does not fit is caught up with by the session's next call.
+const REPLICATIONS: usize = 256;
+
+/// An operation of a migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Its class.
+    pub class: Class,
+    /// The argument that names what a `replicate` operation is about.
+    pub key: Option<String>,
+    /// Whether it takes that away.
+    pub removes: bool,
+}
+
+/// What one migration's requests pass through.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// Its operations by name.
+    pub operations: BTreeMap<Arc<str>, Operation>,
+    /// The plan in force.
+    pub router: Router,
+    /// The pool that is being replaced.
+    pub v1: WorkerPool,
+    /// Its successor.
+    pub v2: WorkerPool,
+    /// Where calls are counted.
+    pub recorder: Arc<Recorder>,
+    /// Where reads are mirrored.
+    pub mirror: Arc<Mirror>,
+    /// What both pools have to know.
+    pub journal: Arc<Journal>,
+    /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.
+    pub failover_reserve_percent: u32,
+    /// Failures of `decide`, by cause.
+    pub decide_failures: Mutex<BTreeMap<&'static str, u64>>,
+    /// Whoever opens or drains V2 takes turns.
+    pub v2_turn: tokio::sync::Mutex<()>,
+    replications: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// The parts that a [`Dispatch`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Dispatch::operations`].
+    pub operations: BTreeMap<Arc<str>, Operation>,
+    /// See [`Dispatch::v1`].
+    pub v1: WorkerPool,
+    /// See [`Dispatch::v2`].
+    pub v2: WorkerPool,
+    /// See [`Dispatch::recorder`].
+    pub recorder: Arc<Recorder>,
+    /// See [`Dispatch::mirror`].
+    pub mirror: Arc<Mirror>,
+    /// See [`Dispatch::journal`].
+    pub journal: Arc<Journal>,
+    /// See [`Dispatch::failover_reserve_percent`].
+    pub failover_reserve_percent: u32,
+    /// Where work beside the request runs.
+    pub tasks: TaskTracker,
+}
+
+impl Dispatch {
+    /// V1 for everything until a plan is published.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            operations: parts.operations,
+            router: Router::closed(),
+            v1: parts.v1,
+            v2: parts.v2,
+            recorder: parts.recorder,
+            mirror: parts.mirror,
+            journal: parts.journal,
+            failover_reserve_percent: parts.failover_reserve_percent,
+            decide_failures: Mutex::default(),
+            v2_turn: tokio::sync::Mutex::default(),
+            replications: Arc::new(Semaphore::new(REPLICATIONS)),
+            tasks: parts.tasks,
+        }
+    }
+
+    /// Serves a request; `None` if the migration has no such operation.
+    pub async fn serve(&self, request: Request) -> Option<Served> {
+        let operation = self.operations.get(&request.operation)?;
+        Some(match operation.class {
+            Class::Read => self.read(request).await,
+            Class::Replicate => self.replicate(request, operation).await,
+            Class::Exclusive => self.exclusive(request).await,
+        })
+    }
+
+    async fn read(&self, request: Request) -> Served {
+        let route = self.route(&request);
+        if route.pool == PoolId::V1 {
+            let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
+            if route.mirror {
+                self.mirror.mirror(request, &result);
+            }
+            return Served { result, pool: PoolId::V1, reason: route.reason };
+        }
+        let started = clock::mono();
+        let v2 = self.attempt(PoolId::V2, &request, self.v2_deadline(started, request.deadline)).await;
+        let Err(failure) = v2 else {
+            self.observe(PoolId::V2, &request, Class::Read, started, &v2, false);
+            return Served { result: v2, pool: PoolId::V2, reason: route.reason };
+        };
+        let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
+        // A V2 that was closed before it saw the call has not failed it.
+        if failure.sent || failure.kind != FailureKind::System {
+            self.observe(PoolId::V2, &request, Class::Read, started, &Err(failure), result.is_ok());
+        }
+        Served { result, pool: PoolId::V1, reason: "failover".into() }
+    }
+
+    async fn replicate(&self, request: Request, operation: &Operation) -> Served {
+        let reason = "replicate".into();
+        let session = request.session.clone().unwrap_or_else(|| "".into());
+        if let Err(full) = self.journal.admits(&session, operation.removes) {
+            let result = Err(Failure::unsent(FailureKind::Resource, full.to_string()));
+            return Served { result, pool: PoolId::V1, reason };
+        }
+        let result = self.call(PoolId::V1, &request, Class::Replicate, request.deadline).await;
+        if let Ok(Answer::Success(answer)) = &result {
+            let (arguments, key) = keyed(&request.arguments, operation, answer.get());
+            self.journal.record(&session, &request.operation, arguments, key, operation.removes);
+            self.bring_to_v2(request);
+        }
+        Served { result, pool: PoolId::V1, reason }
+    }
+
+    async fn exclusive(&self, request: Request) -> Served {
+        let route = self.route(&request);
+        let result = self.call(route.pool, &request, Class::Exclusive, request.deadline).await;
+        match result {
+            Err(failure) if route.pool == PoolId::V2 && !failure.sent => {
+                let result = self.call(PoolId::V1, &request, Class::Exclusive, request.deadline).await;
+                Served { result, pool: PoolId::V1, reason: "failover".into() }
+            }
+            result => Served { result, pool: route.pool, reason: route.reason },
+        }
+    }
+
+    fn route(&self, request: &Request) -> crate::route::Route {
+        let route = self.router.route(request);
+        if let Some(error) = &route.error {
+            tracing::warn!(%error, "the routing policy failed to decide; V1 serves");
+            *self.decide_failures.lock().entry(error.cause()).or_default() += 1;
+        }
+        route
+    }
+
+    /// Calls a pool and counts the call.
+    async fn call(&self, pool: PoolId, request: &Request, class: Class, deadline: Mono) -> Result<Answer, Failure> {
+        let started = clock::mono();
+        let result = self.attempt(pool, request, deadline).await;
+        self.observe(pool, request, class, started, &result, false);
+        result
+    }
+
+    async fn attempt(&self, pool: PoolId, request: &Request, deadline: Mono) -> Result<Answer, Failure> {
+        let pool = match pool {
+            PoolId::V1 => &self.v1,
+            PoolId::V2 => &self.v2,
+        };
+        let session = request.session.as_ref();
+        pool.call(Call { operation: &request.operation, arguments: &request.arguments, session, deadline }).await
+    }
+
+    fn observe(
+        &self,
+        pool: PoolId,
+        request: &Request,
+        class: Class,
+        started: Mono,
+        result: &Result<Answer, Failure>,
+        failed_over: bool,
+    ) {
+        let outcome = result.as_ref().map_or_else(|failure| Outcome::Failed(failure.kind), |_| Outcome::Answered);
+        self.recorder.record(Observation {
+            operation: &request.operation,
+            class,
+            pool,
+            mirrored: false,
+            session: request.session.as_deref(),
+            outcome,
+            failed_over,
+            took: clock::mono().since(started),
+        });
+    }
+
+    /// V2 gets the caller's time less what V1 would need after it.
+    fn v2_deadline(&self, now: Mono, deadline: Mono) -> Mono {
+        let left = deadline.since(now);
+        now + left * (100 - self.failover_reserve_percent.min(99)) / 100
+    }
+
+    /// Brings a session's new state to V2 off the request's path. If that fails or does not fit, the session's next
+    /// call on V2 catches up.
+    fn bring_to_v2(&self, request: Request) {
+        // State without a session is caught up with by each worker on its next call.
+        let Some(session) = request.session.clone().filter(|_| self.v2.is_open()) else { return };
+        let Ok(permit) = Arc::clone(&self.replications).try_acquire_owned() else { return };
+        let (v2, recorder) = (self.v2.clone(), Arc::clone(&self.recorder));
+        self.tasks.spawn(async move {
+            let started = clock::mono();
+            let synced = v2.sync(&session, started + Duration::from_secs(10)).await;
+            let outcome = match synced {
+                Ok(()) => Outcome::Answered,
+                Err(failure) if failure.kind == FailureKind::System => return,
+                Err(failure) => Outcome::Failed(failure.kind),
+            };
+            recorder.record(Observation {
+                operation: &request.operation,
+                class: Class::Replicate,
+                pool: PoolId::V2,
+                mirrored: true,
+                session: None,
+                outcome,
+                failed_over: false,
+                took: clock::mono().since(started),
+            });
+            drop(permit);
+        });
+    }
+}
+
+/// The arguments to replicate and what they are about. A key that V1 chose goes into the arguments, so that V2 uses the
+/// same one.
+fn keyed(
+    arguments: &Arc<Map<String, Value>>,
+    operation: &Operation,
+    answer: &str,
+) -> (Arc<Map<String, Value>>, Option<String>) {
+    let Some(name) = &operation.key else { return (Arc::clone(arguments), None) };
+    if let Some(key) = arguments.get(name) {
+        return (Arc::clone(arguments), Some(key.to_string()));
+    }
+    let chosen = serde_json::from_str::<Map<String, Value>>(answer).ok().and_then(|mut a| a.remove(name));
+    match chosen {
+        Some(key) => {
+            let mut arguments = Map::clone(arguments);
+            arguments.insert(name.clone(), key.clone());
+            (Arc::new(arguments), Some(key.to_string()))
+        }
+        None => (Arc::clone(arguments), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_v1_chose_is_replicated_with_the_call() {
+        let operation = Operation { class: Class::Replicate, key: Some("program_id".into()), removes: false };
+        let arguments = Arc::new(Map::from_iter([("signature".to_owned(), Value::from("q -> a"))]));
+        let (replicated, key) = keyed(&arguments, &operation, r#"{"program_id":"p7"}"#);
+        assert_eq!((replicated.get("program_id"), key.as_deref()), (Some(&Value::from("p7")), Some("\"p7\"")));
+        let (same, none) = keyed(&arguments, &operation, r#""done""#);
+        assert!(Arc::ptr_eq(&same, &arguments) && none.is_none());
+    }
+}

@@ -1,0 +1,67 @@
+//! Asks the rollback policy, and turns its answer into an event. A policy that fails has said `hold`.
+
+use std::sync::Arc;
+
+use crate::{
+    clock::{self, Mono},
+    migration::state::Event,
+    policy::{
+        PolicyError,
+        engine::Policy,
+        facts::Finding,
+        port::{Check, Judgement, Kind, Verdict},
+        slot::Slots,
+    },
+};
+
+/// What became of asking a policy.
+#[derive(Debug, Clone)]
+pub struct Answered<T> {
+    /// Who was asked.
+    pub policy: Arc<Policy>,
+    /// What it remembered before.
+    pub memory: Vec<u8>,
+    /// What it said.
+    pub answer: Result<T, PolicyError>,
+    /// When the answer was there.
+    pub at: Mono,
+}
+
+/// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.
+pub fn judge(slots: &Slots, check: &Check) -> Option<Answered<Judgement>> {
+    let slot = slots.get(Kind::Rollback);
+    let (policy, memory) = slot.question()?;
+    let asked = policy.judge(check, &memory);
+    if asked.answer.is_ok() {
+        slot.remember(&policy, asked.memory);
+    }
+    Some(Answered { policy, memory, answer: asked.answer, at: clock::mono() })
+}
+
+/// The verdict that holds: `hold` if the policy failed, `healthy` if nobody judges.
+pub fn verdict(answered: Option<&Answered<Judgement>>) -> Verdict {
+    match answered.map(|a| &a.answer) {
+        Some(Ok(judgement)) => judgement.verdict,
+        Some(Err(_)) => Verdict::Hold,
+        None => Verdict::Healthy,
+    }
+}
+
+/// What the controller makes of an answer.
+pub fn event(answered: &Answered<Judgement>) -> Event {
+    match &answered.answer {
+        Ok(judgement) => Event::Judged { verdict: judgement.verdict, findings: judgement.findings.clone() },
+        Err(error) => Event::Judged { verdict: Verdict::Hold, findings: vec![failure(error)] },
+    }
+}
+
+/// A failure as a finding, so that people see why nothing moves.
+pub fn failure(error: &PolicyError) -> Finding {
+    Finding {
+        rule: format!("policy-{}", error.cause()),
+        observed: 1,
+        limit: 0,
+        unit: "count".into(),
+        note: format!("the policy {error}"),
+    }
+}

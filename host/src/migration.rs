@@ -1,0 +1,15 @@
+//! The migration controller: where a migration stands, how it moves, and the task that moves it.
+//!
+//! [`state`] is plain data, [`step`] the pure function that decides, [`controller`] the shell that feeds it events and
+//! performs its effects, [`flags`] what operators can switch. **Invariant**: a decision is persisted before its effect is
+//! visible; the one exception is a rollback whose record cannot be written, which is acted on all the same.
+
+pub mod controller;
+pub mod effects;
+pub mod flags;
+pub mod snapshot;
+pub mod state;
+pub mod step;
+
+pub use controller::{Command, Controller, Handle, Ordered, Verb};
+pub use state::{Order, State};

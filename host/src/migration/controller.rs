@@ -1,0 +1,478 @@
+//! The task that moves a migration: feeds events to [`step`](super::step), performs the effects, shows the result.
+//!
+//! One task for each migration. It cuts a batch each second, asks the policies each check interval on a blocking
+//! thread, and takes commands at any time, also while policies are being asked: an answer to a question about a state
+//! that is gone is thrown away.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    effects::{Cause, Settled},
+    flags::Flags,
+    snapshot::{self, Failures, Judged, RollbackReport, Snapshot},
+    state::{Event, Order, State},
+    step::step,
+};
+use crate::{
+    clock::{self, UnixMs},
+    dispatch::Dispatch,
+    judge::{self, Answered},
+    notify::Notifier,
+    observe::{History, machine::Machine, recorder::Measured},
+    policy::{
+        PolicyError,
+        engine::Policy,
+        facts::{Batch, Finding},
+        port::{Action, Check, Judgement, Kind, Move, Plan, Progress, Verdict},
+        slot::Slots,
+    },
+    stage,
+    store::{Store, records::Audited},
+};
+
+/// How long a batch is.
+const BATCH: Duration = Duration::from_secs(1);
+
+/// Batches that may wait for a check: an hour. Older ones are dropped, with a warning.
+const MAX_PENDING: usize = 3_600;
+
+/// Commands that may wait.
+const COMMANDS: usize = 64;
+
+/// What a controller is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The migration's name.
+    pub name: String,
+    /// The salt of its session hash.
+    pub salt: String,
+    /// How often policies are asked.
+    pub check_interval: Duration,
+    /// Where it stood when it was last persisted.
+    pub state: State,
+    /// What operators have switched.
+    pub flags: Flags,
+    /// What its requests pass through.
+    pub dispatch: Arc<Dispatch>,
+    /// Who is in charge of what.
+    pub slots: Arc<Slots>,
+    /// Its batches.
+    pub history: Arc<History>,
+    /// Where it is persisted.
+    pub store: Store,
+    /// Who is told.
+    pub notifier: Notifier,
+    /// The machine, for gauges.
+    pub machine: Arc<Machine>,
+    /// Where drains and starts run.
+    pub tasks: TaskTracker,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Controller {
+    pub(super) parts: Parts,
+    pub(super) state: State,
+    /// Counts states, so that answers about a state that is gone are recognised.
+    epoch: u64,
+    pub(super) last_plan: Option<Plan>,
+    pub(super) stale_plan: Option<String>,
+    pending: Vec<Batch>,
+    verdict: Option<Judged>,
+    waiting_for: Vec<Finding>,
+    pub(super) last_rollback: Option<RollbackReport>,
+    pub(super) decisions: u64,
+    pub(super) failures: Failures,
+    commands: mpsc::Receiver<Command>,
+    pub(super) settled: mpsc::Sender<Settled>,
+    settling: mpsc::Receiver<Settled>,
+    shown: watch::Sender<Arc<Snapshot>>,
+}
+
+/// How others talk to a controller.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    shown: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// What is asked of a controller, by whom and why.
+#[derive(Debug)]
+pub struct Command {
+    /// What.
+    pub verb: Verb,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Ordered, String>>,
+}
+
+/// What can be asked.
+#[derive(Debug)]
+pub enum Verb {
+    /// Stay where we are.
+    Pause,
+    /// Go on, or begin again after a rollback.
+    Resume,
+    /// Take the next step now.
+    Advance,
+    /// Everything back to V1.
+    Rollback,
+    /// Everything back to V1, and V2's workers killed.
+    EmergencyRollback,
+    /// Set a flag.
+    SetFlag(String, Value),
+    /// Put a policy in charge that was admitted already.
+    Activate(Box<Activation>),
+}
+
+/// A policy to put in charge.
+#[derive(Debug)]
+pub struct Activation {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// Its component.
+    pub component: Vec<u8>,
+    /// Fingerprint of what the configuration says.
+    pub configured: String,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ordered {
+    /// One sentence.
+    pub message: String,
+    /// Details, such as digests.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub detail: Value,
+}
+
+/// What became of a check.
+struct Checked {
+    epoch: u64,
+    check: Check,
+    judged: Option<Answered<Judgement>>,
+    staged: Option<Answered<Move>>,
+}
+
+impl Handle {
+    /// Asks a controller for something and waits for the answer.
+    ///
+    /// # Errors
+    /// Why it was refused, as a sentence.
+    pub async fn ask(&self, verb: Verb, actor: &str, reason: &str) -> Result<Ordered, String> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command { verb, actor: actor.into(), reason: reason.into(), reply };
+        let stopping = |_| "the host is stopping".to_owned();
+        self.commands.send(command).await.map_err(|_gone| "the host is stopping".to_owned())?;
+        answer.await.map_err(stopping)?
+    }
+
+    /// The migration as its controller last left it.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.shown.borrow())
+    }
+
+    /// Waits for the next change.
+    pub async fn changed(&mut self) -> bool {
+        self.shown.changed().await.is_ok()
+    }
+}
+
+impl Controller {
+    /// A controller and how to talk to it.
+    pub fn new(parts: Parts) -> (Self, Handle) {
+        let (orders, commands) = mpsc::channel(COMMANDS);
+        let (settled, settling) = mpsc::channel(COMMANDS);
+        let state = parts.state.clone();
+        let first = Snapshot {
+            migration: parts.name.clone(),
+            state: state.clone(),
+            verdict: None,
+            waiting_for: Vec::new(),
+            policies: snapshot::in_charge(&parts.slots),
+            flags: parts.flags.shown(),
+            last_rollback: None,
+            decisions: 0,
+            policy_failures: Vec::new(),
+            stale_plan: None,
+        };
+        let (shown, watching) = watch::channel(Arc::new(first));
+        let controller = Self {
+            parts,
+            state,
+            epoch: 0,
+            last_plan: None,
+            stale_plan: None,
+            pending: Vec::new(),
+            verdict: None,
+            waiting_for: Vec::new(),
+            last_rollback: None,
+            decisions: 0,
+            failures: Failures::default(),
+            commands,
+            settled,
+            settling,
+            shown,
+        };
+        (controller, Handle { commands: orders, shown: watching })
+    }
+
+    /// Runs until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        self.open_pools();
+        let mut batches = tokio::time::interval(BATCH);
+        let mut checks = tokio::time::interval(self.parts.check_interval);
+        batches.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (answers, mut checked) = mpsc::channel::<Checked>(1);
+        let mut asking = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(command) = self.commands.recv() => self.command(command).await,
+                Some(settled) = self.settling.recv() => self.settle(settled).await,
+                Some(answer) = checked.recv() => {
+                    asking = false;
+                    self.learn(answer).await;
+                }
+                _ = batches.tick() => self.cut_batch(),
+                _ = checks.tick(), if !asking => asking = self.ask(&answers),
+            }
+            self.show();
+        }
+    }
+
+    fn cut_batch(&mut self) {
+        let dispatch = &self.parts.dispatch;
+        let measured = Measured {
+            share: dispatch.router.share(),
+            v1: dispatch.v1.members(),
+            v2: dispatch.v2.members(),
+            gauges: self.parts.machine.sample(),
+        };
+        let batch = dispatch.recorder.cut(clock::unix_ms(), measured);
+        self.parts.history.push(batch.clone());
+        if self.pending.len() >= MAX_PENDING {
+            tracing::warn!(migration = self.parts.name, "checks cannot keep up; the oldest batch is dropped");
+            self.pending.remove(0);
+        }
+        self.pending.push(batch);
+    }
+
+    /// Asks the policies on a blocking thread; false if there is nothing to ask.
+    fn ask(&mut self, answers: &mpsc::Sender<Checked>) -> bool {
+        if self.stale_plan.is_some() {
+            self.retry_plan();
+        }
+        let batches = std::mem::take(&mut self.pending);
+        if !self.state.is_judged() {
+            self.store_metrics(batches);
+            return false;
+        }
+        let check = Check {
+            now_ms: clock::unix_ms(),
+            phase: self.state.in_force(),
+            stage: self.state.stage,
+            share: self.state.share,
+            stage_started_ms: self.state.since,
+            batches,
+        };
+        let (epoch, staged, slots) = (self.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
+        let answers = answers.clone();
+        self.parts.tasks.spawn_blocking(move || {
+            let judged = judge::judge(&slots, &check);
+            let verdict = judge::verdict(judged.as_ref());
+            let ask_stages = staged && verdict != Verdict::RollBack;
+            let progress = Progress { check, verdict, forced: false };
+            let staged = ask_stages.then(|| stage::next(&slots, &progress)).flatten();
+            // The controller is gone when the host stops.
+            drop(answers.blocking_send(Checked { epoch, check: progress.check, judged, staged }));
+        });
+        true
+    }
+
+    /// Takes the policies' answers as events, unless the state that they are about is gone.
+    async fn learn(&mut self, checked: Checked) {
+        let Checked { epoch, check, judged, staged } = checked;
+        self.store_metrics(check.batches.clone());
+        if epoch != self.epoch {
+            return;
+        }
+        if let Some(answered) = judged {
+            if let Err(error) = &answered.answer {
+                self.count_failure(Kind::Rollback, error).await;
+            }
+            let judgement = answered.answer.clone().unwrap_or_else(|error| Judgement {
+                verdict: Verdict::Hold,
+                findings: vec![judge::failure(&error)],
+                evidence: 0,
+            });
+            let Judgement { verdict, findings, evidence } = judgement;
+            self.verdict = Some(Judged { at: check.now_ms, verdict, findings, evidence });
+            let cause = Cause::policy(&answered, &check, answered.at);
+            self.happen(judge::event(&answered), cause).await;
+        }
+        let Some(answered) = staged.filter(|_| epoch == self.epoch) else { return };
+        if let Err(error) = &answered.answer {
+            self.count_failure(Kind::Stages, error).await;
+        }
+        if let Event::Moved { findings, .. } = stage::event(&answered) {
+            self.waiting_for = findings;
+        }
+        let cause = Cause::policy(&answered, &check, answered.at);
+        self.happen(stage::event(&answered), cause).await;
+    }
+
+    /// Takes a step and performs its effects. An order that is refused changes nothing.
+    pub(super) async fn happen(&mut self, event: Event, cause: Cause) -> Option<String> {
+        let switches = self.parts.flags.switches();
+        match step(&self.state, event, &cause.reason, switches, clock::unix_ms()) {
+            Ok((_, effects)) if effects.is_empty() => None,
+            Ok((next, effects)) => {
+                let moved = next != self.state;
+                let failed = self.perform(next, effects, cause).await;
+                if moved && failed.is_none() {
+                    self.epoch += 1;
+                    self.waiting_for.clear();
+                }
+                failed
+            }
+            Err(refused) => Some(refused.0),
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        let Command { verb, actor, reason, reply } = command;
+        let answer = match verb {
+            Verb::SetFlag(flag, value) => self.set_flag(&flag, value, &actor, &reason).await,
+            Verb::Activate(activation) => self.activate(*activation, &actor, &reason).await,
+            Verb::Pause => self.order(Order::Pause, &actor, &reason).await,
+            Verb::Resume => self.order(Order::Resume, &actor, &reason).await,
+            Verb::Rollback => self.order(Order::Rollback, &actor, &reason).await,
+            Verb::EmergencyRollback => self.order(Order::EmergencyRollback, &actor, &reason).await,
+            Verb::Advance => match self.next_stage().await {
+                Ok(action) => self.order(Order::Advance(action), &actor, &reason).await,
+                Err(why) => Err(why),
+            },
+        };
+        self.show();
+        // Whoever asked may have gone; what was done is on record.
+        drop(reply.send(answer));
+    }
+
+    async fn order(&mut self, order: Order, actor: &str, reason: &str) -> Result<Ordered, String> {
+        let cause = Cause::operator(actor, reason);
+        match self.happen(Event::Ordered(order), cause).await {
+            Some(why) => Err(why),
+            None => {
+                let State { phase, stage, share, .. } = self.state;
+                let message = format!("{} is {phase}, stage {stage}, with {share} on V2", self.parts.name);
+                Ok(Ordered { message, detail: Value::Null })
+            }
+        }
+    }
+
+    /// Asks the stages policy what comes next, without its waiting for soak or evidence.
+    async fn next_stage(&mut self) -> Result<Action, String> {
+        if !self.state.is_staged() {
+            // The step itself refuses, with the phase.
+            return Ok(Action::Hold);
+        }
+        let check = Check {
+            now_ms: clock::unix_ms(),
+            phase: self.state.in_force(),
+            stage: self.state.stage,
+            share: self.state.share,
+            stage_started_ms: self.state.since,
+            batches: Vec::new(),
+        };
+        let progress = Progress { check, verdict: Verdict::Healthy, forced: true };
+        let slots = Arc::clone(&self.parts.slots);
+        let asked = self.parts.tasks.spawn_blocking(move || stage::next(&slots, &progress)).await;
+        let answered = asked.map_err(|e| e.to_string())?.ok_or("no stages policy is in charge")?;
+        answered.answer.map(|next| next.action).map_err(|error| format!("the stages policy {error}"))
+    }
+
+    async fn set_flag(&mut self, flag: &str, value: Value, actor: &str, reason: &str) -> Result<Ordered, String> {
+        let mut flags = self.parts.flags.clone();
+        flags.set(flag, value.clone()).map_err(|e| e.to_string())?;
+        let detail = serde_json::json!({ "flag": flag, "value": value, "reason": reason });
+        let audited = self.audited(actor, "set-flag", detail);
+        let stored = self.parts.store.set_flag(flag, &value, &audited).await;
+        stored.map_err(|e| format!("the flag was not set: {}", crate::cli::chain(&e)))?;
+        self.parts.flags = flags;
+        self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
+        Ok(Ordered { message: format!("{flag} is {value}"), detail: Value::Null })
+    }
+
+    pub(super) fn audited(&self, actor: &str, action: &str, detail: Value) -> Audited {
+        Audited {
+            at: clock::unix_ms(),
+            actor: actor.into(),
+            migration: self.parts.name.clone(),
+            action: action.into(),
+            detail,
+        }
+    }
+
+    /// Counts a policy's failure; the first of its kind within a minute is audited.
+    pub(super) async fn count_failure(&mut self, kind: Kind, error: &PolicyError) {
+        let now: UnixMs = clock::unix_ms();
+        if self.failures.count(kind, error, now) {
+            tracing::error!(migration = self.parts.name, %kind, "the policy {error}");
+            let detail = serde_json::json!({ "kind": kind, "error": error, "message": error.to_string() });
+            let audited = self.audited("host", "policy-failed", detail);
+            if let Err(error) = self.parts.store.audit(&audited).await {
+                tracing::error!(%error, "a policy's failure could not be audited");
+            }
+        }
+    }
+
+    /// Keeps metrics and memories, off the controller's path: what is lost here is history, not state.
+    fn store_metrics(&self, batches: Vec<Batch>) {
+        let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
+        let memories: Vec<_> = self
+            .parts
+            .slots
+            .active()
+            .filter_map(|(kind, policy)| {
+                let (_, memory) = self.parts.slots.get(kind).question()?;
+                Some((kind, Arc::clone(policy.digest()), memory))
+            })
+            .collect();
+        self.parts.tasks.spawn(async move {
+            let kept = store.record_metrics(&name, &batches).await;
+            if let Err(error) = kept.and(store.remember(&name, memories).await) {
+                tracing::error!(migration = name, "metrics are not kept: {}", crate::cli::chain(&error));
+            }
+        });
+    }
+
+    fn show(&self) {
+        let snapshot = Snapshot {
+            migration: self.parts.name.clone(),
+            state: self.state.clone(),
+            verdict: self.verdict.clone(),
+            waiting_for: self.waiting_for.clone(),
+            policies: snapshot::in_charge(&self.parts.slots),
+            flags: self.parts.flags.shown(),
+            last_rollback: self.last_rollback.clone(),
+            decisions: self.decisions,
+            policy_failures: self.failures.all(),
+            stale_plan: self.stale_plan.clone(),
+        };
+        self.shown.send_replace(Arc::new(snapshot));
+    }
+}

@@ -1,0 +1,335 @@
+//! The shell around [`step`](super::step): performs effects in their order, the record first.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    controller::{Activation, Controller, Ordered},
+    snapshot::RollbackReport,
+    state::{Decided, Effect, Event, State},
+};
+use crate::{
+    clock::{self, Mono, UnixMs},
+    judge::Answered,
+    notify::Notice,
+    policy::{
+        PolicyError,
+        facts::Finding,
+        port::{Check, Kind, Phase, Plan, Situation},
+    },
+    request::{Class, Ppm},
+    route::Published,
+    store::records::{Decision, SlotRecord},
+};
+
+/// How long workers may take to start before people are told; they go on starting.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who or what made something happen.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    /// An operator's reason; empty for policies, whose findings say why.
+    pub reason: String,
+    actor: String,
+    policy: Option<String>,
+    digest: Option<String>,
+    inputs: Option<Value>,
+    at: Mono,
+}
+
+/// What pools report when they have done what they were told.
+#[derive(Debug)]
+pub enum Settled {
+    /// The pools that the state needs are up.
+    Ready,
+    /// They are not up yet, and why.
+    StillStarting(String),
+    /// V2 has drained and stopped after a rollback.
+    Drained {
+        /// The rollback.
+        report: RollbackReport,
+    },
+}
+
+impl Cause {
+    /// An operator's order.
+    pub fn operator(actor: &str, reason: &str) -> Self {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        Self { reason, actor, policy: None, digest: None, inputs: None, at: clock::mono() }
+    }
+
+    /// The host itself.
+    pub fn host() -> Self {
+        Self::operator("host", "")
+    }
+
+    /// A policy's answer, with everything that is needed to ask it again.
+    pub fn policy<T>(answered: &Answered<T>, check: &Check, at: Mono) -> Self {
+        let policy = &answered.policy;
+        let inputs = json!({
+            "check": check,
+            "memory": String::from_utf8_lossy(&answered.memory),
+            "settings": serde_json::from_str::<Value>(&policy.settings).unwrap_or_default(),
+        });
+        Self {
+            reason: String::new(),
+            actor: "policy".into(),
+            policy: Some(format!("{} {}", policy.description.name, policy.description.version)),
+            digest: Some(policy.digest().to_string()),
+            inputs: Some(inputs),
+            at,
+        }
+    }
+}
+
+impl Controller {
+    /// Performs effects in their order. Returns why, if nothing was done because it could not be recorded.
+    pub(super) async fn perform(&mut self, next: State, effects: Vec<Effect>, cause: Cause) -> Option<String> {
+        let mut decision = None;
+        for effect in effects {
+            match effect {
+                Effect::Decide(decided) => match self.decide(&next, decided, &cause).await {
+                    Ok(made) => decision = Some(made),
+                    Err(why) => return Some(why),
+                },
+                Effect::Route => {
+                    self.state = next.clone();
+                    self.route().await;
+                }
+                Effect::OpenV2 => self.open_pools(),
+                Effect::DrainV2 => self.stop_v2(decision.as_ref(), &cause, false),
+                Effect::KillV2 => self.stop_v2(decision.as_ref(), &cause, true),
+                Effect::BeginStage => self.parts.dispatch.recorder.begin_stage(),
+                Effect::Notify => self.tell(decision.as_ref()),
+            }
+        }
+        self.state = next;
+        None
+    }
+
+    /// Persists a decision. A rollback that cannot be recorded goes on all the same: leaving users on a V2 that was
+    /// found worse is the greater harm.
+    async fn decide(&mut self, next: &State, decided: Decided, cause: &Cause) -> Result<Decision, String> {
+        let mut decision = Decision {
+            id: 0,
+            migration: self.parts.name.clone(),
+            at: clock::unix_ms(),
+            kind: decided.kind.into(),
+            actor: cause.actor.clone(),
+            reason: decided.reason,
+            from_phase: self.state.phase,
+            to_phase: next.phase,
+            from_share: self.state.share,
+            to_share: next.share,
+            policy: cause.policy.clone(),
+            digest: cause.digest.clone(),
+            findings: decided.findings,
+            inputs: cause.inputs.clone(),
+        };
+        match self.parts.store.decide(&decision, next).await {
+            Ok(id) => decision.id = id,
+            Err(error) if next.phase == Phase::RolledBack => {
+                tracing::error!("the rollback is not on record: {}", crate::cli::chain(&error));
+            }
+            Err(error) => {
+                let why =
+                    format!("nothing was changed, because it could not be recorded: {}", crate::cli::chain(&error));
+                tracing::error!(migration = self.parts.name, "{why}");
+                return Err(why);
+            }
+        }
+        self.decisions += 1;
+        Ok(decision)
+    }
+
+    /// Puts a plan for the current state in force. Closing V2 asks nobody and waits for nothing.
+    async fn route(&mut self) {
+        let dispatch = Arc::clone(&self.parts.dispatch);
+        if !self.state.v2_runs() {
+            dispatch.router.close();
+            dispatch.v2.close();
+            self.stale_plan = None;
+            return;
+        }
+        let slots = Arc::clone(&self.parts.slots);
+        let situation = self.situation();
+        let asked = self.parts.tasks.spawn_blocking(move || {
+            let slot = slots.get(Kind::Routing);
+            let (policy, memory) = slot.question()?;
+            let asked = policy.make_plan(&situation, &memory);
+            if asked.answer.is_ok() {
+                slot.remember(&policy, asked.memory);
+            }
+            Some((policy, asked.answer))
+        });
+        let (decider, answer) = match asked.await {
+            Ok(Some((policy, answer))) => (policy.decides().then_some(policy), answer),
+            Ok(None) => (None, Err(PolicyError::nonsense("no routing policy is in charge"))),
+            Err(error) => (None, Err(PolicyError::nonsense(error.to_string()))),
+        };
+        match answer {
+            Ok(plan) => {
+                self.stale_plan = None;
+                self.last_plan = Some(plan.clone());
+                self.publish(plan, decider);
+            }
+            Err(error) => {
+                self.count_failure(Kind::Routing, &error).await;
+                self.stale_plan = Some(format!("the routing policy {error}"));
+                // The last good plan stays, but never with more than the state allows.
+                if let Some(plan) = self.last_plan.clone() {
+                    self.publish(plan, decider);
+                }
+            }
+        }
+    }
+
+    /// Asks again for a plan that could not be made.
+    pub(super) fn retry_plan(&self) {
+        // A full queue means that something else is about to route anyway.
+        drop(self.settled.try_send(Settled::Ready));
+    }
+
+    fn publish(&self, mut plan: Plan, decider: Option<Arc<crate::policy::engine::Policy>>) {
+        let flags = &self.parts.flags;
+        plan.share = plan.share.min(self.state.share).min(flags.max_share());
+        if !flags.shadow() {
+            plan.shadow_share = Ppm::ZERO;
+        }
+        self.parts.dispatch.router.publish(Published { plan, v2_serves: flags.v2_enabled(), decider });
+    }
+
+    fn situation(&self) -> Situation {
+        let operations = self.parts.dispatch.operations.iter();
+        Situation {
+            now_ms: clock::unix_ms(),
+            migration: self.parts.name.clone(),
+            phase: self.state.in_force(),
+            stage: self.state.stage,
+            share: self.state.share,
+            salt: self.parts.salt.clone(),
+            operations: operations.map(|(name, o)| (name.to_string(), o.class)).collect::<Vec<(String, Class)>>(),
+        }
+    }
+
+    /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
+    pub(super) fn open_pools(&self) {
+        let needs_v2 = self.state.v2_runs() || self.state.phase == Phase::Preparing;
+        let (dispatch, settled) = (Arc::clone(&self.parts.dispatch), self.settled.clone());
+        dispatch.v1.open();
+        self.parts.tasks.spawn(async move {
+            let _turn = dispatch.v2_turn.lock().await;
+            if needs_v2 {
+                dispatch.v2.open();
+            }
+            loop {
+                let deadline = clock::mono() + START_PATIENCE;
+                let ready = match dispatch.v1.ready_by(deadline).await {
+                    Ok(()) if needs_v2 => dispatch.v2.ready_by(deadline).await,
+                    other => other,
+                };
+                let report = match ready {
+                    Ok(()) => Settled::Ready,
+                    Err(failure) => Settled::StillStarting(failure.message),
+                };
+                let done = matches!(report, Settled::Ready);
+                let closed = needs_v2 && !dispatch.v2.is_open();
+                if settled.send(report).await.is_err() || done || closed {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// V2 is closed already; waits for its calls in flight and stops its workers, off the controller's path.
+    fn stop_v2(&self, decision: Option<&Decision>, cause: &Cause, kill: bool) {
+        let report = RollbackReport {
+            decision: decision.map_or(0, |d| d.id),
+            at: decision.map_or(UnixMs(0), |d| d.at),
+            reason: decision.map_or_else(String::new, |d| d.reason.clone()),
+            policy: cause.policy.clone(),
+            digest: cause.digest.clone(),
+            findings: decision.map_or_else(Vec::new, |d| d.findings.clone()),
+            last_v2_request_us: 0,
+            undrained: 0,
+        };
+        let (dispatch, settled, at) = (Arc::clone(&self.parts.dispatch), self.settled.clone(), cause.at);
+        self.parts.tasks.spawn(async move {
+            let _turn = dispatch.v2_turn.lock().await;
+            let undrained = if kill { 0 } else { dispatch.v2.drain().await };
+            dispatch.v2.stop_workers(kill).await;
+            let last = dispatch.v2.last_dispatch().since(at);
+            let last_v2_request_us = u64::try_from(last.as_micros()).unwrap_or(u64::MAX);
+            let report = RollbackReport { last_v2_request_us, undrained, ..report };
+            // The controller is gone when the host stops.
+            drop(settled.send(Settled::Drained { report }).await);
+        });
+    }
+
+    /// Takes note of what pools report.
+    pub(super) async fn settle(&mut self, settled: Settled) {
+        match settled {
+            Settled::Ready => {
+                self.happen(Event::PoolsReady, Cause::host()).await;
+            }
+            Settled::StillStarting(why) => {
+                let message = format!("workers do not start; V1 keeps serving: {why}");
+                self.notice("pools-not-ready", "critical", message, Vec::new());
+            }
+            Settled::Drained { report } => self.last_rollback = Some(report),
+        }
+    }
+
+    /// Puts a policy in charge: on record first, then for the next question.
+    pub(super) async fn activate(&mut self, new: Activation, actor: &str, reason: &str) -> Result<Ordered, String> {
+        let Activation { policy, component, configured } = new;
+        let started = clock::mono();
+        let (kind, digest) = (policy.kind, policy.digest().to_string());
+        let from = self.parts.slots.get(kind).active().map(|p| p.digest().to_string());
+        let record = SlotRecord {
+            digest: digest.clone(),
+            settings: policy.settings.to_string(),
+            configured,
+            memory: Vec::new(),
+            updated_by: actor.into(),
+            component,
+        };
+        let detail = json!({ "kind": kind, "from": from, "to": digest, "reason": reason });
+        let audited = self.audited(actor, "activate-policy", detail.clone());
+        let stored = self.parts.store.activate(kind, &record, &audited).await;
+        stored.map_err(|e| format!("the policy was not put in charge: {}", crate::cli::chain(&e)))?;
+        self.parts.slots.get(kind).activate(policy, Vec::new());
+        if kind == Kind::Routing {
+            self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
+        }
+        let took_us = u64::try_from(clock::mono().since(started).as_micros()).unwrap_or(u64::MAX);
+        let message = format!("{kind} of {} is now {}", self.parts.name, digest.get(..12).unwrap_or(&digest));
+        self.notice("policy-activated", "info", format!("{message}: {reason}"), Vec::new());
+        Ok(Ordered { message, detail: json!({ "kind": kind, "from": from, "to": digest, "swap_us": took_us }) })
+    }
+
+    fn tell(&self, decision: Option<&Decision>) {
+        let Some(decision) = decision else { return };
+        let severity = match decision.kind.as_str() {
+            "rollback" => "critical",
+            "pause" | "retreat" => "warning",
+            _ => "info",
+        };
+        let move_ = format!("{} -> {}", decision.from_share, decision.to_share);
+        let message = format!("{}: {} ({move_} on V2): {}", decision.kind, self.state.phase, decision.reason);
+        self.notice(&decision.kind, severity, message, decision.findings.clone());
+    }
+
+    fn notice(&self, event: &str, severity: &'static str, message: String, findings: Vec<Finding>) {
+        let migration = self.parts.name.clone();
+        self.parts.notifier.notify(Notice {
+            at: clock::unix_ms(),
+            migration,
+            event: event.into(),
+            severity,
+            message,
+            findings,
+        });
+    }
+}

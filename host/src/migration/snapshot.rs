@@ -1,0 +1,141 @@
+//! What a migration shows of itself: one consistent picture, made by the controller after each change.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{flags::Shown, state::State};
+use crate::{
+    clock::UnixMs,
+    policy::{
+        PolicyError,
+        facts::Finding,
+        port::{Kind, Verdict},
+        slot::Slots,
+    },
+};
+
+/// One migration, as the controller last left it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// Its name.
+    pub migration: String,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: State,
+    /// What the rollback policy said last.
+    pub verdict: Option<Judged>,
+    /// What the stages policy waits for.
+    pub waiting_for: Vec<Finding>,
+    /// Who is in charge of what.
+    pub policies: Vec<InCharge>,
+    /// Its flags.
+    pub flags: Vec<Shown>,
+    /// The last rollback, once V2 has settled.
+    pub last_rollback: Option<RollbackReport>,
+    /// Decisions since the host began.
+    pub decisions: u64,
+    /// Policies that failed since the host began.
+    pub policy_failures: Vec<Failing>,
+    /// Why the plan in force is not the one that the state asks for.
+    pub stale_plan: Option<String>,
+}
+
+/// What the rollback policy said last.
+#[derive(Debug, Clone, Serialize)]
+pub struct Judged {
+    /// When.
+    pub at: UnixMs,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why.
+    pub findings: Vec<Finding>,
+    /// Base-10 logarithm of the evidence against V2, in millionths.
+    pub evidence: i64,
+}
+
+/// A policy in charge.
+#[derive(Debug, Clone, Serialize)]
+pub struct InCharge {
+    /// Of what.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the component.
+    pub digest: String,
+    /// Its settings.
+    pub settings: serde_json::Value,
+}
+
+/// How a rollback went.
+#[derive(Debug, Clone, Serialize)]
+pub struct RollbackReport {
+    /// The decision's number.
+    pub decision: i64,
+    /// When the verdict or order came.
+    pub at: UnixMs,
+    /// Why.
+    pub reason: String,
+    /// Who decided: a policy's name and digest, or an operator.
+    pub policy: Option<String>,
+    /// The policy's digest.
+    pub digest: Option<String>,
+    /// What it rests on.
+    pub findings: Vec<Finding>,
+    /// Microseconds from the verdict to the last call that was sent to V2; 0 if none was sent after it.
+    pub last_v2_request_us: u64,
+    /// Calls that were still in flight when the drain timed out.
+    pub undrained: usize,
+}
+
+/// A policy that failed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failing {
+    /// Of which kind.
+    pub kind: Kind,
+    /// Which cause.
+    pub cause: &'static str,
+    /// How often.
+    pub count: u64,
+    /// The last time.
+    pub last: UnixMs,
+    /// What was said the last time.
+    pub message: String,
+}
+
+/// Failures by kind and cause.
+#[derive(Debug, Default)]
+pub struct Failures(BTreeMap<(Kind, &'static str), Failing>);
+
+impl Failures {
+    /// Counts a failure; true if this kind had not failed with this cause within the last minute.
+    pub fn count(&mut self, kind: Kind, error: &PolicyError, now: UnixMs) -> bool {
+        let cause = error.cause();
+        let never = Failing { kind, cause, count: 0, last: UnixMs(0), message: String::new() };
+        let known = self.0.entry((kind, cause)).or_insert(never);
+        let quiet = now.since(known.last).as_secs() >= 60;
+        known.count += 1;
+        known.last = now;
+        known.message = error.to_string();
+        quiet
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Failing> {
+        self.0.values().cloned().collect()
+    }
+}
+
+/// The policies in charge, as they are shown.
+pub fn in_charge(slots: &Slots) -> Vec<InCharge> {
+    let shown = |(kind, policy): (Kind, std::sync::Arc<crate::policy::engine::Policy>)| InCharge {
+        kind,
+        name: policy.description.name.clone(),
+        version: policy.description.version.clone(),
+        digest: policy.digest().to_string(),
+        settings: serde_json::from_str(&policy.settings).unwrap_or_default(),
+    };
+    slots.active().map(shown).collect()
+}

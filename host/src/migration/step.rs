@@ -1,0 +1,310 @@
+//! The migration controller as a pure function: `step(state, event) -> (state, effects)`.
+//!
+//! No clock, no randomness, no I/O: so every decision can be repeated, and thousands of migrations simulated in a test.
+//! **Invariants**, each held by a property test: V2's share is zero outside of `ramping` and `complete` (and pauses in
+//! them); a rollback's first effects are to persist and to route everything to V1; nothing changes without a decision.
+
+use super::state::{Decided, Effect, Event, Order, Refused, State};
+use crate::{
+    clock::UnixMs,
+    policy::{
+        facts::Finding,
+        port::{Action, Phase, Step, Verdict},
+    },
+    request::Ppm,
+};
+
+/// What operators have switched, as far as a step has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// Whether the rollback policy's verdicts are acted on.
+    pub auto_rollback: bool,
+    /// Whether the stages policy's advances are acted on.
+    pub auto_advance: bool,
+}
+
+/// Takes one step. `reason` is an operator's, and empty for policies.
+///
+/// # Errors
+/// Why an order is refused in this state. Events that do not apply are not errors: they have no effects.
+pub fn step(
+    state: &State,
+    event: Event,
+    reason: &str,
+    switches: Switches,
+    now: UnixMs,
+) -> Result<(State, Vec<Effect>), Refused> {
+    match event {
+        Event::PoolsReady => Ok(pools_ready(state, now)),
+        Event::Judged { verdict: Verdict::RollBack, findings } if state.is_judged() && switches.auto_rollback => {
+            let because = because(&findings, "the rollback policy says so");
+            Ok(roll_back(state, because, findings, Effect::DrainV2, now))
+        }
+        Event::Moved { action, findings } if state.is_staged() => Ok(moved(state, action, findings, switches, now)),
+        Event::Ordered(order) => ordered(state, order, reason, now),
+        Event::FlagsChanged => Ok((state.clone(), vec![Effect::Route])),
+        Event::Judged { .. } | Event::Moved { .. } => Ok((state.clone(), Vec::new())),
+    }
+}
+
+fn pools_ready(state: &State, now: UnixMs) -> (State, Vec<Effect>) {
+    if state.phase != Phase::Preparing {
+        // After a restart: the state is what it was, and now V2 can serve its share.
+        return (state.clone(), vec![Effect::Route]);
+    }
+    let next = State { phase: Phase::Shadow, ..State::new(now) };
+    let effects = vec![decide("begin", "both pools are ready", Vec::new()), Effect::BeginStage, Effect::Route];
+    (next, effects)
+}
+
+fn moved(
+    state: &State,
+    action: Action,
+    findings: Vec<Finding>,
+    switches: Switches,
+    now: UnixMs,
+) -> (State, Vec<Effect>) {
+    let nothing = || (state.clone(), Vec::new());
+    match action {
+        Action::Hold => nothing(),
+        Action::Advance(_) | Action::Complete if !switches.auto_advance => nothing(),
+        Action::Advance(to) => {
+            go(state, "advance", to, &because(&findings, "the stages policy says so"), findings, now)
+        }
+        Action::Retreat(to) => {
+            go(state, "retreat", to, &because(&findings, "the stages policy says so"), findings, now)
+        }
+        Action::Complete => complete(state, &because(&findings, "the stages policy says so"), findings, now),
+        Action::Pause => pause(state, &because(&findings, "the stages policy says so"), findings),
+    }
+}
+
+fn ordered(state: &State, order: Order, reason: &str, now: UnixMs) -> Result<(State, Vec<Effect>), Refused> {
+    let phase = state.phase;
+    let refuse = |what: &str| Err(Refused(format!("the migration is {phase}, so it cannot {what}")));
+    match (order, phase) {
+        (Order::Pause, Phase::Shadow | Phase::Ramping) => Ok(pause(state, reason, Vec::new())),
+        (Order::Pause, _) => refuse("be paused; only `shadow` and `ramping` can"),
+        (Order::Resume, Phase::Paused) => Ok(resume(state, reason)),
+        (Order::Resume, Phase::RolledBack) => {
+            let effects = vec![decide("begin-again", reason, Vec::new()), Effect::Route, Effect::OpenV2];
+            Ok((State::new(now), effects))
+        }
+        (Order::Resume, _) => refuse("be resumed; only `paused` and `rolled-back` can"),
+        (Order::Advance(action), Phase::Shadow | Phase::Ramping) => match action {
+            Action::Advance(to) => Ok(go(state, "advance", to, reason, Vec::new(), now)),
+            Action::Complete => Ok(complete(state, reason, Vec::new(), now)),
+            Action::Hold | Action::Pause | Action::Retreat(_) => {
+                Err(Refused("the stages policy names no stage to advance to".into()))
+            }
+        },
+        (Order::Advance(_), _) => refuse("advance; resume it first"),
+        (Order::Rollback | Order::EmergencyRollback, Phase::RolledBack) => refuse("be rolled back again"),
+        (Order::Rollback | Order::EmergencyRollback, Phase::Decommissioned) => {
+            refuse("be rolled back: V1 is gone; restore it from a backup first")
+        }
+        (Order::Rollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::DrainV2, now)),
+        (Order::EmergencyRollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::KillV2, now)),
+    }
+}
+
+fn go(
+    state: &State,
+    kind: &'static str,
+    to: Step,
+    reason: &str,
+    findings: Vec<Finding>,
+    now: UnixMs,
+) -> (State, Vec<Effect>) {
+    let next = State {
+        phase: Phase::Ramping,
+        paused_in: None,
+        stage: to.stage,
+        share: to.share,
+        soak: to.soak,
+        since: now,
+        because: None,
+    };
+    // Less traffic for V2 cannot wait for anything; more of it is a new stage.
+    let effects = vec![decide(kind, reason, findings), Effect::Route, Effect::BeginStage, Effect::Notify];
+    debug_assert_ne!(&next, state, "a step that changes nothing is not asked for");
+    (next, effects)
+}
+
+fn complete(state: &State, reason: &str, findings: Vec<Finding>, now: UnixMs) -> (State, Vec<Effect>) {
+    let next =
+        State { phase: Phase::Complete, share: Ppm::ALL, soak: None, since: now, because: None, ..state.clone() };
+    (next, vec![decide("complete", reason, findings), Effect::Route, Effect::BeginStage, Effect::Notify])
+}
+
+fn pause(state: &State, reason: &str, findings: Vec<Finding>) -> (State, Vec<Effect>) {
+    let next =
+        State { phase: Phase::Paused, paused_in: Some(state.phase), because: Some(reason.into()), ..state.clone() };
+    (next, vec![decide("pause", reason, findings), Effect::Notify])
+}
+
+fn resume(state: &State, reason: &str) -> (State, Vec<Effect>) {
+    let next = State { phase: state.in_force(), paused_in: None, because: None, ..state.clone() };
+    (next, vec![decide("resume", reason, Vec::new()), Effect::Route])
+}
+
+fn roll_back(
+    state: &State,
+    because: String,
+    findings: Vec<Finding>,
+    stop: Effect,
+    now: UnixMs,
+) -> (State, Vec<Effect>) {
+    debug_assert!(matches!(stop, Effect::DrainV2 | Effect::KillV2));
+    let decided = decide("rollback", &because, findings);
+    let next = State { phase: Phase::RolledBack, because: Some(because), ..State::new(now) };
+    debug_assert!(state.phase != Phase::RolledBack);
+    (next, vec![decided, Effect::Route, stop, Effect::Notify])
+}
+
+fn decide(kind: &'static str, reason: &str, findings: Vec<Finding>) -> Effect {
+    Effect::Decide(Decided { kind, reason: reason.into(), findings })
+}
+
+/// The findings' own sentences, or `otherwise`.
+fn because(findings: &[Finding], otherwise: &str) -> String {
+    let notes: Vec<_> = findings.iter().filter(|f| !f.note.is_empty()).map(|f| f.note.as_str()).collect();
+    if notes.is_empty() { otherwise.into() } else { notes.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ON: Switches = Switches { auto_rollback: true, auto_advance: true };
+
+    fn ramping(stage: u32, share: u32) -> State {
+        State { phase: Phase::Ramping, stage, share: Ppm::new(share), ..State::new(UnixMs(5)) }
+    }
+
+    fn to(stage: u32, share: u32) -> Step {
+        Step { stage, share: Ppm::new(share), soak: Some(Duration::from_secs(1)) }
+    }
+
+    fn judged(verdict: Verdict) -> Event {
+        Event::Judged { verdict, findings: Vec::new() }
+    }
+
+    fn run(state: &State, event: Event) -> (State, Vec<Effect>) {
+        step(state, event, "because", ON, UnixMs(9)).unwrap()
+    }
+
+    #[test]
+    fn a_rollback_persists_then_routes_then_drains_then_tells() {
+        let (state, effects) = run(&ramping(3, 500_000), judged(Verdict::RollBack));
+        assert_eq!((state.phase, state.share), (Phase::RolledBack, Ppm::ZERO));
+        assert!(matches!(effects[..], [Effect::Decide(_), Effect::Route, Effect::DrainV2, Effect::Notify]));
+    }
+
+    #[test]
+    fn a_rollback_works_from_pauses_and_completion_and_by_order_without_the_policy() {
+        let (paused, _) = run(&ramping(1, 100_000), Event::Ordered(Order::Pause));
+        assert_eq!((paused.phase, paused.share), (Phase::Paused, Ppm::new(100_000)));
+        assert_eq!(run(&paused, judged(Verdict::RollBack)).0.phase, Phase::RolledBack);
+        let (complete, _) =
+            run(&ramping(5, 1_000_000), Event::Moved { action: Action::Complete, findings: Vec::new() });
+        assert_eq!(run(&complete, judged(Verdict::RollBack)).0.phase, Phase::RolledBack);
+        for state in [State::new(UnixMs(0)), paused, complete, ramping(0, 50_000)] {
+            let (next, effects) = run(&state, Event::Ordered(Order::EmergencyRollback));
+            assert_eq!(next.phase, Phase::RolledBack);
+            assert!(effects.contains(&Effect::KillV2));
+        }
+    }
+
+    #[test]
+    fn switches_hold_policies_back_but_not_operators() {
+        let off = Switches { auto_rollback: false, auto_advance: false };
+        let state = ramping(0, 50_000);
+        let events =
+            [judged(Verdict::RollBack), Event::Moved { action: Action::Advance(to(1, 100_000)), findings: Vec::new() }];
+        for event in events {
+            assert_eq!(step(&state, event, "", off, UnixMs(9)).unwrap(), (state.clone(), Vec::new()));
+        }
+        let forced = Event::Ordered(Order::Advance(Action::Advance(to(1, 100_000))));
+        assert_eq!(step(&state, forced, "now", off, UnixMs(9)).unwrap().0.stage, 1);
+    }
+
+    #[test]
+    fn a_pause_keeps_the_share_and_a_resume_keeps_the_stage() {
+        let state = ramping(2, 250_000);
+        let (paused, effects) = run(&state, Event::Ordered(Order::Pause));
+        assert!(!effects.contains(&Effect::Route), "routing stays as it is");
+        let held = Event::Moved { action: Action::Advance(to(3, 500_000)), findings: Vec::new() };
+        assert_eq!(run(&paused, held).0, paused);
+        assert_eq!(run(&paused, Event::Ordered(Order::Resume)).0, state);
+    }
+
+    #[test]
+    fn orders_that_make_no_sense_are_refused_with_the_phase() {
+        let refused = |state: &State, order| step(state, Event::Ordered(order), "", ON, UnixMs(9)).unwrap_err().0;
+        let rolled_back = run(&ramping(0, 1), Event::Ordered(Order::Rollback)).0;
+        assert!(refused(&rolled_back, Order::Rollback).contains("rolled-back"));
+        assert!(refused(&rolled_back, Order::Pause).contains("only `shadow` and `ramping`"));
+        assert!(refused(&ramping(0, 1), Order::Resume).contains("ramping"));
+        assert!(refused(&rolled_back, Order::Advance(Action::Hold)).contains("resume it first"));
+    }
+
+    #[test]
+    fn after_a_restart_ready_pools_route_again_and_decide_nothing() {
+        let state = ramping(2, 250_000);
+        assert_eq!(run(&state, Event::PoolsReady), (state.clone(), vec![Effect::Route]));
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let step = (0_u32..6, 1_u32..=1_000_000).prop_map(|(stage, share)| to(stage, share));
+        let action = prop_oneof![
+            Just(Action::Hold),
+            step.clone().prop_map(Action::Advance),
+            step.prop_map(Action::Retreat),
+            Just(Action::Complete),
+            Just(Action::Pause),
+        ];
+        let verdict = prop::sample::select(vec![Verdict::Healthy, Verdict::Hold, Verdict::Warn, Verdict::RollBack]);
+        prop_oneof![
+            Just(Event::PoolsReady),
+            verdict.prop_map(judged),
+            action.clone().prop_map(|action| Event::Moved { action, findings: Vec::new() }),
+            prop_oneof![
+                Just(Order::Pause),
+                Just(Order::Resume),
+                action.prop_map(Order::Advance),
+                Just(Order::Rollback),
+                Just(Order::EmergencyRollback)
+            ]
+            .prop_map(Event::Ordered),
+            Just(Event::FlagsChanged),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn invariants_hold_along_any_history(events in prop::collection::vec(any_event(), 0..40)) {
+            let mut state = State::new(UnixMs(0));
+            for (n, event) in events.into_iter().enumerate() {
+                let Ok((next, effects)) = step(&state, event, "why", ON, UnixMs(n as u64 + 1)) else { continue };
+                let serves = matches!(next.in_force(), Phase::Ramping | Phase::Complete);
+                prop_assert!(serves || next.share == Ppm::ZERO, "{next:?}");
+                prop_assert_eq!(next.phase == Phase::Paused, next.paused_in.is_some());
+                let decided = matches!(effects.first(), Some(Effect::Decide(_)));
+                prop_assert!(decided || next == state, "{state:?} became {next:?} without a decision");
+                if next.phase == Phase::RolledBack && state.phase != Phase::RolledBack {
+                    prop_assert_eq!(&effects[1], &Effect::Route);
+                }
+                if next.v2_runs() != state.v2_runs() {
+                    let handled = effects.iter().any(|e| matches!(e, Effect::DrainV2 | Effect::KillV2));
+                    prop_assert!(handled || next.v2_runs(), "V2 must be stopped");
+                }
+                state = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The batches of the last hour, and what they add up to.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use parking_lot::RwLock;
+use serde::Serialize;
+
+use crate::{
+    policy::facts::{Batch, Calls, Comparisons, Members},
+    request::PoolId,
+};
+
+/// Batches that are kept: an hour of seconds.
+const KEPT: usize = 3_600;
+
+/// Batches of one migration, newest last, and totals since the host began.
+#[derive(Debug, Default)]
+pub struct History(RwLock<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    batches: VecDeque<Batch>,
+    totals: Totals,
+}
+
+/// Counts since the host began.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// Calls by operation: V1's, V2's and mirrored ones.
+    pub operations: BTreeMap<String, [Calls; 3]>,
+    /// Comparisons.
+    pub comparisons: Comparisons,
+    /// Members that failed: V1's and V2's.
+    pub failures: [u64; 2],
+}
+
+/// One pool over a window of batches, for people.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PoolWindow {
+    /// Calls.
+    pub requests: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// Those that the other pool answered instead.
+    pub failed_over: u64,
+    /// Share that failed, in parts per million.
+    pub error_ppm: u64,
+    /// Calls per second.
+    pub rps: u64,
+    /// Median latency.
+    pub p50_us: Option<u64>,
+    /// 99th percentile of latency.
+    pub p99_us: Option<u64>,
+    /// Its members at the end.
+    pub members: Members,
+}
+
+impl History {
+    /// Adds a batch.
+    pub fn push(&self, batch: Batch) {
+        let mut inner = self.0.write();
+        inner.totals.add(&batch);
+        if inner.batches.len() >= KEPT {
+            inner.batches.pop_front();
+        }
+        inner.batches.push_back(batch);
+    }
+
+    /// The last `seconds` batches of one pool, all operations together.
+    pub fn window(&self, pool: PoolId, seconds: usize) -> PoolWindow {
+        let inner = self.0.read();
+        let mut calls = Calls::default();
+        let mut span_ms = 0;
+        let first = inner.batches.len().saturating_sub(seconds);
+        for batch in inner.batches.range(first..) {
+            span_ms += u64::from(batch.duration_ms);
+            for operation in &batch.operations {
+                calls.merge(match pool {
+                    PoolId::V1 => &operation.v1,
+                    PoolId::V2 => &operation.v2,
+                });
+            }
+        }
+        let last = inner.batches.back();
+        PoolWindow {
+            requests: calls.requests,
+            errors: calls.errors,
+            failed_over: calls.failed_over,
+            error_ppm: (calls.errors * 1_000_000).checked_div(calls.requests).unwrap_or(0),
+            rps: (calls.requests * 1_000).checked_div(span_ms).unwrap_or(0),
+            p50_us: calls.latency.quantile_us(500_000),
+            p99_us: calls.latency.quantile_us(990_000),
+            members: last.map_or_else(Members::default, |b| match pool {
+                PoolId::V1 => b.v1,
+                PoolId::V2 => b.v2,
+            }),
+        }
+    }
+
+    /// Everything since the host began.
+    pub fn totals(&self) -> Totals {
+        self.0.read().totals.clone()
+    }
+}
+
+impl Totals {
+    fn add(&mut self, batch: &Batch) {
+        for operation in &batch.operations {
+            let [v1, v2, shadow] = self.operations.entry(operation.operation.clone()).or_default();
+            v1.merge(&operation.v1);
+            v2.merge(&operation.v2);
+            shadow.merge(&operation.shadow);
+        }
+        self.comparisons.merge(batch.comparisons);
+        let [v1, v2] = &mut self.failures;
+        *v1 += u64::from(batch.v1.failures);
+        *v2 += u64::from(batch.v2.failures);
+    }
+}

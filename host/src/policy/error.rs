@@ -1,0 +1,149 @@
+//! What can go wrong with a policy, by cause. All of it is data: recorded, shown, and survived.
+
+use serde::Serialize;
+
+use super::port::Kind;
+
+/// Why a policy was not admitted, or did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
+#[serde(tag = "cause", rename_all = "kebab-case")]
+pub enum PolicyError {
+    /// The bytes are not WebAssembly.
+    #[error("is not WebAssembly: it does not begin with `\\0asm`; build a component with `cargo xtask guests`")]
+    NotWasm,
+    /// A core module.
+    #[error("is a core WebAssembly module, not a component; turn it into one with `wasm-tools component new`")]
+    CoreModule,
+    /// More bytes than the host compiles.
+    #[error(
+        "has {bytes} bytes, more than the {limit} that the host compiles; raise `host.policy_limits.component_bytes` or shrink it"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Wasmtime refuses it.
+    #[error("does not compile: {message}")]
+    Compile {
+        /// What the compiler says.
+        message: String,
+    },
+    /// It wants something from the host.
+    #[error("imports {}, but policies import nothing; build it for `wasm32-unknown-unknown` without WASI", quoted(.names))]
+    Imports {
+        /// The imports' names.
+        names: Vec<String>,
+    },
+    /// It does not export the kind.
+    #[error("is not a {kind} policy: it exports {}, and `cutover:policy/{kind}@0.1.0` is needed", quoted(.exports))]
+    MissingKind {
+        /// The kind that was asked for.
+        kind: Kind,
+        /// What it exports.
+        exports: Vec<String>,
+    },
+    /// An export has another type than the contract says.
+    #[error("exports `{interface}` with another type than the contract: {message}")]
+    WrongType {
+        /// The interface.
+        interface: String,
+        /// What differs.
+        message: String,
+    },
+    /// It refuses its settings.
+    #[error("refuses its settings: {}", .problems.join("; "))]
+    Settings {
+        /// Each problem with its field.
+        problems: Vec<String>,
+    },
+    /// It answered with an error of its own.
+    #[error("answers with an error: {message}")]
+    Said {
+        /// What it said.
+        message: String,
+    },
+    /// It trapped.
+    #[error("trapped: {trap}")]
+    Trap {
+        /// Which trap.
+        trap: String,
+    },
+    /// It ran out of time.
+    #[error("did not answer within {limit_ms} ms")]
+    Deadline {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// It ran out of fuel.
+    #[error("used more than {limit} units of fuel")]
+    OutOfFuel {
+        /// The limit.
+        limit: u64,
+    },
+    /// It wanted more memory than it may have.
+    #[error("wanted more than {limit_bytes} bytes of memory")]
+    OutOfMemory {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// It recursed too deeply.
+    #[error("overflowed its stack")]
+    StackOverflow,
+    /// Its answer breaks the component ABI or the limit on output.
+    #[error("gave an answer that cannot be read: {message}")]
+    Malformed {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Its answer can be read, and makes no sense.
+    #[error("gave an answer that makes no sense: {message}")]
+    Nonsense {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The host has no room for another instance.
+    #[error("cannot be instantiated now: {message}")]
+    NoRoom {
+        /// What is exhausted.
+        message: String,
+    },
+}
+
+impl PolicyError {
+    /// A short name of the cause, for metrics.
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::NotWasm => "not-wasm",
+            Self::CoreModule => "core-module",
+            Self::TooLarge { .. } => "too-large",
+            Self::Compile { .. } => "compile",
+            Self::Imports { .. } => "imports",
+            Self::MissingKind { .. } => "missing-kind",
+            Self::WrongType { .. } => "wrong-type",
+            Self::Settings { .. } => "settings",
+            Self::Said { .. } => "said",
+            Self::Trap { .. } => "trap",
+            Self::Deadline { .. } => "deadline",
+            Self::OutOfFuel { .. } => "out-of-fuel",
+            Self::OutOfMemory { .. } => "out-of-memory",
+            Self::StackOverflow => "stack-overflow",
+            Self::Malformed { .. } => "malformed",
+            Self::Nonsense { .. } => "nonsense",
+            Self::NoRoom { .. } => "no-room",
+        }
+    }
+
+    /// Shorthand for [`PolicyError::Nonsense`].
+    pub fn nonsense(message: impl Into<String>) -> Self {
+        Self::Nonsense { message: message.into() }
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".into();
+    }
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}

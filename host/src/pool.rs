@@ -1,0 +1,15 @@
+//! Pools of worker processes, V1's and V2's.
+//!
+//! A pool owns its processes: it starts them, checks one out for each call, restarts the ones that die and stops them
+//! all. [`checkout`] decides who gets which worker and is pure; [`process`] speaks the protocol with one worker;
+//! [`journal`] makes the state of a session the same on whichever worker serves it; [`workers`] puts them together.
+//! **Invariant**: no worker outlives the host, however the host ends ([`guard`]).
+
+pub mod checkout;
+pub mod guard;
+pub mod journal;
+pub mod process;
+pub mod spawner;
+pub mod workers;
+
+pub use workers::{Call, PoolSpec, WorkerPool};

@@ -1,0 +1,263 @@
+//! Requests, replies and their vocabulary: plain data that every stage may use.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::clock::Mono;
+
+/// Which implementation of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolId {
+    /// The implementation that is being replaced.
+    V1,
+    /// Its successor.
+    V2,
+}
+
+impl PoolId {
+    /// `v1` or `v2`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+impl fmt::Display for PoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What repeating or duplicating an operation means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Changes nothing; may be shadowed and may fail over.
+    Read,
+    /// Applied to both pools, so that state exists in both; V1 answers.
+    Replicate,
+    /// Served by one pool, never shadowed, never repeated.
+    Exclusive,
+}
+
+/// A share in parts per million, 0 to 1 000 000 by construction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+pub struct Ppm(u32);
+
+impl Ppm {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+    /// Everything.
+    pub const ALL: Self = Self(1_000_000);
+
+    /// Clamps to 0..=1 000 000.
+    pub const fn new(ppm: u32) -> Self {
+        if ppm > Self::ALL.0 { Self::ALL } else { Self(ppm) }
+    }
+
+    /// Parts per million.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Ppm {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u32::deserialize(deserializer).map(Self::new)
+    }
+}
+
+impl fmt::Display for Ppm {
+    /// As percent: `5%`, `0.01%`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 10_000, self.0 % 10_000);
+        if rest == 0 {
+            write!(f, "{whole}%")
+        } else {
+            write!(f, "{whole}.{}%", format!("{rest:04}").trim_end_matches('0'))
+        }
+    }
+}
+
+/// One call of an operation.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// From `x-request-id`, or made by the ingress.
+    pub id: Arc<str>,
+    /// The operation's name.
+    pub operation: Arc<str>,
+    /// The sticky key, from `x-session-id`.
+    pub session: Option<Arc<str>>,
+    /// The arguments.
+    pub arguments: Arc<serde_json::Map<String, serde_json::Value>>,
+    /// When the caller stops waiting.
+    pub deadline: Mono,
+    /// What rules may look at besides operation and session.
+    pub head: Arc<Head>,
+}
+
+/// The parts of an HTTP request that routing rules may look at.
+#[derive(Debug, Clone, Default)]
+pub struct Head {
+    /// The method, upper case.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The host that the caller asked for.
+    pub host: String,
+    /// Header names in lower case, and their values.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A part of a request that routing rules may look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attribute {
+    /// The operation's name.
+    Operation,
+    /// The sticky key.
+    Session,
+    /// The HTTP method.
+    Method,
+    /// The path.
+    Path,
+    /// The host that the caller asked for.
+    Host,
+    /// A header, by its name in lower case.
+    Header(String),
+}
+
+impl Attribute {
+    /// Reads a name as routing policies write it; `None` for what no request has.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "operation" => Self::Operation,
+            "session" => Self::Session,
+            "method" => Self::Method,
+            "path" => Self::Path,
+            "host" => Self::Host,
+            header => {
+                let header = header.strip_prefix("header:")?;
+                let fits = (1..=256).contains(&header.len()) && !header.contains(char::is_uppercase);
+                return fits.then(|| Self::Header(header.to_owned()));
+            }
+        })
+    }
+}
+
+impl Request {
+    /// The value of an attribute; `None` if the request does not have it.
+    pub fn attribute(&self, attribute: &Attribute) -> Option<&str> {
+        let text = match attribute {
+            Attribute::Operation => &*self.operation,
+            Attribute::Session => self.session.as_deref()?,
+            Attribute::Method => &self.head.method,
+            Attribute::Path => &self.head.path,
+            Attribute::Host => &self.head.host,
+            Attribute::Header(name) => self.head.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())?,
+        };
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// What a pool answered.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The operation succeeded with this result.
+    Success(Box<RawValue>),
+    /// The caller's fault: an unknown program, bad arguments. Not a failure of the pool.
+    Refused(Box<RawValue>),
+}
+
+/// Why a pool did not answer, by cause.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{kind}: {message}")]
+pub struct Failure {
+    /// The category.
+    pub kind: FailureKind,
+    /// One sentence.
+    pub message: String,
+    /// Whether the member may have seen the call. A call that was never sent can safely go elsewhere.
+    pub sent: bool,
+}
+
+/// Categories of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// A member could not be started.
+    Initialization,
+    /// A member could not be reached, or went away.
+    Connection,
+    /// A member answered something that is not the protocol.
+    Communication,
+    /// No answer in time.
+    Timeout,
+    /// No member free, or the queue is full.
+    Resource,
+    /// The member is up, and its program raised an error.
+    Worker,
+    /// The pool is closed, or the host is at fault.
+    System,
+}
+
+impl FailureKind {
+    /// As it is written in metrics and errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Initialization => "initialization",
+            Self::Connection => "connection",
+            Self::Communication => "communication",
+            Self::Timeout => "timeout",
+            Self::Resource => "resource",
+            Self::Worker => "worker",
+            Self::System => "system",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Failure {
+    /// A failure of a call that a member may have seen.
+    pub fn sent(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), sent: true }
+    }
+
+    /// A failure before any member saw the call.
+    pub fn unsent(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), sent: false }
+    }
+}
+
+/// What the caller gets: the answer or failure, who gave it and why it went there.
+#[derive(Debug)]
+pub struct Served {
+    /// The answer.
+    pub result: Result<Answer, Failure>,
+    /// The pool that gave it.
+    pub pool: PoolId,
+    /// Why it went there: a rule's name, `share`, `failover`, `replicate`.
+    pub reason: Arc<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_clamped_and_read_as_percent() {
+        assert_eq!(Ppm::new(4_000_000_000), Ppm::ALL);
+        for (ppm, text) in [(50_000, "5%"), (100, "0.01%"), (1_000_000, "100%"), (0, "0%"), (12_345, "1.2345%")] {
+            assert_eq!(Ppm::new(ppm).to_string(), text);
+        }
+    }
+}

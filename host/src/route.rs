@@ -1,0 +1,298 @@
+//! Executes a routing plan: rules in order, then the sticky hash against the share, then whether to mirror.
+//!
+//! Nothing here asks a policy anything, but for the requests that the plan itself sends to `decide`. **Invariant**: V2 is
+//! chosen only if the plan was published with [`Published::v2_serves`]; a failing policy means V1.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arc_swap::ArcSwap;
+use cutover_contract::{frame, share};
+
+use crate::{
+    policy::{
+        PolicyError,
+        engine::Policy,
+        port::{Condition, Plan, Target, Test},
+    },
+    request::{Attribute, PoolId, Ppm, Request},
+};
+
+/// A plan and what goes with it, as `act` publishes it.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The plan, checked.
+    pub plan: Plan,
+    /// Whether the phase lets V2 serve at all.
+    pub v2_serves: bool,
+    /// The policy that made the plan, if it wants to be asked per request.
+    pub decider: Option<Arc<Policy>>,
+}
+
+/// Where a request goes, and why.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The pool that answers.
+    pub pool: PoolId,
+    /// A rule's name, `share`, `decide` or `v2-closed`.
+    pub reason: Arc<str>,
+    /// Whether the request is mirrored to V2.
+    pub mirror: bool,
+    /// What went wrong while asking `decide`, if anything did.
+    pub error: Option<PolicyError>,
+}
+
+/// Holds the plan in force; readers never wait.
+#[derive(Debug)]
+pub struct Router(ArcSwap<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    rules: Vec<CompiledRule>,
+    otherwise: Target,
+    sticky: Attribute,
+    salt: String,
+    share: Ppm,
+    shadow_share: Ppm,
+    shadow_operations: HashSet<String>,
+    v2_serves: bool,
+    decider: Option<(Arc<Policy>, Vec<Attribute>)>,
+    reasons: Reasons,
+}
+
+#[derive(Debug)]
+struct CompiledRule {
+    name: Arc<str>,
+    conditions: Vec<(Attribute, Test)>,
+    target: Target,
+}
+
+/// Reasons that are not a rule's name, made once so that a request only counts references.
+#[derive(Debug)]
+struct Reasons {
+    share: Arc<str>,
+    otherwise: Arc<str>,
+    closed: Arc<str>,
+    failed: Arc<str>,
+}
+
+impl Router {
+    /// Begins with V1 for everything.
+    pub fn closed() -> Self {
+        Self(ArcSwap::from_pointee(Compiled::closed()))
+    }
+
+    /// V1 for everything from now on.
+    pub fn close(&self) {
+        self.0.store(Arc::new(Compiled::closed()));
+    }
+
+    /// Puts a plan in force. Requests that are being routed end on the plan that they began with.
+    pub fn publish(&self, published: Published) {
+        self.0.store(Arc::new(Compiled::new(published)));
+    }
+
+    /// V2's share in the plan in force; zero when V2 does not serve.
+    pub fn share(&self) -> Ppm {
+        let plan = self.0.load();
+        if plan.v2_serves { plan.share } else { Ppm::ZERO }
+    }
+
+    /// Where a request goes.
+    pub fn route(&self, request: &Request) -> Route {
+        self.0.load().route(request)
+    }
+}
+
+impl Compiled {
+    fn closed() -> Self {
+        let plan = Plan {
+            rules: Vec::new(),
+            otherwise: Target::V1,
+            sticky: "session".into(),
+            salt: String::new(),
+            share: Ppm::ZERO,
+            shadow_share: Ppm::ZERO,
+            shadow_operations: Vec::new(),
+        };
+        Self::new(Published { plan, v2_serves: false, decider: None })
+    }
+
+    fn new(published: Published) -> Self {
+        let Published { plan, v2_serves, decider } = published;
+        let condition = |c: Condition| Some((Attribute::parse(&c.attribute)?, c.test));
+        let rules = plan.rules.into_iter().map(|rule| CompiledRule {
+            name: rule.name.into(),
+            conditions: rule.conditions.into_iter().filter_map(condition).collect(),
+            target: rule.target,
+        });
+        let decider = decider.map(|policy| {
+            // The engine admitted only attributes that parse.
+            let wanted = policy.description.attributes.iter().filter_map(|a| Attribute::parse(a)).collect();
+            (policy, wanted)
+        });
+        Self {
+            rules: rules.collect(),
+            otherwise: plan.otherwise,
+            sticky: Attribute::parse(&plan.sticky).unwrap_or(Attribute::Session),
+            salt: plan.salt,
+            share: plan.share,
+            shadow_share: plan.shadow_share,
+            shadow_operations: plan.shadow_operations.into_iter().collect(),
+            v2_serves,
+            decider,
+            reasons: Reasons {
+                share: "share".into(),
+                otherwise: "otherwise".into(),
+                closed: "v2-closed".into(),
+                failed: "policy-failed".into(),
+            },
+        }
+    }
+
+    fn route(&self, request: &Request) -> Route {
+        let rule = self.rules.iter().find(|rule| rule.matches(request));
+        let (target, named) = rule.map_or((self.otherwise, None), |r| (r.target, Some(&r.name)));
+        let (target, error) = match target {
+            Target::Decide => self.decide(request),
+            Target::V1 | Target::V2 | Target::Share => (target, None),
+        };
+        let (pool, fallback) = match target {
+            Target::V2 => (PoolId::V2, &self.reasons.otherwise),
+            Target::Share if self.is_v2(request) => (PoolId::V2, &self.reasons.share),
+            Target::Share => (PoolId::V1, &self.reasons.share),
+            Target::V1 | Target::Decide => (PoolId::V1, &self.reasons.otherwise),
+        };
+        let (pool, reason) = match pool {
+            PoolId::V2 if !self.v2_serves => (PoolId::V1, &self.reasons.closed),
+            _ if error.is_some() => (PoolId::V1, &self.reasons.failed),
+            pool => (pool, named.unwrap_or(fallback)),
+        };
+        let mirror = pool == PoolId::V1 && self.is_mirrored(request);
+        Route { pool, reason: Arc::clone(reason), mirror, error }
+    }
+
+    fn decide(&self, request: &Request) -> (Target, Option<PolicyError>) {
+        let Some((policy, wanted)) = &self.decider else {
+            return (
+                Target::V1,
+                Some(PolicyError::nonsense("the plan asks for `decide`, which its policy does not export")),
+            );
+        };
+        let mut packed = Vec::with_capacity(256);
+        let attributes = wanted.iter().map(|a| request.attribute(a));
+        frame::pack(&mut packed, self.position(request), self.share.get(), attributes);
+        match policy.decide(&packed) {
+            Ok(target) => (target, None),
+            Err(error) => (Target::V1, Some(error)),
+        }
+    }
+
+    fn position(&self, request: &Request) -> u32 {
+        share::position(&self.salt, request.attribute(&self.sticky).unwrap_or(&request.id))
+    }
+
+    fn is_v2(&self, request: &Request) -> bool {
+        self.share > Ppm::ZERO && share::is_v2(self.position(request), self.share.get())
+    }
+
+    /// Mirrors a share of requests, not of sessions: each request id is a draw of its own.
+    fn is_mirrored(&self, request: &Request) -> bool {
+        self.v2_serves
+            && self.shadow_share > Ppm::ZERO
+            && self.shadow_operations.contains(&*request.operation)
+            && share::is_v2(share::position("shadow", &request.id), self.shadow_share.get())
+    }
+}
+
+impl CompiledRule {
+    fn matches(&self, request: &Request) -> bool {
+        self.conditions.iter().all(|(attribute, test)| {
+            let value = request.attribute(attribute);
+            match (test, value) {
+                (Test::OneOf(values), Some(value)) => values.iter().any(|v| v == value),
+                (Test::Prefix(prefix), Some(value)) => value.starts_with(prefix.as_str()),
+                (Test::Present, value) => value.is_some(),
+                (Test::Absent, value) => value.is_none(),
+                (Test::OneOf(_) | Test::Prefix(_), None) => false,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Mono, policy::port::Rule, request::Head};
+
+    fn request(session: &str, headers: &[(&str, &str)]) -> Request {
+        Request {
+            id: "r1".into(),
+            operation: "execute".into(),
+            session: (!session.is_empty()).then(|| session.into()),
+            arguments: Arc::default(),
+            deadline: Mono::default(),
+            head: Arc::new(Head {
+                headers: headers.iter().map(|&(n, v)| (n.into(), v.into())).collect(),
+                ..Head::default()
+            }),
+        }
+    }
+
+    fn rule(name: &str, attribute: &str, test: Test, target: Target) -> Rule {
+        Rule { name: name.into(), conditions: vec![Condition { attribute: attribute.into(), test }], target }
+    }
+
+    fn router(rules: Vec<Rule>, share: u32, v2_serves: bool) -> Router {
+        let plan = Plan {
+            rules,
+            otherwise: Target::Share,
+            sticky: "session".into(),
+            salt: "m".into(),
+            share: Ppm::new(share),
+            shadow_share: Ppm::ALL,
+            shadow_operations: vec!["execute".into()],
+        };
+        let router = Router::closed();
+        router.publish(Published { plan, v2_serves, decider: None });
+        router
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_wins_over_the_share() {
+        let rules = vec![
+            rule("ring", "header:x-ring", Test::OneOf(vec!["beta".into()]), Target::V2),
+            rule("anyone", "header:x-ring", Test::Present, Target::V1),
+        ];
+        let router = router(rules, 0, true);
+        let beta = router.route(&request("s", &[("x-ring", "beta")]));
+        assert_eq!((beta.pool, &*beta.reason, beta.mirror), (PoolId::V2, "ring", false));
+        let other = router.route(&request("s", &[("x-ring", "stable")]));
+        assert_eq!((other.pool, &*other.reason, other.mirror), (PoolId::V1, "anyone", true));
+        assert_eq!(&*router.route(&request("s", &[])).reason, "share");
+    }
+
+    #[test]
+    fn a_closed_v2_gets_nothing_whatever_the_rules_say() {
+        let rules = vec![rule("ring", "session", Test::Prefix("s".into()), Target::V2)];
+        let route = router(rules, 1_000_000, false).route(&request("s", &[]));
+        assert_eq!((route.pool, &*route.reason, route.mirror), (PoolId::V1, "v2-closed", false));
+    }
+
+    #[test]
+    fn sessions_go_where_their_position_says() {
+        let router = router(Vec::new(), 250_000, true);
+        for n in 0..1_000 {
+            let session = format!("s{n}");
+            let on_v2 = router.route(&request(&session, &[])).pool == PoolId::V2;
+            assert_eq!(on_v2, share::position("m", &session) < 250_000);
+        }
+    }
+
+    #[test]
+    fn a_plan_that_wants_decide_without_a_decider_keeps_v1_and_says_so() {
+        let rules = vec![rule("ask", "operation", Test::Present, Target::Decide)];
+        let route = router(rules, 1_000_000, true).route(&request("s", &[]));
+        assert_eq!((route.pool, &*route.reason), (PoolId::V1, "policy-failed"));
+        assert!(route.error.is_some());
+    }
+}

@@ -1,0 +1,334 @@
+//! What outlives the host: SQLite behind one small port.
+//!
+//! Every write that an effect depends on is awaited before the effect. Commits go to the write-ahead log without waiting
+//! for the disk (`synchronous = NORMAL`): a killed process loses nothing, a power cut may lose the last moments but never
+//! the file's consistency.
+
+pub mod records;
+
+use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+
+use serde_json::Value;
+use sqlx::{
+    Row as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use self::records::{Audited, Decision, PoolConfiguration, SlotRecord};
+use crate::{
+    clock::{self, UnixMs},
+    migration::State,
+    policy::{facts::Batch, port::Kind},
+};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// The store of one host.
+#[derive(Debug, Clone)]
+pub struct Store(SqlitePool);
+
+/// The store cannot do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened.
+    #[error("cannot open the store `{path}`; check that its folder exists and is writable")]
+    Open {
+        /// The file.
+        path: String,
+        /// What the database says.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The tables cannot be brought up to date.
+    #[error("cannot bring the tables of the store up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A statement failed.
+    #[error("the store failed")]
+    Statement(#[from] sqlx::Error),
+    /// What is stored cannot be read.
+    #[error("the store has something that cannot be read")]
+    Content(#[from] serde_json::Error),
+}
+
+impl Store {
+    /// Opens the file, makes it if it is not there, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let opened = |source| StoreError::Open { path: path.display().to_string(), source };
+        let options = SqliteConnectOptions::from_str("sqlite:")
+            .map_err(opened)?
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(5));
+        // One connection: SQLite has one writer, and readers here are rare and short.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(opened)?;
+        MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
+        Ok(Self(pool))
+    }
+
+    /// Ends all work and closes the file.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.0).await?;
+        Ok(())
+    }
+
+    /// Where a migration stood when it was last persisted.
+    ///
+    /// # Errors
+    /// When the store fails or what it has cannot be read.
+    pub async fn state(&self, migration: &str) -> Result<Option<State>, StoreError> {
+        let row = sqlx::query("SELECT metadata FROM migration_status WHERE migration = ? AND completed_at IS NULL")
+            .bind(migration)
+            .fetch_optional(&self.0)
+            .await?;
+        row.map(|row| Ok(serde_json::from_str(row.try_get::<&str, _>(0)?)?)).transpose()
+    }
+
+    /// Persists a decision, the state that it leads to, and the audit record, in one transaction. Returns the
+    /// decision's number.
+    ///
+    /// # Errors
+    /// When nothing of it was persisted.
+    pub async fn decide(&self, decision: &Decision, state: &State) -> Result<i64, StoreError> {
+        let now = sql_ms(decision.at);
+        let mut tx = self.0.begin().await?;
+        let id = sqlx::query(
+            "INSERT INTO decisions (migration, at, kind, actor, reason, from_phase, to_phase, from_share, to_share, \
+             policy, digest, findings, inputs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&decision.migration)
+        .bind(now)
+        .bind(&decision.kind)
+        .bind(&decision.actor)
+        .bind(&decision.reason)
+        .bind(decision.from_phase.name())
+        .bind(decision.to_phase.name())
+        .bind(decision.from_share.get())
+        .bind(decision.to_share.get())
+        .bind(&decision.policy)
+        .bind(&decision.digest)
+        .bind(serde_json::to_string(&decision.findings)?)
+        .bind(decision.inputs.as_ref().map(Value::to_string))
+        .execute(&mut *tx)
+        .await?
+        .last_insert_rowid();
+        sqlx::query("UPDATE migration_status SET completed_at = ?, updated_at = ?, status = 'completed' WHERE migration = ? AND completed_at IS NULL")
+            .bind(now)
+            .bind(now)
+            .bind(&decision.migration)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("INSERT INTO migration_status (migration, phase, status, started_at, metadata, inserted_at, updated_at) VALUES (?, ?, 'in-progress', ?, ?, ?, ?)")
+            .bind(&decision.migration)
+            .bind(state.phase.name())
+            .bind(sql_ms(state.since))
+            .bind(serde_json::to_string(state)?)
+            .bind(now)
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(id)
+    }
+
+    /// Decisions of a migration, newest first.
+    ///
+    /// # Errors
+    /// When the store fails or what it has cannot be read.
+    pub async fn decisions(&self, migration: &str, most: u32) -> Result<Vec<Decision>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM decisions WHERE migration = ? ORDER BY id DESC LIMIT ?")
+            .bind(migration)
+            .bind(most)
+            .fetch_all(&self.0)
+            .await?;
+        rows.iter().map(Decision::from_row).collect()
+    }
+
+    /// Records who did what.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn audit(&self, audited: &Audited) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO audit (at, actor, migration, action, detail) VALUES (?, ?, ?, ?, ?)")
+            .bind(sql_ms(audited.at))
+            .bind(&audited.actor)
+            .bind(&audited.migration)
+            .bind(&audited.action)
+            .bind(audited.detail.to_string())
+            .execute(&self.0)
+            .await?;
+        Ok(())
+    }
+
+    /// The flags of a migration that were set.
+    ///
+    /// # Errors
+    /// When the store fails or what it has cannot be read.
+    pub async fn flags(&self, migration: &str) -> Result<BTreeMap<String, Value>, StoreError> {
+        let rows =
+            sqlx::query("SELECT flag, value FROM flags WHERE migration = ?").bind(migration).fetch_all(&self.0).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, serde_json::from_str(row.try_get(1)?)?))).collect()
+    }
+
+    /// Sets a flag and records who did.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn set_flag(&self, flag: &str, value: &Value, audited: &Audited) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO flags (migration, flag, value, updated_at, updated_by) VALUES (?, ?, ?, ?, ?) \
+             ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, updated_by = excluded.updated_by",
+        )
+        .bind(&audited.migration)
+        .bind(flag)
+        .bind(value.to_string())
+        .bind(sql_ms(audited.at))
+        .bind(&audited.actor)
+        .execute(&self.0)
+        .await?;
+        self.audit(audited).await
+    }
+
+    /// Records what a pool is made of; a pool that changed gets its row updated.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn configure_pool(&self, pool: &PoolConfiguration) -> Result<(), StoreError> {
+        let now = sql_ms(clock::unix_ms());
+        sqlx::query(
+            "INSERT INTO pool_configurations (name, version, config, active, inserted_at, updated_at) \
+             VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT (name, version) DO UPDATE \
+             SET config = excluded.config, active = 1, updated_at = excluded.updated_at",
+        )
+        .bind(&pool.name)
+        .bind(pool.version)
+        .bind(pool.config.to_string())
+        .bind(now)
+        .bind(now)
+        .execute(&self.0)
+        .await?;
+        Ok(())
+    }
+
+    /// Records what a migration's pools did in some batches: one row for each pool.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn record_metrics(&self, migration: &str, batches: &[Batch]) -> Result<(), StoreError> {
+        let now = sql_ms(clock::unix_ms());
+        let mut tx = self.0.begin().await?;
+        for (pool, metrics) in records::pool_metrics(batches)? {
+            sqlx::query("INSERT INTO pool_metrics (pool_name, timestamp, metrics, inserted_at, updated_at) VALUES (?, ?, ?, ?, ?)")
+                .bind(format!("{migration}/{pool}"))
+                .bind(now)
+                .bind(metrics.to_string())
+                .bind(now)
+                .bind(now)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Removes metrics from before `before`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget_metrics(&self, before: UnixMs) -> Result<u64, StoreError> {
+        let deleted = sqlx::query("DELETE FROM pool_metrics WHERE timestamp < ?").bind(sql_ms(before)).execute(&self.0);
+        Ok(deleted.await?.rows_affected())
+    }
+
+    /// Which policy is in charge of a kind of question.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn slot(&self, migration: &str, kind: Kind) -> Result<Option<SlotRecord>, StoreError> {
+        let row = sqlx::query(
+            "SELECT s.digest, s.settings, s.configured, s.memory, s.updated_by, c.bytes FROM slots s JOIN components c USING (digest) \
+             WHERE s.migration = ? AND s.kind = ?",
+        )
+        .bind(migration)
+        .bind(kind.name())
+        .fetch_optional(&self.0)
+        .await?;
+        row.map(|row| SlotRecord::from_row(&row)).transpose()
+    }
+
+    /// Puts a policy in charge and records who did.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn activate(&self, kind: Kind, slot: &SlotRecord, audited: &Audited) -> Result<(), StoreError> {
+        let now = sql_ms(audited.at);
+        let mut tx = self.0.begin().await?;
+        sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(&slot.digest)
+            .bind(slot.component.as_slice())
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "INSERT INTO slots (migration, kind, digest, settings, configured, memory, updated_at, updated_by) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET digest = excluded.digest, settings = excluded.settings, \
+             configured = excluded.configured, memory = excluded.memory, updated_at = excluded.updated_at, updated_by = excluded.updated_by",
+        )
+        .bind(&audited.migration)
+        .bind(kind.name())
+        .bind(&slot.digest)
+        .bind(&slot.settings)
+        .bind(&slot.configured)
+        .bind(slot.memory.as_slice())
+        .bind(now)
+        .bind(&audited.actor)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("INSERT INTO audit (at, actor, migration, action, detail) VALUES (?, ?, ?, ?, ?)")
+            .bind(now)
+            .bind(&audited.actor)
+            .bind(&audited.migration)
+            .bind(&audited.action)
+            .bind(audited.detail.to_string())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Keeps what the policies in charge remember.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn remember(&self, migration: &str, memories: Vec<(Kind, Arc<str>, Vec<u8>)>) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        for (kind, digest, memory) in memories {
+            sqlx::query("UPDATE slots SET memory = ? WHERE migration = ? AND kind = ? AND digest = ?")
+                .bind(memory)
+                .bind(migration)
+                .bind(kind.name())
+                .bind(&*digest)
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// SQLite's integers are signed.
+fn sql_ms(at: UnixMs) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,149 @@
+//! The verbs, each a list of steps.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::steps::{self, Step};
+use crate::workspace::Workspace;
+use crate::{guests, lines, process, toolchain};
+
+/// Builds, tests and shows Cutover.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the guests and turn them into components in `target/components`.
+    Guests,
+    /// Build everything in release and run `cutover demo --fast`.
+    Demo {
+        /// Passed on to `cutover demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run all tests: the Python worker's and the workspace's.
+    Test,
+    /// Run everything that a change must pass.
+    Ci,
+    /// Run the benches.
+    Bench {
+        /// Passed on to `cargo bench`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+const PYTHON: Step = Step { name: "looking for python3", action: toolchain::python };
+const TARGET: Step = Step { name: "looking for the wasm target", action: toolchain::wasm_target };
+const GUESTS: Step = Step { name: "building guests", action: guests::build };
+
+const BUILD_GUESTS: &[Step] = &[TARGET, GUESTS];
+
+const PREPARE_DEMO: &[Step] =
+    &[PYTHON, TARGET, GUESTS, Step { name: "building cutover in release", action: build_release }];
+
+const BUILD_TESTS: Step = Step { name: "building cutover and the tests", action: build_tests };
+const TEST_WORKER: Step = Step { name: "testing the Python worker", action: test_worker };
+const TEST_WORKSPACE: Step = Step { name: "testing the workspace", action: test_workspace };
+
+const TEST: &[Step] = &[PYTHON, TARGET, GUESTS, BUILD_TESTS, TEST_WORKER, TEST_WORKSPACE];
+
+/// Cheap steps first: a change that is refused should be refused soon.
+const CI: &[Step] = &[
+    PYTHON,
+    TARGET,
+    Step { name: "checking the format", action: check_format },
+    Step { name: "checking the length of files", action: lines::check },
+    Step { name: "checking dependencies", action: check_dependencies },
+    TEST_WORKER,
+    GUESTS,
+    Step { name: "linting the workspace", action: lint_workspace },
+    Step { name: "linting guests for wasm", action: guests::lint },
+    Step { name: "building the documentation", action: build_docs },
+    BUILD_TESTS,
+    TEST_WORKSPACE,
+];
+
+impl Cli {
+    /// The exit code is that of the demo or the benches, where they are run.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let workspace = Workspace::load()?;
+        match self.verb {
+            Verb::Guests => steps::run(BUILD_GUESTS, &workspace)?,
+            Verb::Test => steps::run(TEST, &workspace)?,
+            Verb::Ci => steps::run(CI, &workspace)?,
+            Verb::Demo { args } => {
+                steps::run(PREPARE_DEMO, &workspace)?;
+                let mut cutover = workspace.command(workspace.target.join("release/cutover"));
+                return process::hand_over(cutover.args(["demo", "--fast"]).args(args));
+            }
+            Verb::Bench { args } => {
+                steps::run(BUILD_GUESTS, &workspace)?;
+                return process::hand_over(workspace.cargo(["bench", "--package", "cutover-benches"]).args(args));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn build_release(workspace: &Workspace) -> Result<()> {
+    process::run(&mut workspace.cargo(["build", "--release", "--package", "cutover"]))
+}
+
+/// The binary together with the tests, which start it: built alone it would have other features, and so be built twice.
+fn build_tests(workspace: &Workspace) -> Result<()> {
+    process::run(&mut workspace.cargo(["build", "--workspace", "--tests", "--bin", "cutover"]))
+}
+
+fn test_worker(workspace: &Workspace) -> Result<()> {
+    process::run(workspace.command("python3").args(["-B", "-m", "unittest", "discover", "-s", "examples/programs"]))
+}
+
+fn test_workspace(workspace: &Workspace) -> Result<()> {
+    process::run(&mut workspace.cargo(["test", "--workspace"]))
+}
+
+fn check_format(workspace: &Workspace) -> Result<()> {
+    process::run(&mut workspace.cargo(["fmt", "--all", "--check"]))
+}
+
+fn lint_workspace(workspace: &Workspace) -> Result<()> {
+    process::run(&mut workspace.cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn build_docs(workspace: &Workspace) -> Result<()> {
+    process::run(workspace.cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn check_dependencies(workspace: &Workspace) -> Result<()> {
+    if !process::succeeds(&mut workspace.cargo(["deny", "--version"])) {
+        eprintln!("    skipped: cargo-deny is not installed");
+        return Ok(());
+    }
+    process::run(&mut workspace.cargo(["deny", "check"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_passed_on() {
+        let cli = Cli::parse_from(["cargo xtask", "demo", "--", "--json", "-v"]);
+        assert!(matches!(cli.verb, Verb::Demo { args } if args == ["--json", "-v"]));
+    }
+}

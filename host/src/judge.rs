@@ -38,12 +38,11 @@ pub fn judge(slots: &Slots, check: &Check) -> Option<Answered<Judgement>> {
     Some(Answered { policy, memory, answer: asked.answer, at: clock::mono() })
 }
 
-/// The verdict that holds: `hold` if the policy failed, `healthy` if nobody judges.
+/// The verdict that holds: `hold` if the policy failed or nobody judges.
 pub fn verdict(answered: Option<&Answered<Judgement>>) -> Verdict {
     match answered.map(|a| &a.answer) {
         Some(Ok(judgement)) => judgement.verdict,
-        Some(Err(_)) => Verdict::Hold,
-        None => Verdict::Healthy,
+        Some(Err(_)) | None => Verdict::Hold,
     }
 }
 

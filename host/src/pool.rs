@@ -5,6 +5,7 @@
 //! [`journal`] makes the state of a session the same on whichever worker serves it; [`workers`] puts them together.
 //! **Invariant**: no worker outlives the host, however the host ends ([`guard`]).
 
+mod adapt;
 pub mod checkout;
 pub mod guard;
 pub mod journal;

@@ -25,12 +25,15 @@ use super::{
 };
 use crate::{
     clock::{self, Mono},
-    policy::facts::Members,
+    policy::{facts::Members, slot::Slots},
     request::{Answer, Failure, FailureKind, PoolId},
 };
 
 /// Sessions whose worker is remembered. Beyond that a session is brought up to date on each call, which is slower.
 const MAX_AFFINITIES: usize = 100_000;
+
+/// The operation that every worker answers in its own shape.
+const HEALTH_CHECK: &str = "health_check";
 
 /// A worker that ran this long was healthy: its successor starts at once.
 const PROVEN: Duration = Duration::from_secs(10);
@@ -79,6 +82,7 @@ struct Inner {
     spec: PoolSpec,
     spawner: Spawner,
     journal: Arc<Journal>,
+    slots: Arc<Slots>,
     checkout: Mutex<Checkout<Worker>>,
     /// A slot is down, or the last call in flight ended, or the pool was opened or closed.
     changed: Notify,
@@ -127,7 +131,7 @@ pub struct Call<'a> {
 
 impl WorkerPool {
     /// A pool that is closed and has no workers yet.
-    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>) -> Self {
+    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, slots: Arc<Slots>) -> Self {
         let lanes = match spec.mode {
             Mode::Serialized => 1,
             Mode::Concurrent => spec.workers,
@@ -139,6 +143,7 @@ impl WorkerPool {
             spec,
             spawner,
             journal,
+            slots,
             changed: Notify::new(),
             give_up: Notify::new(),
             affinities: DashMap::new(),
@@ -171,11 +176,14 @@ impl WorkerPool {
     pub async fn ready_by(&self, deadline: Mono) -> Result<(), Failure> {
         loop {
             let changed = self.0.changed.notified();
-            let ready = self.0.checkout.lock().ready();
+            let (ready, open) = {
+                let checkout = self.0.checkout.lock();
+                (checkout.ready(), checkout.is_open())
+            };
             if ready >= self.0.spec.workers {
                 return Ok(());
             }
-            if timeout_at(deadline.timer(), changed).await.is_err() {
+            if !open || timeout_at(deadline.timer(), changed).await.is_err() {
                 let why = self.0.last_failure.lock().clone().unwrap_or_else(|| "they are still starting".into());
                 let (label, wanted) = (&self.0.spec.label, self.0.spec.workers);
                 let message = format!("{label} has {ready} of {wanted} workers: {why}");
@@ -267,8 +275,19 @@ impl WorkerPool {
         self.0.tasks.wait().await;
     }
 
-    /// The pool's members now; `failures` are those since the last time that this was asked.
+    /// Whether at least one worker can take or has a call.
+    pub fn is_ready(&self) -> bool {
+        self.0.checkout.lock().ready() > 0
+    }
+
+    /// The pool's members, with those that failed since the last time that this was asked.
     pub fn members(&self) -> Members {
+        let failures = self.0.failures.swap(0, Ordering::AcqRel);
+        Members { failures, ..self.members_now() }
+    }
+
+    /// The pool's members, leaving the count of failures alone.
+    pub fn members_now(&self) -> Members {
         let (ready, queued) = {
             let checkout = self.0.checkout.lock();
             (checkout.ready(), checkout.waiting())
@@ -277,7 +296,7 @@ impl WorkerPool {
         Members {
             wanted: small(self.0.spec.workers),
             ready: small(ready),
-            failures: self.0.failures.swap(0, Ordering::AcqRel),
+            failures: 0,
             queued: small(queued),
             rss_bytes: self.pids().into_iter().filter_map(resident_bytes).sum(),
         }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use tokio::{sync::oneshot, time::timeout_at};
 
-use super::{Affinity, Call, Inner, MAX_AFFINITIES};
+use super::{Affinity, Call, HEALTH_CHECK, Inner, MAX_AFFINITIES};
 use crate::{
     clock::Mono,
+    policy::port::Kind,
     pool::{
+        adapt::Translation,
         checkout::{Lent, Refusal},
         process::Worker,
     },
-    request::{Answer, Failure, FailureKind},
+    request::{Answer, Failure, FailureKind, PoolId},
 };
 
 /// A worker on loan; dropping it in the middle of a call gives up the worker, otherwise hands it back.
@@ -113,7 +115,22 @@ impl Lease {
         }
     }
 
+    /// Calls the worker, in its version's shape.
     pub(super) async fn call(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
+        let adapter = match self.pool.spec.id {
+            PoolId::V1 => None,
+            PoolId::V2 => self.pool.slots.get(Kind::Adapter).active(),
+        };
+        let Some(adapter) = adapter.filter(|_| call.operation != HEALTH_CHECK) else {
+            return self.exchange(call).await;
+        };
+        let there = Translation::of(adapter, call.operation, call.arguments, call.session).await?;
+        let adapted = Call { operation: &there.operation, arguments: &there.arguments, ..call };
+        let answer = self.exchange(adapted).await;
+        there.back(answer).await
+    }
+
+    async fn exchange(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
         let Some(worker) = &mut self.worker else { return Err(closed(&self.pool.spec.label)) };
         // If this future is dropped half-way, the worker is in the middle of a frame.
         self.broken = true;

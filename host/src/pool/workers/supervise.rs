@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Map;
 
-use super::{Call, Inner, MAX_BACKOFF, PROVEN};
+use super::{Call, HEALTH_CHECK, Inner, MAX_BACKOFF, PROVEN};
 use crate::{
     clock::{self, Mono},
     pool::process::Worker,
@@ -102,7 +102,7 @@ impl Inner {
         // A worker that became busy meanwhile proves itself by its call.
         let Ok(mut lease) = self.lease_slot(Some(slot), deadline).await else { return };
         let nothing = Map::new();
-        let call = Call { operation: "health_check", arguments: &nothing, session: None, deadline };
+        let call = Call { operation: HEALTH_CHECK, arguments: &nothing, session: None, deadline };
         let healthy = matches!(lease.call(call).await, Ok(Answer::Success(_)));
         let unhealthy = {
             let mut all = self.starts.lock();

@@ -1,0 +1,198 @@
+//! Prometheus text, made when it is asked for from the counts that policies see.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::{
+    app::Host,
+    policy::{
+        facts::{Calls, Members},
+        port::Phase,
+    },
+};
+
+/// The media type of the text (OpenMetrics 1.0, which Prometheus reads).
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Quantiles that are shown, in parts per million and as labels.
+const QUANTILES: [(u32, &str); 4] = [(500_000, "0.5"), (950_000, "0.95"), (990_000, "0.99"), (999_000, "0.999")];
+
+/// One sample's labels and value.
+type Sample<T> = (Vec<(&'static str, String)>, T);
+
+/// Everything that one scrape shows.
+#[derive(Debug, Default)]
+struct Scrape {
+    counters: Vec<(&'static str, &'static str, Vec<Sample<u64>>)>,
+    gauges: Vec<(&'static str, &'static str, Vec<Sample<f64>>)>,
+}
+
+/// Renders all migrations of a host.
+///
+/// # Errors
+/// Never in practice: writing to memory does not fail.
+pub fn render(host: &Host) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape::of(host)));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+impl Scrape {
+    fn of(host: &Host) -> Self {
+        let mut scrape = Self::default();
+        for (name, migration) in &host.migrations {
+            scrape.calls(name, migration);
+            scrape.state(name, migration);
+        }
+        scrape
+    }
+
+    fn calls(&mut self, name: &str, migration: &crate::app::Migration) {
+        let totals = migration.history.totals();
+        let label = |operation: &str, pool: &str| {
+            vec![("migration", name.to_owned()), ("operation", operation.to_owned()), ("pool", pool.to_owned())]
+        };
+        for (operation, [v1, v2, shadow]) in &totals.operations {
+            for (pool, calls) in [("v1", v1), ("v2", v2), ("shadow", shadow)] {
+                self.pool_calls(&label(operation, pool), calls);
+            }
+        }
+        let c = totals.comparisons;
+        let outcomes =
+            [("same", c.same), ("ignored", c.ignored), ("different", c.different), ("incomparable", c.incomparable)];
+        for (outcome, count) in outcomes {
+            let labels = vec![("migration", name.to_owned()), ("outcome", outcome.to_owned())];
+            self.counter("cutover_comparisons", "Mirrored pairs that were compared", labels, count);
+        }
+        for (pool, failures) in ["v1", "v2"].into_iter().zip(totals.failures) {
+            let labels = vec![("migration", name.to_owned()), ("pool", pool.to_owned())];
+            self.counter("cutover_worker_failures", "Workers that died or were replaced", labels, failures);
+        }
+    }
+
+    fn pool_calls(&mut self, labels: &[(&'static str, String)], calls: &Calls) {
+        let counts = [
+            ("cutover_requests", "Calls that a pool answered, successfully or not", calls.requests),
+            ("cutover_errors", "Calls that failed because of the pool", calls.errors),
+            ("cutover_timeouts", "Failed calls that ran out of time", calls.timeouts),
+            ("cutover_failed_over", "Failed calls that the other pool answered", calls.failed_over),
+        ];
+        for (name, help, count) in counts {
+            self.counter(name, help, labels.to_vec(), count);
+        }
+        for (ppm, quantile) in QUANTILES {
+            let Some(us) = calls.latency.quantile_us(ppm) else { continue };
+            let mut labels = labels.to_vec();
+            labels.push(("quantile", quantile.to_owned()));
+            let help = "Latency since the host began, queueing included";
+            self.gauge("cutover_latency_seconds", help, labels, seconds(us));
+        }
+    }
+
+    fn state(&mut self, name: &str, migration: &crate::app::Migration) {
+        let snapshot = migration.handle.snapshot();
+        let here = || vec![("migration", name.to_owned())];
+        let share = f64::from(migration.dispatch.router.share().get()) / 1e6;
+        self.gauge("cutover_v2_share", "Share of sessions that V2 serves", here(), share);
+        self.gauge("cutover_stage", "Stage of the ramp", here(), f64::from(snapshot.state.stage));
+        let phases = [
+            Phase::Preparing,
+            Phase::Shadow,
+            Phase::Ramping,
+            Phase::Complete,
+            Phase::Decommissioned,
+            Phase::Paused,
+            Phase::RolledBack,
+        ];
+        for phase in phases {
+            let mut labels = here();
+            labels.push(("phase", phase.name().to_owned()));
+            let now = f64::from(u8::from(phase == snapshot.state.phase));
+            self.gauge("cutover_phase", "1 for the phase that the migration is in", labels, now);
+        }
+        self.counter("cutover_decisions", "Decisions since the host began", here(), snapshot.decisions);
+        for failing in &snapshot.policy_failures {
+            let mut labels = here();
+            labels.extend([("kind", failing.kind.name().to_owned()), ("cause", failing.cause.to_owned())]);
+            self.counter("cutover_policy_failures", "Questions that a policy did not answer", labels, failing.count);
+        }
+        let dispatch = &migration.dispatch;
+        let left_out = dispatch.mirror.left_out();
+        self.counter("cutover_shadow_left_out", "Mirrored calls that the budget had no room for", here(), left_out);
+        for pool in [&dispatch.v1, &dispatch.v2] {
+            let mut labels = here();
+            labels.push(("pool", pool.spec().id.name().to_owned()));
+            self.members(&labels, pool.members_now());
+        }
+    }
+
+    fn members(&mut self, labels: &[(&'static str, String)], members: Members) {
+        let values = [
+            ("cutover_workers_wanted", "Workers that the pool is meant to have", f64::from(members.wanted)),
+            ("cutover_workers_ready", "Workers that can take calls", f64::from(members.ready)),
+            ("cutover_queue", "Calls that wait for a worker", f64::from(members.queued)),
+            ("cutover_workers_rss_bytes", "Resident memory of the pool's workers", float(members.rss_bytes)),
+        ];
+        for (name, help, value) in values {
+            self.gauge(name, help, labels.to_vec(), value);
+        }
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>, value: u64) {
+        push(&mut self.counters, name, help, (labels, value));
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>, value: f64) {
+        push(&mut self.gauges, name, help, (labels, value));
+    }
+}
+
+fn push<T>(
+    families: &mut Vec<(&'static str, &'static str, Vec<Sample<T>>)>,
+    name: &'static str,
+    help: &'static str,
+    sample: Sample<T>,
+) {
+    match families.iter_mut().find(|(known, _, _)| *known == name) {
+        Some((_, _, samples)) => samples.push(sample),
+        None => families.push((name, help, vec![sample])),
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, samples) in &self.counters {
+            let counter = ConstCounter::new(0_u64);
+            let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            for (labels, value) in samples {
+                ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
+            }
+        }
+        for (name, help, samples) in &self.gauges {
+            let gauge = ConstGauge::new(0.0_f64);
+            let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            for (labels, value) in samples {
+                ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 microseconds are 285 years")]
+const fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 9 petabytes")]
+const fn float(bytes: u64) -> f64 {
+    bytes as f64
+}

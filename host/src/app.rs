@@ -1,0 +1,437 @@
+//! The composition root: builds the stages from a configuration, owns their tasks, drains them on a signal.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sha2::{Digest as _, Sha256};
+use tokio::{net::TcpListener, runtime};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin, clock,
+    compare::{self, Comparer},
+    config::{Config, MigrationConfig, bundle::Bundle},
+    dispatch::{self, Dispatch},
+    ingress::{self, Ingress},
+    migration::{
+        Controller, Handle, Ordered, State, Verb, controller,
+        controller::Activation,
+        flags::{FlagError, Flags},
+    },
+    notify::{self, Notice, Notifier},
+    observe::{History, Recorder, machine::Machine},
+    policy::{
+        PolicyError,
+        engine::{Engine, EngineError, Policy},
+        port::Kind,
+        slot::Slots,
+    },
+    pool::{PoolSpec, WorkerPool, journal::Journal, spawner::Spawner},
+    shadow::Mirror,
+    store::{
+        Store, StoreError,
+        records::{Audited, PoolConfiguration, SlotRecord},
+    },
+};
+
+/// How often old metrics are removed.
+const HOUSEKEEPING: Duration = Duration::from_secs(3_600);
+
+/// A host that runs.
+#[derive(Debug)]
+pub struct App {
+    /// What it runs.
+    pub host: Arc<Host>,
+    /// Where the data plane listens.
+    pub data_plane: SocketAddr,
+    /// Where the admin plane listens.
+    pub admin: SocketAddr,
+    serving: TaskTracker,
+    working: TaskTracker,
+    background: TaskTracker,
+    shutdown: CancellationToken,
+    background_stop: CancellationToken,
+}
+
+/// What a host runs, as the admin plane sees it.
+#[derive(Debug)]
+pub struct Host {
+    /// The policy engine.
+    pub engine: Arc<Engine>,
+    /// The store.
+    pub store: Store,
+    /// Where the components of guests are.
+    pub components: PathBuf,
+    /// The migrations by name.
+    pub migrations: BTreeMap<String, Migration>,
+}
+
+/// One migration, as the admin plane sees it.
+#[derive(Debug)]
+pub struct Migration {
+    /// Its controller.
+    pub handle: Handle,
+    /// What its requests pass through.
+    pub dispatch: Arc<Dispatch>,
+    /// Its batches.
+    pub history: Arc<History>,
+    /// What comparisons found.
+    pub comparer: Comparer,
+    /// Who is in charge of what.
+    pub slots: Arc<Slots>,
+    /// Fingerprints of what the configuration says of each policy.
+    pub configured: BTreeMap<Kind, String>,
+    /// How long its callers wait.
+    pub deadline: Duration,
+}
+
+/// Why a host cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be had.
+    #[error("cannot listen on {address}; is another host running?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The policy engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The environment sets a flag wrongly.
+    #[error(transparent)]
+    Flag(#[from] FlagError),
+    /// The thread that starts workers.
+    #[error("cannot start the thread that starts workers")]
+    Spawner(#[source] std::io::Error),
+}
+
+/// What every migration of a host shares.
+struct Shared {
+    engine: Arc<Engine>,
+    store: Store,
+    spawner: Spawner,
+    notifier: Notifier,
+    machine: Arc<Machine>,
+    working: TaskTracker,
+    background: TaskTracker,
+    background_stop: CancellationToken,
+}
+
+impl App {
+    /// Starts everything. `guard` is the `cutover` binary, which ties workers to this process.
+    ///
+    /// # Errors
+    /// What keeps the host from starting. A policy that is not admitted does not: V1 serves until it is mended.
+    pub async fn start(config: Config, guard: PathBuf) -> Result<Self, StartError> {
+        let (working, background, serving) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+        let (shutdown, background_stop) = (CancellationToken::new(), CancellationToken::new());
+        let engine = Engine::new(config.limits)?;
+        let store = Store::open(&config.store).await?;
+        let (notifier, deliver) = notify::notifier(config.webhooks);
+        background.spawn(deliver);
+        let spawner = Spawner::start(guard, runtime::Handle::current()).map_err(StartError::Spawner)?;
+        let shared = Shared {
+            engine: Arc::clone(&engine),
+            store: store.clone(),
+            spawner,
+            notifier,
+            machine: Arc::default(),
+            working: working.clone(),
+            background: background.clone(),
+            background_stop: background_stop.clone(),
+        };
+        let mut migrations = BTreeMap::new();
+        for migration in config.migrations {
+            let name = migration.name.clone();
+            migrations.insert(name, start_migration(migration, &shared).await?);
+        }
+        drop(shared);
+        background.spawn(keep_house(store.clone(), config.keep_metrics, background_stop.clone()));
+        let host = Arc::new(Host { engine, store, components: config.components, migrations });
+        let routes = host.migrations.iter().map(|(name, m)| {
+            (name.clone(), ingress::Route { dispatch: Arc::clone(&m.dispatch), deadline: m.deadline })
+        });
+        let listen = |address| move |source| StartError::Listen { address, source };
+        let bound = Ingress::bind(config.data_plane, routes.collect(), working.clone()).await;
+        let ingress = bound.map_err(listen(config.data_plane))?;
+        let admin = TcpListener::bind(config.admin).await.map_err(listen(config.admin))?;
+        let data_plane = ingress.address().map_err(listen(config.data_plane))?;
+        let admin_address = admin.local_addr().map_err(listen(config.admin))?;
+        serving.spawn(ingress.serve(shutdown.clone()));
+        serving.spawn(admin::serve(admin, Arc::clone(&host), background_stop.clone()));
+        tracing::info!(%data_plane, admin = %admin_address, "serving");
+        Ok(Self { host, data_plane, admin: admin_address, serving, working, background, shutdown, background_stop })
+    }
+
+    /// Stops accepting, lets requests end, stops controllers and workers, closes the store.
+    pub async fn shut_down(self) {
+        tracing::info!("draining");
+        self.shutdown.cancel();
+        self.background_stop.cancel();
+        self.serving.close();
+        self.serving.wait().await;
+        for migration in self.host.migrations.values() {
+            let (v1, v2) = (&migration.dispatch.v1, &migration.dispatch.v2);
+            tokio::join!(v1.shut_down(), v2.shut_down());
+        }
+        self.working.close();
+        self.working.wait().await;
+        let Self { host, background, .. } = self;
+        let store = host.store.clone();
+        // With the last migration go the queues that background tasks live on.
+        drop(host);
+        background.close();
+        background.wait().await;
+        store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+impl Host {
+    /// Reads a bundle, admits its policy, and puts it in charge of its kind. The hot path does not notice.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub async fn activate(
+        &self,
+        migration: &str,
+        kind: Kind,
+        bundle: &Path,
+        settings: &toml::Table,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Ordered, String> {
+        let found = self.migrations.get(migration).ok_or_else(|| format!("there is no migration `{migration}`"))?;
+        let bundle = Bundle::read(bundle, &self.components, settings).map_err(|e| format!("the request {e}"))?;
+        if bundle.kind != kind {
+            return Err(format!("the bundle `{}` is a {} policy, not {kind}", bundle.folder.display(), bundle.kind));
+        }
+        let engine = Arc::clone(&self.engine);
+        let shown = bundle.folder.display().to_string();
+        let admitted = tokio::task::spawn_blocking(move || {
+            let policy = admit(&engine, kind, &bundle.component, &bundle.settings);
+            (policy, bundle.component)
+        });
+        let (policy, component) = admitted.await.map_err(|e| e.to_string())?;
+        let policy = Arc::new(policy.map_err(|e| format!("the policy of `{shown}` {e}"))?);
+        let configured = found.configured.get(&kind).cloned().unwrap_or_default();
+        let activation = Activation { policy, component, configured };
+        found.handle.ask(Verb::Activate(Box::new(activation)), actor, reason).await
+    }
+}
+
+/// Compiles a component and admits it for a kind with settings.
+///
+/// # Errors
+/// Why it is not admitted.
+pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Result<Policy, PolicyError> {
+    Policy::admit(engine, engine.compile(component)?, kind, settings)
+}
+
+async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Migration, StartError> {
+    let store = &shared.store;
+    let state = store.state(&config.name).await?.unwrap_or_else(|| State::new(clock::unix_ms()));
+    let flags = Flags::new(config.flags, store.flags(&config.name).await?)?;
+    for spec in [&config.v1, &config.v2] {
+        store.configure_pool(&pool_configuration(spec)).await?;
+    }
+    let slots = Arc::<Slots>::default();
+    let mut configured = BTreeMap::new();
+    for (kind, bundle) in config.policies {
+        let (fingerprint, problem) = fill_slot(&config.name, kind, bundle, &slots, shared).await?;
+        configured.insert(kind, fingerprint);
+        if let Some(message) = problem {
+            shared.notifier.notify(Notice {
+                at: clock::unix_ms(),
+                migration: config.name.clone(),
+                event: "policy-refused".into(),
+                severity: "critical",
+                message,
+                findings: Vec::new(),
+            });
+        }
+    }
+    let journal = Arc::<Journal>::default();
+    let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), Arc::clone(&slots));
+    let (v1, v2) = (pool(config.v1), pool(config.v2));
+    let recorder = Arc::new(Recorder::new(clock::unix_ms()));
+    let (comparer, compare) = compare::comparer(Arc::clone(&slots), Arc::clone(&recorder));
+    shared.background.spawn(compare);
+    let mirror = Arc::new(Mirror::new(
+        v2.clone(),
+        Arc::clone(&recorder),
+        comparer.clone(),
+        config.shadow_budget,
+        config.shadow_timeout,
+        shared.working.clone(),
+    ));
+    let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
+        operations: config.operations,
+        v1,
+        v2,
+        recorder,
+        mirror,
+        journal,
+        failover_reserve_percent: config.failover_reserve_percent,
+        tasks: shared.working.clone(),
+    }));
+    let history = Arc::<History>::default();
+    let (controller, handle) = Controller::new(controller::Parts {
+        name: config.name,
+        salt: config.salt,
+        check_interval: config.check_interval,
+        state,
+        flags,
+        dispatch: Arc::clone(&dispatch),
+        slots: Arc::clone(&slots),
+        history: Arc::clone(&history),
+        store: store.clone(),
+        notifier: shared.notifier.clone(),
+        machine: Arc::clone(&shared.machine),
+        tasks: shared.working.clone(),
+    });
+    shared.background.spawn(controller.run(shared.background_stop.clone()));
+    Ok(Migration { handle, dispatch, history, comparer, slots, configured, deadline: config.deadline })
+}
+
+/// Puts a policy in charge at start: the one that was in charge last, unless the configuration has changed since. If
+/// that one is not admitted, the other. Returns the configuration's fingerprint, and what people must know.
+async fn fill_slot(
+    migration: &str,
+    kind: Kind,
+    bundle: Bundle,
+    slots: &Slots,
+    shared: &Shared,
+) -> Result<(String, Option<String>), StartError> {
+    let configured = fingerprint(&bundle);
+    let stored = shared.store.slot(migration, kind).await?;
+    let unchanged = stored.as_ref().is_some_and(|slot| slot.configured == configured);
+    let mut problem = None;
+    if unchanged {
+        problem = restore(migration, kind, stored.clone(), slots, shared).await;
+        if problem.is_none() {
+            return Ok((configured, None));
+        }
+    }
+    let folder = bundle.folder.display().to_string();
+    let settings = bundle.settings.clone();
+    match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
+        (Ok(policy), component) => {
+            let record = SlotRecord {
+                digest: policy.digest().to_string(),
+                settings,
+                configured: configured.clone(),
+                memory: Vec::new(),
+                updated_by: "configuration".into(),
+                component,
+            };
+            let detail = serde_json::json!({ "kind": kind, "to": record.digest, "bundle": folder });
+            let audited = Audited {
+                at: clock::unix_ms(),
+                actor: "configuration".into(),
+                migration: migration.into(),
+                action: "activate-policy".into(),
+                detail,
+            };
+            shared.store.activate(kind, &record, &audited).await?;
+            slots.get(kind).activate(Arc::new(policy), Vec::new());
+        }
+        (Err(error), _) => {
+            let refused = format!("the {kind} policy of `{folder}` {error}");
+            let instead = match restore(migration, kind, stored.filter(|_| !unchanged), slots, shared).await {
+                None => "the one before it stays in charge",
+                Some(_) => "nobody is in charge, so V1 serves and nothing moves",
+            };
+            problem = Some(format!("{refused}; {instead}"));
+        }
+    }
+    Ok((configured, problem))
+}
+
+/// Puts the policy that was in charge last in charge again. Returns why not.
+async fn restore(
+    migration: &str,
+    kind: Kind,
+    slot: Option<SlotRecord>,
+    slots: &Slots,
+    shared: &Shared,
+) -> Option<String> {
+    let Some(slot) = slot else { return Some("there was none".into()) };
+    match admit_off_path(shared, kind, slot.component, slot.settings).await {
+        (Ok(policy), _) => {
+            slots.get(kind).activate(Arc::new(policy), slot.memory);
+            None
+        }
+        (Err(error), _) => {
+            tracing::error!(migration, %kind, "the policy that was in charge {error}");
+            Some(format!("the {kind} policy that was in charge {error}"))
+        }
+    }
+}
+
+async fn admit_off_path(
+    shared: &Shared,
+    kind: Kind,
+    component: Vec<u8>,
+    settings: String,
+) -> (Result<Policy, PolicyError>, Vec<u8>) {
+    let engine = Arc::clone(&shared.engine);
+    let admitted = tokio::task::spawn_blocking(move || (admit(&engine, kind, &component, &settings), component)).await;
+    admitted.unwrap_or_else(|e| (Err(PolicyError::Compile { message: e.to_string() }), Vec::new()))
+}
+
+/// Tells whether the configuration says the same of a policy as it did: its component and its settings.
+fn fingerprint(bundle: &Bundle) -> String {
+    let mut hash = Sha256::new();
+    hash.update(Sha256::digest(&bundle.component));
+    hash.update(bundle.settings.as_bytes());
+    hex::encode(hash.finalize())
+}
+
+/// A pool as the store keeps it; the values of its environment may be secrets and stay out.
+fn pool_configuration(spec: &PoolSpec) -> PoolConfiguration {
+    let variables: Vec<_> = spec.command.environment.iter().map(|(name, _)| name).collect();
+    PoolConfiguration {
+        name: spec.label.clone(),
+        version: match spec.id {
+            crate::request::PoolId::V1 => 1,
+            crate::request::PoolId::V2 => 2,
+        },
+        config: serde_json::json!({
+            "mode": format!("{:?}", spec.mode).to_lowercase(),
+            "workers": spec.workers,
+            "command": spec.command.command,
+            "directory": spec.command.directory,
+            "environment": variables,
+            "max_waiting": spec.max_waiting,
+        }),
+    }
+}
+
+async fn keep_house(store: Store, keep: Duration, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let before = clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms));
+        match store.forget_metrics(before).await {
+            Ok(rows) if rows > 0 => tracing::info!(rows, "removed old metrics"),
+            Ok(_) => {}
+            Err(error) => tracing::error!("old metrics are not removed: {}", crate::cli::chain(&error)),
+        }
+    }
+}

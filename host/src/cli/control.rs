@@ -1,0 +1,132 @@
+//! `cutover status` and the verbs that move a migration.
+
+use serde_json::Value;
+
+use super::{Failed, HostAddress, Order, client::Client, output};
+use crate::{
+    admin,
+    clock::UnixMs,
+    config::environment,
+    request::Ppm,
+};
+
+pub(super) fn order(order: &Order, verb: &str) -> Result<(), Failed> {
+    let body = admin::Order { reason: order.reason.clone(), actor: environment::user() };
+    let path = format!("/api/v1/migrations/{}/{verb}", order.migration);
+    let answer = Client::new(&order.host.admin).post(&path, &body)?;
+    done(&answer, order.host.format.json);
+    Ok(())
+}
+
+/// Shows what became of an order.
+pub(super) fn done(answer: &Value, as_json: bool) {
+    match answer.get("message").and_then(Value::as_str) {
+        Some(message) if !as_json => output::line(message),
+        _ => output::json(answer),
+    }
+}
+
+pub(super) fn status(host: &HostAddress, migration: Option<&str>) -> Result<(), Failed> {
+    let client = Client::new(&host.admin);
+    let all = match migration {
+        Some(name) => vec![client.get(&format!("/api/v1/migrations/{name}"))?],
+        None => match client.get("/api/v1/status")?.get_mut("migrations").map(Value::take) {
+            Some(Value::Array(all)) => all,
+            _ => return Err(Failed::new("the host's answer has no migrations")),
+        },
+    };
+    if host.format.json {
+        output::json(&serde_json::json!({ "migrations": all }));
+    } else {
+        all.iter().flat_map(describe).for_each(|line| output::line(&line));
+    }
+    Ok(())
+}
+
+/// One migration as lines of text.
+fn describe(migration: &Value) -> Vec<String> {
+    let text = |path: &str| migration.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |path: &str| migration.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let share = |path: &str| Ppm::new(u32::try_from(number(path)).unwrap_or(0));
+    let (phase, since) = (text("/phase"), UnixMs(number("/since")).rfc3339());
+    let mut lines = vec![format!(
+        "{}: {phase}, stage {}, {} on V2, since {since}",
+        text("/migration"),
+        number("/stage"),
+        share("/share")
+    )];
+    if share("/share") != share("/effective_share") {
+        lines.push(format!("  held back: V2 gets {} at the moment", share("/effective_share")));
+    }
+    for (label, path) in [("because", "/because"), ("stale plan", "/stale_plan")] {
+        let why = text(path);
+        if !why.is_empty() {
+            lines.push(format!("  {label}: {why}"));
+        }
+    }
+    for pool in ["v1", "v2"] {
+        let at = |field: &str| number(&format!("/{pool}/{field}"));
+        lines.push(format!(
+            "  {pool}: {}/{} workers, {} calls in {} s, {} failed, p50 {} us, p99 {} us",
+            at("members/ready"),
+            at("members/wanted"),
+            at("requests"),
+            number("/window_seconds"),
+            Ppm::new(u32::try_from(at("error_ppm")).unwrap_or(0)),
+            at("p50_us"),
+            at("p99_us"),
+        ));
+    }
+    lines.push(format!(
+        "  compared: {} same, {} ignored, {} different, {} incomparable",
+        number("/comparisons/same"),
+        number("/comparisons/ignored"),
+        number("/comparisons/different"),
+        number("/comparisons/incomparable"),
+    ));
+    if let Some(verdict) = migration.pointer("/verdict/verdict").and_then(Value::as_str) {
+        lines.push(format!("  verdict: {verdict}"));
+    }
+    let notes = |path: &str| migration.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
+    for finding in notes("/verdict/findings").iter().chain(&notes("/waiting_for")) {
+        let part = |field: &str| finding.get(field).and_then(Value::as_str).unwrap_or_default();
+        lines.push(format!("    {}: {}", part("rule"), part("note")));
+    }
+    for policy in notes("/policies") {
+        let part = |field: &str| policy.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let digest = part("digest");
+        let short = digest.get(..12).unwrap_or(&digest);
+        lines.push(format!("  {}: {} {} ({short})", part("kind"), part("name"), part("version")));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_reads_as_a_few_lines() {
+        let status = json!({
+            "migration": "programs", "phase": "ramping", "stage": 1, "share": 100_000, "effective_share": 50_000,
+            "since": 0, "because": null, "window_seconds": 60,
+            "v1": { "requests": 900, "error_ppm": 0, "p50_us": 2000, "p99_us": 9000, "members": { "ready": 1, "wanted": 1 } },
+            "v2": { "requests": 100, "error_ppm": 20_000, "p50_us": 1900, "p99_us": 4000, "members": { "ready": 4, "wanted": 4 } },
+            "comparisons": { "same": 10, "ignored": 2, "different": 0, "incomparable": 0 },
+            "verdict": { "verdict": "warn", "findings": [{ "rule": "v2-p99", "note": "slow" }] },
+            "policies": [{ "kind": "rollback", "name": "thresholds", "version": "0.1.0", "digest": "0123456789abcdef" }],
+        });
+        insta::assert_snapshot!(describe(&status).join("\n"), @r"
+        programs: ramping, stage 1, 10% on V2, since 1970-01-01T00:00:00.000Z
+          held back: V2 gets 5% at the moment
+          v1: 1/1 workers, 900 calls in 60 s, 0% failed, p50 2000 us, p99 9000 us
+          v2: 4/4 workers, 100 calls in 60 s, 2% failed, p50 1900 us, p99 4000 us
+          compared: 10 same, 2 ignored, 0 different, 0 incomparable
+          verdict: warn
+            v2-p99: slow
+          rollback: thresholds 0.1.0 (0123456789ab)
+        ");
+    }
+}

@@ -1,0 +1,35 @@
+//! The only place that writes to the terminal.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+/// Sends the log to standard error, at `level` unless `CUTOVER_LOG` says otherwise.
+pub(super) fn trace(level: &str) {
+    let filter = EnvFilter::try_from_env("CUTOVER_LOG").unwrap_or_else(|_unset| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+/// One line on standard output. A reader that has gone away is not an error.
+pub(super) fn line(text: &str) {
+    drop(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// One JSON document on standard output.
+pub(super) fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => line(&text),
+        Err(failure) => error(&failure.to_string()),
+    }
+}
+
+/// One line on standard error.
+pub(super) fn note(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// An error on standard error.
+pub(super) fn error(message: &str) {
+    note(&format!("cutover: {message}"));
+}

@@ -1,0 +1,12 @@
+//! `cutover worker-guard`: becomes a worker that dies with the host.
+
+use std::ffi::OsString;
+
+use super::Failed;
+use crate::pool::guard;
+
+pub(super) fn run(parent: u32, command: &[OsString]) -> Result<(), Failed> {
+    let program = command.first().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+    let error = guard::become_worker(parent, command);
+    Err(Failed::new(format!("cannot run the worker `{program}`: {error}")))
+}

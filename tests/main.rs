@@ -1,1 +1,14 @@
+//! The host against real workers, real Wasm policies and a real store, in process or as the real binary.
+//!
+//! `cargo xtask test` builds what these tests need: the guests, as components, and the `cutover` binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed step is a failed test"
+)]
 
+mod harness;
+mod kill;
+mod story;

@@ -247,11 +247,12 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         store.configure_pool(&pool_configuration(spec)).await?;
     }
     let slots = Arc::<Slots>::default();
-    let mut configured = BTreeMap::new();
+    let (mut configured, mut refused) = (BTreeMap::new(), Vec::new());
     for (kind, bundle) in config.policies {
         let (fingerprint, problem) = fill_slot(&config.name, kind, bundle, &slots, shared).await?;
         configured.insert(kind, fingerprint);
-        if let Some(message) = problem {
+        if let Some((error, message)) = problem {
+            refused.push((kind, error));
             shared.notifier.notify(Notice {
                 at: clock::unix_ms(),
                 migration: config.name.clone(),
@@ -262,7 +263,9 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
             });
         }
     }
-    let journal = Arc::<Journal>::default();
+    let (journal, keeper) = Journal::new(store.journal(&config.name).await?);
+    let journal = Arc::new(journal);
+    shared.background.spawn(store.clone().keep_journal(config.name.clone(), keeper));
     let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), Arc::clone(&slots));
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
@@ -300,6 +303,7 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         notifier: shared.notifier.clone(),
         machine: Arc::clone(&shared.machine),
         tasks: shared.working.clone(),
+        refused,
     });
     shared.background.spawn(controller.run(shared.background_stop.clone()));
     Ok(Migration { handle, dispatch, history, comparer, slots, configured, deadline: config.deadline })
@@ -313,17 +317,14 @@ async fn fill_slot(
     bundle: Bundle,
     slots: &Slots,
     shared: &Shared,
-) -> Result<(String, Option<String>), StartError> {
+) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let configured = fingerprint(&bundle);
     let stored = shared.store.slot(migration, kind).await?;
     let unchanged = stored.as_ref().is_some_and(|slot| slot.configured == configured);
-    let mut problem = None;
-    if unchanged {
-        problem = restore(migration, kind, stored.clone(), slots, shared).await;
-        if problem.is_none() {
-            return Ok((configured, None));
-        }
+    if unchanged && restore(migration, kind, stored.clone(), slots, shared).await {
+        return Ok((configured, None));
     }
+    let mut problem = None;
     let folder = bundle.folder.display().to_string();
     let settings = bundle.settings.clone();
     match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
@@ -350,32 +351,26 @@ async fn fill_slot(
         (Err(error), _) => {
             let refused = format!("the {kind} policy of `{folder}` {error}");
             let instead = match restore(migration, kind, stored.filter(|_| !unchanged), slots, shared).await {
-                None => "the one before it stays in charge",
-                Some(_) => "nobody is in charge, so V1 serves and nothing moves",
+                true => "the one before it stays in charge",
+                false => "nobody is in charge, so V1 serves and nothing moves",
             };
-            problem = Some(format!("{refused}; {instead}"));
+            problem = Some((error, format!("{refused}; {instead}")));
         }
     }
     Ok((configured, problem))
 }
 
-/// Puts the policy that was in charge last in charge again. Returns why not.
-async fn restore(
-    migration: &str,
-    kind: Kind,
-    slot: Option<SlotRecord>,
-    slots: &Slots,
-    shared: &Shared,
-) -> Option<String> {
-    let Some(slot) = slot else { return Some("there was none".into()) };
+/// Puts the policy that was in charge last in charge again; false if there was none or it is not admitted any more.
+async fn restore(migration: &str, kind: Kind, slot: Option<SlotRecord>, slots: &Slots, shared: &Shared) -> bool {
+    let Some(slot) = slot else { return false };
     match admit_off_path(shared, kind, slot.component, slot.settings).await {
         (Ok(policy), _) => {
             slots.get(kind).activate(Arc::new(policy), slot.memory);
-            None
+            true
         }
         (Err(error), _) => {
             tracing::error!(migration, %kind, "the policy that was in charge {error}");
-            Some(format!("the {kind} policy that was in charge {error}"))
+            false
         }
     }
 }

@@ -141,10 +141,13 @@ impl Dispatch {
             let result = Err(Failure::unsent(FailureKind::Resource, full.to_string()));
             return Served { result, pool: PoolId::V1, reason };
         }
-        let result = self.call(PoolId::V1, &request, Class::Replicate, request.deadline).await;
+        let mut result = self.call(PoolId::V1, &request, Class::Replicate, request.deadline).await;
         if let Ok(Answer::Success(answer)) = &result {
             let (arguments, key) = keyed(&request.arguments, operation, answer.get());
-            self.journal.record(&session, &request.operation, arguments, key, operation.removes);
+            let recorded = self.journal.record(&session, &request.operation, arguments, key, operation.removes).await;
+            if let Err(error) = recorded {
+                result = Err(Failure::sent(FailureKind::System, error.to_string()));
+            }
             self.bring_to_v2(request);
         }
         Served { result, pool: PoolId::V1, reason }

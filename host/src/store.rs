@@ -4,6 +4,7 @@
 //! for the disk (`synchronous = NORMAL`): a killed process loses nothing, a power cut may lose the last moments but never
 //! the file's consistency.
 
+mod journal;
 pub mod records;
 
 use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};

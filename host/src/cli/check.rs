@@ -22,10 +22,8 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
                     "version": policy.description.version,
                     "digest": &**policy.digest(),
                 })),
-                Err(error) => problems.push(format!(
-                    "`migrations.{}.policies.{kind}`: the policy of `{folder}` {error}",
-                    migration.name
-                )),
+                Err(error) => problems
+                    .push(format!("`migrations.{}.policies.{kind}`: the policy of `{folder}` {error}", migration.name)),
             }
         }
     }
@@ -35,7 +33,6 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
     if as_json {
         output::json(&json!({ "ok": true, "policies": shown }));
     } else {
-
         let migrations = config.migrations.len();
         let policies = shown.len();
         output::line(&format!("ok: {migrations} migration(s), {policies} policies admitted"));

@@ -37,7 +37,8 @@ impl Client {
 
     fn answer(&self, answer: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Failed> {
         let unreachable = |e: ureq::Error| {
-            let message = format!("cannot reach the host at {}: {e}; start it, or give its address with --admin", self.base);
+            let message =
+                format!("cannot reach the host at {}: {e}; start it, or give its address with --admin", self.base);
             Failed::unreachable(message)
         };
         let mut response = answer.map_err(unreachable)?;

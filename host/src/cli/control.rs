@@ -3,12 +3,7 @@
 use serde_json::Value;
 
 use super::{Failed, HostAddress, Order, client::Client, output};
-use crate::{
-    admin,
-    clock::UnixMs,
-    config::environment,
-    request::Ppm,
-};
+use crate::{admin, clock::UnixMs, config::environment, request::Ppm};
 
 pub(super) fn order(order: &Order, verb: &str) -> Result<(), Failed> {
     let body = admin::Order { reason: order.reason.clone(), actor: environment::user() };
@@ -91,6 +86,11 @@ fn describe(migration: &Value) -> Vec<String> {
     for finding in notes("/verdict/findings").iter().chain(&notes("/waiting_for")) {
         let part = |field: &str| finding.get(field).and_then(Value::as_str).unwrap_or_default();
         lines.push(format!("    {}: {}", part("rule"), part("note")));
+    }
+    for failing in notes("/policy_failures") {
+        let part = |field: &str| failing.get(field).and_then(Value::as_str).unwrap_or_default();
+        let count = failing.get("count").and_then(Value::as_u64).unwrap_or(0);
+        lines.push(format!("  failing {} policy ({count}x): the policy {}", part("kind"), part("message")));
     }
     for policy in notes("/policies") {
         let part = |field: &str| policy.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();

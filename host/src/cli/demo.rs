@@ -18,5 +18,9 @@ pub(super) fn run(arguments: Demo) -> Result<(), Failed> {
         output::json(&summary);
     }
     let broken = summary.broken_promises();
-    if broken.is_empty() { Ok(()) } else { Err(Failed::new(format!("the demo broke a promise: {}", broken.join("; ")))) }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(Failed::new(format!("the demo broke a promise: {}", broken.join("; "))))
+    }
 }

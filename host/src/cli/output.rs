@@ -1,6 +1,6 @@
 //! The only place that writes to the terminal.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -8,7 +8,8 @@ use tracing_subscriber::EnvFilter;
 /// Sends the log to standard error, at `level` unless `CUTOVER_LOG` says otherwise.
 pub(super) fn trace(level: &str) {
     let filter = EnvFilter::try_from_env("CUTOVER_LOG").unwrap_or_else(|_unset| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
 }
 
 /// One line on standard output. A reader that has gone away is not an error.

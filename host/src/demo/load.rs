@@ -133,7 +133,7 @@ impl Caller {
         let program = json!({
             "program_id": "greet",
             "signature": { "inputs": [{ "name": "name" }], "outputs": [{ "name": "greeting" }] },
-            "rule": { "greeting": { "op": "concat", "args": [{ "op": "const", "value": "hello " }, { "op": "input", "name": "name" }] } },
+            "rule": { "greeting": { "op": "concat", "of": [{ "op": "const", "value": "hello " }, { "op": "input", "name": "name" }] } },
             "wait_ms": wait_ms,
         });
         self.call("create_program", session, None, &program).await.map(drop)

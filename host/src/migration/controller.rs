@@ -74,6 +74,8 @@ pub struct Parts {
     pub machine: Arc<Machine>,
     /// Where drains and starts run.
     pub tasks: TaskTracker,
+    /// Policies that were not admitted at start.
+    pub refused: Vec<(Kind, PolicyError)>,
 }
 
 /// See the module.
@@ -191,7 +193,11 @@ impl Handle {
 
 impl Controller {
     /// A controller and how to talk to it.
-    pub fn new(parts: Parts) -> (Self, Handle) {
+    pub fn new(mut parts: Parts) -> (Self, Handle) {
+        let mut failures = Failures::default();
+        for (kind, error) in parts.refused.drain(..) {
+            failures.count(kind, &error, clock::unix_ms());
+        }
         let (orders, commands) = mpsc::channel(COMMANDS);
         let (settled, settling) = mpsc::channel(COMMANDS);
         let state = parts.state.clone();
@@ -204,7 +210,7 @@ impl Controller {
             flags: parts.flags.shown(),
             last_rollback: None,
             decisions: 0,
-            policy_failures: Vec::new(),
+            policy_failures: failures.all(),
             stale_plan: None,
         };
         let (shown, watching) = watch::channel(Arc::new(first));
@@ -219,7 +225,7 @@ impl Controller {
             waiting_for: Vec::new(),
             last_rollback: None,
             decisions: 0,
-            failures: Failures::default(),
+            failures,
             commands,
             settled,
             settling,
@@ -254,7 +260,7 @@ impl Controller {
         }
     }
 
-    fn cut_batch(&mut self) {
+    pub(super) fn cut_batch(&mut self) {
         let dispatch = &self.parts.dispatch;
         let measured = Measured {
             share: dispatch.router.share(),

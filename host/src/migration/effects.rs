@@ -100,7 +100,11 @@ impl Controller {
                 Effect::OpenV2 => self.open_pools(),
                 Effect::DrainV2 => self.stop_v2(decision.as_ref(), &cause, false),
                 Effect::KillV2 => self.stop_v2(decision.as_ref(), &cause, true),
-                Effect::BeginStage => self.parts.dispatch.recorder.begin_stage(),
+                Effect::BeginStage => {
+                    // A batch belongs to one stage: what came before must not count for or against what follows.
+                    self.cut_batch();
+                    self.parts.dispatch.recorder.begin_stage();
+                }
                 Effect::Notify => self.tell(decision.as_ref()),
             }
         }

@@ -258,7 +258,7 @@ mod tests {
         pool.open();
         for (at, worker) in workers.iter().enumerate() {
             assert_eq!(pool.take_down().len(), if at == 0 { workers.len() } else { 0 });
-            pool.fill(at, worker);
+            pool.fill(at, *worker);
         }
         pool
     }

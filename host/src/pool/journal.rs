@@ -1,19 +1,24 @@
 //! What every worker of both pools has to know: the `replicate` operations of each session, in order.
 //!
 //! A worker that is to serve a session is first brought up to the session's latest entry. This one rule covers a V2
-//! that starts late, a worker that died and a session that moves: whoever serves a session next catches up first. V1's
-//! success is what enters the journal, so that an operation which V1 refused never happens on V2.
+//! that starts late, a worker that died, a session that moves and a host that was killed: whoever serves a session next
+//! catches up first. V1's success is what enters the journal, so that an operation which V1 refused never happens on
+//! V2. **Invariant**: an entry is kept by the [`Keeper`] before its caller hears of success.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot};
 
 /// Sessions that are kept; more are refused, because dropping one would lose state that a caller was promised.
 const MAX_SESSIONS: usize = 100_000;
 
 /// Live entries that a session may have.
 const MAX_ENTRIES: usize = 1_000;
+
+/// Entries that may wait to be kept; callers wait beyond that.
+const QUEUE: usize = 256;
 
 /// One operation that both pools have to know.
 #[derive(Debug, Clone)]
@@ -25,14 +30,31 @@ pub struct Entry {
     /// Its arguments.
     pub arguments: Arc<Map<String, Value>>,
     /// What it is about: an entry with the same key is superseded by a later one.
-    key: Option<String>,
+    pub key: Option<String>,
     /// Whether it takes its key's state away.
-    removes: bool,
+    pub removes: bool,
 }
 
+/// An entry that is to outlive the host.
+#[derive(Debug)]
+pub struct Keep {
+    /// The session.
+    pub session: Arc<str>,
+    /// The entry.
+    pub entry: Entry,
+    /// Told whether it is kept.
+    pub kept: oneshot::Sender<Result<(), String>>,
+}
+
+/// Where entries go that are to be kept, in their order.
+pub type Keeper = mpsc::Receiver<Keep>;
+
 /// The journal of a migration.
-#[derive(Debug, Default)]
-pub struct Journal(Mutex<HashMap<Arc<str>, SessionLog>>);
+#[derive(Debug)]
+pub struct Journal {
+    logs: Mutex<HashMap<Arc<str>, SessionLog>>,
+    keeper: mpsc::Sender<Keep>,
+}
 
 #[derive(Debug, Default)]
 struct SessionLog {
@@ -40,63 +62,79 @@ struct SessionLog {
     entries: Vec<Entry>,
 }
 
-/// The journal is full, and why.
+/// Why an operation is not in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum JournalError {
     /// Too many sessions.
     #[error("{MAX_SESSIONS} sessions have state already; delete what is no longer needed")]
     Sessions,
     /// Too much in one session.
     #[error("this session has {MAX_ENTRIES} objects already; delete what is no longer needed")]
     Entries,
+    /// It could not be kept.
+    #[error("V1 did it, but it could not be recorded, so it may be lost: {0}")]
+    NotKept(String),
 }
 
 impl Journal {
+    /// A journal with what was kept, and where its new entries have to be kept.
+    pub fn new(kept: impl IntoIterator<Item = (Arc<str>, Entry)>) -> (Self, Keeper) {
+        let mut logs: HashMap<Arc<str>, SessionLog> = HashMap::new();
+        for (session, entry) in kept {
+            let log = logs.entry(session).or_default();
+            log.version = log.version.max(entry.version);
+            log.entries.push(entry);
+        }
+        logs.values_mut().for_each(|log| log.entries.sort_by_key(|e| e.version));
+        let (keeper, queue) = mpsc::channel(QUEUE);
+        (Self { logs: Mutex::new(logs), keeper }, queue)
+    }
+
     /// Whether one more entry fits, asked before the operation is done.
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn admits(&self, session: &str, removes: bool) -> Result<(), Full> {
-        let logs = self.0.lock();
+    pub fn admits(&self, session: &str, removes: bool) -> Result<(), JournalError> {
+        let logs = self.logs.lock();
         match logs.get(session) {
             _ if removes => Ok(()),
-            None if logs.len() >= MAX_SESSIONS => Err(Full::Sessions),
-            Some(log) if log.entries.iter().filter(|e| !e.removes).count() >= MAX_ENTRIES => Err(Full::Entries),
+            None if logs.len() >= MAX_SESSIONS => Err(JournalError::Sessions),
+            Some(log) if log.entries.iter().filter(|e| !e.removes).count() >= MAX_ENTRIES => Err(JournalError::Entries),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Records an operation that V1 did. An entry supersedes earlier ones with its key; one that removes is kept until
-    /// nothing else is, for workers that still know what it removes.
-    pub fn record(
+    /// Records an operation that V1 did, and waits until it is kept. An entry supersedes earlier ones with its key; one
+    /// that removes is remembered for workers that still know what it removes.
+    ///
+    /// # Errors
+    /// When it is not kept; it is still known to this host's workers.
+    pub async fn record(
         &self,
         session: &Arc<str>,
         operation: &Arc<str>,
         arguments: Arc<Map<String, Value>>,
         key: Option<String>,
         removes: bool,
-    ) {
-        let mut logs = self.0.lock();
-        let log = logs.entry(Arc::clone(session)).or_default();
-        log.version += 1;
-        if key.is_some() {
-            log.entries.retain(|e| e.key != key);
+    ) -> Result<(), JournalError> {
+        let stopping = || JournalError::NotKept("the host is stopping".into());
+        let permit = self.keeper.reserve().await.map_err(|_gone| stopping())?;
+        let (kept, answer) = oneshot::channel();
+        {
+            // Under the lock, so that entries are kept in the order of their versions.
+            let mut logs = self.logs.lock();
+            let log = logs.entry(Arc::clone(session)).or_default();
+            let version = log.version + 1;
+            let entry = Entry { version, operation: Arc::clone(operation), arguments, key, removes };
+            log.add(entry.clone());
+            permit.send(Keep { session: Arc::clone(session), entry, kept });
         }
-        log.entries.push(Entry { version: log.version, operation: Arc::clone(operation), arguments, key, removes });
-        // Tombstones beyond the limit go, oldest first: what they removed is not in the journal any more, so only a
-        // worker that has not been asked for that long can still show it.
-        let surplus = log.entries.len().saturating_sub(2 * MAX_ENTRIES);
-        let mut left = surplus;
-        log.entries.retain(|e| {
-            let goes = left > 0 && e.removes;
-            left -= usize::from(goes);
-            !goes
-        });
+        answer.await.map_err(|_gone| stopping())?.map_err(JournalError::NotKept)
     }
 
     /// What a worker that knows `applied` has to catch up with, and the version that it then knows.
     pub fn pending(&self, session: &str, applied: u64) -> (Vec<Entry>, u64) {
-        let logs = self.0.lock();
+        let logs = self.logs.lock();
         let Some(log) = logs.get(session) else { return (Vec::new(), applied) };
         let first = log.entries.partition_point(|e| e.version <= applied);
         (log.entries.get(first..).unwrap_or_default().to_vec(), log.version)
@@ -104,7 +142,25 @@ impl Journal {
 
     /// Sessions that have entries.
     pub fn sessions(&self) -> usize {
-        self.0.lock().len()
+        self.logs.lock().len()
+    }
+}
+
+impl SessionLog {
+    fn add(&mut self, entry: Entry) {
+        self.version = entry.version;
+        if entry.key.is_some() {
+            self.entries.retain(|e| e.key != entry.key);
+        }
+        self.entries.push(entry);
+        // Tombstones beyond the limit go, oldest first: what they removed is not in the journal any more, so only a
+        // worker that has not been asked for that long can still show it.
+        let mut surplus = self.entries.len().saturating_sub(2 * MAX_ENTRIES);
+        self.entries.retain(|e| {
+            let goes = surplus > 0 && e.removes;
+            surplus -= usize::from(goes);
+            !goes
+        });
     }
 }
 
@@ -112,8 +168,11 @@ impl Journal {
 mod tests {
     use super::*;
 
-    fn record(journal: &Journal, operation: &str, key: &str, removes: bool) {
-        journal.record(&"s".into(), &operation.into(), Arc::default(), Some(key.into()), removes);
+    async fn record(journal: &Journal, keeper: &mut Keeper, operation: &str, key: &str, removes: bool) {
+        let keep = async { keeper.recv().await.unwrap().kept.send(Ok(())).unwrap() };
+        let (session, operation) = ("s".into(), operation.into());
+        let recorded = journal.record(&session, &operation, Arc::default(), Some(key.into()), removes);
+        tokio::join!(async { recorded.await.unwrap() }, keep);
     }
 
     fn operations(journal: &Journal, applied: u64) -> Vec<String> {
@@ -121,11 +180,11 @@ mod tests {
         pending.iter().map(|e| format!("{} {}", e.operation, e.key.as_deref().unwrap_or("-"))).collect()
     }
 
-    #[test]
-    fn a_fresh_worker_gets_everything_and_a_known_one_only_what_is_new() {
-        let journal = Journal::default();
-        record(&journal, "create", "a", false);
-        record(&journal, "create", "b", false);
+    #[tokio::test]
+    async fn a_fresh_worker_gets_everything_and_a_known_one_only_what_is_new() {
+        let (journal, mut keeper) = Journal::new([]);
+        record(&journal, &mut keeper, "create", "a", false).await;
+        record(&journal, &mut keeper, "create", "b", false).await;
         assert_eq!(operations(&journal, 0), ["create a", "create b"]);
         assert_eq!(operations(&journal, 1), ["create b"]);
         assert_eq!(journal.pending("s", 2).1, 2);
@@ -133,25 +192,35 @@ mod tests {
         assert!(journal.pending("other", 0).0.is_empty());
     }
 
-    #[test]
-    fn a_removal_replaces_what_it_removes_and_reaches_workers_that_know_it() {
-        let journal = Journal::default();
-        record(&journal, "create", "a", false);
-        record(&journal, "create", "b", false);
-        record(&journal, "delete", "a", true);
+    #[tokio::test]
+    async fn a_removal_replaces_what_it_removes_and_reaches_workers_that_know_it() {
+        let (journal, mut keeper) = Journal::new([]);
+        record(&journal, &mut keeper, "create", "a", false).await;
+        record(&journal, &mut keeper, "create", "b", false).await;
+        record(&journal, &mut keeper, "delete", "a", true).await;
         assert_eq!(operations(&journal, 0), ["create b", "delete a"]);
         assert_eq!(operations(&journal, 2), ["delete a"]);
     }
 
-    #[test]
-    fn a_full_session_is_refused_until_something_is_deleted() {
-        let journal = Journal::default();
+    #[tokio::test]
+    async fn a_full_session_is_refused_until_something_is_deleted() {
+        let (journal, mut keeper) = Journal::new([]);
         for n in 0..MAX_ENTRIES {
-            record(&journal, "create", &n.to_string(), false);
+            record(&journal, &mut keeper, "create", &n.to_string(), false).await;
         }
-        assert_eq!(journal.admits("s", false), Err(Full::Entries));
+        assert_eq!(journal.admits("s", false), Err(JournalError::Entries));
         assert_eq!(journal.admits("s", true), Ok(()));
-        record(&journal, "delete", "7", true);
+        record(&journal, &mut keeper, "delete", "7", true).await;
         assert_eq!(journal.admits("s", false), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_is_not_a_success() {
+        let (journal, mut keeper) = Journal::new([]);
+        let fail = async { keeper.recv().await.unwrap().kept.send(Err("the disk is full".into())).unwrap() };
+        let (session, operation) = ("s".into(), "create".into());
+        let recorded = journal.record(&session, &operation, Arc::default(), None, false);
+        let (recorded, ()) = tokio::join!(recorded, fail);
+        assert_eq!(recorded, Err(JournalError::NotKept("the disk is full".into())));
     }
 }

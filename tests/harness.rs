@@ -1,0 +1,264 @@
+//! Starts hosts in folders of their own and talks to them over HTTP.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use cutover::{
+    app::{App, Migration},
+    clock,
+    config::Config,
+    migration::{Verb, snapshot::Snapshot},
+};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, StatusCode, body::Bytes};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long anything may take that has to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a test may change of a configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) check_interval: &'static str,
+    pub(crate) deadline: &'static str,
+    pub(crate) limits: &'static str,
+    pub(crate) v1: String,
+    pub(crate) v2: String,
+    /// `KIND = ..` lines.
+    pub(crate) policies: Vec<(&'static str, String)>,
+}
+
+/// A host in process, with its folder.
+pub(crate) struct Host {
+    pub(crate) app: App,
+    pub(crate) folder: Arc<TempDir>,
+    pub(crate) http: Http,
+}
+
+/// Calls a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    pub(crate) data_plane: String,
+    pub(crate) admin: String,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) pool: String,
+    pub(crate) reason: String,
+    pub(crate) body: Value,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            check_interval: "200ms",
+            deadline: "4s",
+            limits: "",
+            v1: pool("serialized", 1, &[]),
+            v2: pool("concurrent", 2, &[]),
+            policies: vec![
+                ("routing", bundle("sticky-share", "")),
+                ("comparison", bundle("json-compare", "")),
+                ("rollback", bundle("thresholds", "min_requests = 20, p99_floor = '500ms', warn_p99 = '2s'")),
+                ("stages", bundle("standard-stages", "min_requests = 1")),
+            ],
+        }
+    }
+}
+
+impl Setup {
+    /// With another policy of a kind.
+    pub(crate) fn with(mut self, kind: &'static str, bundle: String) -> Self {
+        self.policies.retain(|(k, _)| *k != kind);
+        self.policies.push((kind, bundle));
+        self
+    }
+
+    /// The configuration's text. `folder` is where a file `v2-faults.json` breaks V2.
+    pub(crate) fn text(&self, folder: &Path, ports: (u16, u16)) -> String {
+        let policies: Vec<_> = self.policies.iter().map(|(kind, bundle)| format!("{kind} = {bundle}")).collect();
+        let faults = folder.join("v2-faults.json").display().to_string();
+        format!(
+            "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\n\
+             [host.policy_limits]\n{}\n\
+             [migrations.programs]\ncheck_interval = '{}'\ndeadline = '{}'\n\
+             [migrations.programs.operations]\n\
+             create_program = {{ class = 'replicate', key = 'program_id' }}\n\
+             delete_program = {{ class = 'replicate', key = 'program_id', removes = true }}\n\
+             execute = {{ class = 'read' }}\nlist_programs = {{ class = 'read' }}\nhealth_check = {{ class = 'exclusive' }}\n\
+             [migrations.programs.v1]\n{}\n[migrations.programs.v2]\n{}\n[migrations.programs.policies]\n{}\n",
+            ports.0,
+            ports.1,
+            components().display(),
+            self.limits,
+            self.check_interval,
+            self.deadline,
+            self.v1,
+            self.v2,
+            policies.join("\n"),
+        )
+        .replace("FAULTS", &faults)
+    }
+
+    /// Starts a host in a folder of its own.
+    pub(crate) async fn start(&self) -> Host {
+        self.start_in(Arc::new(TempDir::new().unwrap())).await
+    }
+
+    /// Starts a host in a folder that may have a store already.
+    pub(crate) async fn start_in(&self, folder: Arc<TempDir>) -> Host {
+        let config = Config::parse(&self.text(folder.path(), (0, 0)), folder.path(), &[]);
+        let app = App::start(config.unwrap_or_else(|e| panic!("{e}")), binary()).await.unwrap();
+        let http = Http::new(app.data_plane.to_string(), app.admin.to_string());
+        Host { app, folder, http }
+    }
+}
+
+impl Host {
+    pub(crate) fn migration(&self) -> &Migration {
+        &self.app.host.migrations["programs"]
+    }
+
+    pub(crate) async fn ask(&self, verb: Verb) -> Result<String, String> {
+        self.migration().handle.ask(verb, "test", "because").await.map(|done| done.message)
+    }
+
+    /// Waits until the migration is as it should be.
+    pub(crate) async fn until(&self, what: &str, is: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let mut handle = self.migration().handle.clone();
+        let deadline = clock::mono() + PATIENCE;
+        loop {
+            let now = handle.snapshot();
+            if is(&now) {
+                return now;
+            }
+            let changed = tokio::time::timeout_at(deadline.timer(), handle.changed()).await;
+            assert!(changed.is_ok(), "waited in vain for {what}: {now:#?}");
+        }
+    }
+
+    /// Breaks V2's workers.
+    pub(crate) fn break_v2(&self, faults: &Value) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, faults.to_string()).unwrap();
+        fs::rename(new, self.folder.path().join("v2-faults.json")).unwrap();
+    }
+}
+
+impl Http {
+    pub(crate) fn new(data_plane: String, admin: String) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), data_plane, admin }
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Result<Reply, String> {
+        let mut request = Request::builder().method(method).uri(url).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response =
+            self.client.request(request.body(Full::from(body)).unwrap()).await.map_err(|e| format!("{e:?}"))?;
+        let header = |name| response.headers().get(name).map_or_else(String::new, |v| v.to_str().unwrap().to_owned());
+        let (status, pool, reason) = (response.status(), header("x-cutover-pool"), header("x-cutover-reason"));
+        let bytes = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Reply { status, pool, reason, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) })
+    }
+
+    /// Calls an operation.
+    pub(crate) async fn call(&self, operation: &str, session: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+        let url = format!("http://{}/v1/programs/{operation}", self.data_plane);
+        let headers: Vec<_> = headers.iter().copied().chain([("x-session-id", session)]).collect();
+        self.send(Method::POST, &url, &headers, body.to_string()).await.unwrap()
+    }
+
+    /// Creates the session's program `greet`.
+    pub(crate) async fn create(&self, session: &str) -> Reply {
+        let program = json!({
+            "program_id": "greet",
+            "signature": { "inputs": [{ "name": "name" }], "outputs": [{ "name": "greeting" }] },
+            "rule": { "greeting": { "op": "concat", "of": [{ "op": "const", "value": "hello " }, { "op": "input", "name": "name" }] } },
+        });
+        self.call("create_program", session, &[], &program).await
+    }
+
+    /// Runs the session's program.
+    pub(crate) async fn greet(&self, session: &str, headers: &[(&str, &str)]) -> Reply {
+        self.call("execute", session, headers, &json!({ "program_id": "greet", "inputs": { "name": session } })).await
+    }
+
+    /// Asks the admin plane.
+    pub(crate) async fn admin(&self, method: Method, path: &str, body: &Value) -> Reply {
+        self.send(method, &format!("http://{}{path}", self.admin), &[], body.to_string()).await.unwrap()
+    }
+}
+
+/// The text that a session's program gives.
+pub(crate) fn greeting(reply: &Reply) -> Option<&str> {
+    reply.body.pointer("/outputs/greeting").and_then(Value::as_str)
+}
+
+/// A pool of the example's workers; V2's can be broken while they run.
+pub(crate) fn pool(mode: &str, workers: usize, arguments: &[&str]) -> String {
+    let arguments: Vec<_> = arguments.iter().map(|a| format!(", '{a}'")).collect();
+    format!(
+        "mode = '{mode}'\nworkers = {workers}\ndrain_timeout = '5s'\ncommand = ['python3', '{}'{}]",
+        root().join("examples/programs/worker.py").display(),
+        if mode == "concurrent" && arguments.is_empty() { ", '--faults', 'FAULTS'".into() } else { arguments.concat() },
+    )
+}
+
+/// A shipped bundle, with settings laid over its own.
+pub(crate) fn bundle(name: &str, settings: &str) -> String {
+    let folder = root().join("policies").join(name);
+    format!("{{ bundle = '{}', settings = {{ {settings} }} }}", folder.display())
+}
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Where the guests' components are.
+pub(crate) fn components() -> PathBuf {
+    let components = root().join("target/components");
+    assert!(components.join("hostile.wasm").exists(), "build the guests first: cargo xtask guests");
+    components
+}
+
+/// The `cutover` binary that was built with these tests.
+pub(crate) fn binary() -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let binary = here.parent().unwrap().parent().unwrap().join("cutover");
+    assert!(binary.exists(), "build the host first: cargo build -p cutover");
+    binary
+}
+
+/// Polls until something is so.
+pub(crate) async fn eventually<T>(what: &str, mut is: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = clock::mono() + PATIENCE;
+    loop {
+        if let Some(found) = is().await {
+            return found;
+        }
+        assert!(clock::mono() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

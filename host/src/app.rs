@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// How often old metrics are removed.
-const HOUSEKEEPING: Duration = Duration::from_secs(3_600);
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
 
 /// A host that runs.
 #[derive(Debug)]
@@ -350,9 +350,10 @@ async fn fill_slot(
         }
         (Err(error), _) => {
             let refused = format!("the {kind} policy of `{folder}` {error}");
-            let instead = match restore(migration, kind, stored.filter(|_| !unchanged), slots, shared).await {
-                true => "the one before it stays in charge",
-                false => "nobody is in charge, so V1 serves and nothing moves",
+            let instead = if restore(migration, kind, stored.filter(|_| !unchanged), slots, shared).await {
+                "the one before it stays in charge"
+            } else {
+                "nobody is in charge, so V1 serves and nothing moves"
             };
             problem = Some((error, format!("{refused}; {instead}")));
         }

@@ -165,7 +165,7 @@ impl Compiled {
         let (pool, reason) = match pool {
             PoolId::V2 if !self.v2_serves => (PoolId::V1, &self.reasons.closed),
             _ if error.is_some() => (PoolId::V1, &self.reasons.failed),
-            pool => (pool, named.unwrap_or(fallback)),
+            PoolId::V1 | PoolId::V2 => (pool, named.unwrap_or(fallback)),
         };
         let mirror = pool == PoolId::V1 && self.is_mirrored(request);
         Route { pool, reason: Arc::clone(reason), mirror, error }

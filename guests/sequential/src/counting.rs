@@ -64,7 +64,9 @@ pub fn count<'a>(span: &[&'a Batch], mirrored: bool, limits: &BTreeMap<&str, Lim
     for batch in span {
         for calls in &batch.operations {
             let (name, v2) = (calls.operation.as_str(), v2(calls, mirrored));
-            let units = |calls: &Calls| if mirrored { (calls.requests, calls.errors) } else { (calls.units, calls.unit_errors) };
+            let units = |calls: &Calls| {
+                if mirrored { (calls.requests, calls.errors) } else { (calls.units, calls.unit_errors) }
+            };
             add(errors.entry(name).or_default(), units(&calls.v1), units(v2));
             if let Some(limit) = limits.get(name) {
                 let v1 = latency::slow(&calls.v1, limit.p99_us);

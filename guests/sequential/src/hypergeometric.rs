@@ -48,6 +48,17 @@ impl Table {
         Self { n1, x1, n2, x2 }
     }
 
+    /// The counts of both, for reports.
+    #[must_use]
+    pub const fn plus(self, other: &Self) -> Self {
+        Self {
+            n1: self.n1.saturating_add(other.n1),
+            x1: self.x1.saturating_add(other.x1),
+            n2: self.n2.saturating_add(other.n2),
+            x2: self.x2.saturating_add(other.x2),
+        }
+    }
+
     /// Bad units of both.
     #[must_use]
     pub const fn bad(&self) -> u64 {
@@ -174,7 +185,12 @@ mod tests {
     }
 
     /// By the definition, term by term.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "small")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_wrap,
+        clippy::cast_possible_truncation,
+        reason = "small"
+    )]
     fn by_definition(table: Table, odds: f64) -> f64 {
         let weight = |j: u64| {
             (choose(table.n2, j) * choose(table.n1, table.bad() - j)) as f64 * odds.powi(i32::try_from(j).unwrap())

@@ -106,7 +106,8 @@ impl Slice {
 #[must_use]
 pub fn slow(calls: &Calls, limit_us: u64) -> (u64, u64) {
     let bucket = histogram::index(limit_us);
-    let sum = |from: u32| calls.latency.iter().filter(|b| b.index >= from).map(|b| b.count).fold(0, u64::saturating_add);
+    let sum =
+        |from: u32| calls.latency.iter().filter(|b| b.index >= from).map(|b| b.count).fold(0, u64::saturating_add);
     (sum(0), sum(bucket + 1))
 }
 

@@ -4,9 +4,10 @@
 //! one in a million at an error rate of 25 %, if they are of different sessions. One session that fails on each of its calls
 //! is not an outage, and may be all that V2 serves; so there must be several, or many more calls.
 
-use cutover_policy::{Batch, OperationCalls, share};
+use cutover_policy::{Batch, share};
 use serde::{Deserialize, Serialize};
 
+use crate::counting::v2;
 use crate::settings::Settings;
 
 /// Sessions that must have failed.
@@ -31,8 +32,10 @@ pub struct Outage {
 impl Outage {
     /// Adds a batch.
     pub fn add(&mut self, batch: &Batch, mirrored: bool) {
-        let v2 = |o: &OperationCalls| if mirrored { o.shadow.clone() } else { o.v2.clone() };
-        for (operation, v2) in batch.operations.iter().map(|o| (o, v2(o))).filter(|(_, v2)| v2.requests > 0) {
+        let mut answered = false;
+        for operation in batch.operations.iter().filter(|o| v2(o, mirrored).requests > 0) {
+            let v2 = v2(operation, mirrored);
+            answered |= v2.errors < v2.requests;
             // Mirrored calls have no sessions; each is drawn by itself.
             let sessions = if mirrored { v2.errors } else { v2.unit_errors };
             self.failed = self.failed.saturating_add(v2.errors);
@@ -40,7 +43,6 @@ impl Outage {
             self.v1_calls = self.v1_calls.saturating_add(operation.v1.requests);
             self.v1_errors = self.v1_errors.saturating_add(operation.v1.errors);
         }
-        let answered = batch.operations.iter().map(v2).any(|v2| v2.errors < v2.requests);
         if answered {
             *self = Self::default();
         }

@@ -21,6 +21,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::hypergeometric::{Table, real};
+use crate::run::Run;
 
 /// Operations with a bet of their own for each metric; later ones count in the common bet only. It bounds memory.
 const MOST_OPERATIONS: usize = 16;
@@ -58,23 +59,6 @@ pub struct Fund {
     played: u64,
     /// For people.
     run: Run,
-}
-
-/// Counts since V2 last did as well as the null allows: where a suspicion comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// When it began.
-    pub since_ms: u64,
-    /// Its units.
-    pub n1: u64,
-    /// V1's bad ones.
-    pub x1: u64,
-    /// V2's units.
-    pub n2: u64,
-    /// V2's bad ones.
-    pub x2: u64,
-    /// V2's bad units above what the null expects.
-    excess: f64,
 }
 
 /// The funds of one metric.
@@ -122,7 +106,7 @@ impl Portfolio {
             self.welcome(operation);
             let ratios = game.ratios(&table);
             expected += table.expected(game.r0);
-            run.add(&table);
+            run = run.plus(&table);
             if let Some((_, fund)) = self.each.iter_mut().find(|(name, _)| name == operation) {
                 fund.run.add(&table, table.expected(game.r0), moment.start_ms);
                 if table.informs() {
@@ -201,30 +185,6 @@ impl Fund {
         for ((bet, ratio), (_, weight)) in self.bets.iter_mut().zip(ratios).zip(&game.effects) {
             *bet = ((*bet + spent * weight) * ratio.min(game.most_per_table)).min(MOST);
         }
-    }
-}
-
-impl Run {
-    fn add(&mut self, table: &Table, expected: f64, start_ms: u64) {
-        if self.excess <= 0.0 {
-            *self = Self { since_ms: start_ms, ..Self::default() };
-        }
-        self.n1 = self.n1.saturating_add(table.n1);
-        self.x1 = self.x1.saturating_add(table.x1);
-        self.n2 = self.n2.saturating_add(table.n2);
-        self.x2 = self.x2.saturating_add(table.x2);
-        self.excess += real(table.x2) - expected;
-    }
-
-    /// The odds ratio that explains the counts best, in parts per million. Half a unit is added to each count (Haldane and
-    /// Anscombe), so that no bad units of V1 are not infinitely fewer.
-    #[must_use]
-    pub fn odds_ratio_ppm(&self) -> u64 {
-        let odds = |bad: u64, units: u64| (real(bad) + 0.5) / (real(units.saturating_sub(bad)) + 0.5);
-        let ratio = odds(self.x2, self.n2) / odds(self.x1, self.n1);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and `as` saturates")]
-        let ppm = (ratio * 1e6) as u64;
-        ppm
     }
 }
 

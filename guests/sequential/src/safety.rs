@@ -164,7 +164,8 @@ mod tests {
     #[test]
     fn errors_on_both_sides_show_an_equal_v2() {
         // 5 % of each: far above the absolute limit, so only the comparison can tell.
-        let equal = after((0..60).map(|i| Table { n1: 100, x1: 5, n2: 20, x2: u64::from(i % 3 != 0) + u64::from(i % 3 == 1) }));
+        let equal =
+            after((0..60).map(|i| Table { n1: 100, x1: 5, n2: 20, x2: u64::from(i % 3 != 0) + u64::from(i % 3 == 1) }));
         assert_eq!(equal.need(&LIMITS), None);
         assert!(equal.alone.iter().sum::<f64>() < 1.0);
     }

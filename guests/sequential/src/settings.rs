@@ -138,7 +138,11 @@ impl Settings {
         let sum: u64 = weights.iter().map(|w| u64::from(w.0)).sum();
         let minute_to_hour = 60_000..=3_600_000;
         for (wrong, field, message) in [
-            (self.alpha_warn < self.alpha_rollback, "alpha_warn", "is below `alpha_rollback`, so nobody would be warned"),
+            (
+                self.alpha_warn < self.alpha_rollback,
+                "alpha_warn",
+                "is below `alpha_rollback`, so nobody would be warned",
+            ),
             (sum > u64::from(share::MILLION), "weight_errors", "makes the four weights more than 100%"),
             (self.largest_effect <= self.smallest_effect, "largest_effect", "is not above `smallest_effect`"),
             (!(2..=32).contains(&self.effects), "effects", "is not from 2 to 32"),

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The media type of the text (OpenMetrics 1.0, which Prometheus reads).
+/// The media type of the text (`OpenMetrics` 1.0, which Prometheus reads).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Quantiles that are shown, in parts per million and as labels.

@@ -70,13 +70,11 @@ fn limits(at: &mut At<'_>, raw: &raw::PolicyLimits) -> Limits {
     let default = Limits::default();
     let mut bytes = |field: &str, value: Option<u64>, default: usize, most: usize| {
         let Some(value) = value else { return default };
-        match usize::try_from(value).ok().filter(|v| (1 << 10..=most).contains(v)) {
-            Some(value) => value,
-            None => {
-                at.field(field).wrong(&format!("is {value}; it must be between 1024 and {most} bytes"));
-                default
-            }
-        }
+        let fits = usize::try_from(value).ok().filter(|v| (1 << 10..=most).contains(v));
+        fits.unwrap_or_else(|| {
+            at.field(field).wrong(&format!("is {value}; it must be between 1024 and {most} bytes"));
+            default
+        })
     };
     let memory_bytes = bytes("memory_bytes", raw.memory_bytes, default.memory_bytes, 1 << 30);
     let output_bytes = bytes("output_bytes", raw.output_bytes, default.output_bytes, 64 << 20);
@@ -217,7 +215,7 @@ fn policies(
         match Bundle::read(&base.join(folder), components, &overrides) {
             Ok(bundle) if bundle.kind == kind => drop(bundles.insert(kind, bundle)),
             Ok(bundle) => {
-                at.wrong(&format!("names the bundle `{}`, which is a {} policy", bundle.folder.display(), bundle.kind))
+                at.wrong(&format!("names the bundle `{}`, which is a {} policy", bundle.folder.display(), bundle.kind));
             }
             Err(message) => at.wrong(&message),
         }

@@ -380,14 +380,12 @@ impl Controller {
 
     async fn order(&mut self, order: Order, actor: &str, reason: &str) -> Result<Ordered, String> {
         let cause = Cause::operator(actor, reason);
-        match self.happen(Event::Ordered(order), cause).await {
-            Some(why) => Err(why),
-            None => {
-                let State { phase, stage, share, .. } = self.state;
-                let message = format!("{} is {phase}, stage {stage}, with {share} on V2", self.parts.name);
-                Ok(Ordered { message, detail: Value::Null })
-            }
+        if let Some(why) = self.happen(Event::Ordered(order), cause).await {
+            return Err(why);
         }
+        let State { phase, stage, share, .. } = self.state;
+        let message = format!("{} is {phase}, stage {stage}, with {share} on V2", self.parts.name);
+        Ok(Ordered { message, detail: Value::Null })
     }
 
     /// Asks the stages policy what comes next, without its waiting for soak or evidence.

@@ -70,7 +70,7 @@ impl Default for Limits {
 /// The one engine of a process, and the thread that advances its epoch.
 #[derive(Debug)]
 pub struct Engine {
-    engine: wasmtime::Engine,
+    wasmtime: wasmtime::Engine,
     limits: Limits,
     stop: Arc<AtomicBool>,
     ticker: Option<thread::JoinHandle<()>>,
@@ -110,7 +110,7 @@ impl Engine {
         };
         let ticker = thread::Builder::new().name("cutover-epochs".into()).spawn(tick);
         let ticker = ticker.map_err(|e| EngineError(format!("cannot start the epoch thread: {e}")))?;
-        Ok(Arc::new(Self { engine, limits, stop, ticker: Some(ticker) }))
+        Ok(Arc::new(Self { wasmtime: engine, limits, stop, ticker: Some(ticker) }))
     }
 
     /// The limits that every policy runs under.
@@ -126,7 +126,7 @@ impl Engine {
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, PolicyError> {
         check_header(bytes, self.limits.component_bytes)?;
         // The compiler is trusted with memory, not with never panicking: a panic costs this policy alone.
-        let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.engine, bytes)));
+        let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.wasmtime, bytes)));
         let component = match compiled {
             Ok(Ok(component)) => component,
             Ok(Err(error)) => return Err(PolicyError::Compile { message: format!("{error:#}") }),
@@ -134,16 +134,17 @@ impl Engine {
         };
         let ty = component.component_type();
         // Types-only imports are satisfied by an empty linker; anything else is named.
-        let linker = Linker::<State>::new(&self.engine);
+        let linker = Linker::<State>::new(&self.wasmtime);
         let pre = linker.instantiate_pre(&component).map_err(|error| {
-            let names: Vec<_> = ty.imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+            let names: Vec<_> = ty.imports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
             let callable = names.iter().filter(|n| !n.starts_with("cutover:policy/types@")).cloned().collect();
-            match names.is_empty() {
-                true => PolicyError::Compile { message: format!("{error:#}") },
-                false => PolicyError::Imports { names: callable },
+            if names.is_empty() {
+                PolicyError::Compile { message: format!("{error:#}") }
+            } else {
+                PolicyError::Imports { names: callable }
             }
         })?;
-        let exports: Vec<_> = ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
         let offers = |interface: &str| exports.iter().any(|e| *e == format!("cutover:policy/{interface}@{CONTRACT}"));
         Ok(Compiled {
             digest: hex::encode(Sha256::digest(bytes)).into(),

@@ -40,7 +40,7 @@ impl Translation {
     ) -> Result<Self, Failure> {
         let original = AdapterCall {
             operation: operation.into(),
-            session: session.map_or_else(String::new, |s| s.to_string()),
+            session: session.map_or_else(String::new, ToString::to_string),
             body: serde_json::to_vec(arguments).map_err(|e| Failure::unsent(FailureKind::System, e.to_string()))?,
         };
         let (asked, call) = (Arc::clone(&policy), original.clone());

@@ -152,7 +152,7 @@ impl<W> Checkout<W> {
         for slot in &mut self.slots {
             match std::mem::replace(&mut slot.state, State::Down) {
                 State::Idle { worker, .. } => idle.push(worker),
-                other => slot.state = other,
+                other @ (State::Down | State::Starting | State::Busy) => slot.state = other,
             }
         }
         idle

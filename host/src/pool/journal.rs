@@ -85,7 +85,9 @@ impl Journal {
             log.version = log.version.max(entry.version);
             log.entries.push(entry);
         }
-        logs.values_mut().for_each(|log| log.entries.sort_by_key(|e| e.version));
+        for log in logs.values_mut() {
+            log.entries.sort_by_key(|e| e.version);
+        }
         let (keeper, queue) = mpsc::channel(QUEUE);
         (Self { logs: Mutex::new(logs), keeper }, queue)
     }

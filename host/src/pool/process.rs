@@ -54,9 +54,10 @@ pub struct Worker {
 }
 
 #[derive(Serialize)]
-struct Command<'a> {
+struct Frame<'a> {
     id: u64,
-    command: &'a str,
+    #[serde(rename = "command")]
+    name: &'a str,
     args: Arguments<'a>,
 }
 
@@ -168,15 +169,15 @@ impl Worker {
     ) -> Result<Answer, Failure> {
         self.sequence += 1;
         let args = Arguments { own: arguments, session_id: session };
-        self.write(&Command { id: self.sequence, command, args }).await?;
+        self.write(&Frame { id: self.sequence, name: command, args }).await?;
         self.read().await?;
         self.understand()
     }
 
-    async fn write(&mut self, command: &Command<'_>) -> Result<(), Failure> {
+    async fn write(&mut self, frame: &Frame<'_>) -> Result<(), Failure> {
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; 4]);
-        serde_json::to_writer(&mut self.buffer, command)
+        serde_json::to_writer(&mut self.buffer, frame)
             .map_err(|e| Failure::unsent(FailureKind::System, format!("the call cannot be written: {e}")))?;
         let length = self.buffer.len() - 4;
         if length > MAX_FRAME {
@@ -214,9 +215,10 @@ impl Worker {
             (false, None, Some(error)) => {
                 let callers = serde_json::from_str::<ErrorDetail<'_>>(error.get())
                     .is_ok_and(|detail| CALLERS_FAULT.contains(&&*detail.kind));
-                match callers {
-                    true => Ok(Answer::Refused(error.to_owned())),
-                    false => Err(Failure::sent(FailureKind::Worker, error.get())),
+                if callers {
+                    Ok(Answer::Refused(error.to_owned()))
+                } else {
+                    Err(Failure::sent(FailureKind::Worker, error.get()))
                 }
             }
             _ => Err(broken("the worker's reply has neither a result nor an error of its own".into())),

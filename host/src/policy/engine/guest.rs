@@ -244,7 +244,7 @@ impl Guest {
     fn new(engine: &Engine, compiled: &Compiled) -> Result<Self, PolicyError> {
         let limits = engine.limits;
         let state = State { memory_limit: limits.memory_bytes, memory_used: 0, refused_memory: false };
-        let mut store = Store::new(&engine.engine, state);
+        let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.output_bytes);
         // Fuel is metered, not limited: time is what runs out in production.

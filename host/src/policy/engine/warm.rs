@@ -36,12 +36,12 @@ impl Policy {
     /// Why there is no answer.
     pub fn decide(&self, frame: &[u8]) -> Result<Target, PolicyError> {
         WARM.with_borrow_mut(|kept| {
-            let mut warm = match kept.iter().position(|w| w.is(self) && w.calls < RECYCLE_AFTER) {
-                Some(at) => kept.remove(at),
-                None => {
-                    kept.retain(|w| !w.is(self));
-                    Warm::new(self)?
-                }
+            let known = kept.iter().position(|w| w.is(self) && w.calls < RECYCLE_AFTER);
+            let mut warm = if let Some(at) = known {
+                kept.remove(at)
+            } else {
+                kept.retain(|w| !w.is(self));
+                Warm::new(self)?
             };
             warm.calls += 1;
             let limit = self.engine().limits().decide_time;

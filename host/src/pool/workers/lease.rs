@@ -79,10 +79,9 @@ impl Lease {
         for entry in pending {
             let replayed = Call { operation: &entry.operation, arguments: &entry.arguments, ..call };
             match self.call(replayed).await {
-                Ok(Answer::Success(_)) => {}
                 // A refusal (what is to be deleted was never here) is as good as success; an error of the program is
                 // for the call itself to meet.
-                Ok(Answer::Refused(_)) => {}
+                Ok(Answer::Success(_) | Answer::Refused(_)) => {}
                 Err(failure) if failure.kind == FailureKind::Worker => {
                     tracing::warn!(pool = self.pool.spec.label, operation = &*entry.operation, "replay: {failure}");
                 }
@@ -125,8 +124,8 @@ impl Lease {
             return self.exchange(call).await;
         };
         let there = Translation::of(adapter, call.operation, call.arguments, call.session).await?;
-        let adapted = Call { operation: &there.operation, arguments: &there.arguments, ..call };
-        let answer = self.exchange(adapted).await;
+        let translated = Call { operation: &there.operation, arguments: &there.arguments, ..call };
+        let answer = self.exchange(translated).await;
         there.back(answer).await
     }
 

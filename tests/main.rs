@@ -10,5 +10,7 @@
 )]
 
 mod harness;
+mod hostile;
 mod kill;
 mod story;
+mod workers;

@@ -21,7 +21,10 @@ use crate::{
     clock::{self, Mono},
     config::{Config, ConfigError},
     migration::{Handle, Verb, snapshot::Snapshot},
-    policy::port::{Kind, Phase},
+    policy::{
+        facts::Comparisons,
+        port::{Kind, Phase},
+    },
 };
 
 /// The migration's name.
@@ -168,7 +171,7 @@ async fn climb_and_fall(
             wait(handle, "the next stage", patience, |s| s.state.phase == Phase::Ramping && s.state.stage >= stages);
         let at = at.await?;
         if stages == 0 {
-            let counts = app.host.migrations.get(MIGRATION).map(|m| m.history.totals().comparisons).unwrap_or_default();
+            let counts = compared(app);
             narrator.say(&format!(
                 "shadow: {} pairs the same, {} the same but for timing and identity, {} different",
                 counts.same, counts.ignored, counts.different
@@ -183,6 +186,7 @@ async fn climb_and_fall(
     // Let the judge see V2 healthy at this share first.
     sleep(Duration::from_secs(3)).await;
     narrator.say("now V2's workers break for real: 30 % errors, and 20 ms slower");
+    summary.different_before_fault = compared(app).different;
     let injected = clock::unix_ms();
     stage.break_v2()?;
     let fell = wait(handle, "a rollback", patience, |s| s.last_rollback.is_some()).await?;
@@ -228,6 +232,11 @@ async fn swap(
     ));
     summary.swaps.push(swap);
     Ok(())
+}
+
+/// What comparisons have said so far.
+fn compared(app: &App) -> Comparisons {
+    app.host.migrations.get(MIGRATION).map(|m| m.history.totals().comparisons).unwrap_or_default()
 }
 
 /// Waits until the migration is as it should be.

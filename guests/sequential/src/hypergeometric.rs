@@ -185,12 +185,7 @@ mod tests {
     }
 
     /// By the definition, term by term.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_wrap,
-        clippy::cast_possible_truncation,
-        reason = "small"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a double is near enough to compare with")]
     fn by_definition(table: Table, odds: f64) -> f64 {
         let weight = |j: u64| {
             (choose(table.n2, j) * choose(table.n1, table.bad() - j)) as f64 * odds.powi(i32::try_from(j).unwrap())

@@ -6,11 +6,13 @@
 //! won 1/`alpha_rollback` times the stake ([`process`]); it bets on V2 being fine and says `healthy` only when those have won
 //! 1/`beta` times the stake ([`safety`]). In between it says `hold` and how much is missing.
 //!
-//! Evidence against V2 is kept through the stages of a ramp: each table is judged given its own units, so shares may move, and
-//! a fault that is small at 5 % adds up. It begins anew in the phase `shadow` and when a ramp begins, because V2 may
-//! have been repaired. Evidence of safety begins anew with each stage, because a larger share is a new load.
-//! The host counts a session that keeps failing once per *stage*, so the few that do count again in the next; that is
-//! the one way in which tables are not independent, and the simulations in the tests bound what it costs.
+//! **Stages.** All evidence begins anew with a stage. Safety, because a larger share is a new load. Evidence against V2,
+//! because the host counts a session that keeps failing once per *stage*: shares may move under the test, but a V2 that has by
+//! chance got more such sessions would have them held against it in each stage, and kept evidence rolled back 1.5 % of
+//! healthy ramps in a simulation. So that a ramp has one budget nevertheless, its first stage gets 70 % of it, and the n-th
+//! after it 30 % / n(n+1): later stages have larger shares, where evidence comes fast. These add up to 1, and so do the
+//! chances of a false alarm (a union bound, which needs no independence). The phase `shadow` has a budget of its own, and a
+//! ramp that begins again has a new one, because V2 may have been repaired.
 //!
 //! It is blind to what hits both pools alike, such as a V2 that ruins a database that V1 uses, and to memory; and it sees latency
 //! call by call, so a handful of sessions whose calls are all slow look like more evidence than they are.
@@ -27,12 +29,12 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use cutover_policy::{Batch, Check, Judgement, Phase, Policy, Problem, Rollback, Verdict};
+use cutover_policy::{Batch, Check, Finding, Judgement, Phase, Policy, Problem, Rollback, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Baseline;
 use crate::outage::Outage;
-use crate::process::{Game, Moment, Portfolio};
+use crate::process::{Game, Portfolio};
 use crate::safety::{Limits, Safety};
 use crate::settings::{Settings, part};
 
@@ -50,6 +52,9 @@ pub struct Sequential {
 /// `errors`, `slow`, `p99` and `failures`, in this order everywhere.
 const METRICS: usize = 4;
 
+/// The part of the budget that a ramp's first stage has: its share is the smallest, so it is where evidence is scarce.
+const FIRST_STAGE: f64 = 0.7;
+
 /// What the policy remembers.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
@@ -61,8 +66,8 @@ pub struct Memory {
     outage: Outage,
     /// V1's latencies by operation.
     baselines: BTreeMap<String, Baseline>,
-    /// Whether a table was counted in this stage.
-    begun: bool,
+    /// Stages of this ramp before this one.
+    stages: u32,
 }
 
 /// What tells one stage from another.
@@ -124,14 +129,12 @@ impl Sequential {
         let known = memory.baselines.iter();
         let limits = known.filter_map(|(name, b)| Some((name.as_str(), b.limits(ratio_ppm, floor_us)?))).collect();
         let counted = counting::count(span, mirrored, &limits);
-        let moment = Moment { start_ms: first.start_ms, begins_stage: !memory.begun };
-        memory.begun = true;
         for (_, table) in &counted.errors {
             memory.safety.play(&self.limits, table);
         }
         let metrics = [counted.errors, counted.slow, counted.p99, counted.failures];
         for ((portfolio, game), tables) in memory.against.iter_mut().zip(&self.games).zip(&metrics) {
-            portfolio.play(game, tables, moment);
+            portfolio.play(game, tables, first.start_ms);
         }
         for batch in span {
             memory.outage.add(batch, mirrored);
@@ -139,43 +142,47 @@ impl Sequential {
         memory.learn(span, self.settings.slow_window.0);
     }
 
-    /// The weighted mean of the metrics' evidence; what is not weighted is never bet. A mean of e-processes is one, however
-    /// they depend on each other.
+    /// The weighted mean of the metrics' evidence, times the stage's part of the budget; what is not weighted is never bet. A
+    /// mean of e-processes is one, however they depend on each other.
     fn evidence(&self, memory: &Memory) -> f64 {
         let idle = 1.0 - self.weights.iter().sum::<f64>();
         let parts = memory.against.iter().zip(self.weights).map(|(portfolio, weight)| weight * portfolio.wealth());
-        parts.fold(idle.max(0.0), |sum, part| sum + part)
+        parts.fold(idle.max(0.0), |sum, part| sum + part) * budget(memory.stages)
     }
 
     fn verdict(&self, memory: &Memory, mirrored: bool) -> Judgement {
         let settings = &self.settings;
         let evidence = self.evidence(memory);
         let outage = memory.outage.is_total(settings).then(|| words::outage(settings, memory.outage));
+        let need = memory.safety.need(&self.limits);
+        let suspicious = evidence >= 1.0 / part(settings.alpha_warn);
         let verdict = if outage.is_some() || evidence >= 1.0 / part(settings.alpha_rollback) {
             Verdict::RollBack
-        } else if evidence >= 1.0 / part(settings.alpha_warn) {
+        } else if suspicious {
             Verdict::Warn
-        } else if memory.safety.need(&self.limits).is_some() {
+        } else if need.is_some() {
             Verdict::Hold
         } else {
             Verdict::Healthy
         };
         let mut findings: Vec<_> = outage.into_iter().collect();
-        if evidence >= 1.0 / part(settings.alpha_warn) {
-            let weighted = memory.against.each_ref().map(Portfolio::wealth);
-            let main = |&metric: &usize| {
-                let part = weighted.get(metric).zip(self.weights.get(metric)).map_or(0.0, |(e, w)| e * w);
-                part * 10.0 >= evidence
-            };
-            let suspects = (0..METRICS).filter(main);
-            findings.extend(suspects.filter_map(|metric| {
-                let portfolio = memory.against.get(metric)?;
-                words::suspect(settings, metric, portfolio, mirrored)
-            }));
-        } else if let Some(need) = memory.safety.need(&self.limits) {
-            findings.push(words::need(need, mirrored));
+        if suspicious {
+            findings.extend(self.suspects(memory, mirrored));
+        } else if verdict == Verdict::Hold {
+            findings.extend(need.map(|need| words::need(need, mirrored)));
         }
         Judgement { verdict, findings, evidence: millionths(libm::log10(evidence.max(f64::MIN_POSITIVE))) }
+    }
+
+    /// The metrics that make up a tenth of the evidence or more, the gravest first.
+    fn suspects(&self, memory: &Memory, mirrored: bool) -> Vec<Finding> {
+        let parts = memory.against.iter().zip(self.weights).map(|(portfolio, weight)| weight * portfolio.wealth());
+        let mut suspects: Vec<_> = parts.zip(&memory.against).enumerate().collect();
+        suspects.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
+        let gravest = suspects.first().map_or(0.0, |(_, (part, _))| *part);
+        let main = suspects.into_iter().filter(|(_, (part, _))| part * 10.0 >= gravest);
+        main.filter_map(|(metric, (_, portfolio))| words::suspect(&self.settings, metric, portfolio, mirrored))
+            .collect()
     }
 }
 
@@ -187,12 +194,11 @@ impl Memory {
         if self.place == Some(place) {
             return;
         }
-        let begins_ramp = check.phase == Phase::Ramping && check.stage == 0;
-        if begins_ramp || self.place.is_none_or(|before| before.mirrored != mirrored) || mirrored {
-            self.against = Default::default();
-        }
-        (self.place, self.begun) = (Some(place), false);
-        (self.safety, self.outage) = Default::default();
+        let begins = check.phase == Phase::Ramping && check.stage == 0;
+        let goes_on = !mirrored && !begins && self.place.is_some_and(|before| !before.mirrored);
+        self.stages = if goes_on { self.stages.saturating_add(1) } else { 0 };
+        self.place = Some(place);
+        (self.against, self.safety, self.outage) = Default::default();
     }
 
     /// Adds V1's latencies, for what comes after.
@@ -212,6 +218,12 @@ impl Memory {
         }
         self.baselines.retain(|_, baseline| !baseline.is_empty());
     }
+}
+
+/// The part of a ramp's budget that its n-th stage has.
+fn budget(stage: u32) -> f64 {
+    let n = f64::from(stage);
+    if stage == 0 { FIRST_STAGE } else { (1.0 - FIRST_STAGE) / (n * (n + 1.0)) }
 }
 
 /// For the host, which takes integers.

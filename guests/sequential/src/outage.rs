@@ -77,7 +77,9 @@ mod tests {
 
     fn after(batches: &[Batch]) -> bool {
         let mut outage = Outage::default();
-        batches.iter().for_each(|batch| outage.add(batch, false));
+        for batch in batches {
+            outage.add(batch, false);
+        }
         outage.is_total(&Settings::default())
     }
 

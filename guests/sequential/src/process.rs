@@ -1,13 +1,12 @@
 //! Evidence against V2 that may be looked at as often as one likes: an e-process.
 //!
-//! **One table.** If V2's odds of a bad unit are at most r0 times V1's, then L = P_r(x2) / P_r0(x2) has a mean of at most 1
+//! **One table.** If V2's odds of a bad unit are at most r0 times V1's, then L = P(x2; r) / P(x2; r0) has a mean of at most 1
 //! for every r > r0 (likelihood ratios of this family are monotone). A bet of 1 on L is fair or worse.
 //!
-//! **Unknown effect and start.** A [`Fund`] of 1 is spread over a grid of effects r, and over the moments at which V2 may
-//! have become worse: half is bet at once, a quarter of what is left at the start of each later stage, and a part
-//! 1/(planned + n) of it at the n-th table. Unspent cash stays cash. That is a prior which is nearly uniform over
-//! the planned tables and has a tail beyond them, so that it never runs out. Only tables that can tell something spend.
-//! `bets[r] <- (bets[r] + spent * weight[r]) * L_r`.
+//! **Unknown effect and start.** A [`Fund`] is spread over a grid of effects r, and over the moments at which V2 may have
+//! become worse: half is bet at once, and a part 1/(planned + n) of the cash that is left at the n-th table. That is a prior
+//! which is nearly uniform over the planned tables and has a tail beyond them, so that it never runs out. Unspent cash
+//! stays cash, and only tables that can tell something spend. `bets[r] <- (bets[r] + spent * weight[r]) * L_r`.
 //!
 //! **Several operations.** Half of a metric's wealth goes to one fund that bets on all operations at once (the product of
 //! their L: a stratified test with a common odds ratio), for faults of all of V2. The other half is spread evenly over the
@@ -28,9 +27,6 @@ const MOST_OPERATIONS: usize = 16;
 
 /// The part of a new fund that is bet at once.
 const AT_ONCE: f64 = 0.5;
-
-/// The part of the remaining cash that is bet when a stage begins.
-const AT_STAGE: f64 = 0.25;
 
 /// Wealth is cut here, so that it stays a number.
 const MOST: f64 = 1e100;
@@ -81,15 +77,6 @@ pub struct Suspicion<'a> {
     pub run: Run,
 }
 
-/// When a table was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// Its first batch.
-    pub start_ms: u64,
-    /// The first of a stage.
-    pub begins_stage: bool,
-}
-
 impl Default for Portfolio {
     fn default() -> Self {
         Self { all: Fund::of(0.5), each: Vec::new(), idle: 0.5 }
@@ -97,8 +84,8 @@ impl Default for Portfolio {
 }
 
 impl Portfolio {
-    /// Bets on one table for each operation, ascending by name.
-    pub fn play(&mut self, game: &Game, tables: &[(&str, Table)], moment: Moment) {
+    /// Bets on one table for each operation, ascending by name, counted from `start_ms` on.
+    pub fn play(&mut self, game: &Game, tables: &[(&str, Table)], start_ms: u64) {
         let mut common = vec![1.0; game.effects.len()];
         let mut run = Table::default();
         let (mut informs, mut expected) = (false, 0.0);
@@ -108,9 +95,9 @@ impl Portfolio {
             expected += table.expected(game.r0);
             run = run.plus(&table);
             if let Some((_, fund)) = self.each.iter_mut().find(|(name, _)| name == operation) {
-                fund.run.add(&table, table.expected(game.r0), moment.start_ms);
+                fund.run.add(&table, table.expected(game.r0), start_ms);
                 if table.informs() {
-                    fund.play(game, &ratios, moment);
+                    fund.play(game, &ratios);
                 }
             }
             informs |= table.informs();
@@ -118,9 +105,9 @@ impl Portfolio {
                 *product *= ratio;
             }
         }
-        self.all.run.add(&run, expected, moment.start_ms);
+        self.all.run.add(&run, expected, start_ms);
         if informs {
-            self.all.play(game, &common, moment);
+            self.all.play(game, &common);
         }
     }
 
@@ -172,13 +159,9 @@ impl Fund {
     }
 
     /// `ratios` has one likelihood ratio for each effect.
-    fn play(&mut self, game: &Game, ratios: &[f64], moment: Moment) {
+    fn play(&mut self, game: &Game, ratios: &[f64]) {
         self.bets.resize(game.effects.len(), 0.0);
-        let part = match (self.played, moment.begins_stage) {
-            (0, _) => AT_ONCE,
-            (_, true) => AT_STAGE,
-            (played, false) => 1.0 / (game.planned + real(played)),
-        };
+        let part = if self.played == 0 { AT_ONCE } else { 1.0 / (game.planned + real(self.played)) };
         let spent = self.cash * part;
         self.cash -= spent;
         self.played += 1;

@@ -61,7 +61,9 @@ mod tests {
             run.add(&table, table.expected(1.0), start_ms);
             run
         };
-        (0..60).for_each(|minute| drop(add(minute, 2, 0)));
+        for minute in 0..60 {
+            add(minute, 2, 0);
+        }
         add(60, 2, 3);
         let bad = add(61, 0, 4);
         assert_eq!((bad.since_ms, bad.n1, bad.x1, bad.n2, bad.x2), (60, 190, 2, 10, 7));

@@ -1,8 +1,8 @@
 //! Evidence that V2 is good enough: what `healthy` needs. No news is no evidence.
 //!
 //! Two mirror-image e-processes on errors, both since the stage began, because a larger share is a new load:
-//! - **beside V1**: against "V2's odds of an error are at least `max_odds` times V1's" (L = P_r(x2) / P_max(x2) with
-//!   r below `max_odds`). It works whatever the baseline is, but V1 and V2 must have errors for it to count: tables without
+//! - **beside V1**: against "V2's odds of an error are at least `max_odds` times V1's" (a ratio of
+//!   likelihoods, of an r below `max_odds` over that of `max_odds`). It works whatever the baseline is, but V1 and V2 must have errors for it to count: tables without
 //!   any have one outcome.
 //! - **on its own**: against "V2 fails at least `max_rate` of its units", L = (q/p)^x2 ((1-q)/(1-p))^(n2-x2) with q below p.
 //!   It works when nothing fails at all, and at a share of 100 %, where there is no V1 to compare with.
@@ -77,7 +77,9 @@ impl Safety {
         }
         for bets in [&mut self.beside, &mut self.alone] {
             let cut = (KEPT * limits.needed / bets.iter().sum::<f64>()).min(1.0);
-            bets.iter_mut().for_each(|bet| *bet *= cut);
+            for bet in bets {
+                *bet *= cut;
+            }
         }
         self.n1 = self.n1.saturating_add(table.n1);
         self.x1 = self.x1.saturating_add(table.x1);

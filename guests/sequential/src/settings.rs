@@ -5,7 +5,6 @@ use cutover_policy::{Problem, problem, share};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::hypergeometric::real;
 use crate::process::Game;
 use crate::safety::Limits;
 
@@ -68,7 +67,7 @@ pub struct Settings {
 /// Errors have a null of 1, not more: whoever waits for 5 times the errors at a share of 5 % has no evidence to give away.
 /// It does not make the judge petty, since the smallest effect is 1.25 times: a V2 with 1.1 times V1's errors is nearer
 /// to the null than to any bet. Latency has one of 1.5, because a V2 that is a few percent slower has 1.2 to 1.4
-/// times as many calls beyond V1's p99. Weights follow: errors harm users most, and ln(1/0.7) costs them least.
+/// times as many calls beyond V1's p99. Weights follow: errors harm users most, and ln(1/0.8) costs them least.
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -78,10 +77,10 @@ impl Default for Settings {
             max_slow_odds: Ratio(1_500_000),
             max_p99_ratio: Ratio(2_000_000),
             max_failure_odds: ONE,
-            weight_errors: Share(700_000),
-            weight_slow: Share(100_000),
-            weight_p99: Share(100_000),
-            weight_failures: Share(100_000),
+            weight_errors: Share(800_000),
+            weight_slow: Share(80_000),
+            weight_p99: Share(80_000),
+            weight_failures: Share(40_000),
             smallest_effect: Ratio(1_250_000),
             largest_effect: Ratio(50_000_000),
             effects: 12,
@@ -89,7 +88,7 @@ impl Default for Settings {
             slow_window: Span(300_000),
             slow_floor: Span(1),
             max_error_step: Ratio(100_000_000),
-            max_slow_step: Ratio(3_000_000),
+            max_slow_step: Ratio(10_000_000),
             outage_requests: 10,
             outage_v1_error_rate: Share(250_000),
             beta: Share(50_000),
@@ -157,15 +156,20 @@ impl Settings {
         problems
     }
 
-    /// The game on a metric that tolerates `r0`.
+    /// The game on a metric that tolerates `r0`. Effects have the weights of a bell over the logarithmic grid that ends at two
+    /// standard deviations: the middle, 3 to 20 times, is what is found late enough to be worth half a nat.
     pub(crate) fn game(&self, r0: Ratio, most_per_table: Ratio) -> Game {
-        let points = real(self.effects.into());
-        let (least, most) = (libm::log(times(self.smallest_effect)), libm::log(times(self.largest_effect)));
-        let effect = |i: u32| times(r0) * libm::exp(least + (most - least) * real(i.into()) / (points - 1.0));
+        let last = self.effects.saturating_sub(1);
+        let least = libm::log(times(self.smallest_effect));
+        let width = libm::log(times(self.largest_effect)) - least;
+        let points = || (0..=last).map(|i| f64::from(i) / f64::from(last));
+        let bell = |at: f64| libm::exp(-2.0 * (2.0 * at - 1.0) * (2.0 * at - 1.0));
+        let sum: f64 = points().map(bell).sum();
+        let effect = |at: f64| times(r0) * libm::exp(least + width * at);
         Game {
             r0: times(r0),
-            effects: (0..self.effects).map(|i| (effect(i), 1.0 / points)).collect(),
-            planned: real(self.planned_checks.into()),
+            effects: points().map(|at| (effect(at), bell(at) / sum)).collect(),
+            planned: f64::from(self.planned_checks),
             most_per_table: times(most_per_table),
         }
     }
@@ -227,7 +231,7 @@ mod tests {
         assert_eq!(paths(serde_json::Value::Object(json)), [tolerated, above].concat());
         for (json, path) in [
             (serde_json::json!({ "alpha_warn": "0.5%" }), "alpha_warn"),
-            (serde_json::json!({ "weight_errors": "70.1%" }), "weight_errors"),
+            (serde_json::json!({ "weight_errors": "80.1%" }), "weight_errors"),
             (serde_json::json!({ "largest_effect": 1.25 }), "largest_effect"),
             (serde_json::json!({ "effects": 1 }), "effects"),
             (serde_json::json!({ "planned_checks": 0 }), "planned_checks"),

@@ -15,7 +15,7 @@ const fn runs(release: u64) -> u64 {
     if cfg!(debug_assertions) { release / 20 } else { release }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
+/// The generator `SplitMix64` (Steele, Lea, Flood 2014): small, and the same everywhere.
 struct Chance(u64);
 
 impl Chance {
@@ -109,7 +109,7 @@ fn first_roll_back(policy: &Sequential, checks: u64, mut each: impl FnMut(u64) -
 }
 
 #[expect(clippy::print_stderr, reason = "the figures")]
-fn report(what: &str, figure: String) {
+fn report(what: &str, figure: &str) {
     eprintln!("{what:<72}{figure}");
 }
 
@@ -117,7 +117,7 @@ fn report(what: &str, figure: String) {
 fn false_alarms(what: &str, runs: u64, mut run: impl FnMut(&Sequential, &mut Chance) -> Option<u64>) {
     let policy = default_policy();
     let alarms = (0..runs).filter(|&seed| run(&policy, &mut Chance(seed)).is_some()).count();
-    report(what, format!("{alarms} of {runs} healthy runs rolled back"));
+    report(what, &format!("{alarms} of {runs} healthy runs rolled back"));
     assert!(alarms as u64 * 100 <= runs.max(100), "{what}: {alarms} of {runs}");
 }
 
@@ -141,7 +141,7 @@ fn delay(traffic_of: Traffic, times: f64, healthy: u64, runs: u64) -> u64 {
     let at = |part: usize| delays[delays.len() * part / 100];
     let (rps, percent, base) = (traffic_of.rps, traffic_of.share * 100.0, traffic_of.errors.0 * 100.0);
     let what = format!("{times}x of {base} % at {rps}/s, share {percent} %, after {} s", healthy * 5);
-    report(&what, format!("median {} s, p90 {} s, missed {missed} of {runs}", at(50), at(90)));
+    report(&what, &format!("median {} s, p90 {} s, missed {missed} of {runs}", at(50), at(90)));
     at(50)
 }
 
@@ -222,7 +222,8 @@ fn sessions_that_always_fail_raise_no_false_alarm() {
     }
 }
 
-/// The worst case of what is kept through stages: always the same sessions, and the host counts the sick ones anew in each stage.
+/// Always the same sessions, and the host counts the sick ones anew in each stage: evidence that was kept through stages
+/// would count them again and again.
 #[test]
 fn the_same_sick_sessions_in_each_stage_raise_no_false_alarm() {
     const STAGE: u64 = 40;
@@ -329,8 +330,8 @@ fn a_slow_v2_is_found() {
             .collect();
         delays.sort_unstable();
         let median = delays[delays.len() / 2];
-        report(&format!("all calls {times}x slower after 120 s, share {share}"), format!("median {median} s"));
-        assert!(median <= limit, "{median} s");
+        report(&format!("all calls {times}x slower after 120 s, share {share}"), &format!("median {median} s"));
+        assert!(median <= limit, "{times}x at {share}: {median} s");
     }
 }
 
@@ -382,7 +383,7 @@ fn a_total_outage_is_found_at_once() {
         let checks = found.iter().map(|f| f.1).max().unwrap();
         let (median, p99) = (failed[failed.len() / 2], failed[failed.len() * 99 / 100]);
         let what = format!("outage at 5/s on V2, checks every {every} s");
-        report(&what, format!("failed requests: median {median}, p99 {p99}; checks: at most {checks}"));
+        report(&what, &format!("failed requests: median {median}, p99 {p99}; checks: at most {checks}"));
         assert!(median <= most_failed);
     }
 }

@@ -113,11 +113,11 @@ drain_timeout = "5s"
 routing = {routing}
 comparison = {comparison}
 
-# A second stands for 20 minutes, so evidence is asked for in proportion; the rules are the shipped ones. A p99 below
-# 100 ms is noise on a machine that plays clients, host and workers at once.
+# A second stands for 20 minutes, so evidence is asked for in proportion; the rules are the shipped ones. On a machine
+# that plays clients, host and workers at once, a p99 below 100 ms and busy processors say nothing.
 [migrations.programs.policies.rollback]
 bundle = {rollback}
-settings = {{ window = "20s", min_requests = 20, p99_floor = "100ms", consecutive = 2 }}
+settings = {{ window = "20s", min_requests = 20, p99_floor = "100ms", consecutive = 2, warn_cpu = "100%" }}
 
 [migrations.programs.policies.stages]
 bundle = {stages_bundle}

@@ -38,6 +38,9 @@ pub struct Summary {
     /// What the first failed call came back with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<String>,
+    /// Mirrored results that differed while V2 was sound.
+    #[serde(skip)]
+    pub different_before_fault: u64,
     /// Calls that V2 answered after the rollback.
     #[serde(skip)]
     pub v2_after_rollback: u64,
@@ -160,7 +163,8 @@ impl Summary {
             promise(swap.from != swap.to, "the swap did not change the policy".into());
             promise(swap.failed_requests == 0, format!("{} calls failed during a swap", swap.failed_requests));
         }
-        promise(self.comparisons.different == 0, format!("{} results differed", self.comparisons.different));
+        let different = self.different_before_fault;
+        promise(different == 0, format!("{different} results of a sound V2 differed"));
         promise(!self.rollback.policy.is_empty(), "no policy rolled back".into());
         promise(!self.rollback.findings.is_empty(), "the rollback does not say why".into());
         let last = self.rollback.last_v2_request_us;

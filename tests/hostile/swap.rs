@@ -1,0 +1,97 @@
+//! Policies swapped under load, and who is in charge after a restart.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use cutover::{
+    migration::Verb,
+    policy::port::{Kind, Phase},
+};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Load, configured_hostile, in_charge, put, status, wat, write_bundle};
+use crate::harness::{Host, Setup, bundle, root};
+
+/// Swaps while callers wait for nothing but their answers.
+const SWAPS: usize = 200;
+
+/// Callers at once.
+const CLIENTS: usize = 8;
+
+async fn swap(host: &Host, to: &Path) -> String {
+    let reply = put(host, Kind::Comparison, to, &json!({})).await;
+    assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+    reply.body["detail"]["to"].as_str().unwrap().to_owned()
+}
+
+async fn decisions(host: &Host) -> Value {
+    host.http.admin(Method::GET, "/api/v1/migrations/programs/decisions", &Value::Null).await.body
+}
+
+/// A setup in which nothing moves by itself, however slow the machine is.
+fn still(folder: &Path) -> Setup {
+    Setup::default()
+        .with("rollback", configured_hostile(folder, Kind::Rollback, ""))
+        .with("stages", bundle("standard-stages", "shadow = { min_compared = 1000000000 }"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_swapped_under_load_fail_no_request_and_the_last_one_survives_a_restart() {
+    let folder = Arc::new(tempfile::TempDir::new().unwrap());
+    let setup = still(folder.path());
+    let host = setup.start_in(Arc::clone(&folder)).await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    let mut load = Load::start(&host.http, CLIENTS, Duration::ZERO).await;
+    host.ask(Verb::Advance).await.unwrap();
+    let manifest = "name = 'tiny'\nversion = '1'\nkind = 'comparison'\ncomponent = 'policy.wasm'\n";
+    let tiny = ["alpha", "omega"].map(|name| {
+        write_bundle(folder.path().join(name), manifest, Some(&wat::comparison(name)))
+    });
+    let mut digest = in_charge(&host, Kind::Comparison).await.unwrap();
+    for n in 0..SWAPS {
+        let before = std::mem::replace(&mut digest, swap(&host, &tiny[n % 2]).await);
+        assert_ne!(digest, before, "each swap is one");
+    }
+    load.answers(CLIENTS).await;
+    let last = swap(&host, &root().join("policies/exact-compare")).await;
+    let answered = load.end().await;
+    assert!(answered > SWAPS, "{answered} answers are no load");
+    assert_eq!(in_charge(&host, Kind::Comparison).await.as_ref(), Some(&last));
+    let before = status(&host).await;
+    assert_eq!((&before["policy_failures"], &before["phase"]), (&json!([]), &json!("ramping")));
+    let decided = decisions(&host).await;
+    assert_eq!(decided["decisions"].as_array().map(Vec::len), Some(2), "{decided}");
+    host.app.shut_down().await;
+
+    let host = setup.start_in(Arc::clone(&folder)).await;
+    let after = status(&host).await;
+    for field in ["phase", "stage", "share", "since", "policies"] {
+        assert_eq!(before[field], after[field], "{field}");
+    }
+    assert_eq!(in_charge(&host, Kind::Comparison).await, Some(last));
+    assert_eq!(decisions(&host).await, decided);
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_changed_wins_over_the_last_swap_for_the_kind_that_it_changed() {
+    let folder = Arc::new(tempfile::TempDir::new().unwrap());
+    let setup = still(folder.path());
+    let host = setup.start_in(Arc::clone(&folder)).await;
+    swap(&host, &root().join("policies/exact-compare")).await;
+    let judge = root().join("policies/thresholds");
+    let reply = put(&host, Kind::Rollback, &judge, &json!({ "min_requests": 20 })).await;
+    assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+    host.app.shut_down().await;
+
+    let changed = setup.with("comparison", bundle("json-compare", "max_differences = 7"));
+    for _ in 0..2 {
+        let host = changed.start_in(Arc::clone(&folder)).await;
+        let active = |kind| host.migration().slots.get(kind).active().unwrap();
+        let (comparison, rollback) = (active(Kind::Comparison), active(Kind::Rollback));
+        assert_eq!((&*comparison.description.name, &*rollback.description.name), ("json-compare", "thresholds"));
+        assert!(comparison.settings.contains("\"max_differences\":7"), "{}", comparison.settings);
+        assert!(rollback.settings.contains("\"min_requests\":20"), "{}", rollback.settings);
+        host.app.shut_down().await;
+    }
+}

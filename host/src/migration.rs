@@ -7,9 +7,12 @@
 pub mod controller;
 pub mod effects;
 pub mod flags;
+pub mod handle;
+mod orders;
 pub mod snapshot;
 pub mod state;
 pub mod step;
 
-pub use controller::{Command, Controller, Handle, Ordered, Verb};
+pub use controller::Controller;
+pub use handle::{Handle, Ordered, Verb};
 pub use state::{Order, State};

@@ -160,12 +160,12 @@ impl Settings {
     /// standard deviations: the middle, 3 to 20 times, is what is found late enough to be worth half a nat.
     pub(crate) fn game(&self, r0: Ratio, most_per_table: Ratio) -> Game {
         let last = self.effects.saturating_sub(1);
-        let least = libm::log(times(self.smallest_effect));
-        let width = libm::log(times(self.largest_effect)) - least;
+        let smallest = libm::log(times(self.smallest_effect));
+        let span = libm::log(times(self.largest_effect)) - smallest;
         let points = || (0..=last).map(|i| f64::from(i) / f64::from(last));
         let bell = |at: f64| libm::exp(-2.0 * (2.0 * at - 1.0) * (2.0 * at - 1.0));
         let sum: f64 = points().map(bell).sum();
-        let effect = |at: f64| times(r0) * libm::exp(least + width * at);
+        let effect = |at: f64| times(r0) * libm::exp(smallest + span * at);
         Game {
             r0: times(r0),
             effects: points().map(|at| (effect(at), bell(at) / sum)).collect(),

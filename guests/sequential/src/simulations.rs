@@ -319,7 +319,7 @@ fn heavy_tails_raise_no_false_alarm() {
 #[test]
 fn a_slow_v2_is_found() {
     let policy = default_policy();
-    for (times, share, limit) in [(2.0, 0.05, 90), (2.0, 0.25, 60), (1.5, 0.05, 300)] {
+    for (times, share, limit) in [(2.0, 0.05, 180), (2.0, 0.25, 60), (3.0, 0.05, 60)] {
         let mut delays: Vec<u64> = (0..runs(400))
             .map(|seed| {
                 let chance = &mut Chance(seed ^ 0x510);
@@ -376,14 +376,15 @@ fn outage(every: u64, seed: u64) -> (u64, u64) {
 
 #[test]
 fn a_total_outage_is_found_at_once() {
-    for (every, most_failed) in [(1, 20), (5, 40)] {
+    for (every, most_failed) in [(1, 20), (5, 50)] {
         let found: Vec<(u64, u64)> = (0..runs(2_000)).map(|seed| outage(every, seed)).collect();
         let mut failed: Vec<u64> = found.iter().map(|f| f.0).collect();
         failed.sort_unstable();
         let checks = found.iter().map(|f| f.1).max().unwrap();
-        let (median, p99) = (failed[failed.len() / 2], failed[failed.len() * 99 / 100]);
+        let (median, p95) = (failed[failed.len() / 2], failed[failed.len() * 95 / 100]);
         let what = format!("outage at 5/s on V2, checks every {every} s");
-        report(&what, &format!("failed requests: median {median}, p99 {p99}; checks: at most {checks}"));
-        assert!(median <= most_failed);
+        report(&what, &format!("failed requests: median {median}, p95 {p95}; checks: at most {checks}"));
+        // Ten failed calls take two seconds here, so checks every 5 s may miss the first one.
+        assert!(p95 <= most_failed && (every < 5 || checks <= 2), "{p95} failed, {checks} checks");
     }
 }

@@ -1,1 +1,214 @@
+use cutover_policy::Calls;
+use cutover_policy::testing::{batch, calls, operation};
 
+use super::*;
+
+fn policy(json: &str) -> Sequential {
+    Sequential::configure(serde_json::from_str(json).unwrap()).unwrap()
+}
+
+/// Five seconds in which each pool answers and fails as told.
+fn served(n: u64, v1: (u64, u64), v2: (u64, u64)) -> Batch {
+    let mut batch = batch(n * 5_000);
+    batch.operations.push(operation("execute"));
+    batch.operations[0].v1 = calls(v1.0, v1.1, 50_000);
+    batch.operations[0].v2 = calls(v2.0, v2.1, 50_000);
+    batch
+}
+
+fn check(phase: Phase, stage: u32, stage_started_ms: u64, batches: Vec<Batch>) -> Check {
+    Check { now_ms: 0, phase, stage, share: 50_000, stage_started_ms, batches }
+}
+
+fn ramping(batches: Vec<Batch>) -> Check {
+    check(Phase::Ramping, 0, 0, batches)
+}
+
+fn rules(judgement: &Judgement) -> Vec<&str> {
+    judgement.findings.iter().map(|f| f.rule.as_str()).collect()
+}
+
+#[test]
+fn no_batches_are_never_healthy() {
+    let judgement = policy("{}").judge(&ramping(Vec::new()), &mut Memory::default()).unwrap();
+    assert_eq!((judgement.verdict, rules(&judgement)), (Verdict::Hold, vec!["evidence-of-safety"]));
+    assert_eq!(
+        judgement.findings[0].note,
+        "V2 was not called yet in this stage; about 405 more without a fault of its own would show that it is safe"
+    );
+}
+
+#[test]
+fn v2_without_errors_becomes_healthy_with_evidence() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let verdicts: Vec<_> = (0..40)
+        .map(|n| policy.judge(&ramping(vec![served(n, (475, 0), (25, 0))]), &mut memory).unwrap().verdict)
+        .collect();
+    let healthy = verdicts.iter().position(|&v| v == Verdict::Healthy).unwrap();
+    assert!((16..=18).contains(&healthy), "{healthy}");
+    assert!(verdicts[healthy..].iter().all(|&v| v == Verdict::Healthy));
+    let other_stage = check(Phase::Ramping, 1, 200_000, Vec::new());
+    assert_eq!(policy.judge(&other_stage, &mut memory).unwrap().verdict, Verdict::Hold);
+}
+
+#[test]
+fn a_bad_v2_is_warned_of_and_then_rolled_back() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let mut said = Vec::new();
+    for n in 0..8 {
+        let judgement = policy.judge(&ramping(vec![served(n, (475, 1), (25, 1))]), &mut memory).unwrap();
+        said.push((judgement.verdict, judgement.evidence));
+        if judgement.verdict == Verdict::RollBack {
+            assert_eq!(rules(&judgement), ["v2-errors"]);
+            let finding = &judgement.findings[0];
+            let start = format!("V2 fails {} of {} sessions against V1's {} of ", n + 1, 25 * (n + 1), n + 1);
+            assert!(finding.note.starts_with(&start), "{}", finding.note);
+            assert!(finding.note.ends_with(" to 1 against V2 being as good"), "{}", finding.note);
+            assert_eq!((finding.limit, finding.unit.as_str()), (1_000_000, "ratio-ppm"));
+            assert!((10_000_000..30_000_000).contains(&finding.observed), "{}", finding.observed);
+        }
+    }
+    let verdicts: Vec<_> = said.iter().map(|s| s.0).collect();
+    assert!(verdicts.contains(&Verdict::Warn) && verdicts.contains(&Verdict::RollBack), "{said:?}");
+    assert!(said.windows(2).all(|w| w[0].1 < w[1].1), "{said:?}");
+    assert!(
+        said.iter().all(|&(verdict, evidence)| (verdict == Verdict::RollBack) == (evidence >= 2_000_000)),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn one_burst_alone_does_not_roll_back() {
+    let burst = ramping(vec![served(0, (475, 0), (25, 24))]);
+    assert_eq!(policy("{}").judge(&burst, &mut Memory::default()).unwrap().verdict, Verdict::Warn);
+}
+
+#[test]
+fn an_outage_rolls_back_at_once() {
+    let judgement = policy("{}").judge(&ramping(vec![served(0, (475, 1), (10, 10))]), &mut Memory::default()).unwrap();
+    assert_eq!((judgement.verdict, rules(&judgement)[0]), (Verdict::RollBack, "v2-outage"));
+    assert_eq!(judgement.findings[0].note, "V2 failed its last 10 calls, all of them, while V1 failed 1 of 475");
+    let both = ramping(vec![served(0, (475, 400), (10, 10))]);
+    assert_eq!(policy("{}").judge(&both, &mut Memory::default()).unwrap().verdict, Verdict::Hold);
+}
+
+#[test]
+fn shadow_judges_mirrored_calls_against_v1s_calls() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let judge = |memory: &mut Memory, n, errors| {
+        let mut batch = served(n, (475, 1), (0, 0));
+        batch.operations[0].shadow = Calls { units: 0, unit_errors: 0, ..calls(50, errors, 50_000) };
+        policy.judge(&check(Phase::Shadow, 0, 0, vec![batch]), memory).unwrap()
+    };
+    assert_eq!(judge(&mut memory, 0, 5).verdict, Verdict::Warn);
+    let bad = judge(&mut memory, 1, 5);
+    assert_eq!(bad.verdict, Verdict::RollBack);
+    assert!(bad.findings[0].note.starts_with("V2 fails 10 of 100 calls"), "{}", bad.findings[0].note);
+    // A ramp begins anew.
+    let next = policy.judge(&check(Phase::Ramping, 0, 10_000, Vec::new()), &mut memory).unwrap();
+    assert_eq!(next.verdict, Verdict::Hold);
+}
+
+#[test]
+fn other_phases_are_held() {
+    for phase in [Phase::Preparing, Phase::Decommissioned, Phase::RolledBack] {
+        let check = check(phase, 0, 0, vec![served(0, (475, 0), (500, 500))]);
+        assert_eq!(policy("{}").judge(&check, &mut Memory::default()).unwrap(), Verdict::Hold.into());
+    }
+}
+
+#[test]
+fn batches_from_before_the_stage_are_left_out() {
+    let mut memory = Memory::default();
+    policy("{}").judge(&check(Phase::Ramping, 1, 5_001, vec![served(1, (475, 0), (25, 25))]), &mut memory).unwrap();
+    assert_eq!(memory.against, <[Portfolio; METRICS]>::default());
+}
+
+#[test]
+fn stages_share_one_budget() {
+    let sum: f64 = (0..100_000).map(budget).sum();
+    assert!(sum < 1.0 && sum > 0.9999, "{sum}");
+    let mut memory = Memory::default();
+    let arrive = |memory: &mut Memory, phase, stage, at| {
+        memory.arrive(&check(phase, stage, at, Vec::new()));
+        memory.stages
+    };
+    assert_eq!(arrive(&mut memory, Phase::Shadow, 0, 1), 0);
+    assert_eq!(arrive(&mut memory, Phase::Ramping, 0, 2), 0);
+    assert_eq!(arrive(&mut memory, Phase::Ramping, 1, 3), 1);
+    assert_eq!(arrive(&mut memory, Phase::Ramping, 1, 3), 1);
+    assert_eq!(arrive(&mut memory, Phase::Complete, 0, 4), 2);
+    assert_eq!(arrive(&mut memory, Phase::Ramping, 0, 5), 0, "a ramp that begins again");
+}
+
+#[test]
+fn dying_workers_are_found() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let found = (0..200).find(|&n| {
+        let mut batch = served(n, (475, 0), (25, 0));
+        (batch.v1.ready, batch.v2.ready, batch.v2.failures) = (4, 4, 1);
+        let judgement = policy.judge(&ramping(vec![batch]), &mut memory).unwrap();
+        judgement.verdict == Verdict::RollBack && rules(&judgement) == ["v2-worker-failures"]
+    });
+    assert!(found.is_some_and(|n| n < 40), "{found:?}");
+}
+
+#[test]
+fn replay_is_byte_identical_however_memory_travels() {
+    let policy = policy("{}");
+    let checks: Vec<Check> = (0..200)
+        .map(|n| {
+            let mut batch = served(n, (400 + n % 90, n % 3), (20 + n % 7, u64::from(n % 11 == 0)));
+            batch.operations.push(operation("list"));
+            batch.operations[1].v1 = calls(300, n % 5, 10_000 + 300 * (n % 13));
+            batch.operations[1].v2 = calls(30, n % 2, 11_000 + 900 * (n % 17));
+            check(Phase::Ramping, u32::try_from(n / 100).unwrap(), n / 100 * 500_000, vec![batch])
+        })
+        .collect();
+    let run = |through_bytes: bool| {
+        let mut memory = Memory::default();
+        let mut answers = Vec::new();
+        for check in &checks {
+            answers.push(policy.judge(check, &mut memory).unwrap());
+            if through_bytes {
+                memory = serde_json::from_slice(&serde_json::to_vec(&memory).unwrap()).unwrap();
+            }
+        }
+        (answers, serde_json::to_vec(&memory).unwrap())
+    };
+    let (kept, stored) = (run(false), run(true));
+    assert!(kept == stored && run(true) == stored, "a double does not come back as it was");
+}
+
+/// Written down once, and the same on every machine: no function of the platform's mathematics is used.
+#[test]
+fn evidence_is_the_same_everywhere() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let mut evidence = Vec::new();
+    for n in 0..6 {
+        let batch = served(n, (470 + n, n % 2), (25, u64::from(n > 2)));
+        evidence.push(policy.judge(&ramping(vec![batch]), &mut memory).unwrap().evidence);
+    }
+    assert_eq!(evidence, [-154_902, -207_347, -207_347, 70_797, 721_952, 1_353_709]);
+}
+
+#[test]
+fn an_hour_of_memory_is_small() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    for n in 0..720 {
+        let mut batch = batch(n * 5_000);
+        for name in ["create", "delete", "execute", "health", "list"] {
+            let mut operation = operation(name);
+            operation.v1 = calls(95, 1, 20_000);
+            // 60 different latencies in each batch, of 240 in all.
+            operation.v1.latency = (0..60)
+                .map(|i| cutover_policy::LatencyBucket { index: 300 + 4 * i + u32::try_from(n % 4).unwrap(), count: 2 })
+                .collect();
+            operation.v2 = calls(5, u64::from(n % 7 == 0), 20_000);
+            batch.operations.push(operation);
+        }
+        policy.judge(&ramping(vec![batch]), &mut memory).unwrap();
+    }
+    let bytes = serde_json::to_vec(&memory).unwrap().len();
+    assert!(bytes < 40_000, "{bytes} bytes");
+}

@@ -6,10 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,8 +16,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     effects::{Cause, Settled},
     flags::Flags,
+    handle::{Command, Handle},
     snapshot::{self, Failures, Judged, RollbackReport, Snapshot},
-    state::{Event, Order, State},
+    state::{Event, State},
     step::step,
 };
 use crate::{
@@ -29,9 +29,8 @@ use crate::{
     observe::{History, machine::Machine, recorder::Measured},
     policy::{
         PolicyError,
-        engine::Policy,
         facts::{Batch, Finding},
-        port::{Action, Check, Judgement, Kind, Move, Plan, Progress, Verdict},
+        port::{Check, Judgement, Kind, Move, Plan, Progress, Verdict},
         slot::Slots,
     },
     stage,
@@ -99,96 +98,12 @@ pub struct Controller {
     shown: watch::Sender<Arc<Snapshot>>,
 }
 
-/// How others talk to a controller.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Command>,
-    shown: watch::Receiver<Arc<Snapshot>>,
-}
-
-/// What is asked of a controller, by whom and why.
-#[derive(Debug)]
-pub struct Command {
-    /// What.
-    pub verb: Verb,
-    /// Who.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<Ordered, String>>,
-}
-
-/// What can be asked.
-#[derive(Debug)]
-pub enum Verb {
-    /// Stay where we are.
-    Pause,
-    /// Go on, or begin again after a rollback.
-    Resume,
-    /// Take the next step now.
-    Advance,
-    /// Everything back to V1.
-    Rollback,
-    /// Everything back to V1, and V2's workers killed.
-    EmergencyRollback,
-    /// Set a flag.
-    SetFlag(String, Value),
-    /// Put a policy in charge that was admitted already.
-    Activate(Box<Activation>),
-}
-
-/// A policy to put in charge.
-#[derive(Debug)]
-pub struct Activation {
-    /// The policy.
-    pub policy: Arc<Policy>,
-    /// Its component.
-    pub component: Vec<u8>,
-    /// Fingerprint of what the configuration says.
-    pub configured: String,
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Ordered {
-    /// One sentence.
-    pub message: String,
-    /// Details, such as digests.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub detail: Value,
-}
-
 /// What became of a check.
 struct Checked {
     epoch: u64,
     check: Check,
     judged: Option<Answered<Judgement>>,
     staged: Option<Answered<Move>>,
-}
-
-impl Handle {
-    /// Asks a controller for something and waits for the answer.
-    ///
-    /// # Errors
-    /// Why it was refused, as a sentence.
-    pub async fn ask(&self, verb: Verb, actor: &str, reason: &str) -> Result<Ordered, String> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command { verb, actor: actor.into(), reason: reason.into(), reply };
-        let stopping = |_| "the host is stopping".to_owned();
-        self.commands.send(command).await.map_err(|_gone| "the host is stopping".to_owned())?;
-        answer.await.map_err(stopping)?
-    }
-
-    /// The migration as its controller last left it.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.shown.borrow())
-    }
-
-    /// Waits for the next change.
-    pub async fn changed(&mut self) -> bool {
-        self.shown.changed().await.is_ok()
-    }
 }
 
 impl Controller {
@@ -241,7 +156,7 @@ impl Controller {
         let mut checks = tokio::time::interval(self.parts.check_interval);
         batches.set_missed_tick_behavior(MissedTickBehavior::Skip);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (answers, mut checked) = mpsc::channel::<Checked>(1);
+        let (answers, mut checked) = mpsc::channel::<Option<Checked>>(1);
         let mut asking = false;
         loop {
             tokio::select! {
@@ -251,10 +166,12 @@ impl Controller {
                 Some(settled) = self.settling.recv() => self.settle(settled).await,
                 Some(answer) = checked.recv() => {
                     asking = false;
-                    self.learn(answer).await;
+                    if let Some(answer) = answer {
+                        self.learn(answer).await;
+                    }
                 }
                 _ = batches.tick() => self.cut_batch(),
-                _ = checks.tick(), if !asking => asking = self.ask(&answers),
+                _ = checks.tick(), if !asking => asking = self.ask(&answers).await,
             }
             self.show();
         }
@@ -278,9 +195,9 @@ impl Controller {
     }
 
     /// Asks the policies on a blocking thread; false if there is nothing to ask.
-    fn ask(&mut self, answers: &mpsc::Sender<Checked>) -> bool {
+    async fn ask(&mut self, answers: &mpsc::Sender<Option<Checked>>) -> bool {
         if self.stale_plan.is_some() {
-            self.retry_plan();
+            self.happen(Event::FlagsChanged, Cause::host()).await;
         }
         let batches = std::mem::take(&mut self.pending);
         if !self.state.is_judged() {
@@ -296,15 +213,19 @@ impl Controller {
             batches,
         };
         let (epoch, staged, slots) = (self.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
-        let answers = answers.clone();
-        self.parts.tasks.spawn_blocking(move || {
+        let asked = self.parts.tasks.spawn_blocking(move || {
             let judged = judge::judge(&slots, &check);
             let verdict = judge::verdict(judged.as_ref());
             let ask_stages = staged && verdict != Verdict::RollBack;
             let progress = Progress { check, verdict, forced: false };
             let staged = ask_stages.then(|| stage::next(&slots, &progress)).flatten();
+            Checked { epoch, check: progress.check, judged, staged }
+        });
+        let answers = answers.clone();
+        self.parts.tasks.spawn(async move {
+            let checked = asked.await.map_err(|error| tracing::error!(%error, "a check panicked")).ok();
             // The controller is gone when the host stops.
-            drop(answers.blocking_send(Checked { epoch, check: progress.check, judged, staged }));
+            drop(answers.send(checked).await);
         });
         true
     }
@@ -359,68 +280,6 @@ impl Controller {
         }
     }
 
-    async fn command(&mut self, command: Command) {
-        let Command { verb, actor, reason, reply } = command;
-        let answer = match verb {
-            Verb::SetFlag(flag, value) => self.set_flag(&flag, value, &actor, &reason).await,
-            Verb::Activate(activation) => self.activate(*activation, &actor, &reason).await,
-            Verb::Pause => self.order(Order::Pause, &actor, &reason).await,
-            Verb::Resume => self.order(Order::Resume, &actor, &reason).await,
-            Verb::Rollback => self.order(Order::Rollback, &actor, &reason).await,
-            Verb::EmergencyRollback => self.order(Order::EmergencyRollback, &actor, &reason).await,
-            Verb::Advance => match self.next_stage().await {
-                Ok(action) => self.order(Order::Advance(action), &actor, &reason).await,
-                Err(why) => Err(why),
-            },
-        };
-        self.show();
-        // Whoever asked may have gone; what was done is on record.
-        drop(reply.send(answer));
-    }
-
-    async fn order(&mut self, order: Order, actor: &str, reason: &str) -> Result<Ordered, String> {
-        let cause = Cause::operator(actor, reason);
-        if let Some(why) = self.happen(Event::Ordered(order), cause).await {
-            return Err(why);
-        }
-        let State { phase, stage, share, .. } = self.state;
-        let message = format!("{} is {phase}, stage {stage}, with {share} on V2", self.parts.name);
-        Ok(Ordered { message, detail: Value::Null })
-    }
-
-    /// Asks the stages policy what comes next, without its waiting for soak or evidence.
-    async fn next_stage(&mut self) -> Result<Action, String> {
-        if !self.state.is_staged() {
-            // The step itself refuses, with the phase.
-            return Ok(Action::Hold);
-        }
-        let check = Check {
-            now_ms: clock::unix_ms(),
-            phase: self.state.in_force(),
-            stage: self.state.stage,
-            share: self.state.share,
-            stage_started_ms: self.state.since,
-            batches: Vec::new(),
-        };
-        let progress = Progress { check, verdict: Verdict::Healthy, forced: true };
-        let slots = Arc::clone(&self.parts.slots);
-        let asked = self.parts.tasks.spawn_blocking(move || stage::next(&slots, &progress)).await;
-        let answered = asked.map_err(|e| e.to_string())?.ok_or("no stages policy is in charge")?;
-        answered.answer.map(|next| next.action).map_err(|error| format!("the stages policy {error}"))
-    }
-
-    async fn set_flag(&mut self, flag: &str, value: Value, actor: &str, reason: &str) -> Result<Ordered, String> {
-        let mut flags = self.parts.flags.clone();
-        flags.set(flag, value.clone()).map_err(|e| e.to_string())?;
-        let detail = serde_json::json!({ "flag": flag, "value": value, "reason": reason });
-        let audited = self.audited(actor, "set-flag", detail);
-        let stored = self.parts.store.set_flag(flag, &value, &audited).await;
-        stored.map_err(|e| format!("the flag was not set: {}", crate::cli::chain(&e)))?;
-        self.parts.flags = flags;
-        self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
-        Ok(Ordered { message: format!("{flag} is {value}"), detail: Value::Null })
-    }
-
     pub(super) fn audited(&self, actor: &str, action: &str, detail: Value) -> Audited {
         Audited {
             at: clock::unix_ms(),
@@ -464,7 +323,7 @@ impl Controller {
         });
     }
 
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let snapshot = Snapshot {
             migration: self.parts.name.clone(),
             state: self.state.clone(),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    controller::{Activation, Controller, Ordered},
+    controller::Controller,
     snapshot::RollbackReport,
     state::{Decided, Effect, Event, State},
 };
@@ -20,7 +20,7 @@ use crate::{
     },
     request::{Class, Ppm},
     route::Published,
-    store::records::{Decision, SlotRecord},
+    store::records::Decision,
 };
 
 /// How long workers may take to start before people are told; they go on starting.
@@ -189,12 +189,6 @@ impl Controller {
         }
     }
 
-    /// Asks again for a plan that could not be made.
-    pub(super) fn retry_plan(&self) {
-        // A full queue means that something else is about to route anyway.
-        drop(self.settled.try_send(Settled::Ready));
-    }
-
     fn publish(&self, mut plan: Plan, decider: Option<Arc<crate::policy::engine::Policy>>) {
         let flags = &self.parts.flags;
         plan.share = plan.share.min(self.state.share).min(flags.max_share());
@@ -285,34 +279,6 @@ impl Controller {
         }
     }
 
-    /// Puts a policy in charge: on record first, then for the next question.
-    pub(super) async fn activate(&mut self, new: Activation, actor: &str, reason: &str) -> Result<Ordered, String> {
-        let Activation { policy, component, configured } = new;
-        let started = clock::mono();
-        let (kind, digest) = (policy.kind, policy.digest().to_string());
-        let from = self.parts.slots.get(kind).active().map(|p| p.digest().to_string());
-        let record = SlotRecord {
-            digest: digest.clone(),
-            settings: policy.settings.to_string(),
-            configured,
-            memory: Vec::new(),
-            updated_by: actor.into(),
-            component,
-        };
-        let detail = json!({ "kind": kind, "from": from, "to": digest, "reason": reason });
-        let audited = self.audited(actor, "activate-policy", detail.clone());
-        let stored = self.parts.store.activate(kind, &record, &audited).await;
-        stored.map_err(|e| format!("the policy was not put in charge: {}", crate::cli::chain(&e)))?;
-        self.parts.slots.get(kind).activate(policy, Vec::new());
-        if kind == Kind::Routing {
-            self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
-        }
-        let took_us = u64::try_from(clock::mono().since(started).as_micros()).unwrap_or(u64::MAX);
-        let message = format!("{kind} of {} is now {}", self.parts.name, digest.get(..12).unwrap_or(&digest));
-        self.notice("policy-activated", "info", format!("{message}: {reason}"), Vec::new());
-        Ok(Ordered { message, detail: json!({ "kind": kind, "from": from, "to": digest, "swap_us": took_us }) })
-    }
-
     fn tell(&self, decision: Option<&Decision>) {
         let Some(decision) = decision else { return };
         let severity = match decision.kind.as_str() {
@@ -325,7 +291,7 @@ impl Controller {
         self.notice(&decision.kind, severity, message, decision.findings.clone());
     }
 
-    fn notice(&self, event: &str, severity: &'static str, message: String, findings: Vec<Finding>) {
+    pub(super) fn notice(&self, event: &str, severity: &'static str, message: String, findings: Vec<Finding>) {
         let migration = self.parts.name.clone();
         self.parts.notifier.notify(Notice {
             at: clock::unix_ms(),

@@ -3,7 +3,7 @@
 //! Nothing here asks a policy anything, but for the requests that the plan itself sends to `decide`. **Invariant**: V2 is
 //! chosen only if the plan was published with [`Published::v2_serves`]; a failing policy means V1.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use cutover_contract::{frame, share};
@@ -53,7 +53,8 @@ struct Compiled {
     salt: String,
     share: Ppm,
     shadow_share: Ppm,
-    shadow_operations: HashSet<String>,
+    /// A migration has a handful of operations: comparing them beats hashing one.
+    shadow_operations: Vec<String>,
     v2_serves: bool,
     decider: Option<(Arc<Policy>, Vec<Attribute>)>,
     reasons: Reasons,
@@ -137,7 +138,7 @@ impl Compiled {
             salt: plan.salt,
             share: plan.share,
             shadow_share: plan.shadow_share,
-            shadow_operations: plan.shadow_operations.into_iter().collect(),
+            shadow_operations: plan.shadow_operations,
             v2_serves,
             decider,
             reasons: Reasons {
@@ -199,7 +200,7 @@ impl Compiled {
     fn is_mirrored(&self, request: &Request) -> bool {
         self.v2_serves
             && self.shadow_share > Ppm::ZERO
-            && self.shadow_operations.contains(&*request.operation)
+            && self.shadow_operations.iter().any(|o| **o == *request.operation)
             && share::is_v2(share::position("shadow", &request.id), self.shadow_share.get())
     }
 }

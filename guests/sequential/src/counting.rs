@@ -101,3 +101,40 @@ fn tables(sums: BTreeMap<&str, Sums>) -> Vec<(&str, Table)> {
 fn table((v1, v2): Sums) -> Table {
     Table::new(v1, v2)
 }
+
+#[cfg(test)]
+mod tests {
+    use cutover_policy::testing::{batch, calls, operation};
+
+    use super::*;
+
+    #[test]
+    fn batches_within_five_seconds_are_one_span() {
+        let batches: Vec<Batch> = [0, 1_000, 4_999, 5_000, 20_000, 21_000].map(batch).into();
+        let lengths = spans(&batches.iter().collect::<Vec<_>>()).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths, [3, 1, 2]);
+    }
+
+    #[test]
+    fn each_metric_counts_its_own_units() {
+        let mut second = batch(0);
+        let mut execute = operation("execute");
+        (execute.v1, execute.v2, execute.shadow) = (calls(90, 9, 100), calls(10, 3, 250), calls(7, 2, 120));
+        (execute.v2.units, execute.v2.unit_errors) = (5, 1);
+        second.operations.push(execute);
+        (second.v1.ready, second.v2.ready, second.v2.failures) = (1, 4, 1);
+        let limits = BTreeMap::from([("execute", Limits { p99_us: 110, doubled_us: 220 })]);
+        let table = |n1, x1, n2, x2| Table { n1, x1, n2, x2 };
+        let two = [&second, &second];
+        let served = count(&two, false, &limits);
+        assert_eq!(served.errors, [("execute", table(180, 18, 10, 2))]);
+        assert_eq!(served.slow, [("execute", table(180, 0, 20, 20))]);
+        assert_eq!(served.p99, [("execute", table(180, 0, 20, 20))]);
+        assert_eq!(served.failures, [(WORKERS, table(2, 0, 10, 2))]);
+        let mirrored = count(&two, true, &BTreeMap::new());
+        assert_eq!(mirrored.errors, [("execute", table(180, 18, 14, 4))]);
+        assert!(mirrored.slow.is_empty() && mirrored.p99.is_empty());
+        let mirrored = count(&two, true, &limits);
+        assert_eq!((mirrored.slow[0].1.x2, mirrored.p99[0].1.x2), (14, 0));
+    }
+}

@@ -60,7 +60,8 @@ fn situation() -> Situation {
 
 /// What somebody would write by hand for the same rules: a header that overrides, else the hash.
 fn by_hand(request: &Request) -> PoolId {
-    let wanted = request.head.headers.iter().find(|(name, _)| name == "x-cutover-pool").map(|(_, value)| value.as_str());
+    let wanted =
+        request.head.headers.iter().find(|(name, _)| name == "x-cutover-pool").map(|(_, value)| value.as_str());
     match wanted {
         Some("v1") => PoolId::V1,
         Some("v2") => PoolId::V2,

@@ -79,14 +79,26 @@ fn components_that_are_none() -> Vec<Offer> {
     vec![
         Offer::component("text", b"not wasm at all".into(), &["is not WebAssembly", "cargo xtask guests"]),
         Offer::component("nothing", Vec::new(), &["is not WebAssembly"]),
-        Offer::component("core module", wat::parse_str("(module)").unwrap(), &["is a core WebAssembly module", "wasm-tools component new"]),
+        Offer::component(
+            "core module",
+            wat::parse_str("(module)").unwrap(),
+            &["is a core WebAssembly module", "wasm-tools component new"],
+        ),
         Offer::component("half", cut, &["does not compile"]),
         Offer::component("import", text::importing(), &["imports `wasi:clocks/monotonic-clock@0.2.0`", "without WASI"]),
-        Offer::component("empty", wat::parse_str("(component)").unwrap(), &["is not a rollback policy: it exports nothing"]),
+        Offer::component(
+            "empty",
+            wat::parse_str("(component)").unwrap(),
+            &["is not a rollback policy: it exports nothing"],
+        ),
         Offer::component(
             "other kind",
             guest("exact-compare"),
-            &["is not a rollback policy", "`cutover:policy/comparison@0.1.0`", "`cutover:policy/rollback@0.1.0` is needed"],
+            &[
+                "is not a rollback policy",
+                "`cutover:policy/comparison@0.1.0`",
+                "`cutover:policy/rollback@0.1.0` is needed",
+            ],
         ),
         Offer::component(
             "wrong type",
@@ -96,7 +108,11 @@ fn components_that_are_none() -> Vec<Offer> {
         Offer::component("no name", text::nameless(), &["`cutover:policy/policy@0.1.0`"]),
         Offer::component("wrong name", text::misnamed(), &["its name `A b/c` is not"]),
         Offer::component("recursion", text::recursive(), &["overflowed its stack"]),
-        Offer::component("too large", padded(guest("hostile"), LARGEST), &["1048576", "host.policy_limits.component_bytes"]),
+        Offer::component(
+            "too large",
+            padded(guest("hostile"), LARGEST),
+            &["1048576", "host.policy_limits.component_bytes"],
+        ),
     ]
 }
 
@@ -123,16 +139,32 @@ fn manifests_that_are_none() -> Vec<Offer> {
     vec![
         offer("not TOML", "name = ", &["policy.toml is not one", "line 1"]),
         offer("no kind", "name = 'p'\nversion = '1'\nguest = 'hostile'\n", &["policy.toml", "`kind`"]),
-        offer("other kind", "name = 'p'\nversion = '1'\nkind = 'stages'\nguest = 'hostile'\n", &["is a stages policy, not rollback"]),
-        offer("no such kind", "name = 'p'\nversion = '1'\nkind = 'judge'\nguest = 'hostile'\n", &["`kind`", "`judge`", "rollback"]),
-        offer("unknown field", "name = 'p'\nversion = '1'\nkind = 'rollback'\nguset = 'hostile'\n", &["`guset`", "`guest`"]),
+        offer(
+            "other kind",
+            "name = 'p'\nversion = '1'\nkind = 'stages'\nguest = 'hostile'\n",
+            &["is a stages policy, not rollback"],
+        ),
+        offer(
+            "no such kind",
+            "name = 'p'\nversion = '1'\nkind = 'judge'\nguest = 'hostile'\n",
+            &["`kind`", "`judge`", "rollback"],
+        ),
+        offer(
+            "unknown field",
+            "name = 'p'\nversion = '1'\nkind = 'rollback'\nguset = 'hostile'\n",
+            &["`guset`", "`guest`"],
+        ),
         offer("no component", "name = 'p'\nversion = '1'\nkind = 'rollback'\n", &["one of `guest` and `component`"]),
         offer(
             "two components",
             "name = 'p'\nversion = '1'\nkind = 'rollback'\nguest = 'hostile'\ncomponent = 'policy.wasm'\n",
             &["one of `guest` and `component`"],
         ),
-        offer("no such guest", "name = 'p'\nversion = '1'\nkind = 'rollback'\nguest = 'gone'\n", &["gone.wasm", "cannot be read"]),
+        offer(
+            "no such guest",
+            "name = 'p'\nversion = '1'\nkind = 'rollback'\nguest = 'gone'\n",
+            &["gone.wasm", "cannot be read"],
+        ),
     ]
 }
 

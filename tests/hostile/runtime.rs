@@ -34,9 +34,8 @@ fn misdeeds(more: &[Misdeed]) -> Vec<Misdeed> {
 /// A host that shadows, with judges that let everything be.
 async fn shadowing(folder: &tempfile::TempDir) -> (Host, Load) {
     let indifferent = |kind| configured_hostile(folder.path(), kind, "");
-    let setup = Setup::default()
-        .with("rollback", indifferent(Kind::Rollback))
-        .with("stages", indifferent(Kind::Stages));
+    let setup =
+        Setup::default().with("rollback", indifferent(Kind::Rollback)).with("stages", indifferent(Kind::Stages));
     let host = setup.start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     let load = Load::start(&host.http, 2, LIGHT).await;
@@ -181,9 +180,8 @@ async fn requests_that_decide_fails_on_go_to_v1_and_are_counted_by_cause() {
 async fn pairs_that_a_comparison_policy_fails_on_are_not_the_same() {
     let folder = tempfile::TempDir::new().unwrap();
     let (host, mut load) = shadowing(&folder).await;
-    let report = async || {
-        host.http.admin(Method::GET, "/api/v1/migrations/programs/comparisons", &Value::Null).await.body
-    };
+    let report =
+        async || host.http.admin(Method::GET, "/api/v1/migrations/programs/comparisons", &Value::Null).await.body;
     put_hostile(&host, Kind::Comparison, "comparison", "refuse").await;
     eventually("the policy's own words", async || {
         let report = report().await;

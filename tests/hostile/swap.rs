@@ -44,9 +44,8 @@ async fn policies_swapped_under_load_fail_no_request_and_the_last_one_survives_a
     let mut load = Load::start(&host.http, CLIENTS, Duration::ZERO).await;
     host.ask(Verb::Advance).await.unwrap();
     let manifest = "name = 'tiny'\nversion = '1'\nkind = 'comparison'\ncomponent = 'policy.wasm'\n";
-    let tiny = ["alpha", "omega"].map(|name| {
-        write_bundle(folder.path().join(name), manifest, Some(&wat::comparison(name)))
-    });
+    let tiny =
+        ["alpha", "omega"].map(|name| write_bundle(folder.path().join(name), manifest, Some(&wat::comparison(name))));
     let mut digest = in_charge(&host, Kind::Comparison).await.unwrap();
     for n in 0..SWAPS {
         let before = std::mem::replace(&mut digest, swap(&host, &tiny[n % 2]).await);

@@ -1,17 +1,17 @@
 //! From batches to tables: for each metric, units and bad units of both pools, operation by operation.
 //!
-//! Batches are counted together as long as they begin within 5 seconds: a table of one second at a share of 5 % mostly has
-//! one unit of V2 or none. What the evidence says then hardly depends on how often the host asks.
+//! Batches are counted together as long as they begin within 5 seconds: a table of one second at a share of 5 % mostly
+//! has one unit of V2 or none. What the evidence says then hardly depends on how often the host asks.
 //!
 //! - `errors`: sessions with a call, and those that failed for the first time in this stage. In the phase `shadow` V2
-//!   has no sessions; there it is mirrored calls against V1's calls. They are drawn call by call, so a session that fails on
-//!   each of its calls does so on both sides.
+//!   has no sessions; there it is mirrored calls against V1's calls. They are drawn call by call, so a session that
+//!   fails on each of its calls does so on both sides.
 //! - `slow`: calls beyond V1's p99, which about 1 % of V1's are.
-//! - `p99`: V2's calls beyond `max_p99_ratio` times V1's p99, against V1's calls beyond once its p99. V2's odds are the larger
-//!   ones if, and only if, V2's p99 is more than that many times V1's.
-//! - `failures`: workers that failed, out of ready workers and seconds. V1 often has one worker only. A single worker is a short
-//!   baseline, so each failure of V2 tells little (with 4 workers against 1 at most 1.25 times), and it takes some dozens.
-//!   Fixed limits on worker failures are the business of the policy `thresholds`.
+//! - `p99`: V2's calls beyond `max_p99_ratio` times V1's p99, against V1's calls beyond once its p99. V2's odds are the
+//!   larger ones if, and only if, V2's p99 is more than that many times V1's.
+//! - `failures`: workers that failed, out of ready workers and seconds. V1 often has one worker only. A single worker
+//!   is a short baseline, so each failure of V2 tells little (with 4 workers against 1 at most 1.25 times), and it
+//!   takes some dozens. Fixed limits on worker failures are the business of the policy `thresholds`.
 
 use std::collections::BTreeMap;
 

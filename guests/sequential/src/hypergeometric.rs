@@ -5,9 +5,9 @@
 //! share that moves, looks like a fault of V2.
 //!
 //! A probability is summed outwards from its mode by the recurrence between neighbouring terms, in multiples of the
-//! mode's own term, until a term adds nothing that a double can hold: about 18 standard deviations of terms, and at most
-//! the way to the observed count. No factorial is taken, so nothing cancels. Tables with more than [`MOST_BAD`] bad units
-//! are scaled down first, which bounds the cost and only loses evidence.
+//! mode's own term, until a term adds nothing that a double can hold: about 18 standard deviations of terms, and at
+//! most the way to the observed count. No factorial is taken, so nothing cancels. Tables with more than `MOST_BAD`
+//! bad units are scaled down first, which bounds the cost and only loses evidence.
 
 /// Bad units in one table; more are scaled down. A million steps or so is the most that a table can then cost.
 const MOST_BAD: u64 = 1 << 16;

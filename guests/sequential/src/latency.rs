@@ -1,10 +1,10 @@
 //! What counts as slow: slower than V1's own 99th percentile of the minutes before, operation by operation.
 //!
-//! The limit is taken from V1's calls *before* those that are judged, so it cannot depend on them; whatever it is, both pools
-//! are held against the same one, and a rough one costs power but no validity.
+//! The limit is taken from V1's calls *before* those that are judged, so it cannot depend on them; whatever it is, both
+//! pools are held against the same one, and a rough one costs power but no validity.
 //!
-//! Five slices slide over the window. A slice that is full keeps its slowest tenth in buckets and the rest as a number in
-//! one: the percentile of five slices of about the same size lies within their slowest twentieths.
+//! Five slices slide over the window. A slice that is full keeps its slowest tenth in buckets and the rest as a number
+//! in one: the percentile of five slices of about the same size lies within their slowest twentieths.
 
 use cutover_contract::histogram;
 use cutover_policy::{Calls, Histogram};
@@ -64,8 +64,8 @@ impl Baseline {
         }
     }
 
-    /// The limits that it gives; none from too few calls. `ratio_ppm` is what V2's percentile may be of V1's, and nothing
-    /// faster than `floor_us` is slow.
+    /// The limits that it gives; none from too few calls. `ratio_ppm` is what V2's percentile may be of V1's, and
+    /// nothing faster than `floor_us` is slow.
     #[must_use]
     pub fn limits(&self, ratio_ppm: u32, floor_us: u64) -> Option<Limits> {
         let all: Histogram = self.0.iter().flat_map(|slice| slice.calls.iter().copied()).collect();

@@ -1,21 +1,21 @@
 //! The rollback policy that weighs evidence: one false alarm in a hundred migrations at most, however often and however
 //! long it is asked, over all metrics together.
 //!
-//! It compares V2 with V1 in the same seconds and for the same operation, so that neither drift nor an incident that hits
-//! both looks like a fault of V2 ([`hypergeometric`]); it bets on V2 being worse and says `roll-back` when the bets have
-//! won 1/`alpha_rollback` times the stake ([`process`]); it bets on V2 being fine and says `healthy` only when those have won
-//! 1/`beta` times the stake ([`safety`]). In between it says `hold` and how much is missing.
+//! It compares V2 with V1 in the same seconds and for the same operation, so that neither drift nor an incident that
+//! hits both looks like a fault of V2 ([`hypergeometric`]); it bets on V2 being worse and says `roll-back` when the
+//! bets have won 1/`alpha_rollback` times the stake ([`process`]); it bets on V2 being fine and says `healthy` only
+//! when those have won 1/`beta` times the stake ([`safety`]). In between it says `hold` and how much is missing.
 //!
-//! **Stages.** All evidence begins anew with a stage. Safety, because a larger share is a new load. Evidence against V2,
-//! because the host counts a session that keeps failing once per *stage*: shares may move under the test, but a V2 that has by
-//! chance got more such sessions would have them held against it in each stage, and kept evidence rolled back 1.5 % of
-//! healthy ramps in a simulation. So that a ramp has one budget nevertheless, its first stage gets 70 % of it, and the n-th
-//! after it 30 % / n(n+1): later stages have larger shares, where evidence comes fast. These add up to 1, and so do the
-//! chances of a false alarm (a union bound, which needs no independence). The phase `shadow` has a budget of its own, and a
-//! ramp that begins again has a new one, because V2 may have been repaired.
+//! **Stages.** All evidence begins anew with a stage. Safety, because a larger share is a new load. Evidence against
+//! V2, because the host counts a session that keeps failing once per *stage*: shares may move under the test, but a V2
+//! that has by chance got more such sessions would have them held against it in each stage, and kept evidence rolled
+//! back 1.5 % of healthy ramps in a simulation. So that a ramp has one budget nevertheless, its first stage gets 70 %
+//! of it, and the n-th after it 30 % / n(n+1): later stages have larger shares, where evidence comes fast. These add up
+//! to 1, and so do the chances of a false alarm (a union bound, which needs no independence). The phase `shadow` has a
+//! budget of its own, and a ramp that begins again has a new one, because V2 may have been repaired.
 //!
-//! It is blind to what hits both pools alike, such as a V2 that ruins a database that V1 uses, and to memory; and it sees latency
-//! call by call, so a handful of sessions whose calls are all slow look like more evidence than they are.
+//! It is blind to what hits both pools alike, such as a V2 that ruins a database that V1 uses, and to memory; and it
+//! sees latency call by call, so a handful of sessions whose calls are all slow look like more evidence than they are.
 
 pub mod counting;
 pub mod hypergeometric;
@@ -142,8 +142,8 @@ impl Sequential {
         memory.learn(span, self.settings.slow_window.0);
     }
 
-    /// The weighted mean of the metrics' evidence, times the stage's part of the budget; what is not weighted is never bet. A
-    /// mean of e-processes is one, however they depend on each other.
+    /// The weighted mean of the metrics' evidence, times the stage's part of the budget; what is not weighted is never
+    /// bet. A mean of e-processes is one, however they depend on each other.
     fn evidence(&self, memory: &Memory) -> f64 {
         let idle = 1.0 - self.weights.iter().sum::<f64>();
         let parts = memory.against.iter().zip(self.weights).map(|(portfolio, weight)| weight * portfolio.wealth());

@@ -1,8 +1,8 @@
 //! The guard outside of statistics: V2 answers nothing while V1 does.
 //!
-//! It counts the batches in a row in which every call of V2 failed. Ten failures in a row by chance have a probability below
-//! one in a million at an error rate of 25 %, if they are of different sessions. One session that fails on each of its calls
-//! is not an outage, and may be all that V2 serves; so there must be several, or many more calls.
+//! It counts the batches in a row in which every call of V2 failed. Ten failures in a row by chance have a probability
+//! below one in a million at an error rate of 25 %, if they are of different sessions. One session that fails on each
+//! of its calls is not an outage, and may be all that V2 serves; so there must be several, or many more calls.
 
 use cutover_policy::{Batch, share};
 use serde::{Deserialize, Serialize};

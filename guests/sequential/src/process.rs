@@ -1,18 +1,19 @@
 //! Evidence against V2 that may be looked at as often as one likes: an e-process.
 //!
-//! **One table.** If V2's odds of a bad unit are at most r0 times V1's, then L = P(x2; r) / P(x2; r0) has a mean of at most 1
-//! for every r > r0 (likelihood ratios of this family are monotone). A bet of 1 on L is fair or worse.
+//! **One table.** If V2's odds of a bad unit are at most r0 times V1's, then L = P(x2; r) / P(x2; r0) has a mean of at
+//! most 1 for every r > r0 (likelihood ratios of this family are monotone). A bet of 1 on L is fair or worse.
 //!
-//! **Unknown effect and start.** A [`Fund`] is spread over a grid of effects r, and over the moments at which V2 may have
-//! become worse: half is bet at once, and a part 1/(planned + n) of the cash that is left at the n-th table. That is a prior
-//! which is nearly uniform over the planned tables and has a tail beyond them, so that it never runs out. Unspent cash
-//! stays cash, and only tables that can tell something spend. `bets[r] <- (bets[r] + spent * weight[r]) * L_r`.
+//! **Unknown effect and start.** A [`Fund`] is spread over a grid of effects r, and over the moments at which V2 may
+//! have become worse: half is bet at once, and a part 1/(planned + n) of the cash that is left at the n-th table. That
+//! is a prior which is nearly uniform over the planned tables and has a tail beyond them, so that it never runs out.
+//! Unspent cash stays cash, and only tables that can tell something spend. For each effect:
+//! `bet <- (bet + spent * weight) * L`.
 //!
-//! **Several operations.** Half of a metric's wealth goes to one fund that bets on all operations at once (the product of
-//! their L: a stratified test with a common odds ratio), for faults of all of V2. The other half is spread evenly over the
-//! operations, for faults of one. An operation that appears later is staked by the others, each of which hands over
-//! the same part of what it has *then*. Money only moves, by a rule that looks at nothing but which operations have
-//! been called, so the sum stays an e-process, and nothing that was learnt is lost.
+//! **Several operations.** Half of a metric's wealth goes to one fund that bets on all operations at once (the product
+//! of their L: a stratified test with a common odds ratio), for faults of all of V2. The other half is spread evenly
+//! over the operations, for faults of one. An operation that appears later is staked by the others, each of which hands
+//! over the same part of what it has *then*. Money only moves, by a rule that looks at nothing but which operations
+//! have been called, so the sum stays an e-process, and nothing that was learnt is lost.
 //!
 //! **The promise** (Ville's inequality): the wealth of a fair game that starts at 1 ever reaches 1/alpha with a
 //! probability of at most alpha, however often it is looked at and whatever is done because of it.

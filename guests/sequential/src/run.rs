@@ -1,7 +1,7 @@
 //! Where a suspicion comes from, for people: the counts since V2 last did as well as the null allows.
 //!
-//! Evidence does not need them. Without them a fault that begins after a good hour would be reported with the counts of that
-//! hour.
+//! Evidence does not need them. Without them a fault that begins after a good hour would be reported with the counts of
+//! that hour.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +37,8 @@ impl Run {
         self.excess += real(table.x2) - expected;
     }
 
-    /// The odds ratio that explains the counts best, in parts per million. Half a unit is added to each count (Haldane and
-    /// Anscombe), so that no bad units of V1 are not infinitely fewer.
+    /// The odds ratio that explains the counts best, in parts per million. Half a unit is added to each count (Haldane
+    /// and Anscombe), so that no bad units of V1 are not infinitely fewer.
     #[must_use]
     pub fn odds_ratio_ppm(&self) -> u64 {
         let odds = |bad: u64, units: u64| (real(bad) + 0.5) / (real(units.saturating_sub(bad)) + 0.5);

@@ -1,22 +1,22 @@
 //! Evidence that V2 is good enough: what `healthy` needs. No news is no evidence.
 //!
 //! Two mirror-image e-processes on errors, both since the stage began, because a larger share is a new load:
-//! - **beside V1**: against "V2's odds of an error are at least `max_odds` times V1's" (a ratio of
-//!   likelihoods, of an r below `max_odds` over that of `max_odds`). It works whatever the baseline is, but V1 and V2 must have errors for it to count: tables without
-//!   any have one outcome.
-//! - **on its own**: against "V2 fails at least `max_rate` of its units", L = (q/p)^x2 ((1-q)/(1-p))^(n2-x2) with q below p.
-//!   It works when nothing fails at all, and at a share of 100 %, where there is no V1 to compare with.
+//! - **beside V1**: against "V2's odds of an error are at least `max_odds` times V1's" (a ratio of likelihoods, of an r
+//!   below `max_odds` over that of `max_odds`). It works whatever the baseline is, but V1 and V2 must have errors for
+//!   it to count: tables without any have one outcome.
+//! - **on its own**: against "V2 fails at least `max_rate` of its units", L = (q/p)^x2 ((1-q)/(1-p))^(n2-x2) with q
+//!   below p. It works when nothing fails at all, and at a share of 100 %, where there is no V1 to compare with.
 //!
 //! V2 is unsafe if both are true, so their mean is an e-process against that, and `healthy` is said of an unsafe V2
-//! with a probability of at most beta. Wealth is cut at a hundred times what is needed, which no fair game minds, so that a V2
-//! that becomes worse loses it again soon.
+//! with a probability of at most beta. Wealth is cut at a hundred times what is needed, which no fair game minds, so
+//! that a V2 that becomes worse loses it again soon.
 
 use serde::{Deserialize, Serialize};
 
 use crate::hypergeometric::{Table, real};
 
-/// Alternatives as parts of the null's limit, half of the bets on each: with the usual limit of 3 times, a V2 that is as good
-/// as V1, and a much better one. The first is also what the need for more units is reckoned with.
+/// Alternatives as parts of the null's limit, half of the bets on each: with the usual limit of 3 times, a V2 that is
+/// as good as V1, and a much better one. The first is also what the need for more units is reckoned with.
 const BESIDE: [f64; 2] = [1.0 / 3.0, 0.1];
 
 /// The same for the rate.

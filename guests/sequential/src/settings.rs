@@ -64,10 +64,11 @@ pub struct Settings {
 
 /// The budgets are those of the design: 1 % for a roll-back, 5 % for a warning and for `healthy`.
 ///
-/// Errors have a null of 1, not more: whoever waits for 5 times the errors at a share of 5 % has no evidence to give away.
-/// It does not make the judge petty, since the smallest effect is 1.25 times: a V2 with 1.1 times V1's errors is nearer
-/// to the null than to any bet. Latency has one of 1.5, because a V2 that is a few percent slower has 1.2 to 1.4
-/// times as many calls beyond V1's p99. Weights follow: errors harm users most, and ln(1/0.8) costs them least.
+/// Errors have a null of 1, not more: whoever waits for 5 times the errors at a share of 5 % has no evidence to give
+/// away. It does not make the judge petty, since the smallest effect is 1.25 times: a V2 with 1.1 times V1's errors is
+/// nearer to the null than to any bet, and found late if ever. Latency has one of 1.5, because a V2 that is a few
+/// percent slower has 1.2 to 1.4 times as many calls beyond V1's p99. Weights follow: errors harm users most, and
+/// ln(1/0.8) costs them least.
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -156,8 +157,8 @@ impl Settings {
         problems
     }
 
-    /// The game on a metric that tolerates `r0`. Effects have the weights of a bell over the logarithmic grid that ends at two
-    /// standard deviations: the middle, 3 to 20 times, is what is found late enough to be worth half a nat.
+    /// The game on a metric that tolerates `r0`. Effects have the weights of a bell over the logarithmic grid that ends
+    /// at two standard deviations: the middle, 3 to 20 times, is what is found late enough to be worth half a nat.
     pub(crate) fn game(&self, r0: Ratio, most_per_table: Ratio) -> Game {
         let last = self.effects.saturating_sub(1);
         let smallest = libm::log(times(self.smallest_effect));

@@ -1,5 +1,6 @@
-//! The acceptance figures of the judge, simulated with fixed seeds: how often a healthy V2 is rolled back, and how soon a
-//! bad one is. In a release build there are twenty times as many runs (`cargo test --release -p sequential simulations`).
+//! The acceptance figures of the judge, simulated with fixed seeds: how often a healthy V2 is rolled back, and how soon
+//! a bad one is. In a release build there are twenty times as many runs (`cargo test --release -p sequential
+//! simulations`).
 
 use cutover_policy::testing::{batch, operation};
 use cutover_policy::{Batch, Calls, Check, LatencyBucket, Members};
@@ -222,8 +223,8 @@ fn sessions_that_always_fail_raise_no_false_alarm() {
     }
 }
 
-/// Always the same sessions, and the host counts the sick ones anew in each stage: evidence that was kept through stages
-/// would count them again and again.
+/// Always the same sessions, and the host counts the sick ones anew in each stage: evidence that was kept through
+/// stages would count them again and again.
 #[test]
 fn the_same_sick_sessions_in_each_stage_raise_no_false_alarm() {
     const STAGE: u64 = 40;
@@ -348,7 +349,8 @@ fn more_errors_are_found_in_time() {
     delay(quarter, 3.0, 0, runs(1_000));
 }
 
-/// An outage that begins at a random moment, at 5 requests a second on V2: failed requests until the verdict, and checks.
+/// An outage that begins at a random moment, at 5 requests a second on V2: failed requests until the verdict, and
+/// checks.
 fn outage(every: u64, seed: u64) -> (u64, u64) {
     let (policy, mut memory, mut chance) = (default_policy(), Memory::default(), Chance(seed));
     let from = 60.0 + 5.0 * chance.uniform();

@@ -77,7 +77,7 @@ struct Current {
     start: UnixMs,
     operations: BTreeMap<Arc<str>, OperationCalls>,
     comparisons: Comparisons,
-    /// Sessions with a call in this batch.
+    /// Sessions with a call in this batch, for each operation.
     seen: HashSet<(PoolId, u64)>,
     /// Sessions that failed in this stage.
     failed: HashSet<(PoolId, u64)>,
@@ -98,10 +98,11 @@ impl Recorder {
 
     /// Counts a call.
     pub fn record(&self, call: Observation<'_>) {
-        let session = call.session.map(|s| (call.pool, self.hasher.hash_one(s)));
+        let hash = |s| (self.hasher.hash_one((&**call.operation, s)), self.hasher.hash_one(s));
+        let session = call.session.map(hash);
         let mut current = self.current.lock();
         let (fresh, first_failure) = match session.filter(|_| !call.mirrored) {
-            Some(session) => current.unit(session, call.outcome != Outcome::Answered),
+            Some(session) => current.unit(call.pool, session, call.outcome != Outcome::Answered),
             None => (!call.mirrored, !call.mirrored && call.outcome != Outcome::Answered),
         };
         if !current.operations.contains_key(call.operation) {
@@ -164,11 +165,11 @@ impl Recorder {
 }
 
 impl Current {
-    /// Whether a session counts as a unit of this batch, and whether this is its first failure.
-    fn unit(&mut self, session: (PoolId, u64), failed: bool) -> (bool, bool) {
-        let known = self.failed.contains(&session);
-        let fresh = !known && (self.seen.len() >= MAX_SESSIONS || self.seen.insert(session));
-        let first = failed && !known && (self.failed.len() >= MAX_SESSIONS || self.failed.insert(session));
+    /// Whether a session counts as a unit of an operation in this batch, and whether this is its first failure at all.
+    fn unit(&mut self, pool: PoolId, (in_operation, session): (u64, u64), failed: bool) -> (bool, bool) {
+        let known = self.failed.contains(&(pool, session));
+        let fresh = !known && (self.seen.len() >= MAX_SESSIONS || self.seen.insert((pool, in_operation)));
+        let first = failed && !known && (self.failed.len() >= MAX_SESSIONS || self.failed.insert((pool, session)));
         (fresh, first)
     }
 }
@@ -212,6 +213,18 @@ mod tests {
         recorder.record(call(&operation, Some("broken"), failed));
         let stage = recorder.cut(UnixMs(3_000), Measured::default());
         assert_eq!((stage.operations[0].v2.units, stage.operations[0].v2.unit_errors), (1, 1));
+    }
+
+    #[test]
+    fn a_session_is_a_unit_of_each_operation_that_it_calls_until_it_fails() {
+        let recorder = Recorder::new(UnixMs(0));
+        let (create, execute): (Arc<str>, Arc<str>) = ("create".into(), "execute".into());
+        recorder.record(call(&create, Some("s"), Outcome::Answered));
+        recorder.record(call(&execute, Some("s"), Outcome::Failed(FailureKind::Worker)));
+        recorder.record(call(&create, Some("s"), Outcome::Answered));
+        let batch = recorder.cut(UnixMs(1_000), Measured::default());
+        let units: Vec<_> = batch.operations.iter().map(|o| (o.v2.units, o.v2.unit_errors)).collect();
+        assert_eq!(units, [(1, 0), (1, 1)]);
     }
 
     #[test]

@@ -9,8 +9,10 @@
     reason = "a failed step is a failed test"
 )]
 
+mod bad_input;
 mod harness;
 mod hostile;
 mod kill;
+mod notify;
 mod story;
 mod workers;

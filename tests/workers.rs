@@ -50,8 +50,8 @@ async fn start(v2: String) -> Host {
         // V2's workers get the calls of these tests alone.
         .with("routing", bundle("sticky-share", "shadow_share = '0%', ramping_shadow_share = '0%'"));
     let host = setup.start().await;
-    host.ask(Verb::SetFlag("auto_rollback".into(), false.into())).await.unwrap();
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    host.ask(Verb::SetFlag("auto_rollback".into(), false.into())).await.unwrap();
     assert_eq!(host.http.create("s").await.status, StatusCode::OK);
     host
 }
@@ -132,12 +132,29 @@ async fn half_a_frame_and_an_end_are_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frame_that_is_not_a_reply_is_a_failure() {
-    for body in
-        ["b'null'", "b'{'", "b''", "b'\\xff\\xfe'", "b'{\"id\": %d, \"success\": true, \"error\": 1}' % call['id']"]
-    {
-        v1_answers_for(scripted(&format!("say({body})")), 0, true).await;
+async fn frames_that_are_not_replies_are_failures() {
+    // The session's name says which.
+    let bodies = [
+        "b''",
+        "b'null'",
+        "b'{'",
+        "b'\\xff\\xfe'",
+        "b'{\"id\": %d, \"success\": true, \"error\": 1}' % call['id']",
+        "b'{\"id\": %d, \"success\": false}' % call['id']",
+    ];
+    let host = start(scripted(&format!("say([{}][int(call['args']['inputs']['name'])])", bodies.join(", ")))).await;
+    for (n, body) in bodies.iter().enumerate() {
+        let session = n.to_string();
+        assert_eq!(host.http.create(&session).await.status, StatusCode::OK);
+        let reply = host.http.greet(&session, &[("x-cutover-pool", "v2")]).await;
+        assert_eq!((reply.pool.as_str(), reply.reason.as_str()), ("v1", "failover"), "{body}: {reply:?}");
+        assert_eq!(greeting(&reply), Some(format!("hello {session}").as_str()), "{body}");
     }
+    let all = bodies.len() as u64;
+    eventually("V2 to be blamed", async || (blamed(&host) == (all, all, 0, all)).then_some(())).await;
+    eventually("workers that failed", async || (host.migration().history.totals().failures[1] >= all).then_some(()))
+        .await;
+    host.app.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,4 +236,14 @@ async fn a_v2_that_never_starts_leaves_v1_serving_and_people_are_told_why() {
         never_starts(example(&["--fail-start"]), "ended at its start (exit status: 1)"),
         never_starts(sleeps.into(), "did not answer its first health check within 300ms"),
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_while_v2_starts_does_not_stop_it() {
+    let setup = Setup { v2: example(&["--startup-ms", "1000"]), ..Setup::default() };
+    let host = setup.start().await;
+    host.ask(Verb::SetFlag("shadow".into(), false.into())).await.unwrap();
+    assert_eq!(host.migration().handle.snapshot().state.phase, Phase::Preparing, "V2 is still starting");
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    host.app.shut_down().await;
 }

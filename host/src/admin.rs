@@ -191,6 +191,9 @@ async fn activate(
     find(&host, &name)?;
     let kind: Kind = kind.parse().map_err(|why| Refusal(StatusCode::NOT_FOUND, why))?;
     let Json(Activate { bundle, settings, reason, actor }) = body?;
+    if reason.trim().is_empty() {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "say why: `reason` is empty".into()));
+    }
     let done = host.activate(&name, kind, &bundle, &settings, who(&actor), &reason).await;
     done.map(Json).map_err(conflict)
 }

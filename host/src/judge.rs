@@ -54,6 +54,12 @@ pub fn event(answered: &Answered<Judgement>) -> Event {
     }
 }
 
+/// That nobody judges, as a finding.
+pub fn nobody() -> Finding {
+    let note = "no rollback policy is in charge, so nothing moves; activate one".into();
+    Finding { rule: "no-rollback-policy".into(), observed: 0, limit: 1, unit: "count".into(), note }
+}
+
 /// A failure as a finding, so that people see why nothing moves.
 pub fn failure(error: &PolicyError) -> Finding {
     Finding {

@@ -124,7 +124,9 @@ mod tests {
         #[test]
         fn a_quantile_is_at_most_one_bucket_off(mut values in prop::collection::vec(0_u64..5_000_000_000, 1..200), ppm in 1_u32..=1_000_000) {
             let mut h = Histogram::default();
-            values.iter().for_each(|&v| h.record(v));
+            for &value in &values {
+                h.record(value);
+            }
             values.sort_unstable();
             let rank = (values.len() as u64 * u64::from(ppm)).div_ceil(1_000_000).max(1);
             let exact = values[usize::try_from(rank).unwrap() - 1];
@@ -134,7 +136,13 @@ mod tests {
 
         #[test]
         fn merging_is_recording_everything(a in prop::collection::vec(0_u64..1_000_000, 0..50), b in prop::collection::vec(0_u64..1_000_000, 0..50)) {
-            let of = |v: &[u64]| { let mut h = Histogram::default(); v.iter().for_each(|&x| h.record(x)); h };
+            let of = |values: &[u64]| {
+                let mut h = Histogram::default();
+                for &value in values {
+                    h.record(value);
+                }
+                h
+            };
             let mut merged = of(&a);
             merged.merge(&of(&b));
             let all: Vec<_> = a.iter().chain(&b).copied().collect();

@@ -53,9 +53,10 @@ mod tests {
     fn observed_share_is_within_four_sigma_of_its_target() {
         for share in [100, 1_000, 50_000, 250_000, 500_000, 999_000] {
             let (n, p) = (200_000_u32, f64::from(share) / 1e6);
-            let hits = (0..n).filter(|i| is_v2(position("m", &format!("s{i}")), share)).count();
+            let on_v2 = |i: &u32| is_v2(position("m", &format!("s{i}")), share);
+            let hits = u32::try_from((0..n).filter(on_v2).count()).unwrap();
             let sigma = (p * (1.0 - p) * f64::from(n)).sqrt();
-            let off = (hits as f64 - p * f64::from(n)).abs();
+            let off = (f64::from(hits) - p * f64::from(n)).abs();
             assert!(off <= 4.0 * sigma, "share {share}: {hits} of {n}, {off:.1} off with sigma {sigma:.1}");
         }
     }

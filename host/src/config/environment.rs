@@ -12,14 +12,18 @@ pub fn flags() -> Vec<(String, String)> {
     std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix(FLAG)?.to_owned(), value))).collect()
 }
 
-/// The flags of one migration among all: `<MIGRATION>_<FLAG>`, in upper case, with `_` for `-`. Values are JSON, or text
-/// where they are not.
-pub fn flags_of<'a>(migration: &str, all: &'a [(String, String)]) -> impl Iterator<Item = (String, Value)> + use<'a> {
-    let prefix = format!("{}_", migration.to_uppercase().replace('-', "_"));
-    all.iter().filter_map(move |(name, value)| {
-        let flag = name.strip_prefix(&prefix)?.to_lowercase();
-        Some((flag, serde_json::from_str(value).unwrap_or_else(|_text| Value::from(value.as_str()))))
-    })
+/// The flags of one migration among all: `<MIGRATION>_<FLAG>`, in upper case, with `_` for `-`. A flag belongs to the one
+/// of `migrations` with the longest name that fits. Values are JSON, or text where they are not.
+pub fn flags_of(migration: &str, migrations: &[&str], all: &[(String, String)]) -> Vec<(String, Value)> {
+    let prefix = |name: &str| format!("{}_", name.to_uppercase().replace('-', "_"));
+    let own = prefix(migration);
+    let mine = |name: &str| {
+        let longest = migrations.iter().map(|m| prefix(m)).filter(|p| name.starts_with(p)).max_by_key(String::len);
+        longest.as_ref() == Some(&own)
+    };
+    let read = |value: &str| serde_json::from_str(value).unwrap_or_else(|_text| Value::from(value));
+    let flags = all.iter().filter(|(name, _)| mine(name));
+    flags.filter_map(|(name, value)| Some((name.strip_prefix(&own)?.to_lowercase(), read(value)))).collect()
 }
 
 /// The operator's name, for the audit: `USER`, as the shell sets it.

@@ -1,8 +1,11 @@
 //! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::request::Class;
 
@@ -147,8 +150,7 @@ pub struct Pool {
 }
 
 /// `[migrations.NAME.policies]`: a bundle's folder, or that with settings laid over the bundle's.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 pub enum Policy {
     /// The folder.
     Bundle(PathBuf),
@@ -165,6 +167,29 @@ pub struct PolicySettings {
     /// Laid over the bundle's settings, field by field.
     #[serde(default)]
     pub settings: toml::Table,
+}
+
+// By hand, because the derived `untagged` forgets what was wrong with a table.
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = Policy;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a bundle's folder, or `{ bundle = FOLDER, settings = { .. } }`")
+            }
+
+            fn visit_str<E>(self, folder: &str) -> Result<Policy, E> {
+                Ok(Policy::Bundle(folder.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Policy, A::Error> {
+                PolicySettings::deserialize(MapAccessDeserializer::new(table)).map(Policy::WithSettings)
+            }
+        }
+        deserializer.deserialize_any(Shape)
+    }
 }
 
 fn two_seconds() -> String {

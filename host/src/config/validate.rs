@@ -51,13 +51,16 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         root.field("migrations").wrong("has no migration; add a `[migrations.NAME]`");
     }
     let mut migrations = Vec::new();
+    let names: Vec<_> = raw.migrations.keys().cloned().collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
     for (name, migration_raw) in raw.migrations {
         let mut at = root.field(&format!("migrations.{name}"));
-        migrations.push(migration(&mut at, &name, migration_raw, base, &config.components, flags));
+        let environment = environment::flags_of(&name, &names, flags).into_iter().collect();
+        migrations.push(migration(&mut at, &name, migration_raw, base, &config.components, environment));
     }
     for flag in flags {
-        let known = |m: &MigrationConfig| environment::flags_of(&m.name, std::slice::from_ref(flag)).next().is_some();
-        if migrations.iter().any(known) {
+        let own = std::slice::from_ref(flag);
+        if names.iter().any(|name| !environment::flags_of(name, &names, own).is_empty()) {
             continue;
         }
         let (flag, _) = flag;
@@ -97,7 +100,7 @@ fn migration(
     raw: raw::Migration,
     base: &Path,
     components: &Path,
-    flags: &[(String, String)],
+    environment: BTreeMap<String, serde_json::Value>,
 ) -> MigrationConfig {
     if !is_name(name, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
         at.wrong("is not a name; use 1 to 64 characters of `a-z 0-9 -`");
@@ -108,7 +111,6 @@ fn migration(
     if raw.operations.is_empty() {
         at.field("operations").wrong("has no operation; add a `[migrations.NAME.operations.OPERATION]`");
     }
-    let environment: BTreeMap<_, _> = environment::flags_of(name, flags).collect();
     if let Err(error) = Flags::new(environment.clone(), BTreeMap::new()) {
         at.field("flags").wrong(&format!("are set wrongly by the environment: {error}"));
     }

@@ -29,6 +29,7 @@ use crate::{
     observe::{History, machine::Machine, recorder::Measured},
     policy::{
         PolicyError,
+        engine::Policy,
         facts::{Batch, Finding},
         port::{Check, Judgement, Kind, Move, Plan, Progress, Verdict},
         slot::Slots,
@@ -84,7 +85,8 @@ pub struct Controller {
     pub(super) state: State,
     /// Counts states, so that answers about a state that is gone are recognised.
     epoch: u64,
-    pub(super) last_plan: Option<Plan>,
+    /// With the policy that its `decide` is asked of.
+    pub(super) last_plan: Option<(Plan, Option<Arc<Policy>>)>,
     pub(super) stale_plan: Option<String>,
     pending: Vec<Batch>,
     verdict: Option<Judged>,
@@ -204,19 +206,14 @@ impl Controller {
             self.store_metrics(batches);
             return false;
         }
-        let check = Check {
-            now_ms: clock::unix_ms(),
-            phase: self.state.in_force(),
-            stage: self.state.stage,
-            share: self.state.share,
-            stage_started_ms: self.state.since,
-            batches,
-        };
+        let check = self.check(batches);
         let (epoch, staged, slots) = (self.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
         let asked = self.parts.tasks.spawn_blocking(move || {
             let judged = judge::judge(&slots, &check);
             let verdict = judge::verdict(judged.as_ref());
-            let ask_stages = staged && verdict != Verdict::RollBack;
+            // Without a judge nobody would notice a bad V2, so nobody is asked for more of it.
+            let has_verdict = judged.as_ref().is_some_and(|answered| answered.answer.is_ok());
+            let ask_stages = staged && has_verdict && verdict != Verdict::RollBack;
             let progress = Progress { check, verdict, forced: false };
             let staged = ask_stages.then(|| stage::next(&slots, &progress)).flatten();
             Checked { epoch, check: progress.check, judged, staged }
@@ -230,6 +227,18 @@ impl Controller {
         true
     }
 
+    /// What policies are asked about.
+    pub(super) fn check(&self, batches: Vec<Batch>) -> Check {
+        Check {
+            now_ms: clock::unix_ms(),
+            phase: self.state.in_force(),
+            stage: self.state.stage,
+            share: self.state.share,
+            stage_started_ms: self.state.since,
+            batches,
+        }
+    }
+
     /// Takes the policies' answers as events, unless the state that they are about is gone.
     async fn learn(&mut self, checked: Checked) {
         let Checked { epoch, check, judged, staged } = checked;
@@ -237,8 +246,12 @@ impl Controller {
         if epoch != self.epoch {
             return;
         }
+        if judged.is_none() {
+            self.waiting_for = vec![judge::nobody()];
+        }
         if let Some(answered) = judged {
             if let Err(error) = &answered.answer {
+                self.waiting_for = vec![judge::failure(error)];
                 self.count_failure(Kind::Rollback, error).await;
             }
             let judgement = answered.answer.clone().unwrap_or_else(|error| Judgement {

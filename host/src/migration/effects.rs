@@ -152,7 +152,10 @@ impl Controller {
         let dispatch = Arc::clone(&self.parts.dispatch);
         if !self.state.v2_runs() {
             dispatch.router.close();
-            dispatch.v2.close();
+            // While the pools start, V2 stays open: a flag or a policy that changes must not stop it.
+            if self.state.phase != Phase::Preparing {
+                dispatch.v2.close();
+            }
             self.stale_plan = None;
             return;
         }
@@ -175,14 +178,14 @@ impl Controller {
         match answer {
             Ok(plan) => {
                 self.stale_plan = None;
-                self.last_plan = Some(plan.clone());
+                self.last_plan = Some((plan.clone(), decider.clone()));
                 self.publish(plan, decider);
             }
             Err(error) => {
                 self.count_failure(Kind::Routing, &error).await;
                 self.stale_plan = Some(format!("the routing policy {error}"));
                 // The last good plan stays, but never with more than the state allows.
-                if let Some(plan) = self.last_plan.clone() {
+                if let Some((plan, decider)) = self.last_plan.clone() {
                     self.publish(plan, decider);
                 }
             }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock,
-    policy::port::{Action, Check, Kind, Progress, Verdict},
+    policy::port::{Action, Kind, Progress, Verdict},
     stage,
     store::records::SlotRecord,
 };
@@ -53,15 +53,7 @@ impl Controller {
             // The step itself refuses, with the phase.
             return Ok(Action::Hold);
         }
-        let check = Check {
-            now_ms: clock::unix_ms(),
-            phase: self.state.in_force(),
-            stage: self.state.stage,
-            share: self.state.share,
-            stage_started_ms: self.state.since,
-            batches: Vec::new(),
-        };
-        let progress = Progress { check, verdict: Verdict::Healthy, forced: true };
+        let progress = Progress { check: self.check(Vec::new()), verdict: Verdict::Healthy, forced: true };
         let slots = Arc::clone(&self.parts.slots);
         let asked = self.parts.tasks.spawn_blocking(move || stage::next(&slots, &progress)).await;
         let answered = asked.map_err(|e| e.to_string())?.ok_or("no stages policy is in charge")?;

@@ -82,7 +82,8 @@ impl Lease {
                 // A refusal (what is to be deleted was never here) is as good as success; an error of the program is
                 // for the call itself to meet.
                 Ok(Answer::Success(_) | Answer::Refused(_)) => {}
-                Err(failure) if failure.kind == FailureKind::Worker => {
+                // What the adapter did not translate never reached the worker: it has not learned it.
+                Err(failure) if failure.kind == FailureKind::Worker && failure.sent => {
                     tracing::warn!(pool = self.pool.spec.label, operation = &*entry.operation, "replay: {failure}");
                 }
                 Err(failure) => return Err(Failure { sent: false, ..failure }),

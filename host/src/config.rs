@@ -1,7 +1,7 @@
 //! Configuration: TOML as people write it, turned into types that cannot be wrong. The only reader of files and of the
 //! environment.
 //!
-//! [`raw`] has the shape of the file and refuses unknown fields; [`validate`] makes the types below and reports *every*
+//! [`raw`] has the shape of the file and refuses unknown fields; `validate` makes the types below and reports *every*
 //! problem with its path, so that a file is mended in one go; [`bundle`] reads policy bundles.
 
 pub mod bundle;

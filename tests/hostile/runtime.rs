@@ -1,5 +1,7 @@
 //! Policies that were let in and misbehave when they are asked.
 
+use std::sync::Arc;
+
 use cutover::{
     migration::{Verb, snapshot::Snapshot},
     policy::port::{Kind, Phase, Verdict},
@@ -7,6 +9,7 @@ use cutover::{
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::{LIGHT, Load, assert_right, configured_hostile, put, put_hostile, status};
 use crate::harness::{Host, Setup, eventually, root};
@@ -31,20 +34,23 @@ fn misdeeds(more: &[Misdeed]) -> Vec<Misdeed> {
     [&NEVER_RETURN[..], &[("nonsense", &["nonsense"]), HUGE], more].concat()
 }
 
-/// A host that shadows, with judges that let everything be.
-async fn shadowing(folder: &tempfile::TempDir) -> (Host, Load) {
+/// A host that shadows, with judges that let everything be, however slow the machine is.
+async fn shadowing() -> (Host, Load) {
+    let folder = Arc::new(TempDir::new().unwrap());
     let indifferent = |kind| configured_hostile(folder.path(), kind, "");
     let setup =
         Setup::default().with("rollback", indifferent(Kind::Rollback)).with("stages", indifferent(Kind::Stages));
-    let host = setup.start().await;
+    let host = setup.start_in(folder).await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     let load = Load::start(&host.http, 2, LIGHT).await;
     (host, load)
 }
 
-/// A host that gives V2 half of the sessions.
+/// A host that gives V2 half of the sessions, with a judge that lets it be.
 async fn half_way() -> (Host, Load) {
-    let host = Setup::default().start().await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let indifferent = configured_hostile(folder.path(), Kind::Rollback, "");
+    let host = Setup::default().with("rollback", indifferent).start_in(folder).await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     for n in 0..SESSIONS {
         assert_eq!(host.http.create(&format!("s{n}")).await.status, StatusCode::OK);
@@ -178,8 +184,7 @@ async fn requests_that_decide_fails_on_go_to_v1_and_are_counted_by_cause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairs_that_a_comparison_policy_fails_on_are_not_the_same() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let (host, mut load) = shadowing(&folder).await;
+    let (host, mut load) = shadowing().await;
     let report =
         async || host.http.admin(Method::GET, "/api/v1/migrations/programs/comparisons", &Value::Null).await.body;
     put_hostile(&host, Kind::Comparison, "comparison", "refuse").await;
@@ -218,8 +223,7 @@ async fn pairs_that_a_comparison_policy_fails_on_are_not_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_an_adapter_fails_on_are_answered_by_v1() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let (host, mut load) = shadowing(&folder).await;
+    let (host, mut load) = shadowing().await;
     let v2_errors = || {
         let totals = host.migration().history.totals();
         totals.operations.get("execute").map_or((0, 0), |[_, v2, _]| (v2.errors, v2.failed_over))
@@ -242,8 +246,7 @@ async fn calls_that_an_adapter_fails_on_are_answered_by_v1() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_made_while_an_adapter_failed_are_on_v2_once_it_is_mended() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let (host, load) = shadowing(&folder).await;
+    let (host, load) = shadowing().await;
     put_hostile(&host, Kind::Adapter, "adapter", "trap").await;
     assert_eq!(host.http.create("late").await.status, StatusCode::OK);
     let reply = host.http.greet("late", &[("x-cutover-pool", "v2")]).await;

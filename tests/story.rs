@@ -217,6 +217,22 @@ async fn deleted_programs_are_gone_from_both_pools() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_named_in_the_body_is_the_one_that_requests_are_routed_by() {
+    let host = shadowing(&Setup::default()).await;
+    let url = format!("http://{}/v1/programs/list_programs", host.http.data_plane);
+    let list = async |headers: &[(&str, &str)], body: Value| {
+        host.http.send(Method::POST, &url, headers, body.to_string()).await.unwrap()
+    };
+    let own = list(&[], json!({ "session_id": "s0" })).await;
+    assert_eq!(own.body["programs"], json!(["greet"]));
+    let other = list(&[("x-session-id", "s0")], json!({ "session_id": "s1" })).await;
+    assert_eq!(other.status, StatusCode::BAD_REQUEST, "{other:?}");
+    assert_eq!(list(&[], json!({ "session_id": 7 })).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(list(&[], json!({})).await.body["programs"], json!([]));
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn flags_switch_v2_off_and_cap_its_share() {
     let host = shadowing(&Setup::default()).await;
     for _ in 0..6 {

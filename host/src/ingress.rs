@@ -178,7 +178,7 @@ async fn read(request: hyper::Request<Incoming>, operation: Arc<str>, deadline: 
         }
     }
     let id = header("x-request-id").map_or_else(|| uuid::Uuid::new_v4().to_string().into(), Arc::from);
-    let session = header("x-session-id").map(Arc::from);
+    let session = header("x-session-id").map(str::to_owned);
     let head = Head {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
@@ -200,10 +200,24 @@ async fn read(request: hyper::Request<Incoming>, operation: Arc<str>, deadline: 
         }
     };
     let arguments = if collected.is_empty() { Ok(Map::new()) } else { serde_json::from_slice(&collected) };
-    let arguments = arguments.map_err(|error| {
+    let mut arguments: Map<String, Value> = arguments.map_err(|error| {
         refuse(StatusCode::BAD_REQUEST, "body", &format!("the body must be a JSON object: {error}"))
     })?;
+    let session = one_session(session, arguments.remove("session_id"));
+    let session = session.map_err(|why| refuse(StatusCode::BAD_REQUEST, "session", why))?.map(Arc::from);
     Ok(Request { id, operation, session, arguments: Arc::new(arguments), deadline, head: Arc::new(head) })
+}
+
+/// The session, which the body may name in the header's place. It must be the one that requests are routed by, or a
+/// caller could reach another's state: so it is taken out of the arguments, and two that differ are refused.
+fn one_session(header: Option<String>, body: Option<Value>) -> Result<Option<String>, &'static str> {
+    match (header, body) {
+        (header, None | Some(Value::Null)) => Ok(header),
+        (Some(header), Some(Value::String(body))) if header == body => Ok(Some(header)),
+        (Some(_), Some(_)) => Err("`x-session-id` and `session_id` in the body differ; give one of them"),
+        (None, Some(Value::String(body))) if (1..=MAX_ID).contains(&body.len()) => Ok(Some(body)),
+        (None, Some(_)) => Err("`session_id` in the body must be a text of 1 to 256 bytes"),
+    }
 }
 
 fn reply(served: Served) -> Reply {

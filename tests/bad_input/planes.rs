@@ -111,7 +111,7 @@ async fn bytes_that_are_not_http_or_not_text_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_without_a_session_share_one_and_bodies_choose_none() {
+async fn requests_without_a_session_share_one_and_bodies_borrow_none() {
     let host = serving().await;
     let execute = json!({ "program_id": "greet", "inputs": { "name": "you" } });
     let nobody = host.http.call("execute", "", &[], &execute).await;
@@ -124,7 +124,7 @@ async fn requests_without_a_session_share_one_and_bodies_choose_none() {
     let mut borrowed = execute;
     borrowed["session_id"] = json!("s");
     let reply = host.http.call("execute", "other", &[], &borrowed).await;
-    assert_eq!(reply.status, StatusCode::NOT_FOUND, "the header says whose session it is: {reply:?}");
+    assert_eq!(reply.status, StatusCode::BAD_REQUEST, "a body cannot borrow another's session: {reply:?}");
     end(host).await;
 }
 

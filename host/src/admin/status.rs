@@ -29,6 +29,8 @@ pub(super) struct Status {
     sessions: usize,
     /// Process ids of the workers that run.
     workers: Workers,
+    /// Why workers do not start, for pools that are not whole.
+    not_starting: Vec<String>,
     /// Requests that the routing policy failed to decide, by cause.
     decide_failures: BTreeMap<&'static str, u64>,
 }
@@ -51,6 +53,10 @@ pub(super) fn of(migration: &Migration) -> Status {
         comparisons: migration.history.totals().comparisons,
         sessions: dispatch.journal.sessions(),
         workers: Workers { v1: dispatch.v1.pids(), v2: dispatch.v2.pids() },
+        not_starting: [&dispatch.v1, &dispatch.v2]
+            .into_iter()
+            .filter_map(crate::pool::WorkerPool::why_not_whole)
+            .collect(),
         decide_failures: dispatch.decide_failures.lock().clone(),
     }
 }

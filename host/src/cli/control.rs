@@ -72,6 +72,10 @@ fn describe(migration: &Value) -> Vec<String> {
             at("p99_us"),
         ));
     }
+    let notes = |path: &str| migration.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
+    for why in notes("/not_starting") {
+        lines.push(format!("  not starting: {}", why.as_str().unwrap_or_default()));
+    }
     lines.push(format!(
         "  compared: {} same, {} ignored, {} different, {} incomparable",
         number("/comparisons/same"),
@@ -82,7 +86,6 @@ fn describe(migration: &Value) -> Vec<String> {
     if let Some(verdict) = migration.pointer("/verdict/verdict").and_then(Value::as_str) {
         lines.push(format!("  verdict: {verdict}"));
     }
-    let notes = |path: &str| migration.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
     for finding in notes("/verdict/findings").iter().chain(&notes("/waiting_for")) {
         let part = |field: &str| finding.get(field).and_then(Value::as_str).unwrap_or_default();
         lines.push(format!("    {}: {}", part("rule"), part("note")));

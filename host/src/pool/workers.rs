@@ -302,6 +302,15 @@ impl WorkerPool {
         }
     }
 
+    /// Why a worker did not start the last time, while the pool is not whole.
+    pub fn why_not_whole(&self) -> Option<String> {
+        let whole = {
+            let checkout = self.0.checkout.lock();
+            !checkout.is_open() || checkout.ready() >= self.0.spec.workers
+        };
+        if whole { None } else { self.0.last_failure.lock().clone() }
+    }
+
     /// Process ids of the workers that run.
     pub fn pids(&self) -> Vec<u32> {
         self.0.starts.lock().iter().filter_map(|s| s.pid).collect()

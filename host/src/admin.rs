@@ -157,7 +157,7 @@ async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, 
 async fn decisions(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
     find(&host, &name)?;
     let decisions = host.store.decisions(&name, DECISIONS).await;
-    let decisions = decisions.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::cli::chain(&e)))?;
+    let decisions = decisions.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(&e)))?;
     Ok(Json(json!({ "decisions": decisions })))
 }
 

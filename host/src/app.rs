@@ -331,7 +331,7 @@ async fn keep_house(store: Store, keep: Duration, stop: CancellationToken) {
         match store.forget_metrics(before).await {
             Ok(rows) if rows > 0 => tracing::info!(rows, "removed old metrics"),
             Ok(_) => {}
-            Err(error) => tracing::error!("old metrics are not removed: {}", crate::cli::chain(&error)),
+            Err(error) => tracing::error!("old metrics are not removed: {}", crate::causes::chain(&error)),
         }
     }
 }

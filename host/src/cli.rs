@@ -13,7 +13,7 @@ mod output;
 mod serve;
 mod worker_guard;
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -202,15 +202,4 @@ impl Failed {
     fn refused(message: impl Into<String>) -> Self {
         Self { code: 4, message: message.into() }
     }
-}
-
-/// An error and its causes as one sentence.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

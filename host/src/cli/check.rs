@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Failed, chain, output};
-use crate::{app, config::Config, policy::engine::Engine};
+use super::{Failed, output};
+use crate::{app, causes::chain, config::Config, policy::engine::Engine};
 
 pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
     let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;

@@ -2,8 +2,8 @@
 
 use tokio::runtime;
 
-use super::{Demo, Failed, chain, output};
-use crate::demo;
+use super::{Demo, Failed, output};
+use crate::{causes::chain, demo};
 
 pub(super) fn run(arguments: Demo) -> Result<(), Failed> {
     let guard = std::env::current_exe().map_err(|e| Failed::new(format!("cannot find this program: {e}")))?;

@@ -7,8 +7,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Failed, chain};
-use crate::{app::App, config::Config};
+use super::Failed;
+use crate::{app::App, causes::chain, config::Config};
 
 pub(super) fn run(file: &Path) -> Result<(), Failed> {
     let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;

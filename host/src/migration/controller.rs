@@ -331,7 +331,7 @@ impl Controller {
         self.parts.tasks.spawn(async move {
             let kept = store.record_metrics(&name, &batches).await;
             if let Err(error) = kept.and(store.remember(&name, memories).await) {
-                tracing::error!(migration = name, "metrics are not kept: {}", crate::cli::chain(&error));
+                tracing::error!(migration = name, "metrics are not kept: {}", crate::causes::chain(&error));
             }
         });
     }

@@ -134,11 +134,11 @@ impl Controller {
         match self.parts.store.decide(&decision, next).await {
             Ok(id) => decision.id = id,
             Err(error) if next.phase == Phase::RolledBack => {
-                tracing::error!("the rollback is not on record: {}", crate::cli::chain(&error));
+                tracing::error!("the rollback is not on record: {}", crate::causes::chain(&error));
             }
             Err(error) => {
                 let why =
-                    format!("nothing was changed, because it could not be recorded: {}", crate::cli::chain(&error));
+                    format!("nothing was changed, because it could not be recorded: {}", crate::causes::chain(&error));
                 tracing::error!(migration = self.parts.name, "{why}");
                 return Err(why);
             }

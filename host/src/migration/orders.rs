@@ -66,7 +66,7 @@ impl Controller {
         let detail = serde_json::json!({ "flag": flag, "value": value, "reason": reason });
         let audited = self.audited(actor, "set-flag", detail);
         let stored = self.parts.store.set_flag(flag, &value, &audited).await;
-        stored.map_err(|e| format!("the flag was not set: {}", crate::cli::chain(&e)))?;
+        stored.map_err(|e| format!("the flag was not set: {}", crate::causes::chain(&e)))?;
         self.parts.flags = flags;
         self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
         Ok(Ordered { message: format!("{flag} is {value}"), detail: Value::Null })
@@ -89,7 +89,7 @@ impl Controller {
         let detail = json!({ "kind": kind, "from": from, "to": digest, "reason": reason });
         let audited = self.audited(actor, "activate-policy", detail.clone());
         let stored = self.parts.store.activate(kind, &record, &audited).await;
-        stored.map_err(|e| format!("the policy was not put in charge: {}", crate::cli::chain(&e)))?;
+        stored.map_err(|e| format!("the policy was not put in charge: {}", crate::causes::chain(&e)))?;
         self.parts.slots.get(kind).activate(policy, Vec::new());
         if kind == Kind::Routing {
             self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;

@@ -47,7 +47,7 @@ impl Store {
         let mut batch = Vec::with_capacity(BATCH);
         while keeper.recv_many(&mut batch, BATCH).await > 0 {
             let kept = self.keep(&migration, &batch).await.map_err(|error| {
-                let why = crate::cli::chain(&error);
+                let why = crate::causes::chain(&error);
                 tracing::error!(migration, "the journal cannot be kept: {why}");
                 why
             });

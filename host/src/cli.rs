@@ -9,7 +9,9 @@ mod client;
 mod control;
 mod demo;
 mod flags;
+mod history;
 mod output;
+mod policy;
 mod serve;
 mod worker_guard;
 
@@ -66,6 +68,12 @@ enum Verb {
     /// Reads and sets what can be switched while the host runs.
     #[command(subcommand)]
     Flags(Flags),
+    /// Writes, tests, publishes, swaps and replays policies.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Exports what a host recorded.
+    #[command(subcommand)]
+    History(history::History),
     /// Runs the whole story on this machine: two pools, load, a ramp, a policy swapped live, a fault, a rollback.
     Demo(Demo),
     /// Ties a worker to the host; used by the host itself.
@@ -174,6 +182,8 @@ pub fn run() -> ExitCode {
         Verb::Rollback(order) => control::order(&order, "rollback"),
         Verb::EmergencyRollback(order) => control::order(&order, "emergency-rollback"),
         Verb::Flags(flags) => flags::run(flags),
+        Verb::Policy(verb) => policy::run(verb),
+        Verb::History(verb) => history::run(verb),
         Verb::Demo(demo) => demo::run(demo),
         Verb::WorkerGuard { parent, command } => worker_guard::run(parent, &command),
     };

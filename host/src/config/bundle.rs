@@ -1,4 +1,7 @@
 //! Policy bundles: a folder with a `policy.toml` that names a kind, a component and settings.
+//!
+//! A bundle with a `script` is a script for the interpreter that its `guest` is: the interpreter gets
+//! `{"script": TEXT, "settings": {..}}` as its settings.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +17,16 @@ pub struct Bundle {
     pub folder: PathBuf,
     /// Its name.
     pub name: String,
+    /// Its version.
+    pub version: String,
     /// The kind of policy.
     pub kind: Kind,
-    /// Its settings as JSON.
+    /// Its settings as JSON, as its component takes them.
     pub settings: String,
+    /// Whether its component may import the closed, deterministic stand-in for WASI.
+    pub wasi_stub: bool,
+    /// The rules of the findings that it may give, for the coverage of its tests.
+    pub findings: Vec<String>,
     /// The component's file.
     pub file: PathBuf,
     /// The component.
@@ -29,11 +38,15 @@ pub struct Bundle {
 #[serde(deny_unknown_fields)]
 struct Manifest {
     name: String,
-    #[serde(rename = "version")]
-    _version: String,
+    version: String,
     kind: String,
     guest: Option<String>,
     component: Option<PathBuf>,
+    script: Option<PathBuf>,
+    #[serde(default)]
+    wasi_stub: bool,
+    #[serde(default)]
+    findings: Vec<String>,
     #[serde(default)]
     settings: toml::Table,
 }
@@ -64,9 +77,18 @@ impl Bundle {
         })?;
         let mut settings = json(manifest.settings)?;
         settings.extend(json(overrides.clone())?);
+        if let Some(script) = &manifest.script {
+            let file = folder.join(script);
+            let text = std::fs::read_to_string(&file)
+                .map_err(|e| wrong(format!("needs the script `{}`, which cannot be read: {e}", file.display())))?;
+            settings = Map::from_iter([("script".into(), text.into()), ("settings".into(), settings.into())]);
+        }
         Ok(Self {
             folder: folder.to_owned(),
             name: manifest.name,
+            version: manifest.version,
+            wasi_stub: manifest.wasi_stub,
+            findings: manifest.findings,
             kind,
             settings: Value::Object(settings).to_string(),
             file,

@@ -1,0 +1,48 @@
+//! `cutover policy`: one file for each verb.
+
+mod backtest;
+mod bench;
+mod build;
+mod check;
+mod list;
+mod new;
+mod push;
+mod test;
+
+use clap::Subcommand;
+
+use super::{Failed, HostAddress};
+
+/// What policy authors and operators do with policies.
+#[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    /// Starts a bundle that passes its own tests.
+    New(new::New),
+    /// Builds the component of a bundle.
+    Build(build::Build),
+    /// Says what a bundle or component is, and whether a host would admit it.
+    Check(check::Check),
+    /// Runs the test cases of bundles.
+    Test(test::Test),
+    /// Measures what a policy costs.
+    Bench(bench::Bench),
+    /// Publishes a policy to a host.
+    Push(push::Push),
+    /// Lists the policies that a host knows.
+    List(list::List),
+    /// Runs recorded history through one or two policies.
+    Backtest(backtest::Backtest),
+}
+
+pub(super) fn run(verb: Policy) -> Result<(), Failed> {
+    match verb {
+        Policy::New(args) => new::run(&args),
+        Policy::Build(args) => build::run(&args),
+        Policy::Check(args) => check::run(&args),
+        Policy::Test(args) => test::run(&args),
+        Policy::Bench(args) => bench::run(&args),
+        Policy::Push(args) => push::run(&args),
+        Policy::List(args) => list::run(&args),
+        Policy::Backtest(args) => backtest::run(&args),
+    }
+}

@@ -21,7 +21,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{Host, Migration},
+    app::{
+        Host, Migration,
+        install::{Choice, Order as By},
+    },
     migration::{Ordered, Verb},
     policy::port::{Kind, Phase},
 };
@@ -194,7 +197,8 @@ async fn activate(
     if reason.trim().is_empty() {
         return Err(Refusal(StatusCode::BAD_REQUEST, "say why: `reason` is empty".into()));
     }
-    let done = host.activate(&name, kind, &bundle, &settings, who(&actor), &reason).await;
+    let choice = Choice { bundle: &bundle, settings: &settings };
+    let done = host.activate(&name, kind, choice, By { actor: who(&actor), reason: &reason }).await;
     done.map(Json).map_err(conflict)
 }
 

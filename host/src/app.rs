@@ -1,11 +1,12 @@
 //! The composition root: builds the stages from a configuration, owns their tasks, drains them on a signal.
 
+pub mod install;
 mod policies;
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -17,13 +18,14 @@ pub use self::policies::admit;
 use crate::{
     admin, clock,
     compare::{self, Comparer},
-    config::{Config, MigrationConfig, bundle::Bundle},
+    config::{Config, MigrationConfig},
     dispatch::{self, Dispatch},
     ingress::{self, Ingress},
     migration::{
-        Controller, Handle, Ordered, State, Verb, controller,
+        Controller, Handle, State, controller,
+        controller::Patience,
         flags::{FlagError, Flags},
-        handle::Activation,
+        trial::Trial,
     },
     notify::{self, Notice, Notifier},
     observe::{History, Recorder, machine::Machine},
@@ -31,6 +33,7 @@ use crate::{
         engine::{Engine, EngineError},
         port::Kind,
         slot::Slots,
+        trial::Trials,
     },
     pool::{PoolSpec, WorkerPool, journal::Journal, spawner::Spawner},
     shadow::Mirror,
@@ -121,6 +124,7 @@ struct Shared {
     spawner: Spawner,
     notifier: Notifier,
     machine: Arc<Machine>,
+    patience: Patience,
     working: TaskTracker,
     background: TaskTracker,
     background_stop: CancellationToken,
@@ -145,6 +149,7 @@ impl App {
             spawner,
             notifier,
             machine: Arc::default(),
+            patience: config.patience,
             working: working.clone(),
             background: background.clone(),
             background_stop: background_stop.clone(),
@@ -196,39 +201,6 @@ impl App {
     }
 }
 
-impl Host {
-    /// Reads a bundle, admits its policy, and puts it in charge of its kind. The hot path does not notice.
-    ///
-    /// # Errors
-    /// Why not, as a sentence.
-    pub async fn activate(
-        &self,
-        migration: &str,
-        kind: Kind,
-        bundle: &Path,
-        settings: &toml::Table,
-        actor: &str,
-        reason: &str,
-    ) -> Result<Ordered, String> {
-        let found = self.migrations.get(migration).ok_or_else(|| format!("there is no migration `{migration}`"))?;
-        let bundle = Bundle::read(bundle, &self.components, settings).map_err(|e| format!("the request {e}"))?;
-        if bundle.kind != kind {
-            return Err(format!("the bundle `{}` is a {} policy, not {kind}", bundle.folder.display(), bundle.kind));
-        }
-        let engine = Arc::clone(&self.engine);
-        let shown = bundle.folder.display().to_string();
-        let admitted = tokio::task::spawn_blocking(move || {
-            let policy = admit(&engine, kind, &bundle.component, &bundle.settings);
-            (policy, bundle.component)
-        });
-        let (policy, component) = admitted.await.map_err(|e| e.to_string())?;
-        let policy = Arc::new(policy.map_err(|e| format!("the policy of `{shown}` {e}"))?);
-        let configured = found.configured.get(&kind).cloned().unwrap_or_default();
-        let activation = Activation { policy, component, configured };
-        found.handle.ask(Verb::Activate(Box::new(activation)), actor, reason).await
-    }
-}
-
 async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Migration, StartError> {
     let store = &shared.store;
     let state = store.state(&config.name).await?.unwrap_or_else(|| State::new(clock::unix_ms()));
@@ -256,10 +228,11 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     let (journal, keeper) = Journal::new(store.journal(&config.name).await?);
     let journal = Arc::new(journal);
     shared.background.spawn(store.clone().keep_journal(config.name.clone(), keeper));
-    let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), Arc::clone(&slots));
+    let (trials, queues) = Trials::new(Arc::clone(&slots));
+    let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), trials.clone());
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
-    let (comparer, compare) = compare::comparer(Arc::clone(&slots), Arc::clone(&recorder));
+    let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(&recorder));
     shared.background.spawn(compare);
     let mirror = Arc::new(Mirror::new(
         v2.clone(),
@@ -270,6 +243,7 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         shared.working.clone(),
     ));
     let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
+        trials: trials.clone(),
         operations: config.operations,
         v1,
         v2,
@@ -281,7 +255,7 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     }));
     let history = Arc::<History>::default();
     let (controller, handle) = Controller::new(controller::Parts {
-        name: config.name,
+        name: config.name.clone(),
         salt: config.salt,
         check_interval: config.check_interval,
         state,
@@ -294,7 +268,18 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         machine: Arc::clone(&shared.machine),
         tasks: shared.working.clone(),
         refused,
+        patience: shared.patience,
+        trials: trials.clone(),
+        failed: queues.failures,
     });
+    let trial = Trial {
+        migration: config.name,
+        slots: Arc::clone(&slots),
+        store: store.clone(),
+        handle: handle.clone(),
+        trials,
+    };
+    shared.background.spawn(trial.run(queues.jobs, shared.background_stop.clone()));
     shared.background.spawn(controller.run(shared.background_stop.clone()));
     Ok(Migration { handle, dispatch, history, comparer, slots, configured, deadline: config.deadline })
 }

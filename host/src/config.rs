@@ -21,6 +21,7 @@ use std::{
 use self::bundle::Bundle;
 use crate::{
     dispatch::Operation,
+    migration::controller::Patience,
     policy::{engine::Limits, port::Kind},
     pool::PoolSpec,
 };
@@ -40,6 +41,8 @@ pub struct Config {
     pub webhooks: Vec<hyper::Uri>,
     /// What policies may use.
     pub limits: Limits,
+    /// How often a policy may fail before it is put out of charge.
+    pub patience: Patience,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
     /// The migrations, by name.

@@ -4,11 +4,16 @@
 //! is in charge of one question of one migration. **A policy can fail; a request cannot fail because of it**: every
 //! failure is a [`PolicyError`], which is recorded and answered with the last good plan, with `hold`, or with V1.
 
+pub mod candidate;
 pub mod check;
 pub mod engine;
 pub mod error;
 pub mod facts;
 pub mod port;
+pub mod record;
+pub mod rehearsal;
+pub mod replay;
 pub mod slot;
+pub mod trial;
 
 pub use error::PolicyError;

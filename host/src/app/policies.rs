@@ -1,4 +1,4 @@
-//! Who is in charge when a host starts: what the store remembers, or what the configuration says.
+//! Who sits where when a host starts: what the store remembers, or what the configuration says.
 
 use std::sync::Arc;
 
@@ -10,11 +10,15 @@ use crate::{
     config::bundle::Bundle,
     policy::{
         PolicyError,
+        candidate::Candidate,
         engine::{Engine, Policy},
         port::Kind,
-        slot::Slots,
+        slot::{Seat, Slot, Slots, Title},
     },
-    store::records::{Audited, SlotRecord},
+    store::{
+        records::Audited,
+        seats::{Place, SeatRecord},
+    },
 };
 
 /// Compiles a component and admits it for a kind with settings.
@@ -25,8 +29,8 @@ pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str)
     Policy::admit(engine, engine.compile(component)?, kind, settings)
 }
 
-/// Puts a policy in charge at start: the one that was in charge last, unless the configuration has changed since. If
-/// that one is not admitted, the other. Returns the configuration's fingerprint, and what people must know.
+/// Fills a slot at start: with the policy that was in charge last, unless the configuration has changed since. If that
+/// one is not admitted, with the other. Returns the configuration's fingerprint, and what people must know.
 pub(super) async fn fill_slot(
     migration: &str,
     kind: Kind,
@@ -35,21 +39,30 @@ pub(super) async fn fill_slot(
     shared: &Shared,
 ) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let configured = fingerprint(&bundle);
-    let stored = shared.store.slot(migration, kind).await?;
-    let unchanged = stored.as_ref().is_some_and(|slot| slot.configured == configured);
-    if unchanged && restore(migration, kind, stored.clone(), slots, shared).await {
+    let slot = slots.get(kind);
+    let stored = shared.store.seat(migration, kind, Place::Active).await?;
+    let unchanged = stored.as_ref().is_some_and(|seat| seat.configured == configured);
+    if unchanged && restore(migration, kind, stored.clone(), slot, shared).await {
+        restore_others(migration, kind, slot, shared).await?;
         return Ok((configured, None));
     }
     let mut problem = None;
     let folder = bundle.folder.display().to_string();
+    let title = Title { name: bundle.name, version: bundle.version };
     let settings = bundle.settings.clone();
     match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
         (Ok(policy), component) => {
-            let record = SlotRecord {
+            let record = SeatRecord {
+                title: title.clone(),
                 digest: policy.digest().to_string(),
+                wasi_stub: bundle.wasi_stub,
                 settings,
                 configured: configured.clone(),
                 memory: Vec::new(),
+                held: None,
+                rule: None,
+                evidence: None,
+                since: clock::unix_ms(),
                 updated_by: "configuration".into(),
                 component,
             };
@@ -61,12 +74,13 @@ pub(super) async fn fill_slot(
                 action: "activate-policy".into(),
                 detail,
             };
-            shared.store.activate(kind, &record, &audited).await?;
-            slots.get(kind).activate(Arc::new(policy), Vec::new());
+            shared.store.activate(kind, &record, false, &audited).await?;
+            slot.activate(Seat { policy: Arc::new(policy), title }, Vec::new());
+            restore_others(migration, kind, slot, shared).await?;
         }
         (Err(error), _) => {
             let refused = format!("the {kind} policy of `{folder}` {error}");
-            let instead = if restore(migration, kind, stored.filter(|_| !unchanged), slots, shared).await {
+            let instead = if restore(migration, kind, stored.filter(|_| !unchanged), slot, shared).await {
                 "the one before it stays in charge"
             } else {
                 "nobody is in charge, so V1 serves and nothing moves"
@@ -77,17 +91,53 @@ pub(super) async fn fill_slot(
     Ok((configured, problem))
 }
 
-/// Puts the policy that was in charge last in charge again; false if there was none or it is not admitted any more.
-async fn restore(migration: &str, kind: Kind, slot: Option<SlotRecord>, slots: &Slots, shared: &Shared) -> bool {
-    let Some(slot) = slot else { return false };
-    match admit_off_path(shared, kind, slot.component, slot.settings).await {
-        (Ok(policy), _) => {
-            slots.get(kind).activate(Arc::new(policy), slot.memory);
+/// Puts the policy that was in charge last in charge again, or holds the slot if it was held; false if there was none or
+/// it is not admitted any more.
+async fn restore(migration: &str, kind: Kind, seat: Option<SeatRecord>, slot: &Slot, shared: &Shared) -> bool {
+    let Some(record) = seat else { return false };
+    if let Some(why) = record.held {
+        slot.hold(why);
+        return true;
+    }
+    let memory = record.memory.clone();
+    match seated(migration, kind, record, shared).await {
+        Some(seat) => {
+            slot.activate(seat, memory);
             true
         }
+        None => false,
+    }
+}
+
+/// Who can be gone back to, and who stands by.
+async fn restore_others(migration: &str, kind: Kind, slot: &Slot, shared: &Shared) -> Result<(), StartError> {
+    if let Some(record) = shared.store.seat(migration, kind, Place::Previous).await?
+        && let Some(seat) = seated(migration, kind, record, shared).await
+    {
+        slot.restore_previous(seat);
+    }
+    if let Some(mut record) = shared.store.seat(migration, kind, Place::Candidate).await? {
+        let (rule, evidence) = (record.rule.take().unwrap_or_default(), record.evidence.take().unwrap_or_default());
+        let (since, memory) = (record.since, record.memory.clone());
+        if let Some(seat) = seated(migration, kind, record, shared).await {
+            slot.stand_by(Some(Arc::new(Candidate::new(seat, rule, since, memory, evidence))));
+        }
+    }
+    Ok(())
+}
+
+async fn seated(migration: &str, kind: Kind, record: SeatRecord, shared: &Shared) -> Option<Seat> {
+    let title = record.title;
+    match admit_off_path(shared, kind, record.component, record.settings).await {
+        (Ok(policy), _) => {
+            // A host from before policies had titles knew them by what they say themselves.
+            let said = || Title { name: policy.description.name.clone(), version: policy.description.version.clone() };
+            let title = if title.name.is_empty() { said() } else { title };
+            Some(Seat { policy: Arc::new(policy), title })
+        }
         (Err(error), _) => {
-            tracing::error!(migration, %kind, "the policy that was in charge {error}");
-            false
+            tracing::error!(migration, %kind, policy = title.name, "a policy that had a seat {error}");
+            None
         }
     }
 }

@@ -11,7 +11,7 @@ mod test;
 
 use clap::Subcommand;
 
-use super::{Failed, HostAddress};
+use super::Failed;
 
 /// What policy authors and operators do with policies.
 #[derive(Debug, Subcommand)]

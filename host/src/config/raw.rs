@@ -39,6 +39,8 @@ pub struct Host {
     pub keep_metrics: String,
     /// What policies may use.
     pub policy_limits: PolicyLimits,
+    /// How often a policy may fail before it is put out of charge.
+    pub policy_failures: PolicyFailures,
 }
 
 impl Default for Host {
@@ -51,6 +53,7 @@ impl Default for Host {
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
             policy_limits: PolicyLimits::default(),
+            policy_failures: PolicyFailures::default(),
         }
     }
 }
@@ -69,6 +72,22 @@ pub struct PolicyLimits {
     pub output_bytes: Option<u64>,
     /// The largest component.
     pub component_bytes: Option<u64>,
+}
+
+/// `[host.policy_failures]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyFailures {
+    /// So many failures,
+    pub count: usize,
+    /// within this time, put a policy out of charge.
+    pub within: String,
+}
+
+impl Default for PolicyFailures {
+    fn default() -> Self {
+        Self { count: 5, within: "1m".into() }
+    }
 }
 
 /// `[migrations.NAME]`.

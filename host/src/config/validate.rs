@@ -11,7 +11,7 @@ use std::{
 use super::{Config, MigrationConfig, Problem, bundle::Bundle, environment, raw};
 use crate::{
     dispatch::Operation,
-    migration::flags::Flags,
+    migration::{controller::Patience, flags::Flags},
     policy::{engine::Limits, port::Kind},
     pool::{PoolSpec, process::WorkerCommand, workers::Mode},
     request::{Class, PoolId},
@@ -40,6 +40,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         store: base.join(&raw.host.store),
         webhooks: host.field("webhooks").uris(&raw.host.webhooks),
         limits: limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
+        patience: patience(&mut host.field("policy_failures"), &raw.host.policy_failures),
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
         migrations: Vec::new(),
         components,
@@ -67,6 +68,13 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         root.field(&format!("environment.CUTOVER_FLAG_{flag}")).wrong("names no migration of this configuration");
     }
     if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
+}
+
+fn patience(at: &mut At<'_>, raw: &raw::PolicyFailures) -> Patience {
+    if !(1..=10_000).contains(&raw.count) {
+        at.field("count").wrong(&format!("is {}; it must be between 1 and 10000", raw.count));
+    }
+    Patience { failures: raw.count, within: at.field("within").duration(&raw.within, "1s", "1d") }
 }
 
 fn limits(at: &mut At<'_>, raw: &raw::PolicyLimits) -> Limits {

@@ -11,6 +11,7 @@ use crate::{
         check,
         port::{
             AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Move, Pair, Plan, Progress, Situation,
+            Target,
         },
     },
 };
@@ -162,6 +163,15 @@ impl Policy {
         });
         asked.answer = asked.answer.and_then(|plan| check::plan(plan, situation, self.decides()));
         asked
+    }
+
+    /// Asks `decide` of a fresh instance, as the log does; requests are decided by [`Policy::decide`].
+    pub fn decide_fresh(&self, frame: &[u8]) -> Asked<Target> {
+        self.ask(|guest| {
+            let world = b::decide::DecideHost::new(&mut guest.store, &guest.instance)?;
+            let choice = world.cutover_policy_decide().call_decide(&mut guest.store, frame)?;
+            Ok(Ok((convert::choice(choice), Vec::new())))
+        })
     }
 
     /// Asks for a verdict.

@@ -222,7 +222,7 @@ async fn swap(
     let settings = toml::Table::new();
     let reason = "an anytime-valid judge instead of thresholds";
     let choice = Choice { bundle: &bundle, settings: &settings };
-    let done = app.host.activate(MIGRATION, Kind::Rollback, choice, Order { actor: "demo", reason }).await;
+    let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
     let done = done.map_err(DemoError::Refused)?;
     let took = clock::mono().since(started);
     sleep(Duration::from_millis(500)).await;

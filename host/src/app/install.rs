@@ -32,14 +32,14 @@ pub struct Choice<'a> {
 }
 
 impl Host {
-    /// Puts a policy in charge of its kind. The hot path does not notice.
+    /// Puts a policy in charge of its kind, which must be `kind` if that is given. The hot path does not notice.
     ///
     /// # Errors
     /// Why not, as a sentence.
     pub async fn activate(
         &self,
         migration: &str,
-        kind: Kind,
+        kind: Option<Kind>,
         choice: Choice<'_>,
         order: Order<'_>,
     ) -> Result<Ordered, String> {
@@ -55,7 +55,7 @@ impl Host {
     pub async fn stand_by(
         &self,
         migration: &str,
-        kind: Kind,
+        kind: Option<Kind>,
         choice: Choice<'_>,
         rule: Rule,
         order: Order<'_>,
@@ -82,11 +82,12 @@ impl Host {
     }
 
     /// Reads and admits a policy on a blocking thread.
-    async fn newcomer(&self, found: &Migration, kind: Kind, choice: Choice<'_>) -> Result<Newcomer, String> {
+    async fn newcomer(&self, found: &Migration, wanted: Option<Kind>, choice: Choice<'_>) -> Result<Newcomer, String> {
         let bundle = Bundle::read(choice.bundle, &self.components, choice.settings);
         let bundle = bundle.map_err(|e| format!("the request {e}"))?;
-        if bundle.kind != kind {
-            return Err(format!("the bundle `{}` is a {} policy, not {kind}", bundle.folder.display(), bundle.kind));
+        let kind = bundle.kind;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
+            return Err(format!("the bundle `{}` is a {kind} policy, not {wanted}", bundle.folder.display()));
         }
         let (shown, title) =
             (bundle.folder.display().to_string(), Title { name: bundle.name, version: bundle.version });

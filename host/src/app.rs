@@ -3,13 +3,7 @@
 pub mod install;
 mod policies;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,7 +21,7 @@ use crate::{
         flags::{FlagError, Flags},
         trial::Trial,
     },
-    notify::{self, Notice, Notifier},
+    notify::{self, Notifier},
     observe::{History, Recorder, machine::Machine},
     policy::{
         engine::{Engine, EngineError},
@@ -160,7 +154,8 @@ impl App {
             migrations.insert(name, start_migration(migration, &shared).await?);
         }
         drop(shared);
-        background.spawn(keep_house(store.clone(), config.keep_metrics, background_stop.clone()));
+        let keep = Keep { metrics: config.keep_metrics, policy_log: config.keep_policy_log };
+        background.spawn(keep_house(store.clone(), keep, background_stop.clone()));
         let host = Arc::new(Host { engine, store, components: config.components, migrations });
         let routes = host.migrations.iter().map(|(name, m)| {
             (name.clone(), ingress::Route { dispatch: Arc::clone(&m.dispatch), deadline: m.deadline })
@@ -208,23 +203,8 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     for spec in [&config.v1, &config.v2] {
         store.configure_pool(&pool_configuration(spec)).await?;
     }
-    let slots = Arc::<Slots>::default();
-    let (mut configured, mut refused) = (BTreeMap::new(), Vec::new());
-    for (kind, bundle) in config.policies {
-        let (fingerprint, problem) = policies::fill_slot(&config.name, kind, bundle, &slots, shared).await?;
-        configured.insert(kind, fingerprint);
-        if let Some((error, message)) = problem {
-            refused.push((kind, error));
-            shared.notifier.notify(Notice {
-                at: clock::unix_ms(),
-                migration: config.name.clone(),
-                event: "policy-refused".into(),
-                severity: "critical",
-                message,
-                findings: Vec::new(),
-            });
-        }
-    }
+    let policies::Filled { slots, configured, refused } =
+        policies::fill_slots(&config.name, config.policies, shared).await?;
     let (journal, keeper) = Journal::new(store.journal(&config.name).await?);
     let journal = Arc::new(journal);
     shared.background.spawn(store.clone().keep_journal(config.name.clone(), keeper));
@@ -304,19 +284,33 @@ fn pool_configuration(spec: &PoolSpec) -> PoolConfiguration {
     }
 }
 
-async fn keep_house(store: Store, keep: Duration, stop: CancellationToken) {
+/// How long things are kept.
+#[derive(Debug, Clone, Copy)]
+struct Keep {
+    metrics: Duration,
+    policy_log: Duration,
+}
+
+async fn keep_house(store: Store, keep: Keep, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let before = clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms));
-        match store.forget_metrics(before).await {
-            Ok(rows) if rows > 0 => tracing::info!(rows, "removed old metrics"),
-            Ok(_) => {}
-            Err(error) => tracing::error!("old metrics are not removed: {}", crate::causes::chain(&error)),
-        }
+        let before = |keep: Duration| {
+            let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+            clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms))
+        };
+        removed("metrics", store.forget_metrics(before(keep.metrics)).await);
+        removed("calls to policies", store.forget_calls(before(keep.policy_log)).await);
+    }
+}
+
+fn removed(what: &str, rows: Result<u64, StoreError>) {
+    match rows {
+        Ok(rows) if rows > 0 => tracing::info!(rows, "removed old {what}"),
+        Ok(_) => {}
+        Err(error) => tracing::error!("old {what} are not removed: {}", crate::causes::chain(&error)),
     }
 }

@@ -45,6 +45,8 @@ pub struct Config {
     pub patience: Patience,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
+    /// How long the log of calls to policies is kept.
+    pub keep_policy_log: Duration,
     /// The migrations, by name.
     pub migrations: Vec<MigrationConfig>,
 }

@@ -44,10 +44,13 @@ pub struct Route {
     /// Whether the request is mirrored to V2.
     pub mirror: bool,
     /// What went wrong while asking `decide`, if anything did, and the digest of who was asked.
-    pub error: Option<(PolicyError, Arc<str>)>,
+    pub error: Option<Undecided>,
     /// What `decide` was asked and what it said, for a sample of the requests.
     pub sampled: Option<Box<Sampled>>,
 }
+
+/// Why `decide` has no answer, and the digest of who was asked.
+pub type Undecided = (PolicyError, Arc<str>);
 
 /// One question to `decide`.
 #[derive(Debug, Clone)]
@@ -193,7 +196,7 @@ impl Compiled {
         Route { pool, reason: Arc::clone(reason), mirror, error, sampled }
     }
 
-    fn decide(&self, request: &Request) -> (Target, Option<(PolicyError, Arc<str>)>, Option<Box<Sampled>>) {
+    fn decide(&self, request: &Request) -> (Target, Option<Undecided>, Option<Box<Sampled>>) {
         let Some((seat, wanted)) = &self.decider else {
             let error = PolicyError::nonsense("nobody is in charge whom the plan's `decide` could be asked of");
             return (Target::V1, Some((error, "".into())), None);

@@ -67,7 +67,11 @@ pub(super) async fn seats(State(host): Shared, Path(name): Path<String>) -> Answ
 }
 
 /// `PUT .../policies/{kind}`, and `PUT .../policies` for whatever kind the policy is of.
-pub(super) async fn activate(State(host): Shared, Path(path): Path<Vec<String>>, body: Body<Activate>) -> Answer<Ordered> {
+pub(super) async fn activate(
+    State(host): Shared,
+    Path(path): Path<Vec<String>>,
+    body: Body<Activate>,
+) -> Answer<Ordered> {
     let (name, kind) = named(&host, &path)?;
     let Json(Activate { bundle, settings, rule, reason, actor }) = body?;
     needs_reason(&reason)?;
@@ -80,7 +84,11 @@ pub(super) async fn activate(State(host): Shared, Path(path): Path<Vec<String>>,
 }
 
 /// `PUT .../policies/{kind}/candidate`, and `PUT .../candidate` for whatever kind the policy is of.
-pub(super) async fn stand_by(State(host): Shared, Path(path): Path<Vec<String>>, body: Body<Activate>) -> Answer<Ordered> {
+pub(super) async fn stand_by(
+    State(host): Shared,
+    Path(path): Path<Vec<String>>,
+    body: Body<Activate>,
+) -> Answer<Ordered> {
     let (name, kind) = named(&host, &path)?;
     let Json(Activate { bundle, settings, rule, reason, actor }) = body?;
     needs_reason(&reason)?;
@@ -99,11 +107,7 @@ pub(super) async fn candidate(State(host): Shared, Path((name, kind)): Path<(Str
 }
 
 /// `DELETE .../policies/{kind}/candidate`
-pub(super) async fn drop_candidate(
-    host: Shared,
-    path: Path<(String, String)>,
-    body: Body<Order>,
-) -> Answer<Ordered> {
+pub(super) async fn drop_candidate(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
     reseat(host, path, body, Install::Drop).await
 }
 
@@ -138,28 +142,28 @@ pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Q
     let kind = kind.as_deref().map(parse_kind).transpose()?;
     let most = limit.unwrap_or(CALLS).min(MOST_CALLS);
     let wanted = Wanted { migration: Some(name), kind, before, most, ..Wanted::default() };
-    let calls = host.store.calls(&wanted).await.map_err(broken)?;
+    let calls = host.store.calls(&wanted).await.map_err(|e| broken(&e))?;
     Ok(Json(json!({ "calls": calls })))
 }
 
 /// `GET /api/v1/policy-calls/{id}`
 pub(super) async fn call(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
     let wanted = Wanted { id: Some(id), most: 1, ..Wanted::default() };
-    let found = host.store.calls(&wanted).await.map_err(broken)?.into_iter().next();
+    let found = host.store.calls(&wanted).await.map_err(|e| broken(&e))?.into_iter().next();
     let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no call {id}, or its check is not kept any more"));
     found.map(|call| Json(json!(call))).ok_or_else(none)
 }
 
 /// `GET /api/v1/decisions/{id}`
 pub(super) async fn decision(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
-    let found = host.store.decision(id).await.map_err(broken)?;
+    let found = host.store.decision(id).await.map_err(|e| broken(&e))?;
     let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no decision {id}"));
     found.map(|decision| Json(json!(decision))).ok_or_else(none)
 }
 
 /// `GET /api/v1/components/{digest}`
 pub(super) async fn component(State(host): State<Arc<Host>>, Path(digest): Path<String>) -> Result<Response, Refusal> {
-    let found = host.store.component(&digest).await.map_err(broken)?;
+    let found = host.store.component(&digest).await.map_err(|e| broken(&e))?;
     let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no component `{digest}`"));
     found.map(|bytes| ([(CONTENT_TYPE, "application/wasm")], bytes).into_response()).ok_or_else(none)
 }
@@ -186,8 +190,8 @@ fn needs_reason(reason: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn broken(error: StoreError) -> Refusal {
-    Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(&error))
+fn broken(error: &StoreError) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(error))
 }
 
 /// A slot that anybody sits in, or that is held.

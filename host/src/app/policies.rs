@@ -1,6 +1,6 @@
 //! Who sits where when a host starts: what the store remembers, or what the configuration says.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 
@@ -8,6 +8,7 @@ use super::{Shared, StartError};
 use crate::{
     clock,
     config::bundle::Bundle,
+    notify::Notice,
     policy::{
         PolicyError,
         candidate::Candidate,
@@ -29,9 +30,44 @@ pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str)
     Policy::admit(engine, engine.compile(component)?, kind, settings)
 }
 
+/// The slots of a migration that starts.
+pub(super) struct Filled {
+    /// Who sits where.
+    pub(super) slots: Arc<Slots>,
+    /// Fingerprints of what the configuration says of each policy.
+    pub(super) configured: BTreeMap<Kind, String>,
+    /// Policies of the configuration that are not admitted.
+    pub(super) refused: Vec<(Kind, PolicyError)>,
+}
+
+/// Fills the slots of a migration; people are told of policies that are not admitted.
+pub(super) async fn fill_slots(
+    migration: &str,
+    policies: BTreeMap<Kind, Bundle>,
+    shared: &Shared,
+) -> Result<Filled, StartError> {
+    let mut filled = Filled { slots: Arc::default(), configured: BTreeMap::new(), refused: Vec::new() };
+    for (kind, bundle) in policies {
+        let (fingerprint, problem) = fill_slot(migration, kind, bundle, &filled.slots, shared).await?;
+        filled.configured.insert(kind, fingerprint);
+        if let Some((error, message)) = problem {
+            filled.refused.push((kind, error));
+            shared.notifier.notify(Notice {
+                at: clock::unix_ms(),
+                migration: migration.into(),
+                event: "policy-refused".into(),
+                severity: "critical",
+                message,
+                findings: Vec::new(),
+            });
+        }
+    }
+    Ok(filled)
+}
+
 /// Fills a slot at start: with the policy that was in charge last, unless the configuration has changed since. If that
 /// one is not admitted, with the other. Returns the configuration's fingerprint, and what people must know.
-pub(super) async fn fill_slot(
+async fn fill_slot(
     migration: &str,
     kind: Kind,
     bundle: Bundle,

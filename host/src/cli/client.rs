@@ -65,7 +65,8 @@ impl Client {
     }
 
     fn unreachable(&self, e: &ureq::Error) -> Failed {
-        let message = format!("cannot reach the host at {}: {e}; start it, or give its address with --admin", self.base);
+        let message =
+            format!("cannot reach the host at {}: {e}; start it, or give its address with --admin", self.base);
         Failed::unreachable(message)
     }
 

@@ -37,6 +37,8 @@ pub struct Host {
     pub webhooks: Vec<String>,
     /// How long metrics are kept.
     pub keep_metrics: String,
+    /// How long the log of calls to policies is kept; decisions keep theirs for ever.
+    pub keep_policy_log: String,
     /// What policies may use.
     pub policy_limits: PolicyLimits,
     /// How often a policy may fail before it is put out of charge.
@@ -52,6 +54,7 @@ impl Default for Host {
             components: "components".into(),
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
+            keep_policy_log: "7d".into(),
             policy_limits: PolicyLimits::default(),
             policy_failures: PolicyFailures::default(),
         }

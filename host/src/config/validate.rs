@@ -42,6 +42,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         limits: limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
         patience: patience(&mut host.field("policy_failures"), &raw.host.policy_failures),
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
+        keep_policy_log: host.field("keep_policy_log").duration(&raw.host.keep_policy_log, "1m", "3650d"),
         migrations: Vec::new(),
         components,
     };

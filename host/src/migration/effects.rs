@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     controller::Controller,
-    snapshot::RollbackReport,
     seats::Rehearsed,
+    snapshot::RollbackReport,
     state::{Decided, Effect, Event, State},
 };
 use crate::{

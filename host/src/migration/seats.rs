@@ -26,7 +26,11 @@ use crate::{
         rehearsal::Rehearsal,
         slot::Seat,
     },
-    store::{Store, StoreError, records::Audited, seats::{Place, SeatRecord}},
+    store::{
+        Store, StoreError,
+        records::Audited,
+        seats::{Place, SeatRecord},
+    },
 };
 
 /// Checks that are read from the store at once.
@@ -192,7 +196,8 @@ impl Controller {
         let kind = installing.what.kind();
         let slot = self.parts.slots.get(kind);
         let from = slot.seat().map(|seat| seat.policy.digest().to_string());
-        let shown = json!({ "checks": rehearsal.checks, "failed": rehearsal.failed, "first_failure": rehearsal.first_failure });
+        let shown =
+            json!({ "checks": rehearsal.checks, "failed": rehearsal.failed, "first_failure": rehearsal.first_failure });
         let (verb, label, to) = match &installing.what {
             Install::Activate(new) => ("activate-policy", new.seat.label(), new.seat.policy.digest().to_string()),
             Install::Candidate(new, _) => ("candidate-policy", new.seat.label(), new.seat.policy.digest().to_string()),
@@ -241,13 +246,7 @@ impl Controller {
         Ok(())
     }
 
-    async fn stand_by(
-        &self,
-        new: &Newcomer,
-        rule: Rule,
-        memory: Vec<u8>,
-        audited: &Audited,
-    ) -> Result<(), StoreError> {
+    async fn stand_by(&self, new: &Newcomer, rule: Rule, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
         let kind = new.seat.policy.kind;
         let record = SeatRecord { rule: Some(rule), ..record(new, memory.clone(), audited) };
         self.parts.store.set_candidate(kind, Some(&record), audited).await?;

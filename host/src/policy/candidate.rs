@@ -221,7 +221,10 @@ impl Demote {
     fn applies(&self, evidence: &Evidence) -> Option<String> {
         if evidence.failed >= self.failed {
             let last = evidence.last_failure.as_deref().unwrap_or("unknown");
-            return Some(format!("it failed {} times, {} are enough; the last time it {last}", evidence.failed, self.failed));
+            return Some(format!(
+                "it failed {} times, {} are enough; the last time it {last}",
+                evidence.failed, self.failed
+            ));
         }
         if evidence.asked < self.asked {
             return None;
@@ -272,7 +275,10 @@ mod tests {
 
     #[test]
     fn promotion_needs_time_questions_and_agreement_at_once() {
-        let rule = Rule { promote: Some(Promote { max_disagreed: Ppm::new(10_000), ..Promote::default() }), ..Rule::default() };
+        let rule = Rule {
+            promote: Some(Promote { max_disagreed: Ppm::new(10_000), ..Promote::default() }),
+            ..Rule::default()
+        };
         assert!(matches!(rule.weigh(&evidence(100, 1, 0), HOUR / 2), Weighed::Wait(_)));
         assert!(matches!(rule.weigh(&evidence(99, 0, 0), HOUR), Weighed::Wait(_)));
         assert!(matches!(rule.weigh(&evidence(100, 2, 0), HOUR), Weighed::Wait(_)));
@@ -294,8 +300,12 @@ mod tests {
     fn only_the_last_disagreements_are_kept_and_all_are_counted() {
         let mut known = Evidence::default();
         for n in 0..50 {
-            let disagreement =
-                Disagreement { at: UnixMs(n), about: "a check".into(), active: "hold".into(), candidate: "warn".into() };
+            let disagreement = Disagreement {
+                at: UnixMs(n),
+                about: "a check".into(),
+                active: "hold".into(),
+                candidate: "warn".into(),
+            };
             let took = [Duration::from_micros(3), Duration::from_micros(2)];
             known.add(Compared { asked: 1, disagreements: vec![disagreement], failure: None, fuel: [7, 5], took });
         }

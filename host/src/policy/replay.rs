@@ -56,8 +56,7 @@ pub fn replay(engine: &Arc<Engine>, component: &[u8], call: &Call) -> Result<Rep
 fn compare<T: Serialize>(call: &Call, asked: Asked<T>) -> Replayed {
     let mut differences = Vec::new();
     let mut differ = |what, recorded: Value, replayed: Value| {
-        // As text: numbers that are equal and written differently are not the same bytes.
-        if recorded.to_string() != replayed.to_string() {
+        if recorded != replayed {
             differences.push(Difference { what, recorded, replayed });
         }
     };

@@ -14,7 +14,10 @@ use tokio::sync::mpsc;
 use super::{
     PolicyError,
     engine::Asked,
-    port::{AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress, Situation, Target},
+    port::{
+        AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
+        Situation, Target,
+    },
     slot::{Seat, Slots},
 };
 use crate::request::{PoolId, Request};

@@ -60,10 +60,10 @@ pub(super) fn read(
 ) -> Result<Vec<Value>, Failed> {
     let mut path = format!("/api/v1/migrations/{migration}/policy-log?limit={limit}");
     if let Some(kind) = kind {
-        path.push_str(&format!("&kind={kind}"));
+        path = format!("{path}&kind={kind}");
     }
     if let Some(before) = before {
-        path.push_str(&format!("&before={before}"));
+        path = format!("{path}&before={before}");
     }
     match client.get(&path)?.get_mut("calls").map(Value::take) {
         Some(Value::Array(calls)) => Ok(calls),

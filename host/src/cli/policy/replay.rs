@@ -102,7 +102,12 @@ fn show(shown: &[Shown], json: bool) -> Result<(), Failed> {
             one.what, one.policy, one.fuel
         ));
     } else {
-        output::line(&format!("{} replayed, {} the same, {} not", shown.len(), shown.len() - differ.len(), differ.len()));
+        output::line(&format!(
+            "{} replayed, {} the same, {} not",
+            shown.len(),
+            shown.len() - differ.len(),
+            differ.len()
+        ));
         for one in &differ {
             output::line(&format!("{} by {} ({})", one.what, one.policy, one.digest));
             for d in &one.replayed.differences {

@@ -10,8 +10,8 @@ use crate::{
     policy::{
         check,
         port::{
-            AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Move, Pair, Plan, Progress, Situation,
-            Target,
+            AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Move, Pair, Plan, Progress,
+            Situation, Target,
         },
     },
 };

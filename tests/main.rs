@@ -16,5 +16,7 @@ mod isolation;
 mod kill;
 mod notify;
 mod seats;
+mod smith;
 mod story;
+mod wast;
 mod workers;

@@ -132,6 +132,12 @@ impl Engine {
         self.limits
     }
 
+    /// What it runs on, for tests that hold its configuration against the suites of the component model.
+    #[doc(hidden)]
+    pub const fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.wasmtime
+    }
+
     /// Room for one more policy that is asked per request.
     fn seat(&self) -> Result<Seat, PolicyError> {
         let one_more = |seated: usize| (seated < self.seats).then_some(seated + 1);

@@ -34,7 +34,7 @@ use crate::{
     hostile::{
         alone::alone,
         ask::{ask, first_error},
-        contract::{self, Export, Guest},
+        contract::{Export, Guest},
     },
 };
 

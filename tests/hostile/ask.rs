@@ -77,6 +77,6 @@ pub(crate) fn reply() -> AdapterReply {
 /// What `decide` gets for a policy that wants no attributes.
 pub(crate) fn frame() -> Vec<u8> {
     let mut frame = Vec::new();
-    cutover_contract::frame::pack(&mut frame, 1, 100_000, []);
+    cutover_contract::frame::pack(&mut frame, 1, 100_000, std::iter::empty());
     frame
 }

@@ -38,10 +38,10 @@ use self::{
     artefacts::{Artefact, Artefacts},
     cache::Cache,
     compiler::Compiler,
-    guest::State,
+    guest::{State, said},
     world::Places,
 };
-use super::{error::PolicyError, port::Kind};
+use super::{check, error::PolicyError, port::Kind};
 use crate::clock;
 
 pub use self::{
@@ -277,16 +277,17 @@ impl Engine {
         let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
         let contracts = contract::versions(exports.iter());
         if let Some(found) = contracts.last().filter(|_| !contracts.iter().any(|v| contract::speaks(v))) {
-            return Err(PolicyError::UnknownContract { found: found.clone(), supported: CONTRACT });
+            let found = check::text(found.clone());
+            return Err(PolicyError::UnknownContract { found, supported: CONTRACT });
         }
         // Types-only imports are satisfied by an empty linker; anything else is named.
         let linker = Linker::<State>::new(&self.wasmtime);
         let pre = linker.instantiate_pre(component).map_err(|error| {
             let names: Vec<_> = imports.iter().filter(|n| !n.starts_with("cutover:policy/types@")).cloned().collect();
             if imports.is_empty() {
-                PolicyError::Compile { message: format!("{error:#}") }
+                PolicyError::Compile { message: said(&error) }
             } else {
-                PolicyError::Imports { names }
+                PolicyError::Imports { names: check::names(names) }
             }
         })?;
         let places = Places::find(&pre, &exports)?;

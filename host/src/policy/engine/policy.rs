@@ -64,7 +64,9 @@ impl Policy {
         if !compiled.kinds.contains(&kind) {
             return Err(match contract::find(&compiled.exports, kind.name()) {
                 Found::Unknown(found) => PolicyError::UnknownContract { found, supported: CONTRACT },
-                Found::Known(_) | Found::Nothing => PolicyError::MissingKind { kind, exports: compiled.exports },
+                Found::Known(_) | Found::Nothing => {
+                    PolicyError::MissingKind { kind, exports: check::names(compiled.exports) }
+                },
             });
         }
         engine.limits.of(kind).admit(&compiled.needs)?;
@@ -158,6 +160,6 @@ fn describe(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Descript
     let mut guest = Guest::new(engine, compiled, kind)?;
     let policy = compiled.places.policy(&mut guest)?;
     let description =
-        guest.call(Span::Question, |guest| policy.cutover_policy_policy().call_describe(&mut guest.store))?;
+        guest.call(Span::Rest, |guest| policy.cutover_policy_policy().call_describe(&mut guest.store))?;
     check::description(convert::description(description))
 }

@@ -173,6 +173,9 @@ impl Problems<'_> {
                 self.say(&format!("{place}, `expect`"), "needs `problems` or `error`");
             }
             (None, 0) => self.say(place, "has no `steps`"),
+            (Some(_), 0) if case.snapshot => {
+                self.say(place, "a policy that is refused answers nothing; leave out `snapshot` or `expect`");
+            }
             _ => {}
         }
         if case.obey && kind != Kind::Stages {

@@ -113,8 +113,9 @@ impl Scene {
             Kind::Routing => {
                 self.pass(step, false);
                 let requests = step.requests.iter().flatten().map(request).collect();
-                // V2 serves in the phases in which callers may reach it.
-                let v2_serves = matches!(self.phase, Phase::Ramping | Phase::Complete | Phase::Decommissioned);
+                // As the host routes: V2 is out of reach while its pool starts and after a rollback, and otherwise the
+                // plan alone decides.
+                let v2_serves = !matches!(self.phase, Phase::Preparing | Phase::RolledBack);
                 Some(Question::Plan(Box::new((self.situation(), v2_serves, requests))))
             }
             Kind::Comparison => {

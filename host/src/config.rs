@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod environment;
+pub mod limits;
 pub mod raw;
 mod validate;
 

@@ -7,6 +7,7 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::limits::PolicyLimits;
 use crate::request::Class;
 
 /// The whole file.
@@ -59,22 +60,6 @@ impl Default for Host {
             policy_failures: PolicyFailures::default(),
         }
     }
-}
-
-/// `[host.policy_limits]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyLimits {
-    /// Linear memory over all of a guest's memories.
-    pub memory_bytes: Option<u64>,
-    /// Time for a question.
-    pub time: Option<String>,
-    /// Time for one `decide`.
-    pub decide_time: Option<String>,
-    /// What may cross from guest to host in one question.
-    pub output_bytes: Option<u64>,
-    /// The largest component.
-    pub component_bytes: Option<u64>,
 }
 
 /// `[host.policy_failures]`.

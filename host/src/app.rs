@@ -13,7 +13,7 @@ use std::{
 use tokio::{net::TcpListener, runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::policies::admit;
+pub use self::policies::{admit, admit_bundle};
 use crate::{
     admin, clock,
     compare::{self, Comparer},
@@ -218,7 +218,7 @@ impl Host {
         let engine = Arc::clone(&self.engine);
         let shown = bundle.folder.display().to_string();
         let admitted = tokio::task::spawn_blocking(move || {
-            let policy = admit(&engine, kind, &bundle.component, &bundle.settings);
+            let policy = admit_bundle(&engine, &bundle);
             (policy, bundle.component)
         });
         let (policy, component) = admitted.await.map_err(|e| e.to_string())?;

@@ -10,19 +10,41 @@ use crate::{
     config::bundle::Bundle,
     policy::{
         PolicyError,
-        engine::{Engine, Policy},
+        engine::{Engine, Imports, Policy},
         port::Kind,
         slot::Slots,
     },
     store::records::{Audited, SlotRecord},
 };
 
-/// Compiles a component and admits it for a kind with settings.
+/// Compiles a component that imports nothing and admits it for a kind with settings.
 ///
 /// # Errors
 /// Why it is not admitted.
 pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Result<Policy, PolicyError> {
-    Policy::admit(engine, engine.compile(component)?, kind, settings)
+    admit_with(engine, kind, component, settings, Imports::None)
+}
+
+/// [`admit`] for a bundle's component, with the imports that the bundle asks for.
+///
+/// # Errors
+/// Why it is not admitted.
+pub fn admit_bundle(engine: &Arc<Engine>, bundle: &Bundle) -> Result<Policy, PolicyError> {
+    admit_with(engine, bundle.kind, &bundle.component, &bundle.settings, imports(bundle))
+}
+
+const fn imports(bundle: &Bundle) -> Imports {
+    if bundle.wasi_stub { Imports::WasiStub } else { Imports::None }
+}
+
+fn admit_with(
+    engine: &Arc<Engine>,
+    kind: Kind,
+    component: &[u8],
+    settings: &str,
+    imports: Imports,
+) -> Result<Policy, PolicyError> {
+    Policy::admit(engine, engine.compile_with(component, imports)?, kind, settings)
 }
 
 /// Puts a policy in charge at start: the one that was in charge last, unless the configuration has changed since. If
@@ -43,7 +65,8 @@ pub(super) async fn fill_slot(
     let mut problem = None;
     let folder = bundle.folder.display().to_string();
     let settings = bundle.settings.clone();
-    match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
+    let imports = imports(&bundle);
+    match admit_off_path(shared, kind, bundle.component, bundle.settings, imports).await {
         (Ok(policy), component) => {
             let record = SlotRecord {
                 digest: policy.digest().to_string(),
@@ -80,7 +103,8 @@ pub(super) async fn fill_slot(
 /// Puts the policy that was in charge last in charge again; false if there was none or it is not admitted any more.
 async fn restore(migration: &str, kind: Kind, slot: Option<SlotRecord>, slots: &Slots, shared: &Shared) -> bool {
     let Some(slot) = slot else { return false };
-    match admit_off_path(shared, kind, slot.component, slot.settings).await {
+    // It was in charge, so it was admitted: if it imports WASI, its bundle had asked for the stand-in.
+    match admit_off_path(shared, kind, slot.component, slot.settings, Imports::WasiStub).await {
         (Ok(policy), _) => {
             slots.get(kind).activate(Arc::new(policy), slot.memory);
             true
@@ -97,16 +121,22 @@ async fn admit_off_path(
     kind: Kind,
     component: Vec<u8>,
     settings: String,
+    imports: Imports,
 ) -> (Result<Policy, PolicyError>, Vec<u8>) {
     let engine = Arc::clone(&shared.engine);
-    let admitted = tokio::task::spawn_blocking(move || (admit(&engine, kind, &component, &settings), component)).await;
+    let admitted =
+        tokio::task::spawn_blocking(move || (admit_with(&engine, kind, &component, &settings, imports), component));
+    let admitted = admitted.await;
     admitted.unwrap_or_else(|e| (Err(PolicyError::Compile { message: e.to_string() }), Vec::new()))
 }
 
-/// Tells whether the configuration says the same of a policy as it did: its component and its settings.
+/// Tells whether the configuration says the same of a policy as it did: its component, its settings and its imports.
 fn fingerprint(bundle: &Bundle) -> String {
     let mut hash = Sha256::new();
     hash.update(Sha256::digest(&bundle.component));
     hash.update(bundle.settings.as_bytes());
+    if bundle.wasi_stub {
+        hash.update(b"wasi_stub");
+    }
     hex::encode(hash.finalize())
 }

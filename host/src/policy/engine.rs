@@ -1,13 +1,14 @@
 //! The sandbox: compiles components, checks what they offer, and runs each question under its limits.
 //!
 //! The only code that names wasmtime. One engine for the process (stores of several engines must not mix); policies
-//! import nothing, so the linker stays empty; epochs interrupt what runs too long, a limiter counts memory over all of
+//! import nothing, so the linker stays empty (but for the stand-in for WASI, where a bundle asks for it); epochs interrupt what runs too long, a limiter counts memory over all of
 //! a guest's memories, and any error throws the instance away.
 
 mod bindings;
 mod convert;
 mod guest;
 mod warm;
+pub(in crate::policy) mod wasi_stub;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -67,6 +68,16 @@ impl Default for Limits {
     }
 }
 
+/// What a component may import beside the contract's types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Imports {
+    /// Nothing.
+    #[default]
+    None,
+    /// The closed, deterministic stand-in for WASI.
+    WasiStub,
+}
+
 /// The one engine of a process, and the thread that advances its epoch.
 #[derive(Debug)]
 pub struct Engine {
@@ -124,6 +135,14 @@ impl Engine {
     /// # Errors
     /// Why the component is not admitted.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, PolicyError> {
+        self.compile_with(bytes, Imports::None)
+    }
+
+    /// [`Engine::compile`] for a component that may import `imports`.
+    ///
+    /// # Errors
+    /// Why the component is not admitted.
+    pub fn compile_with(&self, bytes: &[u8], imports: Imports) -> Result<Compiled, PolicyError> {
         check_header(bytes, self.limits.component_bytes)?;
         // The compiler is trusted with memory, not with never panicking: a panic costs this policy alone.
         let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.wasmtime, bytes)));
@@ -134,14 +153,20 @@ impl Engine {
         };
         let ty = component.component_type();
         // Types-only imports are satisfied by an empty linker; anything else is named.
-        let linker = Linker::<State>::new(&self.wasmtime);
+        let mut linker = Linker::<State>::new(&self.wasmtime);
+        let stub = imports == Imports::WasiStub;
+        if stub {
+            let refused = |e| PolicyError::Compile { message: format!("{e:#}") };
+            wasi_stub::define(&mut linker, &component).map_err(refused)?;
+        }
         let pre = linker.instantiate_pre(&component).map_err(|error| {
-            let names: Vec<_> = ty.imports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
-            let callable = names.iter().filter(|n| !n.starts_with("cutover:policy/types@")).cloned().collect();
+            let granted = |name: &str| name.starts_with("cutover:policy/types@") || (stub && wasi_stub::offers(name));
+            let names = ty.imports(&self.wasmtime).map(|(name, _)| name.to_owned());
+            let names: Vec<_> = names.filter(|name| !granted(name)).collect();
             if names.is_empty() {
                 PolicyError::Compile { message: format!("{error:#}") }
             } else {
-                PolicyError::Imports { names: callable }
+                PolicyError::Imports { names }
             }
         })?;
         let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();

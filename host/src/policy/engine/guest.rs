@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use wasmtime::{Error, ResourceLimiter, Store, Trap, component::Instance};
 
-use super::{Compiled, Engine, Kind, PolicyError, TICK, bindings as b, convert};
+use super::{
+    Compiled, Engine, Kind, PolicyError, TICK, bindings as b, convert,
+    wasi_stub::{Chance, NotOffered},
+};
 use crate::{
     clock,
     policy::{
@@ -61,6 +64,8 @@ pub(super) struct State {
     memory_limit: usize,
     memory_used: usize,
     refused_memory: bool,
+    /// Only the stand-in for WASI asks for it.
+    pub(super) chance: Chance,
 }
 
 /// A store with an instance that took its settings.
@@ -243,7 +248,12 @@ fn describe(engine: &Engine, compiled: &Compiled) -> Result<Description, PolicyE
 impl Guest {
     fn new(engine: &Engine, compiled: &Compiled) -> Result<Self, PolicyError> {
         let limits = engine.limits;
-        let state = State { memory_limit: limits.memory_bytes, memory_used: 0, refused_memory: false };
+        let state = State {
+            memory_limit: limits.memory_bytes,
+            memory_used: 0,
+            refused_memory: false,
+            chance: Chance::default(),
+        };
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.output_bytes);
@@ -281,6 +291,9 @@ fn set_deadline(store: &mut Store<State>, limit: Duration) {
 fn classify(error: &Error, store: &Store<State>, limit: Duration, instantiating: bool) -> PolicyError {
     let state = store.data();
     let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    if let Some(call) = error.downcast_ref::<NotOffered>() {
+        return PolicyError::Trap { trap: call.to_string() };
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => PolicyError::Deadline { limit_ms },
         Some(Trap::OutOfFuel) => PolicyError::OutOfFuel { limit: u64::MAX },

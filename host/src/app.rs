@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use tokio::{net::TcpListener, runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::policies::admit;
+pub use self::policies::{admit, admit_bundle};
 use crate::{
     admin, clock,
     compare::{self, Comparer},

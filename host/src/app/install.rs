@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Host, Migration, admit};
+use super::{Host, Migration, policies::admit_with};
 use crate::{
     config::bundle::Bundle,
     migration::{Install, Ordered, Verb, handle::Newcomer},
@@ -91,11 +91,12 @@ impl Host {
         }
         let (shown, title) =
             (bundle.folder.display().to_string(), Title { name: bundle.name, version: bundle.version });
-        let (engine, component, settings) = (Arc::clone(&self.engine), bundle.component, bundle.settings);
-        let admitted = tokio::task::spawn_blocking(move || (admit(&engine, kind, &component, &settings), component));
-        let (policy, component) = admitted.await.map_err(|e| e.to_string())?;
+        let (engine, wasi_stub) = (Arc::clone(&self.engine), bundle.wasi_stub);
+        let (component, settings) = (bundle.component, bundle.settings);
+        let admit = move || (admit_with(&engine, kind, &component, &settings, wasi_stub), component);
+        let (policy, component) = tokio::task::spawn_blocking(admit).await.map_err(|e| e.to_string())?;
         let policy = Arc::new(policy.map_err(|e| format!("the policy of `{shown}` {e}"))?);
         let configured = found.configured.get(&kind).cloned().unwrap_or_default();
-        Ok(Newcomer { seat: Seat { policy, title }, wasi_stub: bundle.wasi_stub, component, configured })
+        Ok(Newcomer { seat: Seat { policy, title, wasi_stub }, component, configured })
     }
 }

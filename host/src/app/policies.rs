@@ -12,7 +12,7 @@ use crate::{
     policy::{
         PolicyError,
         candidate::Candidate,
-        engine::{Engine, Policy},
+        engine::{Engine, Imports, Policy},
         port::Kind,
         slot::{Seat, Slot, Slots, Title},
     },
@@ -22,12 +22,31 @@ use crate::{
     },
 };
 
-/// Compiles a component and admits it for a kind with settings.
+/// Compiles a component that imports nothing and admits it for a kind with settings.
 ///
 /// # Errors
 /// Why it is not admitted.
 pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Result<Policy, PolicyError> {
-    Policy::admit(engine, engine.compile(component)?, kind, settings)
+    admit_with(engine, kind, component, settings, false)
+}
+
+/// [`admit`] for a bundle's component, with the imports that the bundle asks for.
+///
+/// # Errors
+/// Why it is not admitted.
+pub fn admit_bundle(engine: &Arc<Engine>, bundle: &Bundle) -> Result<Policy, PolicyError> {
+    admit_with(engine, bundle.kind, &bundle.component, &bundle.settings, bundle.wasi_stub)
+}
+
+pub(super) fn admit_with(
+    engine: &Arc<Engine>,
+    kind: Kind,
+    component: &[u8],
+    settings: &str,
+    wasi_stub: bool,
+) -> Result<Policy, PolicyError> {
+    let imports = if wasi_stub { Imports::WasiStub } else { Imports::None };
+    Policy::admit(engine, engine.compile_with(component, imports)?, kind, settings)
 }
 
 /// The slots of a migration that starts.
@@ -86,7 +105,7 @@ async fn fill_slot(
     let folder = bundle.folder.display().to_string();
     let title = Title { name: bundle.name, version: bundle.version };
     let settings = bundle.settings.clone();
-    match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
+    match admit_off_path(shared, kind, bundle.component, bundle.settings, bundle.wasi_stub).await {
         (Ok(policy), component) => {
             let record = SeatRecord {
                 title: title.clone(),
@@ -111,7 +130,8 @@ async fn fill_slot(
                 detail,
             };
             shared.store.activate(kind, &record, false, &audited).await?;
-            slot.activate(Seat { policy: Arc::new(policy), title }, Vec::new());
+            let seat = Seat { policy: Arc::new(policy), title, wasi_stub: bundle.wasi_stub };
+            slot.activate(seat, Vec::new());
             restore_others(migration, kind, slot, shared).await?;
         }
         (Err(error), _) => {
@@ -163,13 +183,13 @@ async fn restore_others(migration: &str, kind: Kind, slot: &Slot, shared: &Share
 }
 
 async fn seated(migration: &str, kind: Kind, record: SeatRecord, shared: &Shared) -> Option<Seat> {
-    let title = record.title;
-    match admit_off_path(shared, kind, record.component, record.settings).await {
+    let (title, wasi_stub) = (record.title, record.wasi_stub);
+    match admit_off_path(shared, kind, record.component, record.settings, record.wasi_stub).await {
         (Ok(policy), _) => {
             // A host from before policies had titles knew them by what they say themselves.
             let said = || Title { name: policy.description.name.clone(), version: policy.description.version.clone() };
             let title = if title.name.is_empty() { said() } else { title };
-            Some(Seat { policy: Arc::new(policy), title })
+            Some(Seat { policy: Arc::new(policy), title, wasi_stub })
         }
         (Err(error), _) => {
             tracing::error!(migration, %kind, policy = title.name, "a policy that had a seat {error}");
@@ -183,9 +203,11 @@ async fn admit_off_path(
     kind: Kind,
     component: Vec<u8>,
     settings: String,
+    wasi_stub: bool,
 ) -> (Result<Policy, PolicyError>, Vec<u8>) {
     let engine = Arc::clone(&shared.engine);
-    let admitted = tokio::task::spawn_blocking(move || (admit(&engine, kind, &component, &settings), component)).await;
+    let admit = move || (admit_with(&engine, kind, &component, &settings, wasi_stub), component);
+    let admitted = tokio::task::spawn_blocking(admit).await;
     admitted.unwrap_or_else(|e| (Err(PolicyError::Compile { message: e.to_string() }), Vec::new()))
 }
 

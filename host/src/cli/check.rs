@@ -14,7 +14,7 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
     for migration in &config.migrations {
         for (kind, bundle) in &migration.policies {
             let folder = bundle.folder.display();
-            match app::admit(&engine, *kind, &bundle.component, &bundle.settings) {
+            match app::admit_bundle(&engine, bundle) {
                 Ok(policy) => shown.push(json!({
                     "migration": migration.name,
                     "kind": kind,

@@ -71,7 +71,8 @@ impl Bundle {
         };
         let component = std::fs::read(&file).map_err(|e| {
             wrong(format!(
-                "needs the component `{}`, which cannot be read: {e}; build the guests with `cargo xtask guests`",
+                "needs the component `{}`, which cannot be read: {e}; build the guests with `cargo xtask guests`, those in JavaScript and \
+                 Python with `cargo xtask languages`",
                 file.display()
             ))
         })?;

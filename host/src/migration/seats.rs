@@ -380,7 +380,7 @@ fn record(new: &Newcomer, memory: Vec<u8>, audited: &Audited) -> SeatRecord {
     SeatRecord {
         title: new.seat.title.clone(),
         digest: new.seat.policy.digest().to_string(),
-        wasi_stub: new.wasi_stub,
+        wasi_stub: new.seat.wasi_stub,
         settings: new.seat.policy.settings.to_string(),
         configured: new.configured.clone(),
         memory,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::port::Kind;
+use super::{engine::wasi_stub, port::Kind};
 
 /// Why a policy was not admitted, or did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
@@ -31,7 +31,7 @@ pub enum PolicyError {
         message: String,
     },
     /// It wants something from the host.
-    #[error("imports {}, but policies import nothing; build it for `wasm32-unknown-unknown` without WASI", quoted(.names))]
+    #[error("imports {}, but policies import nothing; {}", quoted(.names), advice(.names))]
     Imports {
         /// The imports' names.
         names: Vec<String>,
@@ -193,6 +193,16 @@ impl PolicyError {
     /// Shorthand for [`PolicyError::Nonsense`].
     pub fn nonsense(message: impl Into<String>) -> Self {
         Self::Nonsense { message: message.into() }
+    }
+}
+
+/// How to mend it: what imports WASI alone may have the stand-in.
+fn advice(names: &[String]) -> &'static str {
+    if names.iter().all(|name| wasi_stub::offers(name)) {
+        "build it without WASI (Rust: for `wasm32-unknown-unknown`; other languages: the option `--stub-wasi` of their tools), \
+         or say `wasi_stub = true` in its policy.toml for a deterministic stand-in"
+    } else {
+        "build it without them (Rust: for `wasm32-unknown-unknown`, without WASI)"
     }
 }
 

@@ -4,6 +4,7 @@
 //! audited by the controller that does it. [`metrics`] renders Prometheus text.
 
 pub mod metrics;
+pub mod policies;
 mod status;
 
 use std::{path::PathBuf, sync::Arc};
@@ -95,6 +96,7 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/migrations/{migration}/flags", get(flags))
         .route("/api/v1/migrations/{migration}/flags/{flag}", put(set_flag))
         .route("/api/v1/migrations/{migration}/policies/{kind}", put(activate))
+        .merge(policies::routes())
         .fallback(async || Refusal(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(host);

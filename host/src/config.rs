@@ -21,7 +21,7 @@ use std::{
 use self::bundle::Bundle;
 use crate::{
     dispatch::Operation,
-    policy::{engine::Limits, port::Kind},
+    policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::PoolSpec,
 };
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub webhooks: Vec<hyper::Uri>,
     /// What policies may use.
     pub limits: Limits,
+    /// Whose policies are accepted.
+    pub trust: Trust,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
     /// The migrations, by name.

@@ -6,6 +6,7 @@
 
 mod journal;
 pub mod records;
+mod releases;
 
 use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 

@@ -43,7 +43,11 @@ pub(super) async fn fill_slot(
     let mut problem = None;
     let folder = bundle.folder.display().to_string();
     let settings = bundle.settings.clone();
-    match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
+    let admitted = match shared.registry.trust.screen(&bundle.claimed(), bundle.envelope.as_ref()) {
+        Ok(()) => admit_off_path(shared, kind, bundle.component, bundle.settings).await,
+        Err(refused) => (Err(PolicyError::Untrusted { refused }), Vec::new()),
+    };
+    match admitted {
         (Ok(policy), component) => {
             let record = SlotRecord {
                 digest: policy.digest().to_string(),

@@ -19,7 +19,12 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(base: &str) -> Self {
-        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
+        Self::patient(base, PATIENCE)
+    }
+
+    /// For what takes a host longer than any policy or commit does.
+    pub(super) fn patient(base: &str, patience: Duration) -> Self {
+        let config = Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false);
         Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into() }
     }
 

@@ -7,6 +7,8 @@ mod check;
 mod list;
 mod new;
 mod push;
+mod sign;
+mod source;
 mod test;
 
 use clap::Subcommand;
@@ -26,8 +28,10 @@ pub(super) enum Policy {
     Test(test::Test),
     /// Measures what a policy costs.
     Bench(bench::Bench),
-    /// Publishes a policy to a host.
+    /// Makes a policy known to a host, or publishes it to an OCI registry.
     Push(push::Push),
+    /// Signs a bundle, beside those who have signed it already.
+    Sign(sign::Sign),
     /// Lists the policies that a host knows.
     List(list::List),
     /// Runs recorded history through one or two policies.
@@ -42,6 +46,7 @@ pub(super) fn run(verb: Policy) -> Result<(), Failed> {
         Policy::Test(args) => test::run(&args),
         Policy::Bench(args) => bench::run(&args),
         Policy::Push(args) => push::run(&args),
+        Policy::Sign(args) => sign::run(&args),
         Policy::List(args) => list::run(&args),
         Policy::Backtest(args) => backtest::run(&args),
     }

@@ -39,6 +39,8 @@ pub struct Host {
     pub keep_metrics: String,
     /// What policies may use.
     pub policy_limits: PolicyLimits,
+    /// Whose policies are accepted; everybody's unless it is set.
+    pub policy_trust: Option<PolicyTrust>,
 }
 
 impl Default for Host {
@@ -51,8 +53,29 @@ impl Default for Host {
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
             policy_limits: PolicyLimits::default(),
+            policy_trust: None,
         }
     }
+}
+
+/// `[host.policy_trust]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyTrust {
+    /// The keys that may vouch for policies.
+    pub keys: Vec<PolicyKey>,
+    /// How many of them must; all unless it is set.
+    pub required: Option<usize>,
+}
+
+/// `[[host.policy_trust.keys]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyKey {
+    /// Whose it is.
+    pub name: String,
+    /// An ed25519 public key: PEM, or the one line between its first and its last.
+    pub public_key: String,
 }
 
 /// `[host.policy_limits]`.

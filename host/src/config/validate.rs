@@ -1,5 +1,7 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
+mod trust;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -40,6 +42,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         store: base.join(&raw.host.store),
         webhooks: host.field("webhooks").uris(&raw.host.webhooks),
         limits: limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
+        trust: trust::trust(&mut host.field("policy_trust"), raw.host.policy_trust),
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
         migrations: Vec::new(),
         components,

@@ -15,6 +15,7 @@ mod hostile;
 mod isolation;
 mod kill;
 mod notify;
+mod registry;
 mod seats;
 mod story;
 mod workers;

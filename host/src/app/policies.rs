@@ -105,7 +105,11 @@ async fn fill_slot(
     let folder = bundle.folder.display().to_string();
     let title = Title { name: bundle.name, version: bundle.version };
     let settings = bundle.settings.clone();
-    match admit_off_path(shared, kind, bundle.component, bundle.settings, bundle.wasi_stub).await {
+    let admitted = match shared.registry.trust.screen(&bundle.claimed(), bundle.envelope.as_ref()) {
+        Ok(()) => admit_off_path(shared, kind, bundle.component, bundle.settings, bundle.wasi_stub).await,
+        Err(refused) => (Err(PolicyError::Untrusted { refused }), Vec::new()),
+    };
+    match admitted {
         (Ok(policy), component) => {
             let record = SeatRecord {
                 title: title.clone(),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{engine::wasi_stub, port::Kind};
+use super::{engine::wasi_stub, port::Kind, registry::trust::Refused};
 
 /// Why a policy was not admitted, or did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
@@ -68,6 +68,12 @@ pub enum PolicyError {
         interface: String,
         /// What differs.
         message: String,
+    },
+    /// Those that the host trusts do not vouch for it.
+    #[error("{refused}")]
+    Untrusted {
+        /// Why.
+        refused: Refused,
     },
     /// It refuses its settings.
     #[error("refuses its settings: {}", .problems.join("; "))]
@@ -174,6 +180,7 @@ impl PolicyError {
             Self::UnknownContract { .. } => "unknown-contract",
             Self::MissingInterface { .. } => "missing-interface",
             Self::WrongType { .. } => "wrong-type",
+            Self::Untrusted { .. } => "untrusted",
             Self::Settings { .. } => "settings",
             Self::Said { .. } => "said",
             Self::Trap { .. } => "trap",

@@ -7,18 +7,17 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
 use super::{Done, bundle, list, policy, push};
-use crate::harness::{Http, Setup, components, eventually};
+use crate::harness::{Setup, components, eventually};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
@@ -43,25 +42,35 @@ impl Registry {
             "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: '{storage}' }} }}\nhttp: {{ addr: '{address}' }}\n"
         );
         fs::write(&config, text).unwrap();
-        let child =
-            Command::new("docker-registry").arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(child) = child.spawn() else {
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(child) = command.spawn() else {
             eprintln!("skipped: there is no docker-registry; install it with `apt-get install docker-registry`");
             return None;
         };
         let registry = Self { child, address, _folder: folder };
         eventually("the registry", async || {
-            registry.send(Method::GET, "/v2/", "", Vec::new()).await.ok().filter(|s| *s == StatusCode::OK)
+            registry.send("GET", "/v2/", "text/plain", "").await.ok().filter(|(status, _)| *status == 200)
         })
         .await;
         Some(registry)
     }
 
-    async fn send(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Result<StatusCode, String> {
-        let http = Http::new(String::new(), String::new());
-        let url = format!("http://{}{path}", self.address);
-        let body = String::from_utf8(body).unwrap();
-        http.send(method, &url, &[("content-type", content_type)], body).await.map(|reply| reply.status)
+    /// Sends a request; the status, and the path that `location` names.
+    async fn send(&self, method: &str, path: &str, content_type: &str, body: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(&self.address).await?;
+        let (host, length) = (&self.address, body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: {content_type}\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        let location = answer.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap_or_default();
+        let path = location.split_once(host.as_str()).map_or(location, |(_, path)| path);
+        Ok((status, path.to_owned()))
     }
 }
 
@@ -136,36 +145,18 @@ async fn an_artefact_of_other_tools_is_taken_with_its_kind() {
         "config": { "mediaType": CONFIG, "digest": sha256(b"{}"), "size": 2 },
         "layers": [{ "mediaType": "application/wasm", "digest": sha256(&component), "size": component.len() }],
     });
-    let upload = format!("/v2/team/careful/blobs/uploads/?digest={}", sha256(b"{}"));
-    let location = uploaded(&registry, &upload).await;
-    let put = format!("{location}&digest={}", sha256(b"{}"));
-    assert_eq!(
-        registry.send(Method::PUT, &put, "application/octet-stream", b"{}".to_vec()).await,
-        Ok(StatusCode::CREATED)
-    );
-    let put = "/v2/team/careful/manifests/2.0.0";
-    let done = registry.send(Method::PUT, put, MANIFEST, manifest.to_string().into_bytes()).await;
-    assert_eq!(done, Ok(StatusCode::CREATED));
+    let (status, upload) = registry.send("POST", "/v2/team/careful/blobs/uploads/", "text/plain", "").await.unwrap();
+    assert_eq!(status, 202);
+    let upload = format!("{upload}&digest={}", sha256(b"{}"));
+    assert_eq!(registry.send("PUT", &upload, "application/octet-stream", "{}").await.unwrap().0, 201);
+    let path = "/v2/team/careful/manifests/2.0.0";
+    assert_eq!(registry.send("PUT", path, MANIFEST, &manifest.to_string()).await.unwrap().0, 201);
 
     let source = format!("{repository}:2.0.0");
     push(&host, Path::new(&source), &[]).await.fails(2, &["does not say what kind", "--kind"]);
     let pushed = push(&host, Path::new(&source), &["--kind", "rollback", "--json"]).await.json();
     assert_eq!((&pushed["policy"]["name"], &pushed["policy"]["version"]), (&json!("careful"), &json!("2.0.0")));
     host.app.shut_down().await;
-}
-
-/// Where an upload that was begun goes on.
-async fn uploaded(registry: &Registry, path: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(&registry.address).await.unwrap();
-    let request =
-        format!("POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", registry.address);
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let location =
-        answer.lines().find_map(|l| l.to_lowercase().starts_with("location: ").then(|| l[10..].trim().to_owned()));
-    let location = location.unwrap_or_else(|| panic!("{answer}"));
-    location.split_once(&registry.address).map_or(location.clone(), |(_, path)| path.to_owned())
 }
 
 /// What a registry that lies answers, by path: a status, headers and a body.

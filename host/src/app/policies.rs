@@ -97,16 +97,19 @@ async fn fill_slot(
     let slot = slots.get(kind);
     let stored = shared.store.seat(migration, kind, Place::Active).await?;
     let unchanged = stored.as_ref().is_some_and(|seat| seat.configured == configured);
+    let stored = vouched(migration, kind, stored, &bundle, shared).await;
     if unchanged && restore(migration, kind, stored.clone(), slot, shared).await {
-        restore_others(migration, kind, slot, shared).await?;
+        restore_others(migration, kind, &bundle, slot, shared).await?;
         return Ok((configured, None));
     }
     let mut problem = None;
     let folder = bundle.folder.display().to_string();
-    let title = Title { name: bundle.name, version: bundle.version };
+    let title = Title { name: bundle.name.clone(), version: bundle.version.clone() };
     let settings = bundle.settings.clone();
     let admitted = match shared.registry.trust.screen(&bundle.claimed(), bundle.envelope.as_ref()) {
-        Ok(()) => admit_off_path(shared, kind, bundle.component, bundle.settings, bundle.wasi_stub).await,
+        Ok(()) => {
+            admit_off_path(shared, kind, bundle.component.clone(), bundle.settings.clone(), bundle.wasi_stub).await
+        }
         Err(refused) => (Err(PolicyError::Untrusted { refused }), Vec::new()),
     };
     match admitted {
@@ -136,7 +139,7 @@ async fn fill_slot(
             shared.store.activate(kind, &record, false, &audited).await?;
             let seat = Seat { policy: Arc::new(policy), title, wasi_stub: bundle.wasi_stub };
             slot.activate(seat, Vec::new());
-            restore_others(migration, kind, slot, shared).await?;
+            restore_others(migration, kind, &bundle, slot, shared).await?;
         }
         (Err(error), _) => {
             let refused = format!("the {kind} policy of `{folder}` {error}");
@@ -149,6 +152,40 @@ async fn fill_slot(
         }
     }
     Ok((configured, problem))
+}
+
+/// A seat of before, if those that the host trusts now still vouch for who sat there: as a release, or as the bundle that
+/// the configuration names.
+async fn vouched(
+    migration: &str,
+    kind: Kind,
+    seat: Option<SeatRecord>,
+    bundle: &Bundle,
+    shared: &Shared,
+) -> Option<SeatRecord> {
+    let seat = seat?;
+    let claimed = bundle.claimed();
+    if !shared.registry.trust.is_required() || seat.held.is_some() {
+        return Some(seat);
+    }
+    let refused = if claimed.component_sha256 == seat.digest && bundle.settings == seat.settings {
+        shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).err().map(|refused| refused.to_string())
+    } else {
+        match shared.registry.find(&format!("{}@{}", seat.title.name, seat.title.version)).await {
+            Ok((release, _)) if release.manifest.component_sha256 == seat.digest => {
+                shared.registry.trust.verify(&release).err().map(|refused| refused.to_string())
+            }
+            Ok(_) => Some("is not the one that was released under its name and version".into()),
+            Err(error) => Some(format!("is not vouched for: {}", crate::causes::chain(&error))),
+        }
+    };
+    match refused {
+        None => Some(seat),
+        Some(why) => {
+            tracing::error!(migration, %kind, policy = seat.title.name, "a policy that had a seat {why}");
+            None
+        }
+    }
 }
 
 /// Puts the policy that was in charge last in charge again, or holds the slot if it was held; false if there was none or
@@ -170,13 +207,21 @@ async fn restore(migration: &str, kind: Kind, seat: Option<SeatRecord>, slot: &S
 }
 
 /// Who can be gone back to, and who stands by.
-async fn restore_others(migration: &str, kind: Kind, slot: &Slot, shared: &Shared) -> Result<(), StartError> {
-    if let Some(record) = shared.store.seat(migration, kind, Place::Previous).await?
+async fn restore_others(
+    migration: &str,
+    kind: Kind,
+    bundle: &Bundle,
+    slot: &Slot,
+    shared: &Shared,
+) -> Result<(), StartError> {
+    let previous = shared.store.seat(migration, kind, Place::Previous).await?;
+    if let Some(record) = vouched(migration, kind, previous, bundle, shared).await
         && let Some(seat) = seated(migration, kind, record, shared).await
     {
         slot.restore_previous(seat);
     }
-    if let Some(mut record) = shared.store.seat(migration, kind, Place::Candidate).await? {
+    let candidate = shared.store.seat(migration, kind, Place::Candidate).await?;
+    if let Some(mut record) = vouched(migration, kind, candidate, bundle, shared).await {
         let (rule, evidence) = (record.rule.take().unwrap_or_default(), record.evidence.take().unwrap_or_default());
         let (since, memory) = (record.since, record.memory.clone());
         if let Some(seat) = seated(migration, kind, record, shared).await {

@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    super::{client::Client, output},
-    Failed, HostAddress,
+    super::{HostAddress, client::Client, output},
+    Failed,
 };
 use crate::clock::UnixMs;
 

@@ -10,8 +10,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    super::{client::Client, output},
-    Failed, HostAddress,
+    super::{HostAddress, client::Client, output},
+    Failed,
     source::{self, Because, Source},
 };
 use crate::{

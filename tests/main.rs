@@ -14,5 +14,6 @@ mod harness;
 mod hostile;
 mod kill;
 mod notify;
+mod rhai;
 mod story;
 mod workers;

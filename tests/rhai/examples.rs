@@ -82,8 +82,8 @@ fn office_hours_begins_stages_while_people_are_there() {
 fn office_hours_that_never_open_are_refused() {
     for (settings, expected) in [
         ("days = ['monday']", "`settings.days[0]` is \"monday\", and has to be one of mon, tue"),
-        ("from = '15:00'\nuntil = '09:00'", "`settings.until` is not after `from`"),
-        ("from = 'nine'", "`settings.from` is wrong: \"nine\" is no time of day"),
+        ("opens = '15:00'\ncloses = '09:00'", "`settings.closes` is not after `opens`"),
+        ("opens = 'nine'", "`settings.opens` is wrong: \"nine\" is no time of day"),
         ("utc_offset = 'CET'", "`settings.utc_offset` is wrong: \"CET\" is no offset from UTC"),
     ] {
         let overrides = toml::from_str(settings).unwrap();

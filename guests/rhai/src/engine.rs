@@ -9,7 +9,7 @@ use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
     BasicStringPackage, LanguageCorePackage, LogicPackage, MoreStringPackage, Package as _,
 };
-use rhai::{Dynamic, Engine, Module};
+use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, INT, Module};
 
 use crate::helpers;
 use crate::values::window::Windows;
@@ -48,6 +48,8 @@ pub(crate) fn new(windows: &Windows) -> Engine {
     BasicArrayPackage::new().register_into_engine(&mut engine);
     BasicMapPackage::new().register_into_engine(&mut engine);
     MoreStringPackage::new().register_into_engine(&mut engine);
+    // There is no time to sleep through, and a sandbox that tried would trap.
+    engine.register_fn("sleep", |_: INT| awake()).register_fn("sleep", |_: FLOAT| awake());
     for symbol in ["eval", "import", "export", "print", "debug"] {
         engine.disable_symbol(symbol);
     }
@@ -74,4 +76,8 @@ pub(crate) fn show_settings(engine: &mut Engine, settings: Dynamic) {
     let mut module = Module::new();
     module.set_var("settings", settings.into_read_only());
     engine.register_global_module(Rc::new(module));
+}
+
+fn awake() -> Result<(), Box<EvalAltResult>> {
+    Err("a policy cannot sleep".into())
 }

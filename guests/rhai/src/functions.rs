@@ -66,8 +66,8 @@ impl Function {
             Self::Next => &["progress", "forced", "memory"],
             Self::Judge => &["check", "memory"],
             Self::Compare => &["pair"],
-            Self::AdaptCall => &["call"],
-            Self::AdaptReply => &["call", "reply"],
+            Self::AdaptCall => &["request"],
+            Self::AdaptReply => &["request", "reply"],
         }
     }
 

@@ -1,4 +1,4 @@
-//! `fn adapt_call(call)` and `fn adapt_reply(call, reply)`.
+//! `fn adapt_call(request)` and `fn adapt_reply(request, reply)`; `call` is a word of the language.
 
 use cutover_policy::{AdaptedCall, Adapter, Call, Notice, Reply};
 use rhai::{Dynamic, Map};

@@ -158,7 +158,7 @@ fn a_comparison_that_fails_has_compared_nothing() {
         outcome => panic!("{outcome:?}"),
     };
     let said = why("pair.v2.json");
-    assert!(said.starts_with("`compare` fails at line 1, column 27: the result of V2 cannot be read as JSON: "), "{said}");
+    assert!(said.starts_with("`compare` fails at line 1, column 28: the result of V2 cannot be read as JSON: "), "{said}");
     assert!(why("1").contains("`compare` answers wrongly: `answer` is 1, and has to be `same()`, "));
     assert!(why("\"different\"").contains("does not say what"));
 }
@@ -166,12 +166,12 @@ fn a_comparison_that_fails_has_compared_nothing() {
 #[test]
 fn adapters_translate_both_ways() {
     let policy = policy(
-        "fn adapt_call(call) {
-             if call.operation == \"old\" { throw \"V2 has no `old`\"; }
-             call.body.items = call.body.items.map(|n| n * 2);
-             adapted(\"run\", call.body, [deprecation(\"use `run`\"), hint(call.session)])
+        "fn adapt_call(given) {
+             if given.operation == \"old\" { throw \"V2 has no `old`\"; }
+             given.body.items = given.body.items.map(|n| n * 2);
+             adapted(\"run\", given.body, [deprecation(\"use `run`\"), hint(given.session)])
          }
-         fn adapt_reply(call, reply) { reply(reply.success, #{ out: reply.body.items, of: call.operation }) }",
+         fn adapt_reply(given, reply) { reply(reply.success, #{ out: reply.body.items, of: given.operation }) }",
     );
     let call = |operation: &str| Call { operation: operation.into(), session: "s".into(), body: b"{\"items\":[1,2]}".into() };
     let notice = |kind: &str, message: &str| Notice { kind: kind.into(), message: message.into() };
@@ -181,7 +181,7 @@ fn adapters_translate_both_ways() {
         notices: vec![notice("deprecation", "use `run`"), notice("hint", "s")],
     }));
     let refused = policy.adapt_call(&call("old")).unwrap_err();
-    assert_eq!(refused, "`adapt_call` fails at line 2, column 45: V2 has no `old`");
+    assert_eq!(refused, "`adapt_call` fails at line 2, column 44: V2 has no `old`");
     let reply = Reply { success: true, body: b"{\"items\":[2.5,4]}".into() };
     let adapted = policy.adapt_reply(&call("execute"), reply).unwrap();
     assert_eq!(String::from_utf8(adapted.body).unwrap(), r#"{"of":"execute","out":[2.5,4]}"#);

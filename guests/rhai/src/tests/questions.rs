@@ -54,7 +54,7 @@ fn a_check_is_shown_as_the_contract_has_it() {
     let shown = ask(&policy, &check(6_000, vec![batch, served(2_000, 5, 0)]), &mut Memory::default());
     assert_eq!(
         shown,
-        "[6000,\"ramping\",1,100000,0,6000,2,1000,1000,0,3,4,\"execute\",\"read\",10,1,10,100000,51199,null,7,null,15,0,15,0]"
+        "[6000,\"ramping\",1,100000,0,6000,2,1000,1000,0,3,4,\"execute\",\"read\",10,1,10,100000,50175,null,7,null,15,0,15,0]"
     );
 }
 

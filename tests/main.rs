@@ -17,5 +17,6 @@ mod kill;
 mod notify;
 mod registry;
 mod seats;
+mod rhai;
 mod story;
 mod workers;

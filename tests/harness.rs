@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) check_interval: &'static str,
     pub(crate) deadline: &'static str,
     pub(crate) limits: &'static str,
+    /// How often a policy may fail; more often than tests of failing policies let it, unless they are about this.
+    pub(crate) failures: &'static str,
     pub(crate) v1: String,
     pub(crate) v2: String,
     /// `KIND = ..` lines.
@@ -67,6 +69,7 @@ impl Default for Setup {
             check_interval: "200ms",
             deadline: "4s",
             limits: "",
+            failures: "count = 10000",
             v1: pool("serialized", 1, &[]),
             v2: pool("concurrent", 2, &[]),
             policies: vec![
@@ -93,7 +96,7 @@ impl Setup {
         let faults = folder.join("v2-faults.json").display().to_string();
         format!(
             "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\n\
-             [host.policy_limits]\n{}\n\
+             [host.policy_limits]\n{}\n[host.policy_failures]\n{}\n\
              [migrations.programs]\ncheck_interval = '{}'\ndeadline = '{}'\n\
              [migrations.programs.operations]\n\
              create_program = {{ class = 'replicate', key = 'program_id' }}\n\
@@ -104,6 +107,7 @@ impl Setup {
             ports.1,
             components().display(),
             self.limits,
+            self.failures,
             self.check_interval,
             self.deadline,
             self.v1,

@@ -12,8 +12,12 @@
 mod bad_input;
 mod harness;
 mod hostile;
+mod isolation;
 mod kill;
 mod notify;
 mod policies;
+mod registry;
+mod seats;
+mod rhai;
 mod story;
 mod workers;

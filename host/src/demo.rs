@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 use self::load::{Caller, Load};
 pub use self::summary::Summary;
 use crate::{
-    app::{App, StartError},
+    app::{
+        App, StartError,
+        install::{Choice, Order, Source},
+    },
     clock::{self, Mono},
     config::{Config, ConfigError},
     migration::{Handle, Verb, snapshot::Snapshot},
@@ -218,7 +221,8 @@ async fn swap(
     let bundle = stage.root.join("policies/sequential");
     let settings = toml::Table::new();
     let reason = "an anytime-valid judge instead of thresholds";
-    let done = app.host.activate(MIGRATION, Kind::Rollback, &bundle, &settings, "demo", reason).await;
+    let choice = Choice { source: Source::Bundle(&bundle), settings: &settings };
+    let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
     let done = done.map_err(DemoError::Refused)?;
     let took = clock::mono().since(started);
     sleep(Duration::from_millis(500)).await;

@@ -126,7 +126,7 @@ fn settings_that_are_refused() -> Vec<Offer> {
         hostile("refuse", &["refuses its settings: `do` is `refuse`"]),
         hostile("trap", &["trapped"]),
         hostile("loop", &["did not answer within 250 ms"]),
-        hostile("allocate", &["wanted more than 33554432 bytes of memory"]),
+        hostile("allocate", &["wanted more than 67108864 bytes of memory"]),
         // Rust keeps its frames in linear memory, where the end of the stack is an address out of bounds.
         hostile("recurse", &["trapped: wasm trap: out of bounds memory access"]),
         hostile("nonsense", &["refuses its settings"]),

@@ -193,8 +193,7 @@ fn stage(step: Step) -> Value {
 
 fn shown_plan(plan: &Plan, routed: &[(Mirrored, Route)]) -> Value {
     let rules = plan.rules.iter().map(|rule| {
-        let conditions: Map<_, _> =
-            rule.conditions.iter().map(|c| (c.attribute.clone(), condition(&c.test))).collect();
+        let conditions: Map<_, _> = rule.conditions.iter().map(|c| (c.attribute.clone(), condition(&c.test))).collect();
         json!({ "name": rule.name, "conditions": conditions, "target": rule.target })
     });
     let mut shown = json!({

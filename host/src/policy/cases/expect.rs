@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::{
     ask::{self, Answer, Mirrored},
-    expect_format::{Bounds, Expect, ExpectDifference, ExpectError, ExpectFinding, ExpectNotice, ExpectOutcome,
-        ExpectProblem},
+    expect_format::{
+        Bounds, Expect, ExpectDifference, ExpectError, ExpectFinding, ExpectNotice, ExpectOutcome, ExpectProblem,
+    },
     format::target,
 };
 use crate::{
@@ -249,9 +250,8 @@ fn compare_differences(
         let parts = [(&d.kind, "kind"), (&d.category, "category"), (&d.v1, "v1"), (&d.v2, "v2")];
         format!("{:?}{}", d.path, parts.map(|(part, name)| given(part, name)).concat())
     };
-    let is = |d: &Difference| {
-        format!("{:?}, kind {}, category {}, v1 {}, v2 {}", d.path, d.kind, d.category, d.v1, d.v2)
-    };
+    let is =
+        |d: &Difference| format!("{:?}, kind {}, category {}, v1 {}, v2 {}", d.path, d.kind, d.category, d.v1, d.v2);
     let lines = (expected.iter().map(wanted).collect(), actual.iter().map(is).collect());
     compare_all(field, expected, actual, difference_holds, lines, true, wrong);
 }

@@ -1,12 +1,7 @@
 //! Runs one case: admits the policy with the case's settings, asks step by step, twice, and holds answers against
 //! expectations and snapshot.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -60,8 +55,7 @@ impl Runner<'_> {
     pub(super) fn run(&mut self, case: &Case) -> Result<CaseReport, CasesError> {
         let mut report = CaseReport::new(case);
         // The same rule as in a host's configuration: settings of the case over those of the bundle, scripts included.
-        let bundle =
-            Bundle::read(&self.bundle.folder, self.components, &case.settings).map_err(CasesError::Bundle)?;
+        let bundle = Bundle::read(&self.bundle.folder, self.components, &case.settings).map_err(CasesError::Bundle)?;
         let admitted = Policy::admit(self.engine, self.compiled.clone(), bundle.kind, &bundle.settings);
         match (admitted, &case.refusal) {
             (Ok(_), Some(_)) => report.fail(None, What::Admitted),
@@ -216,15 +210,14 @@ fn impure(first: &Asked, second: &Asked) -> Option<Failure> {
         }
     }
     // Sequences end alike where answers are alike.
-    (first.len() != second.len())
-        .then(|| Failure {
-            place: None,
-            what: What::Impure {
-                what: "number of answers".into(),
-                first: first.len().to_string(),
-                second: second.len().to_string(),
-            },
-        })
+    (first.len() != second.len()).then(|| Failure {
+        place: None,
+        what: What::Impure {
+            what: "number of answers".into(),
+            first: first.len().to_string(),
+            second: second.len().to_string(),
+        },
+    })
 }
 
 /// Answers step by step; those of one step that are equal and in a row are shown once.

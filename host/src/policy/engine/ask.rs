@@ -196,8 +196,8 @@ fn compare(by: &mut impl Asker, pairs: &[Pair]) -> Asked<Vec<Comparison>> {
 
 fn adapt_call(by: &mut impl Asker, call: &AdapterCall) -> Asked<AdaptedCall> {
     let asked = by.ask(size::call(call), |world, store| {
-        let World::Adapter(adapter) = world else { return another_kind() };
-        let adapted = adapter.cutover_policy_adapter().call_adapt_call(store, &convert::call(call))?;
+        let World::Adapter(guest) = world else { return another_kind() };
+        let adapted = guest.cutover_policy_adapter().call_adapt_call(store, &convert::call(call))?;
         Ok(adapted.map(|a| (convert::adapted(a), Vec::new())))
     });
     asked.checked(check::adapted)
@@ -205,9 +205,9 @@ fn adapt_call(by: &mut impl Asker, call: &AdapterCall) -> Asked<AdaptedCall> {
 
 fn adapt_reply(by: &mut impl Asker, call: &AdapterCall, reply: AdapterReply) -> Asked<AdapterReply> {
     by.ask(size::call(call) + size::reply(&reply), |world, store| {
-        let World::Adapter(adapter) = world else { return another_kind() };
+        let World::Adapter(guest) = world else { return another_kind() };
         let (call, reply) = (convert::call(call), convert::reply(reply));
-        let adapted = adapter.cutover_policy_adapter().call_adapt_reply(store, &call, &reply)?;
+        let adapted = guest.cutover_policy_adapter().call_adapt_reply(store, &call, &reply)?;
         Ok(adapted.map(|r| (convert::replied(r), Vec::new())))
     })
 }

@@ -193,9 +193,16 @@ impl Limits {
         (self.live_instances - for_questions) / threads.max(1)
     }
 
-    /// The engine's configuration: everything that a policy does not need is off, and everything that varies between
-    /// machines is fixed.
+    /// The engine's configuration.
     pub(super) fn hardened(&self) -> Config {
+        let mut config = self.code();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(self.pool()));
+        config
+    }
+
+    /// What decides which code is accepted and what it becomes: everything that a policy does not need is off, and
+    /// everything that varies between machines is fixed. The same for any limits but the stack's.
+    pub(super) fn code(&self) -> Config {
         let mut config = Config::new();
         config
             .wasm_memory64(false)
@@ -208,7 +215,6 @@ impl Limits {
             .max_wasm_stack(self.stack_bytes)
             .cranelift_opt_level(OptLevel::Speed)
             .parallel_compilation(true);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(self.pool()));
         config
     }
 
@@ -249,6 +255,39 @@ mod tests {
         assert_eq!(limits(2_000).seats(16), 93);
         assert_eq!(limits(64).seats(2), 16);
         assert_eq!(limits(64).seats(0), 32);
+    }
+
+    #[test]
+    fn the_engine_is_as_hardened_as_it_is_documented() {
+        let limits = Limits::default();
+        let engine = wasmtime::Engine::new(&limits.hardened()).unwrap();
+        let on = engine.get_wasm_features();
+        for feature in [
+            wasmtime::WasmFeatures::THREADS,
+            wasmtime::WasmFeatures::SHARED_EVERYTHING_THREADS,
+            wasmtime::WasmFeatures::MEMORY64,
+            wasmtime::WasmFeatures::RELAXED_SIMD,
+            wasmtime::WasmFeatures::TAIL_CALL,
+            wasmtime::WasmFeatures::CUSTOM_PAGE_SIZES,
+            wasmtime::WasmFeatures::STACK_SWITCHING,
+            wasmtime::WasmFeatures::GC,
+            wasmtime::WasmFeatures::CM_ASYNC,
+        ] {
+            assert!(!on.contains(feature), "{feature:?}");
+        }
+        // Adapters of some languages' tools need these; without the first the compiler panics on them.
+        for feature in [wasmtime::WasmFeatures::MULTI_MEMORY, wasmtime::WasmFeatures::EXTENDED_CONST] {
+            assert!(on.contains(feature), "{feature:?}");
+        }
+        assert_eq!(engine.get_cranelift_nan_canonicalization(), Some(true));
+        assert!(engine.get_consume_fuel() && engine.get_epoch_interruption());
+        assert!(!engine.get_concurrency_support() && !engine.get_shared_memory());
+        assert_eq!(engine.get_max_wasm_stack(), limits.stack_bytes);
+        let pool = engine.get_pooling_config().unwrap();
+        assert_eq!(pool.get_max_memory_size(), 64 << 20);
+        assert_eq!(pool.get_max_core_instances_per_component(), 64);
+        assert_eq!((pool.get_max_memories_per_component(), pool.get_max_tables_per_component()), (4, 8));
+        assert_eq!((pool.get_table_elements(), pool.get_total_component_instances()), (20_000, 2_000));
     }
 
     #[test]

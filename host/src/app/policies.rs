@@ -45,8 +45,7 @@ pub(super) fn admit_with(
     settings: &str,
     wasi_stub: bool,
 ) -> Result<Policy, PolicyError> {
-    let imports = if wasi_stub { Imports::WasiStub } else { Imports::None };
-    Policy::admit(engine, engine.compile_with(component, imports)?, kind, settings)
+    Policy::admit(engine, engine.compile_with(component, Imports::of(wasi_stub))?, kind, settings)
 }
 
 /// The slots of a migration that starts.

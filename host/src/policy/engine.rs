@@ -67,6 +67,13 @@ pub enum Imports {
     WasiStub,
 }
 
+impl Imports {
+    /// What a bundle or release asks for.
+    pub const fn of(wasi_stub: bool) -> Self {
+        if wasi_stub { Self::WasiStub } else { Self::None }
+    }
+}
+
 /// This build of the host: its version, and what its dependencies are locked to.
 const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("CUTOVER_LOCK"));
 

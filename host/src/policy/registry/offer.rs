@@ -13,7 +13,7 @@ use super::{
 };
 use crate::policy::{
     PolicyError, check,
-    engine::{Description, Engine, Policy},
+    engine::{Description, Engine, Imports, Policy},
     port::Kind,
 };
 
@@ -116,7 +116,7 @@ impl Offer {
 /// # Errors
 /// Why it is not admitted.
 pub fn inspect(engine: &Arc<Engine>, offer: &Offer) -> Result<Inspected, PolicyError> {
-    let compiled = engine.compile(&offer.component)?;
+    let compiled = engine.compile_with(&offer.component, Imports::of(offer.wasi_stub))?;
     let exports = compiled.exports.clone();
     let contract = exports.iter().find_map(|e| e.strip_prefix(CONTRACT)).unwrap_or_default().to_owned();
     let policy = Policy::admit(engine, compiled, offer.kind, &offer.settings.json())?;

@@ -23,7 +23,7 @@ use self::bundle::Bundle;
 use crate::{
     dispatch::Operation,
     migration::controller::Patience,
-    policy::{engine::Limits, port::Kind},
+    policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::PoolSpec,
 };
 
@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// How often a policy may fail before it is put out of charge.
     pub patience: Patience,
+    /// Whose policies are accepted.
+    pub trust: Trust,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
     /// How long the log of calls to policies is kept.

@@ -5,6 +5,7 @@
 //! back is up to the policies.
 
 mod load;
+mod replay;
 mod setup;
 mod summary;
 mod throughput;
@@ -19,7 +20,7 @@ pub use self::summary::Summary;
 use crate::{
     app::{
         App, StartError,
-        install::{Choice, Order},
+        install::{Choice, Order, Source},
     },
     clock::{self, Mono},
     config::{Config, ConfigError},
@@ -151,6 +152,8 @@ async fn tell_story(
     let totals = migration.history.totals();
     load.fill(&mut summary, &totals);
     summary.decisions = app.host.store.decisions(MIGRATION, 1_000).await?.len();
+    narrator.say("asking every policy everything again, on another engine");
+    summary.replayed = replay::all(app).await?;
     for line in summary.lines() {
         narrator.say(&line);
     }
@@ -221,7 +224,7 @@ async fn swap(
     let bundle = stage.root.join("policies/sequential");
     let settings = toml::Table::new();
     let reason = "an anytime-valid judge instead of thresholds";
-    let choice = Choice { bundle: &bundle, settings: &settings };
+    let choice = Choice { source: Source::Bundle(&bundle), settings: &settings };
     let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
     let done = done.map_err(DemoError::Refused)?;
     let took = clock::mono().since(started);

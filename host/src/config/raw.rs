@@ -46,6 +46,8 @@ pub struct Host {
     pub policy_limits: PolicyLimits,
     /// How often a policy may fail before it is put out of charge.
     pub policy_failures: PolicyFailures,
+    /// Whose policies are accepted; everybody's unless it is set.
+    pub policy_trust: Option<PolicyTrust>,
 }
 
 impl Default for Host {
@@ -61,8 +63,29 @@ impl Default for Host {
             keep_policy_log: "7d".into(),
             policy_limits: PolicyLimits::default(),
             policy_failures: PolicyFailures::default(),
+            policy_trust: None,
         }
     }
+}
+
+/// `[host.policy_trust]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyTrust {
+    /// The keys that may vouch for policies.
+    pub keys: Vec<PolicyKey>,
+    /// How many of them must; all unless it is set.
+    pub required: Option<usize>,
+}
+
+/// `[[host.policy_trust.keys]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyKey {
+    /// Whose it is.
+    pub name: String,
+    /// An ed25519 public key: PEM, or the one line between its first and its last.
+    pub public_key: String,
 }
 
 /// `[host.policy_failures]`.

@@ -1,5 +1,7 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
+mod trust;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -46,6 +48,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         webhooks: host.field("webhooks").uris(&raw.host.webhooks),
         limits: limits::limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
         patience: patience(&mut host.field("policy_failures"), &raw.host.policy_failures),
+        trust: trust::trust(&mut host.field("policy_trust"), raw.host.policy_trust),
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
         keep_policy_log: host.field("keep_policy_log").duration(&raw.host.keep_policy_log, "1m", "3650d"),
         migrations: Vec::new(),

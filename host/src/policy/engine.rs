@@ -1,8 +1,8 @@
 //! The sandbox: compiles components, checks what they offer, and runs each question under its limits.
 //!
 //! The only code that names wasmtime. One engine for the process (stores of several engines must not mix); policies
-//! import nothing, so the linker stays empty; epochs interrupt what runs too long, a limiter counts memory over all of
-//! a guest's memories, and any error throws the instance away.
+//! import nothing, so the linker stays empty, but for the stand-in for WASI where a bundle asks for it; epochs interrupt
+//! what runs too long, a limiter counts memory over all of a guest's memories, and any error throws the instance away.
 
 mod artefacts;
 mod ask;
@@ -18,6 +18,7 @@ mod limits;
 mod policy;
 mod size;
 mod warm;
+pub(in crate::policy) mod wasi_stub;
 mod world;
 
 use std::{
@@ -55,6 +56,23 @@ pub use self::{
 
 /// How often the epoch advances: the resolution of time limits.
 const TICK: Duration = Duration::from_millis(1);
+
+/// What a component may import beside the contract's types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Imports {
+    /// Nothing.
+    #[default]
+    None,
+    /// The closed, deterministic stand-in for WASI.
+    WasiStub,
+}
+
+impl Imports {
+    /// What a bundle or release asks for.
+    pub const fn of(wasi_stub: bool) -> Self {
+        if wasi_stub { Self::WasiStub } else { Self::None }
+    }
+}
 
 /// This build of the host: its version, and what its dependencies are locked to.
 const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("CUTOVER_LOCK"));
@@ -216,18 +234,27 @@ impl Engine {
     /// # Errors
     /// Why the component is not admitted.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, PolicyError> {
+        self.compile_with(bytes, Imports::None)
+    }
+
+    /// [`Engine::compile`] for a component that may import `imports`.
+    ///
+    /// # Errors
+    /// Why the component is not admitted.
+    pub fn compile_with(&self, bytes: &[u8], allowed: Imports) -> Result<Compiled, PolicyError> {
         check_header(bytes, self.limits.component_bytes)?;
         // Before the compiler sees it: a few bytes can ask for very many instances.
         let needs = census::count(bytes).unwrap_or_default();
         self.limits.most().admit(&needs)?;
         let digest = hex::encode(Sha256::digest(bytes));
-        self.cache.get_or_compile(&digest, || {
+        let key = format!("{digest}{}", if allowed == Imports::WasiStub { "+wasi-stub" } else { "" });
+        self.cache.get_or_compile(&key, || {
             let started = clock::mono();
             let component = match self.load(&digest) {
                 Some(component) => component,
                 None => self.compile_anew(&digest, bytes)?,
             };
-            self.admit(&component, &digest, bytes.len(), needs, clock::mono().since(started))
+            self.admit(&component, &digest, allowed, bytes.len(), needs, clock::mono().since(started))
         })
     }
 
@@ -267,6 +294,7 @@ impl Engine {
         &self,
         component: &Component,
         digest: &str,
+        allowed: Imports,
         bytes: usize,
         needs: Needs,
         compilation: Duration,
@@ -281,10 +309,16 @@ impl Engine {
             return Err(PolicyError::UnknownContract { found, supported: CONTRACT });
         }
         // Types-only imports are satisfied by an empty linker; anything else is named.
-        let linker = Linker::<State>::new(&self.wasmtime);
+        let mut linker = Linker::<State>::new(&self.wasmtime);
+        let stub = allowed == Imports::WasiStub;
+        if stub {
+            let refused = |e: wasmtime::Error| PolicyError::Compile { message: said(&e) };
+            wasi_stub::define(&mut linker, component).map_err(refused)?;
+        }
         let pre = linker.instantiate_pre(component).map_err(|error| {
-            let names: Vec<_> = imports.iter().filter(|n| !n.starts_with("cutover:policy/types@")).cloned().collect();
-            if imports.is_empty() {
+            let granted = |name: &str| name.starts_with("cutover:policy/types@") || (stub && wasi_stub::offers(name));
+            let names: Vec<_> = imports.iter().filter(|name| !granted(name)).cloned().collect();
+            if names.is_empty() {
                 PolicyError::Compile { message: said(&error) }
             } else {
                 PolicyError::Imports { names: check::names(names) }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::port::Kind;
+use super::{engine::wasi_stub, port::Kind, registry::trust::Refused};
 
 /// Why a policy was not admitted, or did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
@@ -52,7 +52,7 @@ pub enum PolicyError {
         waiting: usize,
     },
     /// It wants something from the host.
-    #[error("imports {}, but policies import nothing; build it for `wasm32-unknown-unknown` without WASI", quoted(.names))]
+    #[error("imports {}, but policies import nothing; {}", quoted(.names), advice(.names))]
     Imports {
         /// The imports' names.
         names: Vec<String>,
@@ -89,6 +89,12 @@ pub enum PolicyError {
         interface: String,
         /// What differs.
         message: String,
+    },
+    /// Those that the host trusts do not vouch for it.
+    #[error("{refused}")]
+    Untrusted {
+        /// Why.
+        refused: Refused,
     },
     /// It refuses its settings.
     #[error("refuses its settings: {}", .problems.join("; "))]
@@ -198,6 +204,7 @@ impl PolicyError {
             Self::UnknownContract { .. } => "unknown-contract",
             Self::MissingInterface { .. } => "missing-interface",
             Self::WrongType { .. } => "wrong-type",
+            Self::Untrusted { .. } => "untrusted",
             Self::Settings { .. } => "settings",
             Self::Said { .. } => "said",
             Self::Trap { .. } => "trap",
@@ -217,6 +224,16 @@ impl PolicyError {
     /// Shorthand for [`PolicyError::Nonsense`].
     pub fn nonsense(message: impl Into<String>) -> Self {
         Self::Nonsense { message: message.into() }
+    }
+}
+
+/// How to mend it: what imports WASI alone may have the stand-in.
+fn advice(names: &[String]) -> &'static str {
+    if names.iter().all(|name| wasi_stub::offers(name)) {
+        "build it without WASI (Rust: for `wasm32-unknown-unknown`; other languages: the option `--stub-wasi` of their tools), \
+         or say `wasi_stub = true` in its policy.toml for a deterministic stand-in"
+    } else {
+        "build it without them (Rust: for `wasm32-unknown-unknown`, without WASI)"
     }
 }
 

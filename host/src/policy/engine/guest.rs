@@ -4,7 +4,11 @@
 
 use wasmtime::{Error, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, component::Instance};
 
-use super::{Compiled, Engine, Kind, KindLimits, PolicyError, TICK, convert, world::World};
+use super::{
+    Compiled, Engine, Kind, KindLimits, PolicyError, TICK, convert,
+    wasi_stub::{Chance, NotOffered},
+    world::World,
+};
 use crate::policy::check;
 
 /// What a store knows of its guest: what it may use, the memory it has, and whether it wanted more.
@@ -12,6 +16,8 @@ pub(super) struct State {
     limits: KindLimits,
     memory_used: usize,
     refused_memory: bool,
+    /// Only the stand-in for WASI asks for it.
+    pub(super) chance: Chance,
 }
 
 /// Which time limit a call has.
@@ -62,7 +68,7 @@ impl Configured {
 impl Guest {
     pub(super) fn new(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Self, PolicyError> {
         let limits = *engine.limits.of(kind);
-        let state = State { limits, memory_used: 0, refused_memory: false };
+        let state = State { limits, memory_used: 0, refused_memory: false, chance: Chance::default() };
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.output_bytes);
@@ -119,6 +125,9 @@ fn set_deadline(store: &mut Store<State>, span: Span) {
 /// Tells causes apart by the type of the error and by what the limiter recorded, never by text.
 fn classify(error: &Error, store: &Store<State>, span: Span) -> PolicyError {
     let State { limits, refused_memory, .. } = store.data();
+    if let Some(call) = error.downcast_ref::<NotOffered>() {
+        return PolicyError::Trap { trap: call.to_string() };
+    }
     if error.is::<PoolConcurrencyLimitError>() {
         return PolicyError::NoRoom { message: said(error) };
     }

@@ -30,7 +30,7 @@ use crate::{
     policy::{
         engine::{Engine, EngineError},
         port::Kind,
-        registry::Registry,
+        registry::{Offer, Registry},
         slot::Slots,
     },
     pool::{PoolSpec, WorkerPool, journal::Journal, spawner::Spawner},
@@ -223,8 +223,11 @@ impl Host {
         }
         let engine = Arc::clone(&self.engine);
         let shown = bundle.folder.display().to_string();
-        let screened = self.registry.screen(&bundle.claimed(), bundle.envelope.as_ref()).await;
-        screened.map_err(|e| crate::causes::chain(&e))?.map_err(|e| format!("the policy of `{shown}` {e}"))?;
+        if self.registry.trust.is_required() {
+            // What is vouched for is known from then on, so that it may run again after a restart.
+            let pushed = self.registry.push(Offer::bundled(bundle.clone(), actor, reason), actor).await;
+            pushed.map_err(|e| format!("the bundle `{shown}`: {}", crate::causes::chain(&e)))?;
+        }
         let admitted = tokio::task::spawn_blocking(move || {
             let policy = admit(&engine, kind, &bundle.component, &bundle.settings);
             (policy, bundle.component)

@@ -35,7 +35,14 @@ pub(super) async fn fill_slot(
     shared: &Shared,
 ) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let configured = fingerprint(&bundle);
-    let stored = shared.store.slot(migration, kind).await?;
+    let screened = shared.registry.trust.screen(&bundle.claimed(), bundle.envelope.as_ref());
+    let stored = match shared.store.slot(migration, kind).await? {
+        Some(slot) if !still_vouched_for(&slot, kind, &bundle, screened.is_ok(), shared).await? => {
+            tracing::error!(migration, %kind, digest = slot.digest, "nobody vouches for the policy that was in charge");
+            None
+        }
+        stored => stored,
+    };
     let unchanged = stored.as_ref().is_some_and(|slot| slot.configured == configured);
     if unchanged && restore(migration, kind, stored.clone(), slots, shared).await {
         return Ok((configured, None));
@@ -43,7 +50,7 @@ pub(super) async fn fill_slot(
     let mut problem = None;
     let folder = bundle.folder.display().to_string();
     let settings = bundle.settings.clone();
-    let admitted = match shared.registry.trust.screen(&bundle.claimed(), bundle.envelope.as_ref()) {
+    let admitted = match screened {
         Ok(()) => admit_off_path(shared, kind, bundle.component, bundle.settings).await,
         Err(refused) => (Err(PolicyError::Untrusted { refused }), Vec::new()),
     };
@@ -79,6 +86,18 @@ pub(super) async fn fill_slot(
         }
     }
     Ok((configured, problem))
+}
+
+/// Whether a policy that was in charge may be again: the keys that the host lists may have changed.
+async fn still_vouched_for(
+    slot: &SlotRecord,
+    kind: Kind,
+    bundle: &Bundle,
+    bundle_is: bool,
+    shared: &Shared,
+) -> Result<bool, StartError> {
+    let same = slot.component == bundle.component && slot.settings == bundle.settings;
+    Ok(same && bundle_is || shared.registry.vouches(&slot.digest, kind, &slot.settings).await?)
 }
 
 /// Puts the policy that was in charge last in charge again; false if there was none or it is not admitted any more.

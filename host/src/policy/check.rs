@@ -138,7 +138,9 @@ pub(super) fn next(mut next: Move, progress: &Progress) -> Result<Move, PolicyEr
     let first = now.phase == Phase::Shadow;
     match next.action {
         Action::Advance(s) if first && s.stage != 0 => return wrong(s, "a ramp begins at stage 0"),
-        Action::Advance(s) if !first && s.stage.checked_sub(now.stage) != Some(1) => return wrong(s, "stages go up one by one"),
+        Action::Advance(s) if !first && s.stage.checked_sub(now.stage) != Some(1) => {
+            return wrong(s, "stages go up one by one");
+        }
         Action::Advance(s) if s.share <= now.share && !(first && s.share > Ppm::ZERO) => {
             return wrong(s, "an advance raises the share");
         }
@@ -174,7 +176,9 @@ pub(super) fn outcomes(mut outcomes: Vec<Comparison>, pairs: usize) -> Result<Ve
 pub(super) fn adapted(mut call: AdaptedCall) -> Result<AdaptedCall, PolicyError> {
     if !(1..=MAX_TEXT).contains(&call.operation.len()) {
         let bytes = call.operation.len();
-        return Err(PolicyError::nonsense(format!("the operation of the adapted call has {bytes} bytes, not 1 to {MAX_TEXT}")));
+        return Err(PolicyError::nonsense(format!(
+            "the operation of the adapted call has {bytes} bytes, not 1 to {MAX_TEXT}"
+        )));
     }
     if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&call.body).is_err() {
         return Err(PolicyError::nonsense("the arguments of the adapted call are not a JSON object"));

@@ -13,6 +13,7 @@ mod bad_input;
 mod harness;
 mod hostile;
 mod kill;
+mod languages;
 mod notify;
 mod story;
 mod workers;

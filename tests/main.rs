@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod isolation;
 mod kill;
+mod languages;
 mod museum;
 mod notify;
 mod policies;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
 
 use super::{Kind, PolicyError, census::Needs, guest::Span};
 
@@ -220,7 +220,16 @@ impl Limits {
     /// everything that varies between machines is fixed. The same for any limits but the stack's.
     pub(super) fn code(&self) -> Config {
         let mut config = Config::new();
+        // No build of this host has the code for these; off, the parser says so.
+        let absent = WasmFeatures::THREADS
+            | WasmFeatures::SHARED_EVERYTHING_THREADS
+            | WasmFeatures::GC
+            | WasmFeatures::FUNCTION_REFERENCES
+            | WasmFeatures::EXCEPTIONS
+            | WasmFeatures::STACK_SWITCHING
+            | WasmFeatures::CM_ASYNC;
         config
+            .wasm_features(absent, false)
             .wasm_memory64(false)
             .wasm_tail_call(false)
             .wasm_custom_page_sizes(false)
@@ -279,20 +288,21 @@ mod tests {
         let engine = wasmtime::Engine::new(&limits.hardened()).unwrap();
         let on = engine.get_wasm_features();
         for feature in [
-            wasmtime::WasmFeatures::THREADS,
-            wasmtime::WasmFeatures::SHARED_EVERYTHING_THREADS,
-            wasmtime::WasmFeatures::MEMORY64,
-            wasmtime::WasmFeatures::RELAXED_SIMD,
-            wasmtime::WasmFeatures::TAIL_CALL,
-            wasmtime::WasmFeatures::CUSTOM_PAGE_SIZES,
-            wasmtime::WasmFeatures::STACK_SWITCHING,
-            wasmtime::WasmFeatures::GC,
-            wasmtime::WasmFeatures::CM_ASYNC,
+            WasmFeatures::THREADS,
+            WasmFeatures::SHARED_EVERYTHING_THREADS,
+            WasmFeatures::MEMORY64,
+            WasmFeatures::RELAXED_SIMD,
+            WasmFeatures::TAIL_CALL,
+            WasmFeatures::CUSTOM_PAGE_SIZES,
+            WasmFeatures::STACK_SWITCHING,
+            WasmFeatures::GC,
+            WasmFeatures::EXCEPTIONS,
+            WasmFeatures::CM_ASYNC,
         ] {
             assert!(!on.contains(feature), "{feature:?}");
         }
         // Adapters of some languages' tools need these; without the first the compiler panics on them.
-        for feature in [wasmtime::WasmFeatures::MULTI_MEMORY, wasmtime::WasmFeatures::EXTENDED_CONST] {
+        for feature in [WasmFeatures::MULTI_MEMORY, WasmFeatures::EXTENDED_CONST] {
             assert!(on.contains(feature), "{feature:?}");
         }
         assert_eq!(engine.get_cranelift_nan_canonicalization(), Some(true));

@@ -4,10 +4,12 @@
 //! is in charge of one question of one migration. **A policy can fail; a request cannot fail because of it**: every
 //! failure is a [`PolicyError`], which is recorded and answered with the last good plan, with `hold`, or with V1.
 
+pub mod backtest;
 pub mod check;
 pub mod engine;
 pub mod error;
 pub mod facts;
+pub mod history;
 pub mod port;
 pub mod slot;
 

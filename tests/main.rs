@@ -12,6 +12,7 @@
 mod bad_input;
 mod harness;
 mod hostile;
+mod isolation;
 mod kill;
 mod notify;
 mod seats;

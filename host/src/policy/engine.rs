@@ -4,10 +4,15 @@
 //! import nothing, so the linker stays empty; epochs interrupt what runs too long, a limiter counts memory over all of
 //! a guest's memories, and any error throws the instance away.
 
+mod ask;
 mod bindings;
+mod cache;
+mod contract;
 mod convert;
 mod guest;
+mod policy;
 mod warm;
+mod world;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,13 +30,15 @@ use wasmtime::{
     component::{Component, InstancePre, Linker},
 };
 
-use self::guest::State;
+use self::{cache::Cache, guest::State, world::Places};
 use super::{error::PolicyError, port::Kind};
+use crate::clock;
 
-pub use self::guest::{Asked, Description, Policy};
-
-/// The contract's version that this host speaks.
-const CONTRACT: &str = "0.1.0";
+pub use self::{
+    ask::{Asked, WarmPolicy},
+    contract::CONTRACT,
+    policy::{Description, Policy, StartUp},
+};
 
 /// How often the epoch advances: the resolution of time limits.
 const TICK: Duration = Duration::from_millis(1);
@@ -72,6 +79,7 @@ impl Default for Limits {
 pub struct Engine {
     wasmtime: wasmtime::Engine,
     limits: Limits,
+    cache: Cache,
     stop: Arc<AtomicBool>,
     ticker: Option<thread::JoinHandle<()>>,
 }
@@ -85,8 +93,19 @@ pub struct Compiled {
     pub kinds: Vec<Kind>,
     /// Whether it can be asked per request.
     pub decides: bool,
-    /// The interfaces of the contract that it exports.
+    /// What it exports, by name.
     pub exports: Vec<String>,
+    /// What it imports, by name: types at the most.
+    pub imports: Vec<String>,
+    /// The versions of the contract that it names, ascending; one, unless it was put together from parts.
+    pub contracts: Vec<String>,
+    /// Bytes of the component.
+    pub bytes: usize,
+    /// Bytes of what it was compiled to.
+    pub image_bytes: usize,
+    /// Wall-clock time that compiling took.
+    pub compilation: Duration,
+    places: Places,
     pre: InstancePre<State>,
 }
 
@@ -110,7 +129,7 @@ impl Engine {
         };
         let ticker = thread::Builder::new().name("cutover-epochs".into()).spawn(tick);
         let ticker = ticker.map_err(|e| EngineError(format!("cannot start the epoch thread: {e}")))?;
-        Ok(Arc::new(Self { wasmtime: engine, limits, stop, ticker: Some(ticker) }))
+        Ok(Arc::new(Self { wasmtime: engine, limits, cache: Cache::default(), stop, ticker: Some(ticker) }))
     }
 
     /// The limits that every policy runs under.
@@ -119,38 +138,65 @@ impl Engine {
     }
 
     /// Compiles a component and checks that it imports nothing and exports the contract. Takes milliseconds for a Rust
-    /// guest and seconds for an interpreter: call it off the request's path.
+    /// guest and seconds for an interpreter: call it off the request's path. A component that was compiled lately is
+    /// not compiled again.
     ///
     /// # Errors
     /// Why the component is not admitted.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, PolicyError> {
         check_header(bytes, self.limits.component_bytes)?;
-        // The compiler is trusted with memory, not with never panicking: a panic costs this policy alone.
-        let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.wasmtime, bytes)));
-        let component = match compiled {
-            Ok(Ok(component)) => component,
-            Ok(Err(error)) => return Err(PolicyError::Compile { message: format!("{error:#}") }),
-            Err(_panic) => return Err(PolicyError::Compile { message: "the compiler panicked".into() }),
-        };
+        let digest = hex::encode(Sha256::digest(bytes));
+        self.cache.get_or_compile(&digest, || {
+            let started = clock::mono();
+            // The compiler is trusted with memory, not with never panicking: a panic costs this policy alone.
+            let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.wasmtime, bytes)));
+            let component = match compiled {
+                Ok(Ok(component)) => component,
+                Ok(Err(error)) => return Err(PolicyError::Compile { message: format!("{error:#}") }),
+                Err(_panic) => return Err(PolicyError::Compile { message: "the compiler panicked".into() }),
+            };
+            self.admit(&component, &digest, bytes.len(), clock::mono().since(started))
+        })
+    }
+
+    /// Checks what a component imports and exports.
+    fn admit(
+        &self,
+        component: &Component,
+        digest: &str,
+        bytes: usize,
+        compilation: Duration,
+    ) -> Result<Compiled, PolicyError> {
         let ty = component.component_type();
+        let imports: Vec<_> = ty.imports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
+        let contracts = contract::versions(exports.iter());
+        if let Some(found) = contracts.last().filter(|_| !contracts.iter().any(|v| contract::speaks(v))) {
+            return Err(PolicyError::UnknownContract { found: found.clone(), supported: CONTRACT });
+        }
         // Types-only imports are satisfied by an empty linker; anything else is named.
         let linker = Linker::<State>::new(&self.wasmtime);
-        let pre = linker.instantiate_pre(&component).map_err(|error| {
-            let names: Vec<_> = ty.imports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
-            let callable = names.iter().filter(|n| !n.starts_with("cutover:policy/types@")).cloned().collect();
-            if names.is_empty() {
+        let pre = linker.instantiate_pre(component).map_err(|error| {
+            let names: Vec<_> = imports.iter().filter(|n| !n.starts_with("cutover:policy/types@")).cloned().collect();
+            if imports.is_empty() {
                 PolicyError::Compile { message: format!("{error:#}") }
             } else {
-                PolicyError::Imports { names: callable }
+                PolicyError::Imports { names }
             }
         })?;
-        let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
-        let offers = |interface: &str| exports.iter().any(|e| *e == format!("cutover:policy/{interface}@{CONTRACT}"));
+        let places = Places::find(&pre, &exports)?;
+        let image = component.image_range();
         Ok(Compiled {
-            digest: hex::encode(Sha256::digest(bytes)).into(),
-            kinds: Kind::ALL.into_iter().filter(|kind| offers(kind.name())).collect(),
-            decides: offers("decide"),
+            digest: digest.into(),
+            kinds: places.kinds(),
+            decides: places.decides(),
             exports,
+            imports,
+            contracts,
+            bytes,
+            image_bytes: image.end.addr().saturating_sub(image.start.addr()),
+            compilation,
+            places,
             pre,
         })
     }

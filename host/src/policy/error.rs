@@ -44,6 +44,23 @@ pub enum PolicyError {
         /// What it exports.
         exports: Vec<String>,
     },
+    /// It was built against a contract that this host does not speak.
+    #[error(
+        "was built against `cutover:policy@{found}`, and this host speaks `cutover:policy@{supported}` and what is \
+         compatible with it; rebuild the policy against that, or run a host that speaks the other"
+    )]
+    UnknownContract {
+        /// The version that it names; empty if it names none.
+        found: String,
+        /// The version of the host.
+        supported: &'static str,
+    },
+    /// It lacks an interface that every policy of its kind has.
+    #[error("does not export `{interface}`, which it must")]
+    MissingInterface {
+        /// The interface.
+        interface: String,
+    },
     /// An export has another type than the contract says.
     #[error("exports `{interface}` with another type than the contract: {message}")]
     WrongType {
@@ -121,6 +138,8 @@ impl PolicyError {
             Self::Compile { .. } => "compile",
             Self::Imports { .. } => "imports",
             Self::MissingKind { .. } => "missing-kind",
+            Self::UnknownContract { .. } => "unknown-contract",
+            Self::MissingInterface { .. } => "missing-interface",
             Self::WrongType { .. } => "wrong-type",
             Self::Settings { .. } => "settings",
             Self::Said { .. } => "said",

@@ -6,7 +6,9 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use super::{Policy, bindings as b, convert, guest::Guest};
+use wasmtime::Error;
+
+use super::{convert, guest::Configured, policy::Policy, world::World};
 use crate::policy::{error::PolicyError, port::Target};
 
 /// Calls after which an instance is replaced: often enough to bound what it hoards, rarely enough to cost nothing
@@ -19,8 +21,7 @@ const KEPT: usize = 64;
 struct Warm {
     digest: Arc<str>,
     settings: Arc<str>,
-    guest: Guest,
-    decide: b::decide::DecideHost,
+    configured: Configured,
     calls: u32,
 }
 
@@ -44,9 +45,13 @@ impl Policy {
                 Warm::new(self)?
             };
             warm.calls += 1;
-            let limit = self.engine().limits().decide_time;
-            let decide = &warm.decide;
-            let choice = warm.guest.call(limit, |g| decide.cutover_policy_decide().call_decide(&mut g.store, frame));
+            let Configured { guest, world } = &mut warm.configured;
+            let choice = guest.call(self.limits().decide_time, |guest| match world {
+                World::Routing { decide: Some(decide), .. } => {
+                    decide.cutover_policy_decide().call_decide(&mut guest.store, frame)
+                }
+                _ => Err(Error::msg("the policy does not export `decide`")),
+            });
             let choice = choice.map(convert::choice);
             if choice.is_ok() {
                 kept.truncate(KEPT - 1);
@@ -59,15 +64,10 @@ impl Policy {
 
 impl Warm {
     fn new(policy: &Policy) -> Result<Self, PolicyError> {
-        let mut guest = policy.instance()?;
-        let decide = b::decide::DecideHost::new(&mut guest.store, &guest.instance).map_err(|e| {
-            PolicyError::WrongType { interface: "cutover:policy/decide".into(), message: format!("{e:#}") }
-        })?;
         Ok(Self {
             digest: Arc::clone(policy.digest()),
             settings: Arc::clone(&policy.settings),
-            guest,
-            decide,
+            configured: policy.configured()?,
             calls: 0,
         })
     }

@@ -4,6 +4,7 @@
 //! is in charge of one question of one migration. **A policy can fail; a request cannot fail because of it**: every
 //! failure is a [`PolicyError`], which is recorded and answered with the last good plan, with `hold`, or with V1.
 
+pub mod author;
 pub mod candidate;
 pub mod check;
 pub mod engine;

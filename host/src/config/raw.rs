@@ -31,8 +31,8 @@ pub struct Host {
     pub admin: String,
     /// The store's file.
     pub store: PathBuf,
-    /// Where the components of guests are.
-    pub components: PathBuf,
+    /// Where the components of guests are; see [`super::environment::components`] for where they are looked for.
+    pub components: Option<PathBuf>,
     /// URLs that get notices.
     pub webhooks: Vec<String>,
     /// How long metrics are kept.
@@ -51,7 +51,7 @@ impl Default for Host {
             data_plane: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:8081".into(),
             store: "cutover.db".into(),
-            components: "components".into(),
+            components: None,
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
             keep_policy_log: "7d".into(),

@@ -68,7 +68,8 @@ impl Default for Setup {
         Self {
             check_interval: "200ms",
             deadline: "4s",
-            limits: "",
+            // A policy that takes all memory takes it within its time, also on a busy machine.
+            limits: "memory_bytes = 33554432",
             failures: "count = 10000",
             v1: pool("serialized", 1, &[]),
             v2: pool("concurrent", 2, &[]),

@@ -9,12 +9,17 @@
     reason = "a failed step is a failed test"
 )]
 
+mod authoring;
 mod bad_input;
 mod harness;
 mod hostile;
 mod isolation;
 mod kill;
+mod museum;
 mod notify;
+mod policies;
+mod registry;
+mod rhai;
 mod seats;
 mod story;
 mod workers;

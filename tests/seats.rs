@@ -175,7 +175,11 @@ async fn candidates_for_routing_and_comparison_are_held_against_live_requests() 
         assert_eq!(host.http.create(&session).await.status, StatusCode::OK);
         assert_eq!(host.http.greet(&session, &[("x-cutover-pool", "v1")]).await.pool, "v1");
     }
-    let disagrees = |s: &Value| s["candidate"]["evidence"]["disagreed"].as_u64() > Some(1);
+    // Evidence comes later than answers.
+    let about = |s: &Value, what: &str| {
+        let shown = s["candidate"]["evidence"]["disagreements"].as_array();
+        shown.is_some_and(|all| all.iter().any(|d| d["about"].as_str().unwrap().contains(what)))
+    };
     // The plan differs, because the candidate was asked for one; each request differs, because it would have gone to V2.
     let to = host.migration().slots.get(Kind::Routing);
     assert_eq!(to.active().unwrap().description.name, "sticky-share");
@@ -184,9 +188,9 @@ async fn candidates_for_routing_and_comparison_are_held_against_live_requests() 
     for n in 0..20 {
         host.http.greet(&format!("s{n}"), &[]).await;
     }
-    let routing = until_slot(&host, Kind::Routing, "requests that differ", disagrees).await;
-    let about: Vec<_> = routing["candidate"]["evidence"]["disagreements"].as_array().unwrap().iter().collect();
-    assert!(about.iter().any(|d| d["about"].as_str().unwrap().contains("of `execute`")), "{about:?}");
+    until_slot(&host, Kind::Routing, "requests that differ", |s| about(s, "of `execute`")).await;
+    let compared = |s: &Value| s["candidate"]["evidence"]["asked"].as_u64() > Some(0);
+    until_slot(&host, Kind::Comparison, "pairs that both compared", compared).await;
     host.app.shut_down().await;
 }
 

@@ -4,6 +4,7 @@
 //! audited by the controller that does it. [`metrics`] renders Prometheus text.
 
 pub mod metrics;
+pub mod policies;
 pub mod seats;
 mod status;
 
@@ -92,6 +93,7 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/policy-calls/{id}", get(seats::call))
         .route("/api/v1/decisions/{id}", get(seats::decision))
         .route("/api/v1/components/{digest}", get(seats::component))
+        .merge(policies::routes())
         .fallback(async || Refusal(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(host);

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use tokio::{net::TcpListener, runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::policies::admit;
+pub use self::policies::{admit, admit_bundle};
 use crate::{
     admin, clock,
     compare::{self, Comparer},
@@ -24,8 +24,9 @@ use crate::{
     notify::{self, Notifier},
     observe::{History, Recorder, machine::Machine},
     policy::{
-        engine::{Engine, EngineError},
+        engine::{Engine, EngineError, Options},
         port::Kind,
+        registry::Registry,
         slot::Slots,
         trial::Trials,
     },
@@ -60,6 +61,8 @@ pub struct Host {
     pub engine: Arc<Engine>,
     /// The store.
     pub store: Store,
+    /// The policies that it knows.
+    pub registry: Registry,
     /// Where the components of guests are.
     pub components: PathBuf,
     /// The migrations by name.
@@ -115,6 +118,7 @@ pub enum StartError {
 struct Shared {
     engine: Arc<Engine>,
     store: Store,
+    registry: Registry,
     spawner: Spawner,
     notifier: Notifier,
     machine: Arc<Machine>,
@@ -132,14 +136,20 @@ impl App {
     pub async fn start(config: Config, guard: PathBuf) -> Result<Self, StartError> {
         let (working, background, serving) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
         let (shutdown, background_stop) = (CancellationToken::new(), CancellationToken::new());
-        let engine = Engine::new(config.limits)?;
+        let engine = Engine::start(Options {
+            limits: config.limits,
+            compiler: Some(guard.clone()),
+            cache: config.policy_cache,
+        })?;
         let store = Store::open(&config.store).await?;
+        let registry = Registry::new(Arc::clone(&engine), store.clone(), config.trust);
         let (notifier, deliver) = notify::notifier(config.webhooks);
         background.spawn(deliver);
         let spawner = Spawner::start(guard, runtime::Handle::current()).map_err(StartError::Spawner)?;
         let shared = Shared {
             engine: Arc::clone(&engine),
             store: store.clone(),
+            registry: registry.clone(),
             spawner,
             notifier,
             machine: Arc::default(),
@@ -156,7 +166,7 @@ impl App {
         drop(shared);
         let keep = Keep { metrics: config.keep_metrics, policy_log: config.keep_policy_log };
         background.spawn(keep_house(store.clone(), keep, background_stop.clone()));
-        let host = Arc::new(Host { engine, store, components: config.components, migrations });
+        let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
         let routes = host.migrations.iter().map(|(name, m)| {
             (name.clone(), ingress::Route { dispatch: Arc::clone(&m.dispatch), deadline: m.deadline })
         });

@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod environment;
+pub mod limits;
 pub mod raw;
 mod validate;
 
@@ -22,7 +23,7 @@ use self::bundle::Bundle;
 use crate::{
     dispatch::Operation,
     migration::controller::Patience,
-    policy::{engine::Limits, port::Kind},
+    policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::PoolSpec,
 };
 
@@ -37,12 +38,16 @@ pub struct Config {
     pub store: PathBuf,
     /// Where the components of guests are.
     pub components: PathBuf,
+    /// Where compiled policies are kept; none to keep none.
+    pub policy_cache: Option<PathBuf>,
     /// Who is told.
     pub webhooks: Vec<hyper::Uri>,
     /// What policies may use.
     pub limits: Limits,
     /// How often a policy may fail before it is put out of charge.
     pub patience: Patience,
+    /// Whose policies are accepted.
+    pub trust: Trust,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
     /// How long the log of calls to policies is kept.

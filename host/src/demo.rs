@@ -19,7 +19,7 @@ pub use self::summary::Summary;
 use crate::{
     app::{
         App, StartError,
-        install::{Choice, Order},
+        install::{Choice, Order, Source},
     },
     clock::{self, Mono},
     config::{Config, ConfigError},
@@ -221,7 +221,7 @@ async fn swap(
     let bundle = stage.root.join("policies/sequential");
     let settings = toml::Table::new();
     let reason = "an anytime-valid judge instead of thresholds";
-    let choice = Choice { bundle: &bundle, settings: &settings };
+    let choice = Choice { source: Source::Bundle(&bundle), settings: &settings };
     let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
     let done = done.map_err(DemoError::Refused)?;
     let took = clock::mono().since(started);

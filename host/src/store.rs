@@ -8,6 +8,7 @@ pub mod calls;
 pub mod history;
 mod journal;
 pub mod records;
+mod releases;
 pub mod seats;
 
 use std::{collections::BTreeMap, path::Path, str::FromStr as _, time::Duration};

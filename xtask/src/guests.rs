@@ -18,11 +18,17 @@ const STACK_BYTES: u32 = 128 * 1024;
 /// The profile of the root manifest that guests are built with.
 const PROFILE: &str = "guest";
 
+/// What hash functions that are seeded when they are compiled are seeded with (`const-random`, under the script
+/// interpreter). Left alone, each build would draw another seed and give other bytes; any fixed word will do.
+const SEED: (&str, &str) = ("CONST_RANDOM_SEED", "cutover");
+
 /// A package in `guests/` whose library is a `cdylib`.
 #[derive(Debug, PartialEq, Eq)]
 struct Guest {
-    /// The package, and the component: `sticky-share`.
+    /// The package: `sticky-share`.
     name: String,
+    /// The component: the package's name, or what its `package.metadata.cutover.component` says.
+    component: String,
     /// The library, and the core module: `sticky_share`.
     library: String,
 }
@@ -35,12 +41,12 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     let modules = workspace.guests_target().join(WASM_TARGET).join(PROFILE);
     for guest in &guests {
         let core = modules.join(&guest.library).with_extension("wasm");
-        let component = component::update(&core, &workspace.components(), &guest.name)?;
+        let component = component::update(&core, &workspace.components(), &guest.component)?;
         let freshness = match component.freshness {
             Freshness::New => "new",
             Freshness::Unchanged => "unchanged",
         };
-        eprintln!("guests: {} {} KiB ({freshness})", guest.name, component.bytes.div_ceil(1024));
+        eprintln!("guests: {} {} KiB ({freshness})", guest.component, component.bytes.div_ceil(1024));
     }
     Ok(())
 }
@@ -71,12 +77,14 @@ fn guest(package: &Value, folder: &Path) -> Option<Guest> {
         types.is_some_and(|types| types.iter().any(|name| name == "cdylib"))
     };
     let library = package.get("targets")?.as_array()?.iter().find(is_cdylib)?.get("name")?.as_str()?;
-    Some(Guest { name: package.get("name")?.as_str()?.to_owned(), library: library.replace('-', "_") })
+    let name = package.get("name")?.as_str()?;
+    let component = package.pointer("/metadata/cutover/component").and_then(Value::as_str).unwrap_or(name);
+    Some(Guest { name: name.into(), component: component.into(), library: library.replace('-', "_") })
 }
 
 fn cargo(workspace: &Workspace, verb: &str, guests: &[Guest]) -> Command {
     let mut cargo = workspace.cargo([verb, "--profile", PROFILE, "--target", WASM_TARGET, "--target-dir"]);
-    cargo.arg(workspace.guests_target());
+    cargo.arg(workspace.guests_target()).env(SEED.0, SEED.1);
     for guest in guests {
         cargo.args(["--package", &guest.name]);
     }
@@ -141,13 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn a_component_may_have_another_name_than_its_package() {
+        let mut package = package("rhai-policy", "/repo/guests/rhai/Cargo.toml", "cdylib");
+        package["metadata"] = json!({ "cutover": { "component": "rhai" } });
+        let found = discover(&workspace(vec![package])).unwrap();
+        let guest = Guest { name: "rhai-policy".into(), component: "rhai".into(), library: "rhai_policy".into() };
+        assert_eq!(found, [guest]);
+    }
+
+    #[test]
     fn no_guests_is_an_error() {
         assert!(discover(&workspace(Vec::new())).is_err());
     }
 
     #[test]
     fn all_guests_are_built_by_one_command_in_a_folder_of_their_own() {
-        let guests = ["a", "b"].map(|name| Guest { name: name.into(), library: name.into() });
+        let guests = ["a", "b"].map(|name| Guest { name: name.into(), component: name.into(), library: name.into() });
         let command = cargo(&workspace(Vec::new()), "build", &guests);
         let args: Vec<_> = command.get_args().collect();
         let target = ["build", "--profile", "guest", "--target", WASM_TARGET, "--target-dir", "/cache/target/guests"];

@@ -15,7 +15,7 @@ use super::{Answer, Body, Order, Refusal, Shared, conflict, find, who};
 use crate::{
     app::{
         Host,
-        install::{Choice, Order as By},
+        install::{Choice, Order as By, Source},
     },
     clock,
     migration::{Install, Ordered},
@@ -35,8 +35,12 @@ const MOST_CALLS: u32 = 1_000;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Activate {
-    /// The bundle's folder, on the host's machine.
-    pub bundle: PathBuf,
+    /// The bundle's folder, on the host's machine; or else `policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
+    /// A release of the registry: `NAME@VERSION`, `NAME` for its latest version, or a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
     /// Laid over its settings.
     #[serde(default)]
     pub settings: toml::Table,
@@ -73,13 +77,13 @@ pub(super) async fn activate(
     body: Body<Activate>,
 ) -> Answer<Ordered> {
     let (name, kind) = named(&host, &path)?;
-    let Json(Activate { bundle, settings, rule, reason, actor }) = body?;
-    needs_reason(&reason)?;
-    if rule.is_some() {
+    let Json(wanted) = body?;
+    let choice = wanted.choice()?;
+    if wanted.rule.is_some() {
         return Err(Refusal(StatusCode::BAD_REQUEST, "a `rule` belongs to a candidate; leave it out".into()));
     }
-    let choice = Choice { bundle: &bundle, settings: &settings };
-    let done = host.activate(name, kind, choice, By { actor: who(&actor), reason: &reason }).await;
+    let Activate { actor, reason, .. } = &wanted;
+    let done = host.activate(name, kind, choice, By { actor: who(actor), reason }).await;
     done.map(Json).map_err(conflict)
 }
 
@@ -90,11 +94,10 @@ pub(super) async fn stand_by(
     body: Body<Activate>,
 ) -> Answer<Ordered> {
     let (name, kind) = named(&host, &path)?;
-    let Json(Activate { bundle, settings, rule, reason, actor }) = body?;
-    needs_reason(&reason)?;
-    let choice = Choice { bundle: &bundle, settings: &settings };
-    let by = By { actor: who(&actor), reason: &reason };
-    let done = host.stand_by(name, kind, choice, rule.unwrap_or_default(), by).await;
+    let Json(wanted) = body?;
+    let choice = wanted.choice()?;
+    let by = By { actor: who(&wanted.actor), reason: &wanted.reason };
+    let done = host.stand_by(name, kind, choice, wanted.rule.unwrap_or_default(), by).await;
     done.map(Json).map_err(conflict)
 }
 
@@ -166,6 +169,22 @@ pub(super) async fn component(State(host): State<Arc<Host>>, Path(digest): Path<
     let found = host.store.component(&digest).await.map_err(|e| broken(&e))?;
     let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no component `{digest}`"));
     found.map(|bytes| ([(CONTENT_TYPE, "application/wasm")], bytes).into_response()).ok_or_else(none)
+}
+
+impl Activate {
+    /// Which policy is meant, and that there is a reason.
+    fn choice(&self) -> Result<Choice<'_>, Refusal> {
+        needs_reason(&self.reason)?;
+        let source = match (&self.bundle, &self.policy) {
+            (Some(folder), None) => Source::Bundle(folder),
+            (None, Some(reference)) => Source::Release(reference),
+            (Some(_), Some(_)) | (None, None) => {
+                let why = "say which policy: one of `bundle`, a folder on the host's machine, and `policy`, a release";
+                return Err(Refusal(StatusCode::BAD_REQUEST, why.into()));
+            }
+        };
+        Ok(Choice { source, settings: &self.settings })
+    }
 }
 
 fn parse_kind(kind: &str) -> Result<Kind, Refusal> {

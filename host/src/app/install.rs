@@ -2,13 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{Host, Migration, admit};
+use super::{Host, Migration, policies::admit_with};
 use crate::{
+    causes::chain,
     config::bundle::Bundle,
     migration::{Install, Ordered, Verb, handle::Newcomer},
     policy::{
         candidate::Rule,
         port::Kind,
+        registry::release::Manifest,
         slot::{Seat, Title},
     },
 };
@@ -25,10 +27,29 @@ pub struct Order<'a> {
 /// Which policy, with which settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
-    /// The bundle's folder, on this machine.
-    pub bundle: &'a Path,
+    /// Where it is.
+    pub source: Source<'a>,
     /// Laid over its settings.
     pub settings: &'a toml::Table,
+}
+
+/// Where a policy is.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// In the folder of a bundle, on this machine.
+    Bundle(&'a Path),
+    /// In the registry: `NAME@VERSION`, `NAME` or a digest.
+    Release(&'a str),
+}
+
+/// A policy that was found and that the host trusts.
+struct Found {
+    shown: String,
+    kind: Kind,
+    title: Title,
+    component: Vec<u8>,
+    settings: String,
+    wasi_stub: bool,
 }
 
 impl Host {
@@ -81,21 +102,50 @@ impl Host {
         self.migrations.get(migration).ok_or_else(|| format!("there is no migration `{migration}`"))
     }
 
-    /// Reads and admits a policy on a blocking thread.
-    async fn newcomer(&self, found: &Migration, wanted: Option<Kind>, choice: Choice<'_>) -> Result<Newcomer, String> {
-        let bundle = Bundle::read(choice.bundle, &self.components, choice.settings);
-        let bundle = bundle.map_err(|e| format!("the request {e}"))?;
-        let kind = bundle.kind;
+    /// Finds a policy and admits it on a blocking thread.
+    async fn newcomer(&self, of: &Migration, wanted: Option<Kind>, choice: Choice<'_>) -> Result<Newcomer, String> {
+        let found = match choice.source {
+            Source::Bundle(folder) => self.bundle(folder, choice.settings).await?,
+            Source::Release(reference) => self.release(reference, choice.settings).await?,
+        };
+        let Found { shown, kind, title, component, settings, wasi_stub } = found;
         if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
-            return Err(format!("the bundle `{}` is a {kind} policy, not {wanted}", bundle.folder.display()));
+            return Err(format!("{shown} is a {kind} policy, not {wanted}"));
         }
-        let (shown, title) =
-            (bundle.folder.display().to_string(), Title { name: bundle.name, version: bundle.version });
-        let (engine, component, settings) = (Arc::clone(&self.engine), bundle.component, bundle.settings);
-        let admitted = tokio::task::spawn_blocking(move || (admit(&engine, kind, &component, &settings), component));
-        let (policy, component) = admitted.await.map_err(|e| e.to_string())?;
-        let policy = Arc::new(policy.map_err(|e| format!("the policy of `{shown}` {e}"))?);
-        let configured = found.configured.get(&kind).cloned().unwrap_or_default();
-        Ok(Newcomer { seat: Seat { policy, title }, wasi_stub: bundle.wasi_stub, component, configured })
+        let engine = Arc::clone(&self.engine);
+        let admit = move || (admit_with(&engine, kind, &component, &settings, wasi_stub), component);
+        let (policy, component) = tokio::task::spawn_blocking(admit).await.map_err(|e| e.to_string())?;
+        let policy = Arc::new(policy.map_err(|e| format!("the policy of {shown} {e}"))?);
+        let configured = of.configured.get(&kind).cloned().unwrap_or_default();
+        Ok(Newcomer { seat: Seat { policy, title, wasi_stub }, component, configured })
+    }
+
+    async fn bundle(&self, folder: &Path, settings: &toml::Table) -> Result<Found, String> {
+        let bundle = Bundle::read(folder, &self.components, settings).map_err(|e| format!("the request {e}"))?;
+        let shown = format!("the bundle `{}`", bundle.folder.display());
+        let screened = self.registry.screen(&bundle.claimed(), bundle.envelope.as_ref()).await;
+        screened.map_err(|e| chain(&e))?.map_err(|e| format!("the policy of {shown} {e}"))?;
+        Ok(Found {
+            shown,
+            kind: bundle.kind,
+            title: Title { name: bundle.name, version: bundle.version },
+            component: bundle.component,
+            settings: bundle.settings,
+            wasi_stub: bundle.wasi_stub,
+        })
+    }
+
+    async fn release(&self, reference: &str, settings: &toml::Table) -> Result<Found, String> {
+        let (release, component) = self.registry.find(reference).await.map_err(|e| chain(&e))?;
+        let shown = format!("the release `{}`", release.manifest.label());
+        // The keys may have changed since it was pushed.
+        self.registry.trust.verify(&release).map_err(|e| format!("{shown} {e}"))?;
+        let overrides = match serde_json::to_value(settings) {
+            Ok(serde_json::Value::Object(overrides)) => overrides,
+            Ok(_) | Err(_) => return Err("the settings cannot be said in JSON".into()),
+        };
+        let settings = release.manifest.settings().with(overrides).json();
+        let Manifest { name, version, kind, wasi_stub, .. } = release.manifest;
+        Ok(Found { shown, kind, title: Title { name, version }, component, settings, wasi_stub })
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     policy::{
         PolicyError,
         candidate::Candidate,
-        engine::{Engine, Policy},
+        engine::{Engine, Imports, Policy},
         port::Kind,
         slot::{Seat, Slot, Slots, Title},
     },
@@ -22,12 +22,31 @@ use crate::{
     },
 };
 
-/// Compiles a component and admits it for a kind with settings.
+/// Compiles a component that imports nothing and admits it for a kind with settings.
 ///
 /// # Errors
 /// Why it is not admitted.
 pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Result<Policy, PolicyError> {
-    Policy::admit(engine, engine.compile(component)?, kind, settings)
+    admit_with(engine, kind, component, settings, false)
+}
+
+/// [`admit`] for a bundle's component, with the imports that the bundle asks for.
+///
+/// # Errors
+/// Why it is not admitted.
+pub fn admit_bundle(engine: &Arc<Engine>, bundle: &Bundle) -> Result<Policy, PolicyError> {
+    admit_with(engine, bundle.kind, &bundle.component, &bundle.settings, bundle.wasi_stub)
+}
+
+pub(super) fn admit_with(
+    engine: &Arc<Engine>,
+    kind: Kind,
+    component: &[u8],
+    settings: &str,
+    wasi_stub: bool,
+) -> Result<Policy, PolicyError> {
+    let imports = if wasi_stub { Imports::WasiStub } else { Imports::None };
+    Policy::admit(engine, engine.compile_with(component, imports)?, kind, settings)
 }
 
 /// The slots of a migration that starts.
@@ -78,15 +97,22 @@ async fn fill_slot(
     let slot = slots.get(kind);
     let stored = shared.store.seat(migration, kind, Place::Active).await?;
     let unchanged = stored.as_ref().is_some_and(|seat| seat.configured == configured);
+    let stored = vouched(migration, kind, stored, &bundle, shared).await;
     if unchanged && restore(migration, kind, stored.clone(), slot, shared).await {
-        restore_others(migration, kind, slot, shared).await?;
+        restore_others(migration, kind, &bundle, slot, shared).await?;
         return Ok((configured, None));
     }
     let mut problem = None;
     let folder = bundle.folder.display().to_string();
-    let title = Title { name: bundle.name, version: bundle.version };
+    let title = Title { name: bundle.name.clone(), version: bundle.version.clone() };
     let settings = bundle.settings.clone();
-    match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
+    let admitted = match shared.registry.trust.screen(&bundle.claimed(), bundle.envelope.as_ref()) {
+        Ok(()) => {
+            admit_off_path(shared, kind, bundle.component.clone(), bundle.settings.clone(), bundle.wasi_stub).await
+        }
+        Err(refused) => (Err(PolicyError::Untrusted { refused }), Vec::new()),
+    };
+    match admitted {
         (Ok(policy), component) => {
             let record = SeatRecord {
                 title: title.clone(),
@@ -111,8 +137,9 @@ async fn fill_slot(
                 detail,
             };
             shared.store.activate(kind, &record, false, &audited).await?;
-            slot.activate(Seat { policy: Arc::new(policy), title }, Vec::new());
-            restore_others(migration, kind, slot, shared).await?;
+            let seat = Seat { policy: Arc::new(policy), title, wasi_stub: bundle.wasi_stub };
+            slot.activate(seat, Vec::new());
+            restore_others(migration, kind, &bundle, slot, shared).await?;
         }
         (Err(error), _) => {
             let refused = format!("the {kind} policy of `{folder}` {error}");
@@ -125,6 +152,40 @@ async fn fill_slot(
         }
     }
     Ok((configured, problem))
+}
+
+/// A seat of before, if those that the host trusts now still vouch for who sat there: as a release, or as the bundle that
+/// the configuration names.
+async fn vouched(
+    migration: &str,
+    kind: Kind,
+    seat: Option<SeatRecord>,
+    bundle: &Bundle,
+    shared: &Shared,
+) -> Option<SeatRecord> {
+    let seat = seat?;
+    let claimed = bundle.claimed();
+    if !shared.registry.trust.is_required() || seat.held.is_some() {
+        return Some(seat);
+    }
+    let refused = if claimed.component_sha256 == seat.digest && bundle.settings == seat.settings {
+        shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).err().map(|refused| refused.to_string())
+    } else {
+        match shared.registry.find(&format!("{}@{}", seat.title.name, seat.title.version)).await {
+            Ok((release, _)) if release.manifest.component_sha256 == seat.digest => {
+                shared.registry.trust.verify(&release).err().map(|refused| refused.to_string())
+            }
+            Ok(_) => Some("is not the one that was released under its name and version".into()),
+            Err(error) => Some(format!("is not vouched for: {}", crate::causes::chain(&error))),
+        }
+    };
+    match refused {
+        None => Some(seat),
+        Some(why) => {
+            tracing::error!(migration, %kind, policy = seat.title.name, "a policy that had a seat {why}");
+            None
+        }
+    }
 }
 
 /// Puts the policy that was in charge last in charge again, or holds the slot if it was held; false if there was none or
@@ -146,13 +207,21 @@ async fn restore(migration: &str, kind: Kind, seat: Option<SeatRecord>, slot: &S
 }
 
 /// Who can be gone back to, and who stands by.
-async fn restore_others(migration: &str, kind: Kind, slot: &Slot, shared: &Shared) -> Result<(), StartError> {
-    if let Some(record) = shared.store.seat(migration, kind, Place::Previous).await?
+async fn restore_others(
+    migration: &str,
+    kind: Kind,
+    bundle: &Bundle,
+    slot: &Slot,
+    shared: &Shared,
+) -> Result<(), StartError> {
+    let previous = shared.store.seat(migration, kind, Place::Previous).await?;
+    if let Some(record) = vouched(migration, kind, previous, bundle, shared).await
         && let Some(seat) = seated(migration, kind, record, shared).await
     {
         slot.restore_previous(seat);
     }
-    if let Some(mut record) = shared.store.seat(migration, kind, Place::Candidate).await? {
+    let candidate = shared.store.seat(migration, kind, Place::Candidate).await?;
+    if let Some(mut record) = vouched(migration, kind, candidate, bundle, shared).await {
         let (rule, evidence) = (record.rule.take().unwrap_or_default(), record.evidence.take().unwrap_or_default());
         let (since, memory) = (record.since, record.memory.clone());
         if let Some(seat) = seated(migration, kind, record, shared).await {
@@ -163,13 +232,13 @@ async fn restore_others(migration: &str, kind: Kind, slot: &Slot, shared: &Share
 }
 
 async fn seated(migration: &str, kind: Kind, record: SeatRecord, shared: &Shared) -> Option<Seat> {
-    let title = record.title;
-    match admit_off_path(shared, kind, record.component, record.settings).await {
+    let (title, wasi_stub) = (record.title, record.wasi_stub);
+    match admit_off_path(shared, kind, record.component, record.settings, record.wasi_stub).await {
         (Ok(policy), _) => {
             // A host from before policies had titles knew them by what they say themselves.
             let said = || Title { name: policy.description.name.clone(), version: policy.description.version.clone() };
             let title = if title.name.is_empty() { said() } else { title };
-            Some(Seat { policy: Arc::new(policy), title })
+            Some(Seat { policy: Arc::new(policy), title, wasi_stub })
         }
         (Err(error), _) => {
             tracing::error!(migration, %kind, policy = title.name, "a policy that had a seat {error}");
@@ -183,9 +252,11 @@ async fn admit_off_path(
     kind: Kind,
     component: Vec<u8>,
     settings: String,
+    wasi_stub: bool,
 ) -> (Result<Policy, PolicyError>, Vec<u8>) {
     let engine = Arc::clone(&shared.engine);
-    let admitted = tokio::task::spawn_blocking(move || (admit(&engine, kind, &component, &settings), component)).await;
+    let admit = move || (admit_with(&engine, kind, &component, &settings, wasi_stub), component);
+    let admitted = tokio::task::spawn_blocking(admit).await;
     admitted.unwrap_or_else(|e| (Err(PolicyError::Compile { message: e.to_string() }), Vec::new()))
 }
 

@@ -33,7 +33,8 @@ impl Client {
         Self::patient(base, LONG_PATIENCE)
     }
 
-    fn patient(base: &str, patience: Duration) -> Self {
+    /// For what takes a host longer than any policy or commit does.
+    pub(super) fn patient(base: &str, patience: Duration) -> Self {
         let config = Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false);
         Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into() }
     }

@@ -13,6 +13,8 @@ mod push;
 mod replay;
 mod revert;
 mod sandbox;
+mod sign;
+mod source;
 mod test;
 
 use clap::Subcommand;
@@ -32,7 +34,7 @@ pub(super) enum Policy {
     Test(test::Test),
     /// Measures what a policy costs.
     Bench(bench::Bench),
-    /// Publishes a policy to a host.
+    /// Makes a policy known to a host, or publishes it to an OCI registry.
     Push(push::Push),
     /// Puts a policy in charge of its kind.
     Activate(activate::Activate),
@@ -44,6 +46,8 @@ pub(super) enum Policy {
     Log(log::Log),
     /// Asks recorded questions again and compares answers, memory and fuel byte for byte.
     Replay(replay::Replay),
+    /// Signs a bundle, beside those who have signed it already.
+    Sign(sign::Sign),
     /// Lists the policies that a host knows.
     List(list::List),
     /// Runs recorded history through one or two policies.
@@ -63,6 +67,7 @@ pub(super) fn run(verb: Policy) -> Result<(), Failed> {
         Policy::Revert(args) => revert::run(&args),
         Policy::Log(args) => log::run(&args),
         Policy::Replay(args) => replay::run(&args),
+        Policy::Sign(args) => sign::run(&args),
         Policy::List(args) => list::run(&args),
         Policy::Backtest(args) => backtest::run(&args),
     }

@@ -5,10 +5,18 @@
 
 use std::path::{Path, PathBuf};
 
+use dsse::Envelope;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
-use crate::policy::port::Kind;
+use crate::policy::{
+    port::Kind,
+    registry::{
+        MAX_ENVELOPE,
+        release::{Manifest as Released, Settings},
+    },
+};
 
 /// A bundle that was read: everything that is needed to admit its policy.
 #[derive(Debug, Clone)]
@@ -21,8 +29,12 @@ pub struct Bundle {
     pub version: String,
     /// The kind of policy.
     pub kind: Kind,
-    /// Its settings as JSON, as its component takes them.
+    /// Its settings as JSON, as its component takes them, with what was laid over them.
     pub settings: String,
+    /// Its own settings, without that, and its script: what is signed and published.
+    pub own: Settings,
+    /// Who vouches for it: `policy.sig.json` beside its `policy.toml`, as `cutover policy sign` writes it.
+    pub envelope: Option<Envelope>,
     /// Whether its component may import the closed, deterministic stand-in for WASI.
     pub wasi_stub: bool,
     /// The rules of the findings that it may give, for the coverage of its tests.
@@ -130,14 +142,14 @@ impl Bundle {
             let (file, mend) = (file.display(), manifest.mend(folder));
             wrong(format!("needs the component `{file}`, which cannot be read: {e}; {mend}"))
         })?;
-        let mut settings = json(manifest.settings)?;
-        settings.extend(json(overrides.clone())?);
-        if let Some(script) = &manifest.script {
-            let file = folder.join(script);
-            let text = std::fs::read_to_string(&file)
-                .map_err(|e| wrong(format!("needs the script `{}`, which cannot be read: {e}", file.display())))?;
-            settings = Map::from_iter([("script".into(), text.into()), ("settings".into(), settings.into())]);
-        }
+        let script = match manifest.script.map(|script| folder.join(script)) {
+            None => None,
+            Some(file) => Some(
+                std::fs::read_to_string(&file)
+                    .map_err(|e| wrong(format!("needs the script `{}`, which cannot be read: {e}", file.display())))?,
+            ),
+        };
+        let own = Settings { values: json(manifest.settings)?, script };
         Ok(Self {
             folder: folder.to_owned(),
             name: manifest.name,
@@ -145,10 +157,41 @@ impl Bundle {
             wasi_stub: manifest.wasi_stub,
             findings: manifest.findings,
             kind,
-            settings: Value::Object(settings).to_string(),
+            settings: own.clone().with(json(overrides.clone())?).json(),
+            own,
+            envelope: envelope(folder)?,
             file,
             component,
         })
+    }
+
+    /// What the bundle claims to be, for whoever is to vouch for it; what only the compiled policy can say is empty.
+    pub fn claimed(&self) -> Released {
+        Released {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            kind: self.kind,
+            component_sha256: hex::encode(Sha256::digest(&self.component)),
+            contract: String::new(),
+            settings_schema_sha256: String::new(),
+            settings: self.own.values.clone(),
+            script: self.own.script.clone(),
+            wasi_stub: self.wasi_stub,
+        }
+    }
+}
+
+/// The file beside a `policy.toml` with the signatures of its bundle.
+pub const SIGNATURES: &str = "policy.sig.json";
+
+fn envelope(folder: &Path) -> Result<Option<Envelope>, String> {
+    let file = folder.join(SIGNATURES);
+    let wrong = |what: String| format!("names the bundle `{}`, whose {SIGNATURES} {what}", folder.display());
+    match std::fs::read(&file) {
+        Ok(bytes) if bytes.len() > MAX_ENVELOPE => Err(wrong(format!("has more than {MAX_ENVELOPE} bytes"))),
+        Ok(bytes) => Envelope::from_json(&bytes).map(Some).map_err(|e| wrong(format!("is not one: {e}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(wrong(format!("cannot be read: {error}"))),
     }
 }
 

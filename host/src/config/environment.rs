@@ -68,3 +68,24 @@ pub fn finds_program(program: &str, directory: &std::path::Path) -> bool {
     let path = std::env::vars_os().find(|(name, _)| name == "PATH").map(|(_, path)| path).unwrap_or_default();
     std::env::split_paths(&path).any(|folder: PathBuf| folder.join(program).is_file())
 }
+
+/// What Docker's configuration (`DOCKER_CONFIG`, or `.docker` in the home folder) has for a registry: user and password.
+/// None where it has nothing.
+///
+/// # Errors
+/// What is wrong with what it has.
+pub fn registry_credentials(registry: &str) -> Result<Option<(String, String)>, String> {
+    use docker_credential::{CredentialRetrievalError as Error, DockerCredential};
+    // Docker Hub is filed under the address that it had first.
+    let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
+    match docker_credential::get_credential(server) {
+        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(Some((user, password))),
+        Ok(DockerCredential::IdentityToken(_)) => {
+            Err(format!("Docker's configuration has an identity token for `{registry}`; log in with user and password"))
+        }
+        Err(Error::ConfigNotFound | Error::ConfigReadError | Error::NoCredentialConfigured) => Ok(None),
+        Err(error) => {
+            Err(format!("Docker's configuration has something for `{registry}` that cannot be used: {error}"))
+        }
+    }
+}

@@ -53,8 +53,6 @@ pub enum Verb {
 pub struct Newcomer {
     /// The policy and what people call it.
     pub seat: Seat,
-    /// Whether its component may import the stand-in for WASI.
-    pub wasi_stub: bool,
     /// Its component.
     pub component: Vec<u8>,
     /// Fingerprint of what the configuration says.

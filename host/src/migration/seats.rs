@@ -181,8 +181,9 @@ impl Controller {
         }
         let before = rehearsal.clone();
         let shown = self.parts.tasks.spawn_blocking(move || {
+            let mut warm = policy.warm();
             for (check, verdict) in missed {
-                rehearsal.show(&policy, &check, verdict);
+                rehearsal.show(policy.kind, &mut warm, &check, verdict);
                 if rehearsal.failed > 0 {
                     break;
                 }
@@ -359,8 +360,9 @@ async fn rehearse(store: &Store, migration: &str, policy: Arc<Policy>, since: Un
         (after, until) = (last.id, last.check.now_ms);
         let (asked, before) = (Arc::clone(&policy), rehearsal.clone());
         let shown = tokio::task::spawn_blocking(move || {
+            let mut warm = asked.warm();
             for stored in &page {
-                rehearsal.show(&asked, &stored.check, stored.verdict);
+                rehearsal.show(asked.kind, &mut warm, &stored.check, stored.verdict);
                 if rehearsal.failed >= ENOUGH_FAILURES {
                     break;
                 }
@@ -378,7 +380,7 @@ fn record(new: &Newcomer, memory: Vec<u8>, audited: &Audited) -> SeatRecord {
     SeatRecord {
         title: new.seat.title.clone(),
         digest: new.seat.policy.digest().to_string(),
-        wasi_stub: new.wasi_stub,
+        wasi_stub: new.seat.wasi_stub,
         settings: new.seat.policy.settings.to_string(),
         configured: new.configured.clone(),
         memory,

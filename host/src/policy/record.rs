@@ -120,7 +120,7 @@ impl Call {
             role,
             policy: seat.label(),
             digest: seat.policy.digest().to_string(),
-            wasi_stub: false,
+            wasi_stub: seat.wasi_stub,
             settings: seat.policy.settings.to_string(),
             question,
             memory: Memory(memory),

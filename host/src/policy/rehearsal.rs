@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     PolicyError,
-    engine::Policy,
+    engine::WarmPolicy,
     port::{Check, Kind, Progress, Verdict},
 };
 
@@ -34,8 +34,8 @@ impl Rehearsal {
     }
 
     /// Shows it the next check. `verdict` is what was in force; a check without one was not shown to stages policies.
-    pub fn show(&mut self, policy: &Policy, check: &Check, verdict: Option<Verdict>) {
-        let (failure, memory) = match (policy.kind, verdict) {
+    pub fn show(&mut self, kind: Kind, policy: &mut WarmPolicy, check: &Check, verdict: Option<Verdict>) {
+        let (failure, memory) = match (kind, verdict) {
             (Kind::Rollback, _) => {
                 let asked = policy.judge(check, &self.memory);
                 (asked.answer.err(), asked.memory)

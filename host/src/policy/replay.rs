@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     PolicyError,
-    engine::{Asked, Engine, Policy},
+    engine::{Asked, Engine, Imports, Policy},
     record::{self, Call, Memory, Question},
 };
 
@@ -38,7 +38,8 @@ pub struct Difference {
 /// # Errors
 /// Why the component is not admitted now; an answer that is an error is an answer.
 pub fn replay(engine: &Arc<Engine>, component: &[u8], call: &Call) -> Result<Replayed, PolicyError> {
-    let compiled = engine.compile(component)?;
+    let imports = if call.wasi_stub { Imports::WasiStub } else { Imports::None };
+    let compiled = engine.compile_with(component, imports)?;
     if *compiled.digest != *call.digest {
         let message = format!("its digest is {}, and {} was asked", compiled.digest, call.digest);
         return Err(PolicyError::nonsense(message));

@@ -28,6 +28,8 @@ pub struct Seat {
     pub policy: Arc<Policy>,
     /// What people call it.
     pub title: Title,
+    /// Whether its component may import the stand-in for WASI.
+    pub wasi_stub: bool,
 }
 
 /// Who is in charge.

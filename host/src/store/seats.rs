@@ -203,15 +203,6 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
-
-    /// A component by its digest.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let bytes = sqlx::query_scalar("SELECT bytes FROM components WHERE digest = ?").bind(digest);
-        Ok(bytes.fetch_optional(&self.0).await?)
-    }
 }
 
 /// What a policy in a seat remembers.

@@ -26,7 +26,8 @@ pub(crate) struct Activate {
 /// Which policy, with which settings.
 #[derive(Debug, Args)]
 pub(crate) struct Choice {
-    /// The folder of a bundle on the host's machine.
+    /// A release of the host's registry (`NAME@VERSION`, `NAME` for its latest version, or a digest), or the folder of a
+    /// bundle on the host's machine (`./FOLDER`).
     pub(super) policy: String,
     /// Settings laid over those of the policy, as a JSON object.
     #[arg(long, value_name = "JSON", default_value = "{}")]
@@ -45,8 +46,10 @@ impl Choice {
     pub(super) fn body(&self, reason: &str, rule: Option<Rule>) -> Result<seats::Activate, Failed> {
         let settings = serde_json::from_str(&self.settings)
             .map_err(|e| Failed::usage(format!("`--settings` is not a JSON object of settings: {e}")))?;
-        let folder = Path::new(&self.policy);
-        let bundle = std::path::absolute(folder).unwrap_or_else(|_unknown| folder.to_owned());
-        Ok(seats::Activate { bundle, settings, rule, reason: reason.into(), actor: environment::user() })
+        // A name has no `/`, so whoever means a folder of this one writes `./FOLDER`.
+        let folder = self.policy.contains('/').then(|| Path::new(&self.policy));
+        let bundle = folder.map(|f| std::path::absolute(f).unwrap_or_else(|_unknown| f.to_owned()));
+        let policy = bundle.is_none().then(|| self.policy.clone());
+        Ok(seats::Activate { bundle, policy, settings, rule, reason: reason.into(), actor: environment::user() })
     }
 }

@@ -1,6 +1,6 @@
 //! `cutover policy bench`: what a question to a policy costs, and whether that is within its budget.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use serde_json::json;
@@ -12,13 +12,15 @@ use super::{
 };
 use crate::{
     app,
+    causes::chain,
     config::bundle::{Bundle, Manifest},
     policy::{
         author::{
             bench::{self, Breach, Budget, Cost},
             inspect,
-            workload,
+            workload::{self, Step},
         },
+        cases,
         engine::Policy,
     },
 };
@@ -31,6 +33,9 @@ pub(crate) struct Bench {
     /// How often each function is asked.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     iterations: u32,
+    /// Ask the same questions of every policy of a kind, and not those of the bundle's cases.
+    #[arg(long)]
+    generated: bool,
     /// Fail if a question takes more units of fuel. Like the two below, it goes before `[budget]` of policy.toml.
     #[arg(long, value_name = "N")]
     max_fuel: Option<u64>,
@@ -52,17 +57,17 @@ pub(super) fn run(args: &Bench) -> Result<(), Failed> {
     let bundle = opened.bundle(folder)?;
     let budget = args.budget(&sandbox::manifest(folder)?)?;
     let failed = |what: String| Failed::new(format!("`{}`: {what}", folder.display()));
-    let policy = app::admit(&opened.engine, bundle.kind, &bundle.component, &bundle.settings)
-        .map_err(|error| failed(inspect::problem(&error)))?;
-    let attributes = policy.decides().then_some(&*policy.description.attributes);
+    let policy = app::admit_bundle(&opened.engine, &bundle).map_err(|error| failed(inspect::problem(&error)))?;
+    let policy = Arc::new(policy);
     let calls = usize::try_from(args.iterations).unwrap_or(usize::MAX);
-    let costs = workload::generated(bundle.kind, attributes)
+    let (steps, origin) = args.questions(&policy)?;
+    let costs = workload::by_function(steps)
         .iter()
         .map(|questions| bench::measure(&policy, questions, calls))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| failed(error.to_string()))?;
     let breaches: Vec<_> = costs.iter().flat_map(|cost| budget.breaches(cost)).collect();
-    show(args, &bundle, &policy, &costs, (&budget, &breaches)).map_err(|e| failed(inspect::problem(&e)))?;
+    show(args, &bundle, &policy, (&costs, origin), (&budget, &breaches)).map_err(|e| failed(inspect::problem(&e)))?;
     if breaches.is_empty() {
         return Ok(());
     }
@@ -70,6 +75,20 @@ pub(super) fn run(args: &Bench) -> Result<(), Failed> {
 }
 
 impl Bench {
+    /// Those of the bundle's cases, or, without any, representative ones; and where they are from.
+    fn questions(&self, policy: &Arc<Policy>) -> Result<(Vec<Step>, &'static str), Failed> {
+        let attributes = policy.decides().then_some(&*policy.description.attributes);
+        if !self.generated && self.bundle.join("cases").is_dir() {
+            let mut steps = cases::questions(&self.bundle, policy).map_err(|e| Failed::usage(chain(&e)))?;
+            if !steps.is_empty() {
+                // Cases route requests; what they come to is not what they cost.
+                steps.extend(workload::decisions(attributes));
+                return Ok((steps, "of its cases"));
+            }
+        }
+        Ok((workload::generated(policy.kind, attributes), "generated"))
+    }
+
     fn budget(&self, manifest: &Manifest) -> Result<Budget, Failed> {
         let said = &manifest.budget;
         let of_bundle = Budget::read(said.max_fuel, said.max_p99.as_deref(), said.max_memory.as_deref());
@@ -85,7 +104,7 @@ fn show(
     args: &Bench,
     bundle: &Bundle,
     policy: &Policy,
-    costs: &[Cost],
+    (costs, origin): (&[Cost], &str),
     (budget, breaches): (&Budget, &[Breach]),
 ) -> Result<(), crate::policy::PolicyError> {
     let (compiled, start) = (policy.compiled(), policy.start_up()?);
@@ -103,6 +122,7 @@ fn show(
             "configuration_ns": start.configuration.as_nanos(),
             "start_fuel": start.fuel,
             "start_memory_bytes": start.memory,
+            "questions": origin,
             "functions": costs,
             "budget": budget,
             "breaches": breaches,
@@ -121,6 +141,7 @@ fn show(
         start.fuel,
         kib(start.memory),
     ));
+    output::line(&format!("questions: {origin}"));
     costs.iter().flat_map(lines).for_each(|line| output::line(&line));
     output::line("fuel is the same in every run and on every machine; times are not");
     if cfg!(debug_assertions) {

@@ -39,7 +39,7 @@ pub(super) fn run(args: &Build) -> Result<(), Failed> {
     let built = build(folder, &manifest, source)?;
     let opened = args.sandbox.open()?;
     let bundle = opened.bundle(folder)?;
-    let policy = app::admit(&opened.engine, bundle.kind, &bundle.component, &bundle.settings)
+    let policy = app::admit_bundle(&opened.engine, &bundle)
         .map_err(|error| Failed::new(format!("`{}`: {}", folder.display(), inspect::problem(&error))))?;
     let file = bundle.file.display();
     if args.format.json {

@@ -24,7 +24,8 @@ use crate::{
 pub(crate) struct Candidate {
     /// The migration.
     migration: String,
-    /// The policy that is to run beside the one in charge: the folder of a bundle on the host's machine.
+    /// The policy that is to run beside the one in charge: a release (`NAME@VERSION`, `NAME`, or a digest), or the folder of
+    /// a bundle on the host's machine (`./FOLDER`).
     #[arg(required_unless_present_any = ["status", "promote", "drop"])]
     policy: Option<String>,
     /// Settings laid over those of the policy, as a JSON object.

@@ -14,6 +14,7 @@ use crate::{
     config::bundle::Bundle,
     policy::{
         author::inspect::{self, Admitted, Report, Shape, Subject},
+        engine::Imports,
         port::Kind,
     },
 };
@@ -49,13 +50,15 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
     };
     let mut report = match &extras {
         Some(Extras { bundle, .. }) => {
-            let subject = Subject { component: &bundle.component, kind: Some(bundle.kind), settings: &bundle.settings };
-            inspect::inspect(&opened.engine, &subject)
+            let imports = if bundle.wasi_stub { Imports::WasiStub } else { Imports::None };
+            let (component, settings) = (&bundle.component, &bundle.settings);
+            inspect::inspect(&opened.engine, &Subject { component, kind: Some(bundle.kind), settings, imports })
         }
         None => {
             let component = std::fs::read(path)
                 .map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
-            inspect::inspect(&opened.engine, &Subject { component: &component, kind: None, settings: "{}" })
+            let subject = Subject { component: &component, kind: None, settings: "{}", imports: Imports::None };
+            inspect::inspect(&opened.engine, &subject)
         }
     };
     if let Some(extras) = &extras {
@@ -92,7 +95,7 @@ fn advice(extras: &Extras, admitted: Option<&Admitted>) -> Vec<String> {
         advice.push("its policy.toml lists no `findings`; list their rules, so that tests tell which were never seen".into());
     }
     // A script has the name of its interpreter.
-    let is_script = bundle.settings.starts_with("{\"script\":");
+    let is_script = bundle.own.script.is_some();
     if let Some(own) = admitted.filter(|own| !is_script && (&own.name, &own.version) != (&bundle.name, &bundle.version)) {
         let (bundle, own) = (format!("{} {}", bundle.name, bundle.version), format!("{} {}", own.name, own.version));
         advice.push(format!("it calls itself `{own}`, and its policy.toml `{bundle}`; let them say the same"));
@@ -146,6 +149,8 @@ fn shape_rows(shape: &Shape, row: &mut impl FnMut(&str, String)) {
     let kinds: Vec<_> = shape.kinds.iter().map(|kind| kind.name().to_owned()).collect();
     row("kinds", format!("{}{}", listed(&kinds), if shape.decides { ", and is asked per request" } else { "" }));
     row("imports", listed(&shape.imports));
+    let needs = shape.needs;
+    row("needs", format!("{} instance(s), {} memory(s), {} table(s)", needs.instances, needs.memories, needs.tables));
     row("compiled", format!("to {} in {} ms", kib(shape.image_bytes), shape.compile_us / 1_000));
 }
 

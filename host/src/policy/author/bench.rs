@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::workload::Question;
+use super::workload::{Question, Step};
 use crate::{
     clock,
     policy::{
@@ -107,8 +107,8 @@ struct Answered {
 ///
 /// # Errors
 /// Why it cannot be measured.
-pub fn measure(policy: &Policy, questions: &[Question], calls: usize) -> Result<Cost, BenchError> {
-    let function = questions.first().map_or("", Question::function);
+pub fn measure(policy: &Policy, questions: &[Step], calls: usize) -> Result<Cost, BenchError> {
+    let function = questions.first().map_or("", |step| step.question.function());
     let fresh = function != "decide";
     let mut kept = policy.warm();
     run(questions, WARM_UP.min(calls), |question, memory| alone(&mut kept, question, memory))?;
@@ -136,16 +136,22 @@ pub fn measure(policy: &Policy, questions: &[Question], calls: usize) -> Result<
 
 /// Asks, and holds the fuel of each question against what it was the first time.
 fn run(
-    questions: &[Question],
+    questions: &[Step],
     calls: usize,
     mut ask: impl FnMut(&Question, &[u8]) -> Answered,
 ) -> Result<Vec<Answered>, BenchError> {
     let mut all: Vec<Answered> = Vec::with_capacity(calls);
     let order = questions.iter().enumerate().cycle().take(calls);
-    for (at, question) in order {
-        let memory = if at == 0 { &[][..] } else { all.last().map_or(&[][..], |before| &before.memory) };
-        let answered = ask(question, memory);
+    let mut memory = Vec::new();
+    for (at, Step { question, begins_with }) in order {
+        if let Some(first) = begins_with {
+            memory.clone_from(first);
+        }
+        let answered = ask(question, &memory);
         let (function, number) = (question.function(), at + 1);
+        if answered.said.is_ok() {
+            memory.clone_from(&answered.memory);
+        }
         if let Err(error) = &answered.said
             && !matches!(error, PolicyError::Said { .. })
         {
@@ -241,6 +247,11 @@ mod tests {
         Answered { said: Ok(1), memory: vec![u8::try_from(fuel % 256).unwrap()], fuel, nanos: 1, memory_peak: 0 }
     }
 
+    fn steps(count: usize) -> Vec<Step> {
+        let step = |at| Step { question: Question::Decide(Vec::new()), begins_with: (at == 0).then(Vec::new) };
+        (0..count).map(step).collect()
+    }
+
     #[test]
     fn quantiles_are_by_nearest_rank() {
         assert_eq!(Spread::of(1..=100), Spread { mean: 50, p50: 50, p99: 99, max: 100 });
@@ -250,7 +261,7 @@ mod tests {
 
     #[test]
     fn memory_is_handed_on_within_a_round_and_each_round_begins_without() {
-        let questions = vec![Question::Decide(Vec::new()); 3];
+        let questions = steps(3);
         let mut seen = Vec::new();
         let asked = run(&questions, 7, |_, memory| {
             seen.push(memory.to_vec());
@@ -262,7 +273,7 @@ mod tests {
 
     #[test]
     fn fuel_that_differs_for_the_same_question_is_an_error() {
-        let questions = vec![Question::Decide(Vec::new()); 2];
+        let questions = steps(2);
         let mut fuel = 0;
         let error = run(&questions, 4, |_, _| {
             fuel += 1;

@@ -24,6 +24,7 @@ pub enum Source {
     /// A crate.
     Rust,
     /// A module.
+    #[serde(rename = "javascript")]
     JavaScript,
     /// Nothing: it names a guest, and perhaps has a script for it.
     Guest,

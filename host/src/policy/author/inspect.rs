@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::{
     PolicyError,
-    engine::{Compiled, Engine, Policy},
+    engine::{Compiled, Engine, Imports, Needs, Policy},
     port::Kind,
 };
 
@@ -21,6 +21,8 @@ pub struct Subject<'a> {
     pub kind: Option<Kind>,
     /// Its settings, as JSON.
     pub settings: &'a str,
+    /// What it may import.
+    pub imports: Imports,
 }
 
 /// What it is.
@@ -53,6 +55,8 @@ pub struct Shape {
     pub imports: Vec<String>,
     /// What it exports.
     pub exports: Vec<String>,
+    /// What an instance of it needs.
+    pub needs: Needs,
     /// Bytes of machine code and data that it was compiled to.
     pub image_bytes: usize,
     /// How long that took, in microseconds.
@@ -88,7 +92,7 @@ pub struct Admitted {
 pub fn inspect(engine: &Arc<Engine>, subject: &Subject<'_>) -> Report {
     let (bytes, digest) = (subject.component.len(), super::component::digest(subject.component));
     let mut report = Report { bytes, digest, ..Report::default() };
-    let compiled = match engine.compile(subject.component) {
+    let compiled = match engine.compile_with(subject.component, subject.imports) {
         Ok(compiled) => compiled,
         Err(error) => {
             report.problems.push(problem(&error));
@@ -126,6 +130,7 @@ impl From<&Compiled> for Shape {
             contracts: compiled.contracts.clone(),
             imports: compiled.imports.clone(),
             exports: compiled.exports.clone(),
+            needs: compiled.needs,
             image_bytes: compiled.image_bytes,
             compile_us: compiled.compilation.as_micros(),
         }
@@ -177,7 +182,7 @@ mod tests {
     fn report(text: &str) -> Report {
         let engine = Engine::new(Limits::default()).unwrap();
         let component = wat::parse_str(text).unwrap_or_else(|e| panic!("{e}"));
-        inspect(&engine, &Subject { component: &component, kind: None, settings: "{}" })
+        inspect(&engine, &Subject { component: &component, kind: None, settings: "{}", imports: Imports::None })
     }
 
     #[test]
@@ -194,7 +199,7 @@ mod tests {
         assert_eq!(nothing.compiled.as_ref().map(|c| c.kinds.len()), Some(0));
         assert!(only(nothing).contains("it exports nothing; export one of `cutover:policy/{routing,"));
         let engine = Engine::new(Limits::default()).unwrap();
-        let text = inspect(&engine, &Subject { component: b"text", kind: None, settings: "{}" });
+        let text = inspect(&engine, &Subject { component: b"text", kind: None, settings: "{}", imports: Imports::None });
         assert!(only(text).contains("is not WebAssembly"));
     }
 }

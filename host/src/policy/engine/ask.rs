@@ -8,8 +8,9 @@ use wasmtime::{Error, Store};
 
 use super::{
     convert,
-    guest::{Configured, State},
+    guest::{Configured, Span, State},
     policy::Policy,
+    size,
     world::World,
 };
 use crate::{
@@ -45,8 +46,8 @@ type Said<T> = Result<Result<(T, Vec<u8>), String>, Error>;
 
 /// Somebody who has an instance to ask.
 pub(super) trait Asker {
-    /// Puts one question to an instance.
-    fn ask<T>(&mut self, ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>) -> Asked<T>;
+    /// Puts one question of about `bytes` to an instance.
+    fn ask<T>(&mut self, bytes: usize, ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>) -> Asked<T>;
 
     /// Whose instance it is.
     fn policy(&self) -> &Policy;
@@ -71,15 +72,17 @@ pub struct WarmPolicy {
 const RECYCLE_AFTER: u32 = 10_000;
 
 impl Asker for Fresh<'_> {
-    fn ask<T>(&mut self, ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>) -> Asked<T> {
+    fn ask<T>(&mut self, bytes: usize, ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>) -> Asked<T> {
         let started = clock::mono();
         let (mut fuel, mut memory_peak) = (0, 0);
-        let said = self.0.configured().and_then(|mut configured| {
-            let said = put(&mut configured, self.0, ask);
+        let said = self.0.admitted(bytes).and_then(|_place| {
+            let mut configured = self.0.configured()?;
+            let said = put(&mut configured, ask);
             fuel = configured.guest.fuel_used();
             memory_peak = configured.guest.memory_peak();
             said
         });
+        self.0.learn(&said);
         Asked::new(said, fuel, clock::mono().since(started), memory_peak)
     }
 
@@ -89,9 +92,12 @@ impl Asker for Fresh<'_> {
 }
 
 impl Asker for WarmPolicy {
-    fn ask<T>(&mut self, ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>) -> Asked<T> {
+    fn ask<T>(&mut self, bytes: usize, ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>) -> Asked<T> {
         if self.asked >= RECYCLE_AFTER {
             self.kept = None;
+        }
+        if let Err(error) = self.policy.limits().admit_input(bytes) {
+            return Asked::new(Err(error), 0, Duration::ZERO, 0);
         }
         let mut configured = match self.kept.take().map_or_else(|| self.policy.configured(), Ok) {
             Ok(configured) => configured,
@@ -99,7 +105,7 @@ impl Asker for WarmPolicy {
         };
         configured.guest.reset_fuel();
         let started = clock::mono();
-        let said = put(&mut configured, &self.policy, ask);
+        let said = put(&mut configured, ask);
         let took = clock::mono().since(started);
         let (fuel, memory_peak) = (configured.guest.fuel_used(), configured.guest.memory_peak());
         // An error that the policy gives as its answer leaves the instance as good as it was.
@@ -137,11 +143,10 @@ impl<T> Asked<T> {
 
 fn put<T>(
     configured: &mut Configured,
-    policy: &Policy,
     ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>,
 ) -> Result<(T, Vec<u8>), PolicyError> {
     let Configured { guest, world } = configured;
-    let said = guest.call(policy.limits().time, |guest| ask(world, &mut guest.store))?;
+    let said = guest.call(Span::Question, |guest| ask(world, &mut guest.store))?;
     said.map_err(|message| PolicyError::Said { message: check::text(message) })
 }
 
@@ -150,19 +155,19 @@ fn another_kind<T>() -> Said<T> {
     Err(Error::msg("the policy was admitted for another kind of question"))
 }
 
-fn make_plan(asker: &mut impl Asker, situation: &Situation, memory: &[u8]) -> Asked<Plan> {
-    let asked = asker.ask(|world, store| {
+fn make_plan(by: &mut impl Asker, situation: &Situation, memory: &[u8]) -> Asked<Plan> {
+    let asked = by.ask(size::situation(situation) + memory.len(), |world, store| {
         let World::Routing { plan, .. } = world else { return another_kind() };
         let situation = convert::situation(situation);
         let answer = plan.cutover_policy_routing().call_make_plan(store, &situation, memory)?;
         Ok(answer.map(|a| (convert::plan(a.plan), a.memory)))
     });
-    let decides = asker.policy().decides();
+    let decides = by.policy().decides();
     asked.checked(|plan| check::plan(plan, situation, decides))
 }
 
-fn judge(asker: &mut impl Asker, question: &Check, memory: &[u8]) -> Asked<Judgement> {
-    let asked = asker.ask(|world, store| {
+fn judge(by: &mut impl Asker, question: &Check, memory: &[u8]) -> Asked<Judgement> {
+    let asked = by.ask(size::check(question) + memory.len(), |world, store| {
         let World::Rollback(rollback) = world else { return another_kind() };
         let answer = rollback.cutover_policy_rollback().call_judge(store, &convert::check(question), memory)?;
         Ok(answer.map(convert::judgement))
@@ -170,8 +175,8 @@ fn judge(asker: &mut impl Asker, question: &Check, memory: &[u8]) -> Asked<Judge
     asked.checked(check::judgement)
 }
 
-fn next(asker: &mut impl Asker, progress: &Progress, memory: &[u8]) -> Asked<Move> {
-    let asked = asker.ask(|world, store| {
+fn next(by: &mut impl Asker, progress: &Progress, memory: &[u8]) -> Asked<Move> {
+    let asked = by.ask(size::check(&progress.check) + memory.len(), |world, store| {
         let World::Stages(stages) = world else { return another_kind() };
         let question = convert::progress(progress);
         let answer = stages.cutover_policy_stages().call_next(store, &question, progress.forced, memory)?;
@@ -180,8 +185,8 @@ fn next(asker: &mut impl Asker, progress: &Progress, memory: &[u8]) -> Asked<Mov
     asked.checked(|next| check::next(next, progress))
 }
 
-fn compare(asker: &mut impl Asker, pairs: &[Pair]) -> Asked<Vec<Comparison>> {
-    let asked = asker.ask(|world, store| {
+fn compare(by: &mut impl Asker, pairs: &[Pair]) -> Asked<Vec<Comparison>> {
+    let asked = by.ask(size::pairs(pairs), |world, store| {
         let World::Comparison(comparison) = world else { return another_kind() };
         let outcomes = comparison.cutover_policy_comparison().call_compare(store, &convert::pairs(pairs))?;
         Ok(Ok((convert::outcomes(outcomes), Vec::new())))
@@ -189,26 +194,26 @@ fn compare(asker: &mut impl Asker, pairs: &[Pair]) -> Asked<Vec<Comparison>> {
     asked.checked(|outcomes| check::outcomes(outcomes, pairs.len()))
 }
 
-fn adapt_call(asker: &mut impl Asker, call: &AdapterCall) -> Asked<AdaptedCall> {
-    let asked = asker.ask(|world, store| {
-        let World::Adapter(adapter) = world else { return another_kind() };
-        let adapted = adapter.cutover_policy_adapter().call_adapt_call(store, &convert::call(call))?;
+fn adapt_call(by: &mut impl Asker, call: &AdapterCall) -> Asked<AdaptedCall> {
+    let asked = by.ask(size::call(call), |world, store| {
+        let World::Adapter(guest) = world else { return another_kind() };
+        let adapted = guest.cutover_policy_adapter().call_adapt_call(store, &convert::call(call))?;
         Ok(adapted.map(|a| (convert::adapted(a), Vec::new())))
     });
     asked.checked(check::adapted)
 }
 
-fn adapt_reply(asker: &mut impl Asker, call: &AdapterCall, reply: AdapterReply) -> Asked<AdapterReply> {
-    asker.ask(|world, store| {
-        let World::Adapter(adapter) = world else { return another_kind() };
+fn adapt_reply(by: &mut impl Asker, call: &AdapterCall, reply: AdapterReply) -> Asked<AdapterReply> {
+    by.ask(size::call(call) + size::reply(&reply), |world, store| {
+        let World::Adapter(guest) = world else { return another_kind() };
         let (call, reply) = (convert::call(call), convert::reply(reply));
-        let adapted = adapter.cutover_policy_adapter().call_adapt_reply(store, &call, &reply)?;
+        let adapted = guest.cutover_policy_adapter().call_adapt_reply(store, &call, &reply)?;
         Ok(adapted.map(|r| (convert::replied(r), Vec::new())))
     })
 }
 
 fn decide(by: &mut impl Asker, frame: &[u8]) -> Asked<Target> {
-    by.ask(|world, store| {
+    by.ask(frame.len(), |world, store| {
         let World::Routing { decide: Some(decide), .. } = world else { return another_kind() };
         let choice = decide.cutover_policy_decide().call_decide(store, frame)?;
         Ok(Ok((convert::choice(choice), Vec::new())))
@@ -216,14 +221,14 @@ fn decide(by: &mut impl Asker, frame: &[u8]) -> Asked<Target> {
 }
 
 impl Policy {
-    /// Asks `decide` of a fresh instance, as the log does; requests are decided by [`Policy::decide`].
-    pub fn decide_fresh(&self, frame: &[u8]) -> Asked<Target> {
-        decide(&mut Fresh(self), frame)
-    }
-
     /// Asks for a routing plan.
     pub fn make_plan(&self, situation: &Situation, memory: &[u8]) -> Asked<Plan> {
         make_plan(&mut Fresh(self), situation, memory)
+    }
+
+    /// Asks `decide` of a fresh instance, as the log does; requests are decided by [`Policy::decide`].
+    pub fn decide_fresh(&self, frame: &[u8]) -> Asked<Target> {
+        decide(&mut Fresh(self), frame)
     }
 
     /// Asks for a verdict.
@@ -258,7 +263,7 @@ impl Policy {
 }
 
 impl WarmPolicy {
-    /// Asks where one request goes.
+    /// Asks where one request goes, and says what that costs; requests are decided by [`Policy::decide`].
     pub fn decide(&mut self, frame: &[u8]) -> Asked<Target> {
         decide(self, frame)
     }

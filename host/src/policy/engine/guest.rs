@@ -2,17 +2,30 @@
 //!
 //! Any error kills a store for good (a trap leaves it unusable), so whoever holds a [`Guest`] drops it on the first one.
 
-use std::time::Duration;
+use wasmtime::{Error, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, component::Instance};
 
-use wasmtime::{Error, ResourceLimiter, Store, Trap, component::Instance};
+use super::{
+    Compiled, Engine, Kind, KindLimits, PolicyError, TICK, convert,
+    wasi_stub::{Chance, NotOffered},
+    world::World,
+};
 
-use super::{Compiled, Engine, Kind, PolicyError, TICK, convert, world::World};
-
-/// What a store knows of its guest: the memory it has and whether it wanted more.
+/// What a store knows of its guest: what it may use, the memory it has, and whether it wanted more.
 pub(super) struct State {
-    memory_limit: usize,
+    limits: KindLimits,
     memory_used: usize,
     refused_memory: bool,
+    /// Only the stand-in for WASI asks for it.
+    pub(super) chance: Chance,
+}
+
+/// Which time limit a call has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Span {
+    /// That of a question.
+    Question,
+    /// That of `decide`.
+    Decide,
 }
 
 /// A store with an instance in it.
@@ -33,21 +46,16 @@ impl Configured {
     /// # Errors
     /// Why it cannot be had.
     pub(super) fn new(engine: &Engine, compiled: &Compiled, kind: Kind, settings: &str) -> Result<Self, PolicyError> {
-        Self::of(Guest::new(engine, compiled)?, engine, compiled, kind, settings)
+        Self::of(Guest::new(engine, compiled, kind)?, compiled, kind, settings)
     }
 
     /// The same of an instance that is there and was not asked anything yet.
-    pub(super) fn of(
-        mut guest: Guest,
-        engine: &Engine,
-        compiled: &Compiled,
-        kind: Kind,
-        settings: &str,
-    ) -> Result<Self, PolicyError> {
+    pub(super) fn of(mut guest: Guest, compiled: &Compiled, kind: Kind, settings: &str) -> Result<Self, PolicyError> {
+        let limits = guest.store.data().limits;
+        limits.admit_input(settings.len())?;
         let policy = compiled.places.policy(&mut guest)?;
-        let configured = guest.call(engine.limits.time, |guest| {
-            policy.cutover_policy_policy().call_configure(&mut guest.store, settings)
-        })?;
+        let configured = guest
+            .call(Span::Question, |guest| policy.cutover_policy_policy().call_configure(&mut guest.store, settings))?;
         configured.map_err(|problems| PolicyError::Settings { problems: convert::problems(problems) })?;
         let world = compiled.places.load(kind, &mut guest)?;
         Ok(Self { guest, world })
@@ -55,29 +63,29 @@ impl Configured {
 }
 
 impl Guest {
-    pub(super) fn new(engine: &Engine, compiled: &Compiled) -> Result<Self, PolicyError> {
-        let limits = engine.limits;
-        let state = State { memory_limit: limits.memory_bytes, memory_used: 0, refused_memory: false };
+    pub(super) fn new(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Self, PolicyError> {
+        let limits = *engine.limits.of(kind);
+        let state = State { limits, memory_used: 0, refused_memory: false, chance: Chance::default() };
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.output_bytes);
         // Fuel is metered, not limited: time is what runs out in production.
         store.set_fuel(u64::MAX).map_err(|e| PolicyError::NoRoom { message: format!("{e:#}") })?;
-        set_deadline(&mut store, limits.time);
+        set_deadline(&mut store, Span::Question);
         match compiled.pre.instantiate(&mut store) {
             Ok(instance) => Ok(Self { store, instance }),
-            Err(error) => Err(classify(&error, &store, limits.time, true)),
+            Err(error) => Err(classify(&error, &store, Span::Question)),
         }
     }
 
     /// Calls into the guest under a time limit. After an error the guest must not be used again.
     pub(super) fn call<T>(
         &mut self,
-        limit: Duration,
+        span: Span,
         call: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, PolicyError> {
-        set_deadline(&mut self.store, limit);
-        call(self).map_err(|error| classify(&error, &self.store, limit, false))
+        set_deadline(&mut self.store, span);
+        call(self).map_err(|error| classify(&error, &self.store, span))
     }
 
     /// Units of fuel that were used since the store was made or [`Self::reset_fuel`] was called.
@@ -98,22 +106,33 @@ impl Guest {
 }
 
 /// Epochs tick once per [`TICK`]; one more than the limit, because the current one may be about to end.
-fn set_deadline(store: &mut Store<State>, limit: Duration) {
+fn set_deadline(store: &mut Store<State>, span: Span) {
+    let limit = store.data().limits.span(span);
     let ticks = u64::try_from(limit.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX / 2);
     store.set_epoch_deadline(ticks.min(u64::MAX / 2) + 1);
 }
 
 /// Tells causes apart by the type of the error and by what the limiter recorded, never by text.
-fn classify(error: &Error, store: &Store<State>, limit: Duration, instantiating: bool) -> PolicyError {
-    let state = store.data();
-    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+fn classify(error: &Error, store: &Store<State>, span: Span) -> PolicyError {
+    let State { limits, refused_memory, .. } = store.data();
+    if let Some(call) = error.downcast_ref::<NotOffered>() {
+        return PolicyError::Trap { trap: call.to_string() };
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return PolicyError::NoRoom { message: format!("{error:#}") };
+    }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => PolicyError::Deadline { limit_ms },
+        Some(Trap::Interrupt) => PolicyError::Deadline {
+            limit_ms: u64::try_from(limits.span(span).as_millis()).unwrap_or(u64::MAX),
+            setting: match span {
+                Span::Question => "time",
+                Span::Decide => "decide_time",
+            },
+        },
         Some(Trap::OutOfFuel) => PolicyError::OutOfFuel { limit: u64::MAX },
         Some(Trap::StackOverflow) => PolicyError::StackOverflow,
-        _ if state.refused_memory => PolicyError::OutOfMemory { limit_bytes: state.memory_limit },
+        _ if *refused_memory => PolicyError::OutOfMemory { limit_bytes: limits.memory_bytes },
         Some(trap) => PolicyError::Trap { trap: trap.to_string() },
-        None if instantiating => PolicyError::NoRoom { message: format!("{error:#}") },
         None => PolicyError::Malformed { message: format!("{error:#}") },
     }
 }
@@ -122,7 +141,7 @@ impl ResourceLimiter for State {
     /// Sums over all memories of the store: a limit for each would let a guest have as many as it likes.
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool, Error> {
         let wanted = self.memory_used.saturating_add(desired.saturating_sub(current));
-        let allowed = wanted <= self.memory_limit && maximum.is_none_or(|max| desired <= max);
+        let allowed = wanted <= self.limits.memory_bytes && maximum.is_none_or(|max| desired <= max);
         if allowed {
             self.memory_used = wanted;
         } else {
@@ -131,8 +150,23 @@ impl ResourceLimiter for State {
         Ok(allowed)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool, Error> {
-        // The pooling allocator's table size is the hard limit; refuse before it is reached.
-        Ok(desired <= 20_000)
+    fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool, Error> {
+        Ok(desired <= self.limits.table_elements && maximum.is_none_or(|max| desired <= max))
     }
+
+    fn instances(&self) -> usize {
+        wide(self.limits.instances)
+    }
+
+    fn memories(&self) -> usize {
+        wide(self.limits.memories)
+    }
+
+    fn tables(&self) -> usize {
+        wide(self.limits.tables)
+    }
+}
+
+fn wide(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }

@@ -3,10 +3,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    Compiled, Engine, Kind, Limits, PolicyError,
+    Compiled, Engine, Kind, KindLimits, PolicyError, Seat,
     contract::{self, CONTRACT, Found},
     convert,
-    guest::{Configured, Guest},
+    gate::{Gate, Place},
+    guest::{Configured, Guest, Span},
 };
 use crate::{clock, policy::check};
 
@@ -21,6 +22,9 @@ pub struct Policy {
     pub settings: Arc<str>,
     /// Its name, version and attributes.
     pub description: Arc<Description>,
+    pub(super) gate: Arc<Gate>,
+    /// What lets it have an instance on every thread, if it is asked per request.
+    pub(super) seat: Option<Arc<Seat>>,
 }
 
 /// Who a policy says that it is.
@@ -63,13 +67,17 @@ impl Policy {
                 Found::Known(_) | Found::Nothing => PolicyError::MissingKind { kind, exports: compiled.exports },
             });
         }
-        let description = describe(engine, &compiled)?;
+        engine.limits.of(kind).admit(&compiled.needs)?;
+        let seat = if kind == Kind::Routing && compiled.decides { Some(Arc::new(engine.seat()?)) } else { None };
+        let description = describe(engine, &compiled, kind)?;
         let policy = Self {
             engine: Arc::clone(engine),
             compiled,
             kind,
             settings: settings.into(),
             description: description.into(),
+            gate: Arc::new(Gate::new(engine.threads)),
+            seat,
         };
         // The first instance checks the type of every export of the kind, which compiling does not.
         policy.configured().map(drop)?;
@@ -92,8 +100,8 @@ impl Policy {
     }
 
     /// What it may use.
-    pub fn limits(&self) -> Limits {
-        self.engine.limits
+    pub fn limits(&self) -> &KindLimits {
+        self.engine.limits.of(self.kind)
     }
 
     /// Makes an instance, and says what that costs.
@@ -102,9 +110,9 @@ impl Policy {
     /// Why there is none.
     pub fn start_up(&self) -> Result<StartUp, PolicyError> {
         let started = clock::mono();
-        let guest = Guest::new(&self.engine, &self.compiled)?;
+        let guest = Guest::new(&self.engine, &self.compiled, self.kind)?;
         let instantiated = clock::mono();
-        let configured = Configured::of(guest, &self.engine, &self.compiled, self.kind, &self.settings)?;
+        let configured = Configured::of(guest, &self.compiled, self.kind, &self.settings)?;
         let done = clock::mono();
         Ok(StartUp {
             instantiation: instantiated.since(started),
@@ -112,6 +120,25 @@ impl Policy {
             fuel: configured.guest.fuel_used(),
             memory: configured.guest.memory_peak(),
         })
+    }
+
+    /// Lets in a question of so many bytes. A policy that is asked for each call is asked on few threads at once; the
+    /// others are asked by one task of their migration.
+    pub(super) fn admitted(&self, bytes: usize) -> Result<Option<Place<'_>>, PolicyError> {
+        self.limits().admit_input(bytes)?;
+        if self.kind == Kind::Adapter { self.gate.enter().map(Some) } else { Ok(None) }
+    }
+
+    /// Learns what became of a question.
+    pub(super) fn learn<T>(&self, answer: &Result<T, PolicyError>) {
+        if self.kind == Kind::Adapter {
+            self.gate.learn(answer, self.limits().time);
+        }
+    }
+
+    /// How many instances for `decide` a thread may keep.
+    pub(super) fn seats(&self) -> usize {
+        self.engine.seats
     }
 
     /// A fresh instance that took its settings, in a store of its own.
@@ -127,10 +154,10 @@ impl fmt::Debug for Policy {
 }
 
 /// Asks an unconfigured instance who it is.
-fn describe(engine: &Engine, compiled: &Compiled) -> Result<Description, PolicyError> {
-    let mut guest = Guest::new(engine, compiled)?;
+fn describe(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Description, PolicyError> {
+    let mut guest = Guest::new(engine, compiled, kind)?;
     let policy = compiled.places.policy(&mut guest)?;
     let description =
-        guest.call(engine.limits.time, |guest| policy.cutover_policy_policy().call_describe(&mut guest.store))?;
+        guest.call(Span::Question, |guest| policy.cutover_policy_policy().call_describe(&mut guest.store))?;
     check::description(convert::description(description))
 }

@@ -49,7 +49,8 @@ pub(super) fn component(folder: &Path, kind: Kind, note: &dyn Fn(&str)) -> Resul
     }
     let draft = scratch.join("policy.wasm");
     let mut tool = command(folder, TOOL);
-    tool.args(["--sync", "--opt-size", "--stub-wasi", "--world", &world]);
+    // Not `--opt-size`: that build of the engine has tail calls, which the host does not allow.
+    tool.args(["--sync", "--stub-wasi", "--world", &world]);
     tool.args(["--wit", "node_modules/.cutover/wit", "--js", module, "--module-root", "."]);
     tool.args(["--output", "node_modules/.cutover/policy.wasm"]);
     note(&format!("running `{}`", process::line(&tool)));

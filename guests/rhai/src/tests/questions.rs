@@ -1,0 +1,219 @@
+//! What scripts are shown, what helpers give, and what is remembered from one question to the next.
+
+use cutover_policy::{Gauge, Stages as _};
+use proptest::prelude::*;
+
+use super::*;
+
+fn ask(policy: &Rhai, check: &Check, memory: &mut Memory) -> String {
+    // As the host does it: bytes between questions.
+    let stored = serde_json::to_vec(memory).unwrap();
+    *memory = serde_json::from_slice(&stored).unwrap();
+    policy.judge(check, memory).unwrap().findings.into_iter().map(|f| f.note).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn memory_is_changed_in_place_and_kept() {
+    let policy = policy(
+        "fn bump() { this.n = (this.get(\"n\") ?? 0) + 1; }
+         fn copied(m) { m.n = 100; }
+         fn judge(check, memory) { memory.bump(); copied(memory); hold([finding(\"n\", `${memory.n}`)]) }",
+    );
+    let mut memory = Memory::default();
+    for n in 1..4 {
+        assert_eq!(ask(&policy, &check(0, Vec::new()), &mut memory), n.to_string());
+    }
+    assert_eq!(serde_json::to_string(&memory).unwrap(), r#"{"memory":{"n":3}}"#);
+}
+
+#[test]
+fn a_question_that_fails_remembers_nothing_of_it() {
+    let policy = policy("fn judge(check, memory) { memory.n = 1; window(\"w\", check, \"1m\"); throw \"no\" }");
+    assert!(policy.judge(&check(0, vec![served(0, 1, 0)]), &mut Memory::default()).is_err());
+    let other = policy.judge(&check(0, Vec::new()), &mut Memory::default());
+    assert!(other.is_err(), "and the next one begins anew");
+}
+
+#[test]
+fn a_check_is_shown_as_the_contract_has_it() {
+    let policy = policy(
+        "fn judge(check) {
+             let b = check.batches[0]; let o = b.operations[0];
+             let all = [check.now_ms, check.phase, check.stage, check.share, check.stage_started_ms, check.elapsed_ms,
+                 check.batches.len(), b.start_ms, b.duration_ms, b.share, b.v2.ready, b.comparisons.same, o.operation,
+                 o.class, o.v2.requests, o.v2.errors, o.v2.units, o.v2.error_rate, o.v2.quantile(\"99%\"),
+                 o.shadow.quantile(500000), check.gauge(\"host.cpu-ppm\"), b.gauge(\"none\"), check.v1.requests,
+                 check.only([\"none\"]).v1.requests, check.v2.slower_than(1), check.v2.slower_than(60000)];
+             hold([finding(\"all\", json_text(all))])
+         }",
+    );
+    let mut batch = served(1_000, 10, 1);
+    batch.v2.ready = 3;
+    batch.comparisons.same = 4;
+    batch.gauges.push(Gauge { name: "host.cpu-ppm".into(), value: 7 });
+    let shown = ask(&policy, &check(6_000, vec![batch, served(2_000, 5, 0)]), &mut Memory::default());
+    assert_eq!(
+        shown,
+        "[6000,\"ramping\",1,100000,0,6000,2,1000,1000,0,3,4,\"execute\",\"read\",10,1,10,100000,50175,null,7,null,15,0,15,0]"
+    );
+}
+
+#[test]
+fn progress_has_a_verdict_and_a_check_has_none() {
+    let policy = policy("fn next(progress, forced) { hold([finding(\"v\", `${progress.verdict} ${forced}`)]) }");
+    let next = policy.next(&progress(0, Verdict::RollBack, Vec::new()), true, &mut Memory::default()).unwrap();
+    assert_eq!(next.findings[0].note, "roll-back true");
+    assert!(judge("check.verdict").unwrap_err().contains("`judge` gives the verdict, and is not told one; `next` is"));
+}
+
+#[test]
+fn helpers_give_what_they_promise() {
+    for (expression, expected) in [
+        ("[share(\"5%\"), share(7), span(\"10m\"), ratio(2.5)]", "[50000,7,600000,2500000]"),
+        (
+            "[percent_text(123000), ratio_text(2500000), latency_text(1500), span_text(5400000)]",
+            r#"["12.3 %","2.5x","1.5 ms","1h 30m"]"#,
+        ),
+        ("[round_up(100100), excerpt(\"abcdef\", 3)]", r#"[101000,"ab…"]"#),
+        ("[parts(1, 3), parts(1, 0), quotient([7, 2], [3]), quotient([1], [0])]", "[333334,0,5,0]"),
+        ("quotient([9000000000000000000, 9000000000000000000], [9000000000000000000])", "9000000000000000000"),
+        ("[trend([[0, 100], [60, 110], [120, 120]], 60), trend([[0, 5]], 1), trend([], 1)]", "[100000,null,null]"),
+        (
+            "local(0, \"+01:30\")",
+            r#"{"day":1,"hour":1,"minute":30,"minute_of_day":90,"month":1,"second":0,"weekday":"thu","year":1970}"#,
+        ),
+        ("[utc(86400000).weekday, minutes(\"09:30\")]", r#"["fri",570]"#),
+        ("[position(\"salt\", \"key\") < 1000000, is_v2(10, 20), is_v2(20, 20)]", "[true,true,false]"),
+        (
+            "[json(\"{\\\"a\\\":[1,2.5,null]}\"), json_kind(json(\"[]\")), shown(#{ b: 1, a: \"x\" })]",
+            r#"[{"a":[1,2.5,null]},"array","{\"a\":\"x\",\"b\":1}"]"#,
+        ),
+        (
+            "[pointer([\"a/b\", 3]), depth([[1]]), patterns([\"/x\", \"/**/b\"]).first([\"a\", 0, \"b\"]), \"/a\".matches([\"a\"])]",
+            r#"["/a~1b/3",2,1,true]"#,
+        ),
+    ] {
+        assert_eq!(value(expression), expected, "{expression}");
+    }
+    for (expression, expected) in [
+        ("share(\"5\")", "expected a share such as"),
+        ("local(0, \"CET\")", "is no offset from UTC"),
+        ("minutes(\"9\")", "is no time of day"),
+        ("trend([1], 1)", "a point of `trend` is an array of two whole numbers"),
+        ("quotient([1.5], [2])", "`quotient` multiplies whole numbers, not f64"),
+        ("patterns([\"x\"])", "does not begin with `/`"),
+        ("json(\"{\")", "this text is not JSON"),
+        ("typed(#{ a: 1 }, #{ a: \"int\" })", "`typed` knows no type \"int\""),
+    ] {
+        assert!(value(expression).contains(expected), "{expression}: {}", value(expression));
+    }
+}
+
+#[test]
+fn windows_add_up_and_forget() {
+    let policy = policy(
+        "fn judge(check) {
+             let all = window(\"all\", check, \"60s\"); let stage = stage_window(\"stage\", check, \"60s\");
+             window(\"all\", check, \"60s\");
+             hold([finding(\"n\", json_text([all.v2.requests, stage.v2.requests, stage.begun, all.covered_ms, all.v2.error_rate]))])
+         }",
+    );
+    let mut memory = Memory::default();
+    let mut at = |second: u64, stage: u32, started: u64, batches| {
+        let check = Check { stage, stage_started_ms: started * 1_000, ..check(second * 1_000, batches) };
+        ask(&policy, &check, &mut memory)
+    };
+    assert_eq!(at(5, 0, 0, vec![served(0, 10, 1), served(1_000, 10, 0)]), "[20,20,true,5000,50000]");
+    assert_eq!(at(10, 0, 0, vec![served(6_000, 5, 0)]), "[25,25,false,10000,40000]");
+    assert_eq!(at(15, 1, 12, vec![served(11_000, 3, 0), served(13_000, 4, 0)]), "[32,4,true,15000,31250]");
+    assert_eq!(at(80, 1, 12, vec![]), "[0,0,false,0,0]");
+}
+
+#[test]
+fn mirrored_calls_are_held_against_the_same_operations() {
+    let policy = policy(
+        "fn judge(check) { let w = stage_window(\"w\", check, \"60s\"); hold([finding(\"n\", json_text([w.v1.requests, w.v2.requests]))]) }",
+    );
+    let mut batch = served(0, 50, 0);
+    batch.operations[0].shadow = calls(1, 0, 100);
+    batch.operations.push(operation("write"));
+    batch.operations[1].v1 = calls(1_000, 0, 100);
+    let check = Check { phase: Phase::Shadow, ..check(1_000, vec![batch]) };
+    assert_eq!(ask(&policy, &check, &mut Memory::default()), "[50,1]");
+}
+
+#[test]
+fn decide_is_shown_the_request() {
+    use cutover_policy::{Choice, Decide as _, Frame};
+    let policy = policy(
+        "fn make_plan(situation) { #{ otherwise: \"decide\" } }
+         fn decide(request) {
+             if request.header(\"X-Beta\") == \"1\" { \"v2\" }
+             else if request.session == () || request.operation == \"delete\" { \"v1\" }
+             else if request.is_v2 && request.position < request.share { \"share\" }
+             else { \"v1\" }
+         }",
+    );
+    let decide = |operation: &str, session: Option<&str>, beta: Option<&str>| {
+        let mut frame = Vec::new();
+        let value = |name: &str| match name {
+            "operation" => Some(operation.to_owned()),
+            "session" => session.map(str::to_owned),
+            "header:x-beta" => beta.map(str::to_owned),
+            _ => None,
+        };
+        let values: Vec<_> = Rhai::ATTRIBUTES.iter().map(|name| value(name)).collect();
+        // The layout of the contract: position, share, number of attributes, then length and bytes of each.
+        for word in [10_u32, 20, u32::try_from(values.len()).unwrap()] {
+            frame.extend(word.to_le_bytes());
+        }
+        for value in &values {
+            let length = value.as_ref().map_or(u32::MAX, |v| u32::try_from(v.len()).unwrap());
+            frame.extend(length.to_le_bytes());
+            frame.extend(value.iter().flat_map(|v| v.bytes()));
+        }
+        policy.decide(Frame::read(&frame).unwrap())
+    };
+    assert_eq!(decide("list", Some("s"), Some("1")), Choice::V2);
+    assert_eq!(decide("list", Some("s"), None), Choice::Share);
+    assert_eq!(decide("list", None, None), Choice::V1);
+    assert_eq!(decide("delete", Some("s"), Some("0")), Choice::V1);
+}
+
+proptest! {
+    #[test]
+    fn the_same_question_has_the_same_answer_bit_for_bit(counts in prop::collection::vec((0_u64..100, 0_u64..100), 1..8)) {
+        let script = include_str!("../../../../policies/thresholds-rhai/policy.rhai");
+        let settings = super::bundles::settings("thresholds-rhai");
+        let batches: Vec<_> = (0..).zip(&counts).map(|(i, &(n, errors))| served(i * 1_000, n, errors.min(n))).collect();
+        let answer = || {
+            let policy = configure(script, &settings).unwrap();
+            let mut memory = Memory::default();
+            let answer = policy.judge(&check(10_000, batches.clone()), &mut memory).unwrap();
+            (answer, serde_json::to_vec(&memory).unwrap())
+        };
+        prop_assert_eq!(answer(), answer());
+    }
+
+    #[test]
+    fn json_that_a_script_passes_through_is_unchanged(value in json_values()) {
+        let shown = json::from_script("value", &json::to_script(value.clone())).unwrap();
+        prop_assert_eq!(shown, value);
+    }
+}
+
+fn json_values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1e15_f64..1e15).prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(".{0,6}", inner, 0..6).prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    })
+}

@@ -1,0 +1,119 @@
+//! Calls of one pool: counts, and a histogram of latencies.
+
+use std::sync::Arc;
+
+use cutover_policy::Histogram;
+use rhai::{Dynamic, Engine, EvalAltResult, INT};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::int;
+use crate::helpers::{numbers, units};
+
+/// Calls, as a script sees them. The fields are those of the contract.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calls(Arc<Tally>);
+
+/// Counts that add up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tally {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) requests: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) errors: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) timeouts: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) failed_over: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) units: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) unit_errors: u64,
+    #[serde(serialize_with = "write", deserialize_with = "read", skip_serializing_if = "is_empty")]
+    pub(crate) latency: Histogram,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.timeouts = self.timeouts.saturating_add(other.timeouts);
+        self.failed_over = self.failed_over.saturating_add(other.failed_over);
+        self.units = self.units.saturating_add(other.units);
+        self.unit_errors = self.unit_errors.saturating_add(other.unit_errors);
+        self.latency.merge(&other.latency);
+    }
+}
+
+impl Calls {
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.0
+    }
+
+    fn quantile(&mut self, share: Dynamic) -> Result<Dynamic, Box<EvalAltResult>> {
+        let ppm = units::share(share)?;
+        Ok(self.0.latency.quantile_us(ppm).map_or(Dynamic::UNIT, |us| int(us).into()))
+    }
+
+    /// How many took at least so long; as exact as a bucket, the one that `us` falls into counts as a whole.
+    fn slower_than(&mut self, us: INT) -> INT {
+        let mut limit = Histogram::default();
+        limit.record(us.try_into().unwrap_or_default());
+        let from = limit.buckets().first().map_or(0, |(index, _)| *index);
+        let slow = self.0.latency.buckets().iter().filter(|(index, _)| *index >= from);
+        int(slow.fold(0, |sum: u64, (_, count)| sum.saturating_add(*count)))
+    }
+}
+
+impl From<Tally> for Calls {
+    fn from(tally: Tally) -> Self {
+        Self(tally.into())
+    }
+}
+
+impl From<&cutover_policy::Calls> for Calls {
+    fn from(calls: &cutover_policy::Calls) -> Self {
+        let tally = Tally {
+            requests: calls.requests,
+            errors: calls.errors,
+            timeouts: calls.timeouts,
+            failed_over: calls.failed_over,
+            units: calls.units,
+            unit_errors: calls.unit_errors,
+            latency: cutover_policy::histogram(&calls.latency),
+        };
+        tally.into()
+    }
+}
+
+pub(crate) fn register(engine: &mut Engine) {
+    engine
+        .register_type_with_name::<Calls>("Calls")
+        .register_get("requests", |c: &mut Calls| int(c.0.requests))
+        .register_get("errors", |c: &mut Calls| int(c.0.errors))
+        .register_get("timeouts", |c: &mut Calls| int(c.0.timeouts))
+        .register_get("failed_over", |c: &mut Calls| int(c.0.failed_over))
+        .register_get("units", |c: &mut Calls| int(c.0.units))
+        .register_get("unit_errors", |c: &mut Calls| int(c.0.unit_errors))
+        .register_get("error_rate", |c: &mut Calls| numbers::parts(int(c.0.errors), int(c.0.requests)))
+        .register_get("unit_error_rate", |c: &mut Calls| numbers::parts(int(c.0.unit_errors), int(c.0.units)))
+        .register_fn("quantile", Calls::quantile)
+        .register_fn("slower_than", Calls::slower_than);
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+pub(crate) const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+fn is_empty(latency: &Histogram) -> bool {
+    latency.buckets().is_empty()
+}
+
+fn write<S: Serializer>(latency: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(latency.buckets())
+}
+
+fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram, D::Error> {
+    Ok(Vec::<(u32, u64)>::deserialize(deserializer)?.into_iter().collect())
+}

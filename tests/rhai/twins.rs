@@ -1,0 +1,140 @@
+//! The script twins of the shipped policies give the answers of their originals.
+
+use cutover::{
+    clock::UnixMs,
+    policy::{
+        facts::Finding,
+        port::{Check, Comparison, Phase, Progress, Verdict},
+    },
+    request::Ppm,
+};
+
+use super::{bundle, generate::Draw};
+
+#[test]
+fn sticky_share_makes_the_plans_of_its_original() {
+    for settings in [
+        "",
+        "override_header = ''\nunshadowed = ['list']",
+        "sticky = 'header:x-user'\noverride_header = 'X-Pool'\nshadow_share = '50%'\npinned = { list = 'v2', execute = 'v1' }",
+    ] {
+        let (original, twin) = (bundle("sticky-share", settings), bundle("sticky-share-rhai", settings));
+        for number in 0..40 {
+            let situation = Draw::new(number).situation();
+            let plan = original.make_plan(&situation, &[]).answer.unwrap();
+            assert_eq!(twin.make_plan(&situation, &[]).answer, Ok(plan), "{settings} {number}");
+        }
+    }
+}
+
+#[test]
+fn standard_stages_takes_the_steps_of_its_original() {
+    for settings in [
+        "",
+        "complete_after = '2h'\nshadow = { soak = '1h', min_compared = 50, max_different = '2%' }",
+        "min_requests = 2000\nstages = [{ share = '30%', soak = '1h' }, { share = '100%', soak = '3h' }]\ncomplete_after = '1h'",
+    ] {
+        let (original, twin) = (bundle("standard-stages", settings), bundle("standard-stages-rhai", settings));
+        let mut actions = std::collections::BTreeSet::new();
+        for number in 0..12 {
+            let mut draw = Draw::new(number);
+            let phase = draw.of(&[Phase::Shadow, Phase::Ramping, Phase::Ramping, Phase::Paused]);
+            let stage = if phase == Phase::Ramping { u32::try_from(draw.below(7)).unwrap() } else { 0 };
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            let mut started = 0;
+            for minutes in [10, 59, 60, 61, 119, 121, 300, 1_500] {
+                let now = minutes * 60_000;
+                if draw.one_in(9) {
+                    started = now - 2_000;
+                }
+                let check = Check {
+                    now_ms: UnixMs(now),
+                    phase,
+                    stage,
+                    share: Ppm::new(50_000),
+                    stage_started_ms: UnixMs(started),
+                    batches: (1..5).rev().map(|ago| draw.batch(now - ago * 1_000)).collect(),
+                };
+                let verdict = draw.of(&[Verdict::Healthy, Verdict::Healthy, Verdict::Hold, Verdict::Warn]);
+                let progress = Progress { check, verdict, forced: draw.one_in(6) };
+                let (a, b) = (original.next(&progress, &one), twin.next(&progress, &other));
+                assert_eq!(b.answer, a.answer, "{settings} {number} {minutes}");
+                actions.insert(format!("{:?}", a.answer.unwrap().action).split('(').next().unwrap().to_owned());
+                (one, other) = (a.memory, b.memory);
+            }
+        }
+        assert!(actions.len() >= 3, "the inputs reach every action: {actions:?}");
+    }
+}
+
+#[test]
+fn thresholds_gives_the_verdicts_of_its_original() {
+    let mut rules = std::collections::BTreeSet::new();
+    for settings in ["", "window = '5m'\nmin_requests = 20\nconsecutive = 2\np99_floor = '150ms'\nmemory_span = '1m'"] {
+        let (original, twin) = (bundle("thresholds", settings), bundle("thresholds-rhai", settings));
+        for number in 0..8 {
+            let mut draw = Draw::new(number);
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            let (mut stage, mut started) = (0, 0);
+            for step in 1..40_u64 {
+                let now = step * 20_000;
+                if draw.one_in(12) {
+                    (stage, started) = (stage + 1, now - 3_500);
+                }
+                let check = Check {
+                    now_ms: UnixMs(now),
+                    phase: if number % 4 == 3 { Phase::Shadow } else { Phase::Ramping },
+                    stage,
+                    share: Ppm::new(100_000),
+                    stage_started_ms: UnixMs(started),
+                    batches: (1..6).rev().map(|ago| draw.batch(now - ago * 1_000)).collect(),
+                };
+                let (a, b) = (original.judge(&check, &one), twin.judge(&check, &other));
+                assert_eq!(b.answer, a.answer, "{settings} {number} {step}");
+                rules.extend(a.answer.unwrap().findings.into_iter().map(|f: Finding| f.rule));
+                (one, other) = (a.memory, b.memory);
+            }
+        }
+    }
+    assert_eq!(rules.len(), 11, "the inputs reach every rule: {rules:?}");
+}
+
+/// What a comparison says, without the words for people in which two JSON readers may differ.
+fn without_words(outcomes: Vec<Comparison>) -> Vec<Comparison> {
+    let plain = |outcome| match outcome {
+        Comparison::Incomparable(_) => Comparison::Incomparable(String::new()),
+        other => other,
+    };
+    outcomes.into_iter().map(plain).collect()
+}
+
+#[test]
+fn comparisons_find_the_differences_of_their_originals() {
+    for (name, settings) in [
+        ("exact-compare", ""),
+        ("json-compare", ""),
+        ("json-compare", "unordered = ['/**']\nmax_differences = 3\nerror_messages = 'compare'"),
+        (
+            "json-compare",
+            "ignore = [{ path = '/items/*/a' }]\ntolerance = { absolute = 1, relative = 0 }\nunordered = ['/**/items']",
+        ),
+    ] {
+        let (original, twin) = (bundle(name, settings), bundle(&format!("{name}-rhai"), settings));
+        let mut kinds = std::collections::BTreeSet::new();
+        for number in 0..40 {
+            let mut draw = Draw::new(number);
+            let pairs: Vec<_> = (0..10).map(|_| draw.pair()).collect();
+            let outcomes = original.compare(&pairs).answer.unwrap();
+            let twins = twin.compare(&pairs).answer.unwrap();
+            for ((pair, a), b) in pairs.iter().zip(without_words(outcomes)).zip(without_words(twins)) {
+                assert_eq!(b, a, "{name} {settings} {number}: {} {}", text(&pair.v1.body), text(&pair.v2.body));
+                kinds.insert(format!("{a:?}").split('(').next().unwrap().to_owned());
+            }
+        }
+        assert!(kinds.len() >= 2 && (name == "exact-compare" || kinds.len() == 4), "{kinds:?}");
+    }
+}
+
+fn text(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).into_owned()
+}

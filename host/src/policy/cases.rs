@@ -17,6 +17,7 @@ mod junit;
 mod latency;
 mod meaning;
 mod notation;
+mod questions;
 mod read;
 mod report;
 mod run;
@@ -38,6 +39,7 @@ pub use self::{
     coverage::Coverage,
     expect::Mismatch,
     junit::{JunitError, junit},
+    questions::questions,
     report::{BundleReport, CaseReport, Failure, What},
 };
 

@@ -17,7 +17,7 @@ mod kill;
 mod notify;
 mod policies;
 mod registry;
-mod seats;
 mod rhai;
+mod seats;
 mod story;
 mod workers;

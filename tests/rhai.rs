@@ -44,11 +44,8 @@ fn bundle(name: &str, settings: &str) -> Policy {
     let overrides: toml::Table = toml::from_str(settings).unwrap();
     let bundle = Bundle::read(&root().join("policies").join(name), &components(), &overrides).unwrap();
     let (engine, rhai) = engine();
-    let compiled = if bundle.file.ends_with("rhai.wasm") {
-        rhai.clone()
-    } else {
-        engine.compile(&bundle.component).unwrap()
-    };
+    let compiled =
+        if bundle.file.ends_with("rhai.wasm") { rhai.clone() } else { engine.compile(&bundle.component).unwrap() };
     Policy::admit(engine, compiled, bundle.kind, &bundle.settings).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 

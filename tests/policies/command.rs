@@ -85,17 +85,21 @@ fn junit_has_a_suite_for_each_bundle_and_a_test_for_each_case() {
     assert_eq!(done.code, Some(1), "{done:?}");
     let xml = shown(&bundle, &fs::read_to_string(&file).unwrap());
     // What differs from machine to machine.
-    let masked: Vec<_> = xml.split_inclusive('"').scan("", |before, part| {
-        let secret = before.ends_with("time=\"") || before.ends_with("\"digest\" value=\"");
-        *before = part;
-        Some(if secret { "..\"" } else { part })
-    }).collect();
+    let masked: Vec<_> = xml
+        .split_inclusive('"')
+        .scan("", |before, part| {
+            let secret = before.ends_with("time=\"") || before.ends_with("\"digest\" value=\"");
+            *before = part;
+            Some(if secret { "..\"" } else { part })
+        })
+        .collect();
     insta::assert_snapshot!(masked.concat(), @"");
 }
 
 #[test]
 fn json_has_everything() {
-    let bundle = hostile("rollback", "[[cases]]\nname = 'a'\nsteps = [{ repeat = 3, expect = { verdict = 'healthy' } }]\n");
+    let bundle =
+        hostile("rollback", "[[cases]]\nname = 'a'\nsteps = [{ repeat = 3, expect = { verdict = 'healthy' } }]\n");
     let done = test(&[bundle.path()], &["--json"]);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     let case = &report["bundles"][0]["cases"][0];

@@ -99,5 +99,9 @@ fn time_does_not_go_back() {
     );
     let report = super::run(&bundle);
     let text = report.cases[0].failures[0].to_string();
-    assert!(text.contains("step 2") && text.contains("`at` is 2026-01-05T11:00:00.000Z, and it is 2026-01-05T12:00:00.000Z already"), "{text}");
+    assert!(
+        text.contains("step 2")
+            && text.contains("`at` is 2026-01-05T11:00:00.000Z, and it is 2026-01-05T12:00:00.000Z already"),
+        "{text}"
+    );
 }

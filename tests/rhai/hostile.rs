@@ -10,7 +10,8 @@ fn still_sane() {
 }
 
 fn judged(body: &str) -> PolicyError {
-    let policy = admit(Kind::Rollback, &format!("fn judge(check, memory) {{ {body} }}\nfn down(n) {{ down(n + 1) }}")).unwrap();
+    let policy =
+        admit(Kind::Rollback, &format!("fn judge(check, memory) {{ {body} }}\nfn down(n) {{ down(n + 1) }}")).unwrap();
     let error = policy.judge(&check(5, vec![served(0, 10, 0)]), &[]).answer.unwrap_err();
     still_sane();
     error
@@ -92,18 +93,26 @@ fn configuring_is_limited_like_asking() {
 #[test]
 fn settings_and_memory_that_are_bombs_are_survived() {
     let (engine, compiled) = super::engine();
-    let nested = format!("{{\"script\":\"fn judge(c) {{ hold() }}\",\"settings\":{}{}}}", "{\"a\":".repeat(5_000), "1".to_owned() + &"}".repeat(5_000));
+    let nested = format!(
+        "{{\"script\":\"fn judge(c) {{ hold() }}\",\"settings\":{}{}}}",
+        "{\"a\":".repeat(5_000),
+        "1".to_owned() + &"}".repeat(5_000)
+    );
     let error = Policy::admit(engine, compiled.clone(), Kind::Rollback, &nested).unwrap_err();
     assert!(matches!(&error, PolicyError::Settings { .. }), "{error:?}");
     let policy = admit(Kind::Rollback, "fn judge(check, memory) { hold() }").unwrap();
     let bomb = format!("{{\"memory\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let error = policy.judge(&check(5, Vec::new()), bomb.as_bytes()).answer.unwrap_err();
-    assert!(matches!(&error, PolicyError::Said { message } if message.starts_with("this memory is not mine")), "{error:?}");
+    assert!(
+        matches!(&error, PolicyError::Said { message } if message.starts_with("this memory is not mine")),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn an_answer_that_is_too_large_does_not_reach_the_host() {
-    let body = "let all = []; let s = \"\"; s.pad(60000, 'x'); for i in 0..40 { all.push(finding(\"r\", s)); } hold(all)";
+    let body =
+        "let all = []; let s = \"\"; s.pad(60000, 'x'); for i in 0..40 { all.push(finding(\"r\", s)); } hold(all)";
     let error = judged(body);
     assert!(matches!(&error, PolicyError::Malformed { .. } | PolicyError::OutOfMemory { .. }), "{error:?}");
 }

@@ -114,7 +114,10 @@ fn comparisons_find_the_differences_of_their_originals() {
         ("exact-compare", ""),
         ("json-compare", ""),
         ("json-compare", "unordered = ['/**']\nmax_differences = 3\nerror_messages = 'compare'"),
-        ("json-compare", "ignore = [{ path = '/items/*/a' }]\ntolerance = { absolute = 1, relative = 0 }\nunordered = ['/**/items']"),
+        (
+            "json-compare",
+            "ignore = [{ path = '/items/*/a' }]\ntolerance = { absolute = 1, relative = 0 }\nunordered = ['/**/items']",
+        ),
     ] {
         let (original, twin) = (bundle(name, settings), bundle(&format!("{name}-rhai"), settings));
         let mut kinds = std::collections::BTreeSet::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::ask::Answer;
+use super::answer::Answer;
 use crate::policy::port::Kind;
 
 /// What a whole run made a policy say.
@@ -46,9 +46,8 @@ impl Seen {
 
     /// `never` are answers that the cases say the policy never gives, `decides` whether it exports `decide`.
     pub(super) fn coverage(self, kind: Kind, declared: &[String], never: &BTreeSet<String>, decides: bool) -> Coverage {
-        let missed = |name: &&&str| {
-            !self.answers.contains(*name) && !never.contains(**name) && (decides || **name != "decide")
-        };
+        let missed =
+            |name: &&&str| !self.answers.contains(*name) && !never.contains(**name) && (decides || **name != "decide");
         Coverage {
             missed_answers: names(kind).iter().filter(missed).map(|&name| name.to_owned()).collect(),
             missed_findings: declared.iter().filter(|rule| !self.findings.contains(*rule)).cloned().collect(),

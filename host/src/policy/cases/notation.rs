@@ -204,10 +204,12 @@ mod tests {
 
     #[test]
     fn shares_are_percent_or_ppm_and_never_over_all() {
-        for (json, ppm) in [(json!("5%"), 50_000), (json!("0.01 %"), 100), (json!(42), 42), (json!("100%"), 1_000_000)] {
+        for (json, ppm) in [(json!("5%"), 50_000), (json!("0.01 %"), 100), (json!(42), 42), (json!("100%"), 1_000_000)]
+        {
             assert_eq!(read(json), Ok(Share(Ppm::new(ppm))));
         }
-        for wrong in [json!("5"), json!("101%"), json!(1_000_001), json!(-1), json!("0.00001%"), json!(0.5), json!("%")] {
+        for wrong in [json!("5"), json!("101%"), json!(1_000_001), json!(-1), json!("0.00001%"), json!(0.5), json!("%")]
+        {
             assert!(read::<Share>(wrong.clone()).unwrap_err().contains("expected a share"), "{wrong}");
         }
     }

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 
 use super::{
     CasesError,
-    meaning,
     format::{self, ExpectRefusal, File, Start, Step},
+    meaning,
 };
 use crate::policy::port::Kind;
 
@@ -100,7 +100,9 @@ impl Problems<'_> {
 
     fn file(&mut self, text: &str) -> Option<File> {
         let value = match notation(self.file)? {
-            Notation::Toml => toml::from_str(text).map(|table| json(toml::Value::Table(table))).map_err(|e| e.to_string()),
+            Notation::Toml => {
+                toml::from_str(text).map(|table| json(toml::Value::Table(table))).map_err(|e| e.to_string())
+            }
             Notation::Yaml => serde_saphyr::from_str::<Value>(text).map_err(|e| e.to_string()),
         };
         match value {
@@ -144,8 +146,11 @@ impl Problems<'_> {
             self.mean(&start, kind, meaning::START, &format!("{place}, `start`"));
             let start = self.read(start, &format!("{place}, `start`"));
             let steps = std::mem::take(&mut case.steps);
-            let steps: Vec<_> =
-                steps.into_iter().zip(1..).filter_map(|(s, n)| self.step(s, kind, &format!("{place}, step {n}"))).collect();
+            let steps: Vec<_> = steps
+                .into_iter()
+                .zip(1..)
+                .filter_map(|(s, n)| self.step(s, kind, &format!("{place}, step {n}")))
+                .collect();
             let refusal = case.expect.take().and_then(|e| self.read(e, &format!("{place}, `expect`")));
             let settings = laid_over(file.settings.clone(), std::mem::take(&mut case.settings));
             let settings = match toml::Table::try_from(&settings) {

@@ -1,5 +1,8 @@
 //! What keeps policies apart from each other and from the host: limits, instances, compiled code, contract versions.
 
+mod compiling;
+mod limits;
+mod load;
 mod warm;
 
 use std::{fs, sync::Arc};

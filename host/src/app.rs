@@ -24,7 +24,7 @@ use crate::{
     notify::{self, Notifier},
     observe::{History, Recorder, machine::Machine},
     policy::{
-        engine::{Engine, EngineError},
+        engine::{Engine, EngineError, Options},
         port::Kind,
         registry::Registry,
         slot::Slots,
@@ -136,7 +136,11 @@ impl App {
     pub async fn start(config: Config, guard: PathBuf) -> Result<Self, StartError> {
         let (working, background, serving) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
         let (shutdown, background_stop) = (CancellationToken::new(), CancellationToken::new());
-        let engine = Engine::new(config.limits)?;
+        let engine = Engine::start(Options {
+            limits: config.limits,
+            compiler: Some(guard.clone()),
+            cache: config.policy_cache,
+        })?;
         let store = Store::open(&config.store).await?;
         let registry = Registry::new(Arc::clone(&engine), store.clone(), config.trust);
         let (notifier, deliver) = notify::notifier(config.webhooks);

@@ -38,6 +38,8 @@ pub struct Config {
     pub store: PathBuf,
     /// Where the components of guests are.
     pub components: PathBuf,
+    /// Where compiled policies are kept; none to keep none.
+    pub policy_cache: Option<PathBuf>,
     /// Who is told.
     pub webhooks: Vec<hyper::Uri>,
     /// What policies may use.

@@ -5,12 +5,14 @@
 //! host asks them. **A policy can fail; a request cannot fail because of it**: every failure is a [`PolicyError`], which is
 //! recorded and answered with the last good plan, with `hold`, or with V1.
 
+pub mod backtest;
 pub mod candidate;
 pub mod cases;
 pub mod check;
 pub mod engine;
 pub mod error;
 pub mod facts;
+pub mod history;
 pub mod port;
 pub mod record;
 pub mod registry;

@@ -126,7 +126,7 @@ fn settings_that_are_refused() -> Vec<Offer> {
         hostile("refuse", &["refuses its settings: `do` is `refuse`"]),
         hostile("trap", &["trapped"]),
         hostile("loop", &["did not answer within 250 ms"]),
-        hostile("allocate", &["wanted more than 67108864 bytes of memory"]),
+        hostile("allocate", &["wanted more than 33554432 bytes of memory"]),
         // Rust keeps its frames in linear memory, where the end of the stack is an address out of bounds.
         hostile("recurse", &["trapped: wasm trap: out of bounds memory access"]),
         hostile("nonsense", &["refuses its settings"]),
@@ -169,7 +169,7 @@ fn manifests_that_are_none() -> Vec<Offer> {
 }
 
 async fn admits_none_of(offers: Vec<Offer>) {
-    let setup = Setup { limits: "component_bytes = 1048576", ..Setup::default() };
+    let setup = Setup { limits: "component_bytes = 1048576\nmemory_bytes = 33554432", ..Setup::default() };
     let host = setup.start().await;
     let mut load = Load::start(&host.http, 2, LIGHT).await;
     let before = in_charge(&host, Kind::Rollback).await;

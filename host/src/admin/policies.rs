@@ -28,7 +28,7 @@ use crate::{
         port::Kind,
         registry::{
             MAX_ENVELOPE, MAX_SETTINGS, Offer, PushError,
-            release::{Provenance, Release, Settings, check_version},
+            release::{self, Provenance, Release, Settings, check_version},
         },
     },
     store::StoreError,
@@ -36,7 +36,10 @@ use crate::{
 
 /// How long a push may wait for its turn, and how long its body may take to arrive.
 const TURN: Duration = Duration::from_secs(30);
-const ARRIVAL: Duration = Duration::from_secs(60);
+const ARRIVAL: Duration = Duration::from_mins(1);
+
+/// Versions that are shown at once: each may be as large as its settings and its script.
+const MOST_VERSIONS: usize = 100;
 
 /// A policy to make known.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,27 +90,31 @@ pub(super) fn routes() -> Router<Arc<Host>> {
 /// The latest version of each name.
 async fn list(State(host): Shared) -> Result<Json<Value>, Refusal> {
     let mut policies: Vec<Value> = Vec::new();
-    let releases = host.store.releases().await.map_err(failed)?;
-    for named in releases.chunk_by(|a, b| a.manifest.name == b.manifest.name) {
-        let stable = |r: &&Release| check_version(&r.manifest.version).ok().map(|v| (v.pre.is_empty(), v));
-        if let Some(latest) = named.iter().max_by_key(stable) {
-            policies.push(shown(&host, latest, named.len(), false));
+    let labels = host.store.release_labels().await.map_err(|e| failed(&e))?;
+    for named in labels.chunk_by(|a, b| a.0 == b.0) {
+        let latest = release::latest(named.iter().map(|(_, version)| version.as_str()));
+        if let (Some((name, _)), Some(latest)) = (named.first(), latest) {
+            let found = host.store.release(name, &latest.to_string()).await.map_err(|e| failed(&e))?;
+            policies.extend(found.map(|release| shown(&host, &release, named.len(), false)));
         }
     }
     Ok(Json(json!({ "policies": policies })))
 }
 
-/// Every version of a name, the highest first.
+/// The versions of a name, the highest first, in full.
 async fn versions(State(host): Shared, Path(name): Path<String>) -> Result<Json<Value>, Refusal> {
-    let mut releases = host.store.releases_of(&name).await.map_err(failed)?;
-    if releases.is_empty() {
+    let mut versions = host.store.release_versions(&name).await.map_err(|e| failed(&e))?;
+    if versions.is_empty() {
         let message = format!("the host knows no policy `{name}`; push it with `cutover policy push`");
         return Err(Refusal(StatusCode::NOT_FOUND, message));
     }
-    releases.sort_by_cached_key(|r| std::cmp::Reverse(check_version(&r.manifest.version).ok()));
-    let count = releases.len();
-    let versions: Vec<_> = releases.iter().map(|r| shown(&host, r, count, true)).collect();
-    Ok(Json(json!({ "name": name, "policies": versions })))
+    versions.sort_by_cached_key(|version| std::cmp::Reverse(check_version(version).ok()));
+    let mut policies = Vec::new();
+    for version in versions.iter().take(MOST_VERSIONS) {
+        let found = host.store.release(&name, version).await.map_err(|e| failed(&e))?;
+        policies.extend(found.map(|release| shown(&host, &release, versions.len(), true)));
+    }
+    Ok(Json(json!({ "name": name, "policies": policies })))
 }
 
 /// A release as people see it: with whether the host trusts it now, and in full only where it is asked for by name.
@@ -166,8 +173,8 @@ async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(Stat
     Ok((status, Json(json!({ "message": message, "new": pushed.new, "policy": policy }))))
 }
 
-fn failed(error: StoreError) -> Refusal {
-    Refusal(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
+fn failed(error: &StoreError) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
 }
 
 impl From<PushError> for Refused {

@@ -34,6 +34,8 @@ pub struct Host {
     pub store: PathBuf,
     /// Where the components of guests are.
     pub components: PathBuf,
+    /// Where compiled policies are kept: beside the store unless it is set, nowhere if it is empty.
+    pub policy_cache: Option<PathBuf>,
     /// URLs that get notices.
     pub webhooks: Vec<String>,
     /// How long metrics are kept.
@@ -55,6 +57,7 @@ impl Default for Host {
             admin: "127.0.0.1:8081".into(),
             store: "cutover.db".into(),
             components: "components".into(),
+            policy_cache: None,
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
             keep_policy_log: "7d".into(),

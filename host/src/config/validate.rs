@@ -40,6 +40,11 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         data_plane: host.field("data_plane").address(&raw.host.data_plane),
         admin: host.field("admin").address(&raw.host.admin),
         store: base.join(&raw.host.store),
+        policy_cache: match &raw.host.policy_cache {
+            None => Some(base.join(&raw.host.store).with_file_name("policy-cache")),
+            Some(folder) if folder.as_os_str().is_empty() => None,
+            Some(folder) => Some(base.join(folder)),
+        },
         webhooks: host.field("webhooks").uris(&raw.host.webhooks),
         limits: limits::limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
         patience: patience(&mut host.field("policy_failures"), &raw.host.policy_failures),

@@ -126,9 +126,8 @@ pub fn run(
         };
         return Err(CasesError::None { bundle: shown(), filtered });
     }
-    let imports = if bundle.wasi_stub { Imports::WasiStub } else { Imports::None };
     let compiled = engine
-        .compile_with(&bundle.component, imports)
+        .compile_with(&bundle.component, Imports::of(bundle.wasi_stub))
         .map_err(|error| CasesError::Component { bundle: shown(), error })?;
     let decides = compiled.decides && bundle.kind == Kind::Routing;
     let digest = compiled.digest.to_string();

@@ -4,10 +4,12 @@
 //! import nothing, so the linker stays empty, but for the stand-in for WASI where a bundle asks for it; epochs interrupt
 //! what runs too long, a limiter counts memory over all of a guest's memories, and any error throws the instance away.
 
+mod artefacts;
 mod ask;
 mod bindings;
 mod cache;
 mod census;
+mod compiler;
 mod contract;
 mod convert;
 mod gate;
@@ -21,10 +23,10 @@ mod world;
 
 use std::{
     num::NonZero,
-    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -33,13 +35,20 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use self::{cache::Cache, guest::State, world::Places};
-use super::{error::PolicyError, port::Kind};
+use self::{
+    artefacts::{Artefact, Artefacts},
+    cache::Cache,
+    compiler::Compiler,
+    guest::{State, said},
+    world::Places,
+};
+use super::{check, error::PolicyError, port::Kind};
 use crate::clock;
 
 pub use self::{
     ask::{Asked, WarmPolicy},
     census::Needs,
+    compiler::compile_here,
     contract::CONTRACT,
     limits::{KindLimits, Limits},
     policy::{Description, Policy, StartUp},
@@ -58,6 +67,16 @@ pub enum Imports {
     WasiStub,
 }
 
+impl Imports {
+    /// What a bundle or release asks for.
+    pub const fn of(wasi_stub: bool) -> Self {
+        if wasi_stub { Self::WasiStub } else { Self::None }
+    }
+}
+
+/// This build of the host: its version, and what its dependencies are locked to.
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("CUTOVER_LOCK"));
+
 /// The one engine of a process, and the thread that advances its epoch.
 #[derive(Debug)]
 pub struct Engine {
@@ -69,8 +88,42 @@ pub struct Engine {
     seats: usize,
     seated: Arc<AtomicUsize>,
     cache: Cache,
+    artefacts: Option<Artefacts>,
+    compiler: Compiler,
+    counts: Counts,
     stop: Arc<AtomicBool>,
     ticker: Option<thread::JoinHandle<()>>,
+}
+
+/// How an engine is to be started.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// What policies may use.
+    pub limits: Limits,
+    /// The `cutover` binary, to compile in a process of its own; none to compile in this one.
+    pub compiler: Option<PathBuf>,
+    /// Where compiled components are kept from one start to the next; none to keep none.
+    pub cache: Option<PathBuf>,
+}
+
+/// Where compiled components came from since the engine was started.
+#[derive(Debug, Default)]
+struct Counts {
+    compiled: AtomicU64,
+    from_disk: AtomicU64,
+}
+
+/// The same, to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Compilations {
+    /// Components that were compiled.
+    pub compiled: u64,
+    /// Components that were loaded from disk.
+    pub from_disk: u64,
+    /// Files on disk that were not trusted, and removed.
+    pub rejected: u64,
+    /// Whether compiled components are kept on disk.
+    pub kept_on_disk: bool,
 }
 
 /// A component that was compiled and found to speak the contract, not yet configured.
@@ -94,7 +147,7 @@ pub struct Compiled {
     pub image_bytes: usize,
     /// What an instance of it needs.
     pub needs: Needs,
-    /// Wall-clock time that compiling took.
+    /// Wall-clock time that it took to compile it, or to load it from disk.
     pub compilation: Duration,
     places: Places,
     pre: InstancePre<State>,
@@ -105,12 +158,25 @@ pub struct Compiled {
 pub(in crate::policy) struct Seat(Arc<AtomicUsize>);
 
 impl Engine {
-    /// Starts the engine and its ticker.
+    /// Starts an engine that compiles in this process and keeps nothing on disk: for tools and tests.
     ///
     /// # Errors
     /// What wasmtime says when the machine cannot give it memory or threads.
     pub fn new(limits: Limits) -> Result<Arc<Self>, EngineError> {
+        Self::start(Options { limits, ..Options::default() })
+    }
+
+    /// Starts an engine and its ticker.
+    ///
+    /// # Errors
+    /// What wasmtime says when the machine cannot give it memory or threads. A cache that cannot be used is no error.
+    pub fn start(options: Options) -> Result<Arc<Self>, EngineError> {
+        let Options { limits, compiler, cache } = options;
         let engine = wasmtime::Engine::new(&limits.hardened()).map_err(|e| EngineError(format!("{e:#}")))?;
+        let artefacts = cache.and_then(|folder| {
+            let opened = Artefacts::open(&folder, &engine, BUILD);
+            opened.inspect_err(|error| tracing::warn!("compiled policies are not kept on disk: {error}")).ok()
+        });
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let seats = limits.seats(threads);
         let stop = Arc::new(AtomicBool::new(false));
@@ -133,6 +199,9 @@ impl Engine {
             seats,
             seated: Arc::default(),
             cache: Cache::default(),
+            artefacts,
+            compiler: Compiler::new(compiler, &limits),
+            counts: Counts::default(),
             stop,
             ticker: Some(ticker),
         }))
@@ -141,6 +210,12 @@ impl Engine {
     /// The limits that every policy runs under.
     pub const fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// What it runs on, for tests that hold its configuration against the suites of the component model.
+    #[doc(hidden)]
+    pub const fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.wasmtime
     }
 
     /// Room for one more policy that is asked per request.
@@ -175,15 +250,43 @@ impl Engine {
         let key = format!("{digest}{}", if allowed == Imports::WasiStub { "+wasi-stub" } else { "" });
         self.cache.get_or_compile(&key, || {
             let started = clock::mono();
-            // The compiler is trusted with memory, not with never panicking: a panic costs this policy alone.
-            let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.wasmtime, bytes)));
-            let component = match compiled {
-                Ok(Ok(component)) => component,
-                Ok(Err(error)) => return Err(PolicyError::Compile { message: format!("{error:#}") }),
-                Err(_panic) => return Err(PolicyError::Compile { message: "the compiler panicked".into() }),
+            let component = match self.load(&digest) {
+                Some(component) => component,
+                None => self.compile_anew(&digest, bytes)?,
             };
             self.admit(&component, &digest, allowed, bytes.len(), needs, clock::mono().since(started))
         })
+    }
+
+    /// Where compiled components came from so far.
+    pub fn compilations(&self) -> Compilations {
+        Compilations {
+            compiled: self.counts.compiled.load(Ordering::Relaxed),
+            from_disk: self.counts.from_disk.load(Ordering::Relaxed),
+            rejected: self.artefacts.as_ref().map_or(0, Artefacts::rejected),
+            kept_on_disk: self.artefacts.is_some(),
+        }
+    }
+
+    fn load(&self, digest: &str) -> Option<Component> {
+        let artefacts = self.artefacts.as_ref()?;
+        let loaded = artefacts.read(digest)?.load(&self.wasmtime);
+        if loaded.is_ok() {
+            self.counts.from_disk.fetch_add(1, Ordering::Relaxed);
+        } else {
+            artefacts.forget(digest);
+        }
+        loaded.ok()
+    }
+
+    fn compile_anew(&self, digest: &str, bytes: &[u8]) -> Result<Component, PolicyError> {
+        let artefact: Artefact = self.compiler.compile(&self.wasmtime, bytes)?;
+        let component = artefact.load(&self.wasmtime)?;
+        self.counts.compiled.fetch_add(1, Ordering::Relaxed);
+        if let Some(artefacts) = &self.artefacts {
+            artefacts.write(digest, &artefact);
+        }
+        Ok(component)
     }
 
     /// Checks what a component imports and exports.
@@ -196,27 +299,29 @@ impl Engine {
         needs: Needs,
         compilation: Duration,
     ) -> Result<Compiled, PolicyError> {
+        let needs = needs.at_least(component.resources_required());
         let ty = component.component_type();
         let imports: Vec<_> = ty.imports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
         let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
         let contracts = contract::versions(exports.iter());
         if let Some(found) = contracts.last().filter(|_| !contracts.iter().any(|v| contract::speaks(v))) {
-            return Err(PolicyError::UnknownContract { found: found.clone(), supported: CONTRACT });
+            let found = check::text(found.clone());
+            return Err(PolicyError::UnknownContract { found, supported: CONTRACT });
         }
         // Types-only imports are satisfied by an empty linker; anything else is named.
         let mut linker = Linker::<State>::new(&self.wasmtime);
         let stub = allowed == Imports::WasiStub;
         if stub {
-            let refused = |e| PolicyError::Compile { message: format!("{e:#}") };
+            let refused = |e: wasmtime::Error| PolicyError::Compile { message: said(&e) };
             wasi_stub::define(&mut linker, component).map_err(refused)?;
         }
         let pre = linker.instantiate_pre(component).map_err(|error| {
             let granted = |name: &str| name.starts_with("cutover:policy/types@") || (stub && wasi_stub::offers(name));
             let names: Vec<_> = imports.iter().filter(|name| !granted(name)).cloned().collect();
             if names.is_empty() {
-                PolicyError::Compile { message: format!("{error:#}") }
+                PolicyError::Compile { message: said(&error) }
             } else {
-                PolicyError::Imports { names }
+                PolicyError::Imports { names: check::names(names) }
             }
         })?;
         let places = Places::find(&pre, &exports)?;

@@ -30,6 +30,27 @@ pub enum PolicyError {
         /// What the compiler says.
         message: String,
     },
+    /// It takes the compiler too long.
+    #[error("did not compile within {limit_ms} ms, which `host.policy_limits.compile_time` allows")]
+    CompileDeadline {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The process that compiles ended without a result, or could not be started.
+    #[error(
+        "is not compiled, because the compiler's process ended: {how}; it may take `host.policy_limits.compile_bytes` \
+         of memory"
+    )]
+    CompilerDied {
+        /// How it ended.
+        how: String,
+    },
+    /// Too many others wait to be compiled.
+    #[error("cannot be compiled now, because {waiting} others wait for the compiler; try again later")]
+    CompilerBusy {
+        /// How many.
+        waiting: usize,
+    },
     /// It wants something from the host.
     #[error("imports {}, but policies import nothing; {}", quoted(.names), advice(.names))]
     Imports {
@@ -175,6 +196,9 @@ impl PolicyError {
             Self::CoreModule => "core-module",
             Self::TooLarge { .. } => "too-large",
             Self::Compile { .. } => "compile",
+            Self::CompileDeadline { .. } => "compile-deadline",
+            Self::CompilerDied { .. } => "compiler-died",
+            Self::CompilerBusy { .. } => "compiler-busy",
             Self::Imports { .. } => "imports",
             Self::MissingKind { .. } => "missing-kind",
             Self::UnknownContract { .. } => "unknown-contract",

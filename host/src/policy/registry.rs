@@ -8,77 +8,29 @@
 
 pub mod keys;
 pub mod oci;
+mod offer;
 pub mod release;
 pub mod sign;
 pub mod trust;
 
 use std::sync::Arc;
 
-use dsse::Envelope;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+pub use self::offer::{Inspected, MAX_ENVELOPE, MAX_SETTINGS, Offer, inspect};
 use self::{
-    release::{Manifest, Provenance, Reference, Release, Settings, check_name, check_version},
+    release::{Manifest, Reference, Release, check_version},
     trust::{Refused, Trust},
 };
-use super::{
-    PolicyError,
-    engine::{Description, Engine, Policy},
-    port::Kind,
-};
+use super::{PolicyError, engine::Engine, port::Kind};
 use crate::{
     clock,
     store::{Store, StoreError, records::Audited},
 };
 
-/// The longest author, reason and reference.
-const MAX_TEXT: usize = 1024;
-
-/// The most bytes of settings and script together.
-pub const MAX_SETTINGS: usize = 256 << 10;
-
-/// The most bytes of an envelope.
-pub const MAX_ENVELOPE: usize = 1 << 20;
-
-/// The interface that every policy exports; its version is the contract's.
-const CONTRACT: &str = "cutover:policy/policy@";
-
-/// A policy that somebody wants the host to know.
-#[derive(Debug, Clone)]
-pub struct Offer {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// The kind that it is for.
-    pub kind: Kind,
-    /// The component.
-    pub component: Vec<u8>,
-    /// Its default settings.
-    pub settings: Settings,
-    /// Whether the component may import the closed stand-in for WASI.
-    pub wasi_stub: bool,
-    /// Who wrote it.
-    pub author: String,
-    /// Why it is pushed.
-    pub reason: String,
-    /// Where it came from.
-    pub provenance: Provenance,
-    /// Who vouches for it.
-    pub envelope: Option<Envelope>,
-}
-
-/// What a policy was found to be.
-#[derive(Debug, Clone)]
-pub struct Inspected {
-    /// What it is, in full.
-    pub manifest: Manifest,
-    /// What it says of itself.
-    pub description: Description,
-    /// The interfaces that it exports.
-    pub exports: Vec<String>,
-}
+/// Releases that an ambiguous reference names.
+const MAX_CANDIDATES: u32 = 8;
 
 /// What came of a push.
 #[derive(Debug, Clone)]
@@ -176,67 +128,6 @@ pub struct Registry {
     pushing: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl Offer {
-    /// What it claims to be; what only the compiled policy can say is empty.
-    fn claimed(&self) -> Manifest {
-        Manifest {
-            name: self.name.clone(),
-            version: self.version.clone(),
-            kind: self.kind,
-            component_sha256: hex::encode(Sha256::digest(&self.component)),
-            contract: String::new(),
-            settings_schema_sha256: String::new(),
-            settings: self.settings.values.clone(),
-            script: self.settings.script.clone(),
-            wasi_stub: self.wasi_stub,
-        }
-    }
-
-    fn check(&self) -> Result<(), PushError> {
-        let invalid = |field| move |message: String| PushError::Invalid { field, message };
-        let quoted = |text: &str, why: String| format!("is `{}`, which {why}", super::check::text(text.to_owned()));
-        check_name(&self.name).map_err(|e| quoted(&self.name, e)).map_err(invalid("name"))?;
-        check_version(&self.version).map_err(|e| quoted(&self.version, e)).map_err(invalid("version"))?;
-        if self.reason.trim().is_empty() {
-            return Err(invalid("reason")("is empty; say why".into()));
-        }
-        for (field, text) in [("reason", &self.reason), ("author", &self.author)] {
-            if text.len() > MAX_TEXT {
-                return Err(invalid(field)(format!("has {} bytes, more than {MAX_TEXT}", text.len())));
-            }
-        }
-        let provenance = json!(self.provenance).to_string().len();
-        if provenance > 4 * MAX_TEXT {
-            return Err(invalid("provenance")(format!("has {provenance} bytes, more than {}", 4 * MAX_TEXT)));
-        }
-        let settings = self.settings.json().len();
-        if settings > MAX_SETTINGS {
-            return Err(invalid("settings")(format!("have {settings} bytes, more than {MAX_SETTINGS}")));
-        }
-        let signatures = self.envelope.as_ref().map_or(0, |e| e.signatures.len());
-        if signatures > sign::MAX_SIGNATURES {
-            let message = format!("has {signatures} signatures, more than {}", sign::MAX_SIGNATURES);
-            return Err(invalid("envelope")(message));
-        }
-        Ok(())
-    }
-}
-
-/// Compiles a policy and admits it with its settings, to see what it is. Takes as long as compiling does.
-///
-/// # Errors
-/// Why it is not admitted.
-pub fn inspect(engine: &Arc<Engine>, offer: &Offer) -> Result<Inspected, PolicyError> {
-    let compiled = engine.compile(&offer.component)?;
-    let exports = compiled.exports.clone();
-    let contract = exports.iter().find_map(|e| e.strip_prefix(CONTRACT)).unwrap_or_default().to_owned();
-    let policy = Policy::admit(engine, compiled, offer.kind, &offer.settings.json())?;
-    let settings_schema_sha256 = hex::encode(Sha256::digest(policy.description.settings_schema.as_bytes()));
-    let description = Description::clone(&policy.description);
-    let manifest = Manifest { contract, settings_schema_sha256, ..offer.claimed() };
-    Ok(Inspected { manifest, description, exports })
-}
-
 impl Registry {
     /// The registry of a host.
     pub fn new(engine: Arc<Engine>, store: Store, trust: Trust) -> Self {
@@ -330,20 +221,25 @@ impl Registry {
         Ok(Pushed { release: known, new: false })
     }
 
-    /// Whether those that the host trusts vouch for a policy that was not pushed, such as that of a bundle, and it is no
-    /// older than what was accepted under its name. `NAME@VERSION` that is known passes whatever its age.
+    /// Whether a component may still run for a kind with settings that were given to it before: some release of it is
+    /// vouched for now and, where it is an interpreter, has that script.
     ///
     /// # Errors
-    /// When the store fails; within, why it is refused.
-    pub async fn screen(
-        &self,
-        claimed: &Manifest,
-        envelope: Option<&Envelope>,
-    ) -> Result<Result<(), Refused>, StoreError> {
-        if let Err(refused) = self.trust.screen(claimed, envelope) {
-            return Ok(Err(refused));
+    /// When the store fails.
+    pub async fn vouches(&self, digest: &str, kind: Kind, settings: &str) -> Result<bool, StoreError> {
+        if !self.trust.is_required() {
+            return Ok(true);
         }
-        self.not_older(&claimed.name, &claimed.version).await
+        let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+        for (name, version) in self.store.releases_by_digest(digest, u32::MAX).await? {
+            let Some(release) = self.store.release(&name, &version).await? else { continue };
+            let script = release.manifest.script.as_deref();
+            let same = script.is_none_or(|script| settings.get("script").and_then(Value::as_str) == Some(script));
+            if release.manifest.kind == kind && same && self.trust.verify(&release).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Signed policies stay signed for ever, so an old one with a flaw that was mended must not come back as new. Without
@@ -352,8 +248,8 @@ impl Registry {
         if !self.trust.is_required() || self.store.release(name, version).await?.is_some() {
             return Ok(Ok(()));
         }
-        let known = self.store.releases_of(name).await?;
-        let highest = known.iter().filter_map(|r| check_version(&r.manifest.version).ok()).max();
+        let known = self.store.release_versions(name).await?;
+        let highest = known.iter().filter_map(|version| check_version(version).ok()).max();
         match (highest, check_version(version)) {
             (Some(highest), Ok(version)) if version < highest => {
                 Ok(Err(Refused::Older { highest: highest.to_string() }))
@@ -373,27 +269,27 @@ impl Registry {
         let asked = || super::check::text(reference.to_owned());
         let parsed =
             Reference::parse(reference).map_err(|message| FindError::Invalid { reference: asked(), message })?;
-        let found = match parsed {
-            Reference::Exact(name, version) => self.store.release(&name, &version).await?.into_iter().collect(),
-            Reference::Digest(hex) => self.store.releases_by_digest(&hex).await?,
+        let mut labels = match parsed {
+            Reference::Exact(name, version) => vec![(name, version)],
+            Reference::Digest(hex) => self.store.releases_by_digest(&hex, MAX_CANDIDATES).await?,
             Reference::Bare(name) => {
-                let mut named = self.store.releases_of(&name).await?;
-                let latest = release::latest(named.iter().map(|r| r.manifest.version.as_str()));
-                named.retain(|r| latest.as_ref().is_some_and(|v| v.to_string() == r.manifest.version));
-                if named.is_empty() && release::is_digest_prefix(&name) {
-                    named = self.store.releases_by_digest(&name).await?;
+                let versions = self.store.release_versions(&name).await?;
+                match release::latest(versions.iter().map(String::as_str)) {
+                    Some(latest) => vec![(name, latest.to_string())],
+                    None if release::is_digest_prefix(&name) => {
+                        self.store.releases_by_digest(&name, MAX_CANDIDATES).await?
+                    }
+                    None => Vec::new(),
                 }
-                named
             }
         };
-        let release = match <[Release; 1]>::try_from(found) {
-            Ok([release]) => release,
-            Err(none) if none.is_empty() => return Err(FindError::Unknown { reference: asked() }),
-            Err(several) => {
-                let candidates = several.iter().take(8).map(|r| format!("`{}`", r.manifest.label())).collect();
-                return Err(FindError::Ambiguous { reference: asked(), candidates });
-            }
-        };
+        let unknown = || FindError::Unknown { reference: asked() };
+        if labels.len() > 1 {
+            let candidates = labels.iter().map(|(name, version)| format!("`{name}@{version}`")).collect();
+            return Err(FindError::Ambiguous { reference: asked(), candidates });
+        }
+        let (name, version) = labels.pop().ok_or_else(unknown)?;
+        let release = self.store.release(&name, &version).await?.ok_or_else(unknown)?;
         let component = self.store.component(&release.manifest.component_sha256).await?.unwrap_or_default();
         if hex::encode(Sha256::digest(&component)) != release.manifest.component_sha256 {
             return Err(FindError::Corrupt { label: release.manifest.label() });

@@ -10,8 +10,11 @@ use crate::{
     policy::registry::release::{Manifest, Release},
 };
 
-/// Releases that are read at once: more than a host is given in years.
-const MOST: u32 = 10_000;
+/// Labels that are read at once: more than a host is given in years. Releases, which may be large, are read one by one.
+const MOST: u32 = 100_000;
+
+/// A name and a version.
+pub(crate) type Label = (String, String);
 
 impl Store {
     /// Keeps a release, its component, and who pushed it, in one transaction.
@@ -85,33 +88,34 @@ impl Store {
         row.map(|row| from_row(&row)).transpose()
     }
 
-    /// All releases, by name and in the order in which they came.
+    /// Names and versions of all releases, by name.
     ///
     /// # Errors
-    /// When the store fails or what it has cannot be read.
-    pub async fn releases(&self) -> Result<Vec<Release>, StoreError> {
-        let query = sqlx::query("SELECT * FROM releases ORDER BY name, inserted_at LIMIT ?").bind(MOST);
-        query.fetch_all(&self.0).await?.iter().map(from_row).collect()
+    /// When the store fails.
+    pub async fn release_labels(&self) -> Result<Vec<Label>, StoreError> {
+        let rows = sqlx::query("SELECT name, version FROM releases ORDER BY name LIMIT ?").bind(MOST);
+        rows.fetch_all(&self.0).await?.iter().map(label).collect()
     }
 
-    /// The releases of a name, in the order in which they came.
+    /// The versions of a name, in no order.
     ///
     /// # Errors
-    /// When the store fails or what it has cannot be read.
-    pub async fn releases_of(&self, name: &str) -> Result<Vec<Release>, StoreError> {
-        let query = sqlx::query("SELECT * FROM releases WHERE name = ? ORDER BY inserted_at LIMIT ?");
-        query.bind(name).bind(MOST).fetch_all(&self.0).await?.iter().map(from_row).collect()
+    /// When the store fails.
+    pub async fn release_versions(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query("SELECT name, version FROM releases WHERE name = ? LIMIT ?").bind(name).bind(MOST);
+        rows.fetch_all(&self.0).await?.iter().map(|row| Ok(label(row)?.1)).collect()
     }
 
-    /// The releases of components whose digest begins with `prefix`.
+    /// Names and versions of the first `most` releases of components whose digest begins with `prefix`.
     ///
     /// # Errors
-    /// When the store fails or what it has cannot be read.
-    pub async fn releases_by_digest(&self, prefix: &str) -> Result<Vec<Release>, StoreError> {
+    /// When the store fails.
+    pub async fn releases_by_digest(&self, prefix: &str, most: u32) -> Result<Vec<Label>, StoreError> {
         // `g` is what follows the last hex digit, so this is a range of the index.
-        let query = sqlx::query("SELECT * FROM releases WHERE digest >= ? AND digest < ? ORDER BY name LIMIT ?");
-        let query = query.bind(prefix).bind(format!("{prefix}g")).bind(MOST);
-        query.fetch_all(&self.0).await?.iter().map(from_row).collect()
+        let query =
+            "SELECT name, version FROM releases WHERE digest >= ? AND digest < ? ORDER BY name, version LIMIT ?";
+        let rows = sqlx::query(query).bind(prefix).bind(format!("{prefix}g")).bind(most);
+        rows.fetch_all(&self.0).await?.iter().map(label).collect()
     }
 
     /// A component by its digest.
@@ -134,6 +138,10 @@ async fn record(tx: &mut sqlx::Transaction<'_, sqlx::Sqlite>, audited: &Audited)
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+fn label(row: &SqliteRow) -> Result<Label, StoreError> {
+    Ok((row.try_get("name")?, row.try_get("version")?))
 }
 
 fn from_row(row: &SqliteRow) -> Result<Release, StoreError> {

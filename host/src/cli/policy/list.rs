@@ -34,7 +34,9 @@ pub(super) fn run(args: &List) -> Result<(), Failed> {
     if policies.is_empty() {
         output::line("the host knows no policies yet; push one with `cutover policy push`");
     } else {
-        table(&policies).iter().for_each(|line| output::line(line));
+        for line in table(&policies) {
+            output::line(&line);
+        }
     }
     Ok(())
 }

@@ -53,16 +53,14 @@ pub(crate) struct Push {
 pub(super) fn run(args: &Push) -> Result<(), Failed> {
     let because = Because { author: args.author.clone(), reason: args.reason.clone().unwrap_or_default() };
     let mut offer = args.source.read(args.insecure, because)?;
-    match &args.to {
-        Some(to) => publish(to, offer, args),
-        None => {
-            if !args.sign_with.is_empty() {
-                let inspected = source::inspect(&offer)?;
-                source::add_signatures(&mut offer, &inspected, &args.sign_with)?;
-            }
-            push(offer, &args.host)
-        }
+    if let Some(to) = &args.to {
+        return publish(to, offer, args);
     }
+    if !args.sign_with.is_empty() {
+        let inspected = source::inspect(&offer)?;
+        source::add_signatures(&mut offer, &inspected, &args.sign_with)?;
+    }
+    push(offer, &args.host)
 }
 
 fn push(offer: Offer, host: &HostAddress) -> Result<(), Failed> {

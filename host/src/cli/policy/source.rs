@@ -32,7 +32,8 @@ const OCI: &str = "oci://";
 #[derive(Debug, Args)]
 pub(super) struct Source {
     /// A bundle's folder, a component's file, or `oci://HOST/REPOSITORY:TAG` (or `@sha256:DIGEST`).
-    source: String,
+    #[arg(value_name = "SOURCE")]
+    place: String,
     /// The name of a component that comes without a bundle.
     #[arg(long)]
     name: Option<String>,
@@ -63,45 +64,35 @@ pub(super) struct Because {
 impl Source {
     /// Reads the policy; from a registry, that takes the network.
     pub(super) fn read(&self, insecure: bool, because: Because) -> Result<Offer, Failed> {
-        if self.source.starts_with(OCI) {
-            return self.from_registry(insecure, because);
+        if self.place.starts_with(OCI) {
+            return self.registry(insecure, because);
         }
-        let path = Path::new(&self.source);
+        let path = Path::new(&self.place);
         let found = fs::metadata(path).map_err(|e| {
             let what = "it is not a bundle's folder, a component's file or `oci://HOST/REPOSITORY:TAG`";
-            Failed::usage(format!("cannot read `{}`: {e}; {what}", self.source))
+            Failed::usage(format!("cannot read `{}`: {e}; {what}", self.place))
         })?;
         if found.is_dir() {
             self.described("a bundle")?;
             return Self::bundle(path, &self.components, because);
         }
-        self.from_file(path, because)
+        self.file(path, because)
     }
 
     /// Reads a bundle as its author wrote it.
     pub(super) fn bundle(folder: &Path, components: &Components, because: Because) -> Result<Offer, Failed> {
         let bundle = Bundle::read(folder, &components.folder, &toml::Table::new());
         let bundle = bundle.map_err(|e| Failed::usage(format!("the command line {e}")))?;
-        Ok(Offer {
-            name: bundle.name,
-            version: bundle.version,
-            kind: bundle.kind,
-            component: bundle.component,
-            settings: bundle.own,
-            wasi_stub: bundle.wasi_stub,
-            author: because.author.unwrap_or_else(environment::user),
-            reason: because.reason,
-            provenance: Provenance::Bundle { path: absolute(folder) },
-            envelope: bundle.envelope,
-        })
+        let author = because.author.unwrap_or_else(environment::user);
+        Ok(Offer::bundled(bundle, &author, &because.reason))
     }
 
-    fn from_file(&self, file: &Path, because: Because) -> Result<Offer, Failed> {
+    fn file(&self, file: &Path, because: Because) -> Result<Offer, Failed> {
         let missing = |what| {
-            let message = format!("`{}` is a component without a bundle: say what it is with --{what}", self.source);
+            let message = format!("`{}` is a component without a bundle: say what it is with --{what}", self.place);
             Failed::usage(message)
         };
-        let component = fs::read(file).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", self.source)))?;
+        let component = fs::read(file).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", self.place)))?;
         Ok(Offer {
             name: self.name.clone().ok_or_else(|| missing("name"))?,
             version: self.version.clone().ok_or_else(|| missing("version"))?,
@@ -116,12 +107,12 @@ impl Source {
         })
     }
 
-    fn from_registry(&self, insecure: bool, because: Because) -> Result<Offer, Failed> {
-        let address = Address::parse(&self.source).map_err(|e| Failed::usage(chain(&e)))?;
+    fn registry(&self, insecure: bool, because: Because) -> Result<Offer, Failed> {
+        let address = Address::parse(&self.place).map_err(|e| Failed::usage(chain(&e)))?;
         let access = access(&address, insecure)?;
         let pulled = block_on(oci::pull(&address, &access))?;
         let tag = address.tag().map(ToOwned::to_owned);
-        let provenance = Provenance::Oci { reference: self.source.clone(), tag, manifest: pulled.digest };
+        let provenance = Provenance::Oci { reference: self.place.clone(), tag, manifest: pulled.digest };
         let author = because.author.or(pulled.author).unwrap_or_else(environment::user);
         if let Some(manifest) = pulled.manifest {
             self.described("this artefact")?;
@@ -139,11 +130,11 @@ impl Source {
             });
         }
         let kind = self.kind.ok_or_else(|| {
-            Failed::usage(format!("`{}` does not say what kind of policy it is: say so with --kind", self.source))
+            Failed::usage(format!("`{}` does not say what kind of policy it is: say so with --kind", self.place))
         })?;
         let tagged = || address.tag().filter(|tag| check_version(tag).is_ok()).map(ToOwned::to_owned);
         let version = self.version.clone().or_else(tagged).ok_or_else(|| {
-            Failed::usage(format!("the tag of `{}` is not a version: say which it is with --version", self.source))
+            Failed::usage(format!("the tag of `{}` is not a version: say which it is with --version", self.place))
         })?;
         Ok(Offer {
             name: self.name.clone().unwrap_or_else(|| address.last().to_owned()),

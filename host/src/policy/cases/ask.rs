@@ -10,6 +10,7 @@ use crate::{
         PolicyError,
         engine::{Asked, Policy, WarmPolicy},
         port::{AdapterCall, AdapterReply, Check, Pair, Plan, Progress, Situation},
+        slot::Seat,
     },
     request::{PoolId, Request},
     route::{Published, Route, Router},
@@ -55,8 +56,8 @@ pub(super) enum Asker<'a> {
 
 /// The same question to either.
 macro_rules! put {
-    ($asker:expr, $policy:ident => $asked:expr) => {
-        match $asker {
+    ($whom:expr, $policy:ident => $asked:expr) => {
+        match $whom {
             Asker::Fresh($policy) => $asked,
             Asker::Kept($policy) => $asked,
         }
@@ -65,20 +66,20 @@ macro_rules! put {
 
 impl Question {
     /// Asks. `policy` is who is asked per request where a plan says `decide`.
-    pub(super) fn ask(&self, asker: &mut Asker<'_>, policy: &Arc<Policy>, memory: &[u8]) -> Given {
+    pub(super) fn ask(&self, whom: &mut Asker<'_>, policy: &Arc<Policy>, memory: &[u8]) -> Given {
         match self {
-            Self::Judge(check) => given(put!(asker, p => p.judge(check, memory)), Answer::Judgement),
-            Self::Next(progress) => given(put!(asker, p => p.next(progress, memory)), Answer::Move),
-            Self::Plan(asked) => {
-                let (situation, v2_serves, requests) = &**asked;
-                given(put!(asker, p => p.make_plan(situation, memory)), |plan| {
+            Self::Judge(check) => given(put!(whom, p => p.judge(check, memory)), Answer::Judgement),
+            Self::Next(progress) => given(put!(whom, p => p.next(progress, memory)), Answer::Move),
+            Self::Plan(plan) => {
+                let (situation, v2_serves, requests) = &**plan;
+                given(put!(whom, p => p.make_plan(situation, memory)), |plan| {
                     let routed = route(policy, plan.clone(), *v2_serves, requests);
                     Answer::Plan(plan, routed)
                 })
             }
-            Self::Compare(pairs) => given(put!(asker, p => p.compare(pairs)), Answer::Outcomes),
-            Self::AdaptCall(call) => given(put!(asker, p => p.adapt_call(call)), Answer::Call),
-            Self::AdaptReply(call, reply) => given(put!(asker, p => p.adapt_reply(call, reply.clone())), Answer::Reply),
+            Self::Compare(pairs) => given(put!(whom, p => p.compare(pairs)), Answer::Outcomes),
+            Self::AdaptCall(call) => given(put!(whom, p => p.adapt_call(call)), Answer::Call),
+            Self::AdaptReply(call, reply) => given(put!(whom, p => p.adapt_reply(call, reply.clone())), Answer::Reply),
         }
     }
 }
@@ -95,7 +96,7 @@ fn route(
     requests: &[(Request, Mirrored)],
 ) -> Vec<(Mirrored, Route)> {
     let router = Router::closed();
-    let decider = policy.decides().then(|| Arc::clone(policy));
+    let decider = policy.decides().then(|| Arc::new(Seat::of(Arc::clone(policy))));
     router.publish(Published { plan, v2_serves, decider });
     requests.iter().map(|(request, expected)| (expected.clone(), router.route(request))).collect()
 }

@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(what(&asked(Verdict::Hold, "m", 9), Again::Kept), None);
         let late = || {
             let mut asked = asked(Verdict::Hold, "", 5);
-            asked[0].1.answer = Err(PolicyError::Deadline { limit_ms: 1 });
+            asked[0].1.answer = Err(PolicyError::Deadline { limit_ms: 1, setting: "time" });
             asked
         };
         let mut later = late();

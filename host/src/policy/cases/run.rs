@@ -121,7 +121,7 @@ impl Runner<'_> {
 
 /// Asks all steps. `failures` is where what fails is written; without it, nothing is held against anything. A step that
 /// fails ends the sequence, because what comes after it rests on it.
-fn sequence(case: &Case, policy: &Arc<Policy>, mut asker: Asker<'_>, mut failures: Option<&mut Vec<Failure>>) -> Asked {
+fn sequence(case: &Case, policy: &Arc<Policy>, mut whom: Asker<'_>, mut failures: Option<&mut Vec<Failure>>) -> Asked {
     let (mut scene, mut asked) = (Scene::new(&case.start), Asked::new());
     for (number, step) in (1..).zip(&case.steps) {
         if let Err(message) = scene.enter(step) {
@@ -134,7 +134,7 @@ fn sequence(case: &Case, policy: &Arc<Policy>, mut asker: Asker<'_>, mut failure
         let mut last = Vec::new();
         for repetition in 1..=repeat {
             let Some(question) = scene.question(policy.kind, step) else { return asked };
-            let given = question.ask(&mut asker, policy, &scene.memory);
+            let given = question.ask(&mut whom, policy, &scene.memory);
             let (wrong, until) = holds(step, &given);
             if given.answer.is_ok() {
                 scene.memory.clone_from(&given.memory);

@@ -3,6 +3,7 @@
 //! A component can nest others and instantiate each of them many times, so that a few bytes can ask for very much:
 //! counts are multiplied as instantiations are, and saturate. Modules and components that come out of an instance are
 //! not followed; wasmtime counts exactly once it has compiled, and holds that against the largest limit of any kind.
+#![expect(clippy::wildcard_enum_match_arm, reason = "of dozens of sections and sorts, a handful needs room")]
 
 use std::rc::Rc;
 
@@ -15,7 +16,7 @@ use wasmparser::{
 const PAGE: u64 = 64 << 10;
 
 /// What one instance of a component needs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Needs {
     /// Core instances.
     pub instances: u32,
@@ -68,6 +69,18 @@ pub(super) fn count(bytes: &[u8]) -> Option<Needs> {
 }
 
 impl Needs {
+    /// With what wasmtime has counted, where that is more.
+    pub(super) fn at_least(self, counted: Option<wasmtime::ResourcesRequired>) -> Self {
+        let Some(counted) = counted else { return self };
+        Self {
+            memories: self.memories.max(counted.num_memories),
+            tables: self.tables.max(counted.num_tables),
+            memory_bytes: self.memory_bytes.max(counted.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE)),
+            table_elements: self.table_elements.max(counted.max_initial_table_size.unwrap_or(0)),
+            ..self
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.instances = self.instances.saturating_add(other.instances);
         self.memories = self.memories.saturating_add(other.memories);
@@ -216,9 +229,13 @@ mod tests {
     fn what_cannot_be_read_is_left_to_the_compiler() {
         assert_eq!(count(b"text"), None);
         assert_eq!(count(&[]), None);
-        let whole = wat::parse_str("(component (core module (memory 1)))").unwrap();
-        for end in 9..whole.len() {
-            assert_eq!(count(&whole[..end]), None, "{end}");
+        assert_eq!(needs("(module)"), Some(Needs::default()), "a core module has no instance");
+        let text = "(component (core module $m (memory 1)) (core instance (instantiate $m)))";
+        let whole = wat::parse_str(text).unwrap();
+        let needs = count(&whole).unwrap();
+        for end in 0..whole.len() {
+            let cut = count(&whole[..end]).unwrap_or_default();
+            assert!(cut.memories <= needs.memories && cut.instances <= needs.instances, "{end}");
         }
     }
 }

@@ -70,11 +70,11 @@ impl Policy {
 impl Warm {
     fn decide(&mut self, frame: &[u8]) -> Result<Target, PolicyError> {
         let Configured { guest, world } = &mut self.configured;
-        let choice = guest.call(Span::Decide, |guest| match world {
-            World::Routing { decide: Some(decide), .. } => {
-                decide.cutover_policy_decide().call_decide(&mut guest.store, frame)
-            }
-            _ => Err(Error::msg("the policy was admitted without `decide`")),
+        let choice = guest.call(Span::Decide, |guest| {
+            let World::Routing { decide: Some(decide), .. } = world else {
+                return Err(Error::msg("the policy was admitted without `decide`"));
+            };
+            decide.cutover_policy_decide().call_decide(&mut guest.store, frame)
         });
         choice.map(convert::choice)
     }

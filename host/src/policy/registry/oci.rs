@@ -7,15 +7,16 @@
 //! byte is checked against the digest that asked for it. Plain HTTP is spoken to this machine alone, unless it is
 //! asked for. Used by the command line; a host never calls it.
 
+mod address;
 mod artefact;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use dsse::Envelope;
 use futures_util::TryStreamExt as _;
 use hyper::header::HeaderValue;
 use oci_client::{
-    Client, Reference,
+    Client,
     client::{ClientConfig, ClientProtocol},
     errors::{OciDistributionError, OciErrorCode},
     manifest::OCI_IMAGE_MEDIA_TYPE,
@@ -23,7 +24,7 @@ use oci_client::{
 };
 use sha2::{Digest as _, Sha256};
 
-pub use self::artefact::Artefact;
+pub use self::{address::Address, artefact::Artefact};
 use super::release::Manifest;
 use crate::clock::UnixMs;
 
@@ -47,10 +48,6 @@ pub struct Access {
     /// The largest component.
     pub max_component: usize,
 }
-
-/// A reference that was read, with its registry's name.
-#[derive(Debug, Clone)]
-pub struct Address(Reference);
 
 /// What was pulled.
 #[derive(Debug, Clone)]
@@ -149,67 +146,6 @@ pub enum OciError {
         /// The digest of its manifest.
         found: String,
     },
-}
-
-impl Address {
-    /// Reads `oci://HOST/REPOSITORY[:TAG][@sha256:DIGEST]`. The host must be written out.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, OciError> {
-        let wrong = |message: &str| OciError::Reference { text: text.to_owned(), message: message.to_owned() };
-        let rest = text.strip_prefix("oci://").ok_or_else(|| wrong("it does not begin with `oci://`"))?;
-        let host = rest.split_once('/').map(|(host, _)| host).ok_or_else(|| wrong("it has no repository"))?;
-        if host != "localhost" && !host.contains(['.', ':']) {
-            return Err(wrong("it has no host; Docker Hub is `docker.io`"));
-        }
-        let reference: Reference = rest.parse().map_err(|e: oci_client::ParseError| wrong(&e.to_string()))?;
-        if reference.digest().is_some_and(|digest| !digest.starts_with("sha256:")) {
-            return Err(wrong("its digest is not SHA-256"));
-        }
-        Ok(Self(reference))
-    }
-
-    /// The registry's host and port.
-    pub fn registry(&self) -> &str {
-        self.0.registry()
-    }
-
-    /// The last part of the repository's name.
-    pub fn last(&self) -> &str {
-        self.0.repository().rsplit('/').next().unwrap_or_default()
-    }
-
-    /// The tag; none if there is a digest alone, or nothing was said.
-    pub fn tag(&self) -> Option<&str> {
-        self.0.tag()
-    }
-
-    /// Whether the reference has a digest.
-    pub fn is_pinned(&self) -> bool {
-        self.0.digest().is_some()
-    }
-
-    /// The same repository under another tag.
-    #[must_use]
-    pub fn tagged(&self, tag: &str) -> Self {
-        Self(Reference::with_tag(self.0.registry().into(), self.0.repository().into(), tag.into()))
-    }
-
-    /// Whether a reference says nothing beyond the repository.
-    pub fn is_bare(text: &str) -> bool {
-        let last = text.rsplit('/').next().unwrap_or_default();
-        !last.contains([':', '@'])
-    }
-
-    fn text(&self) -> String {
-        format!("oci://{}", self.0)
-    }
-
-    fn is_local(&self) -> bool {
-        let host = self.registry().split(':').next().unwrap_or_default();
-        host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-    }
 }
 
 /// Pulls what a reference leads to and checks it against its digests.
@@ -333,14 +269,11 @@ async fn manifest(client: &Client, auth: &RegistryAuth, address: &Address) -> Re
 }
 
 fn is_missing(error: &OciDistributionError) -> bool {
-    match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => true,
-        OciDistributionError::ServerError { code, .. } => *code == 404,
-        OciDistributionError::RegistryError { envelope, .. } => envelope.errors.iter().any(|e| {
-            matches!(e.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound)
-        }),
-        _other => false,
+    let unknown = [OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound];
+    if let OciDistributionError::RegistryError { envelope, .. } = error {
+        return envelope.errors.iter().any(|e| unknown.contains(&e.code));
     }
+    matches!(error, OciDistributionError::ServerError { code: 404, .. })
 }
 
 fn same_digest(address: &Address, wanted: &str, bytes: &[u8]) -> Result<(), OciError> {

@@ -161,12 +161,10 @@ impl Reference {
     /// What is wrong with it, as a sentence that begins after the reference.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(hex) = text.strip_prefix("sha256:") {
-            return match is_digest_prefix(hex) {
-                true => Ok(Self::Digest(hex.to_owned())),
-                false => {
-                    Err(format!("is not a digest: `sha256:` is followed by {MIN_PREFIX} to 64 digits of `0-9 a-f`"))
-                }
-            };
+            if is_digest_prefix(hex) {
+                return Ok(Self::Digest(hex.to_owned()));
+            }
+            return Err(format!("is not a digest: `sha256:` is followed by {MIN_PREFIX} to 64 digits of `0-9 a-f`"));
         }
         let (name, version) = text.split_once('@').map_or((text, None), |(name, version)| (name, Some(version)));
         check_name(name)?;
@@ -211,7 +209,7 @@ pub fn check_version(text: &str) -> Result<Version, String> {
 }
 
 /// The version that a name alone stands for: the highest one, and a pre-release only where there is nothing else.
-pub(super) fn latest<'a>(versions: impl Iterator<Item = &'a str>) -> Option<Version> {
+pub fn latest<'a>(versions: impl Iterator<Item = &'a str>) -> Option<Version> {
     versions.filter_map(|v| Version::parse(v).ok()).max_by_key(|v| (v.pre.is_empty(), v.clone()))
 }
 

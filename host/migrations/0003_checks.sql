@@ -1,3 +1,4 @@
+-- What policies were asked about at each check, with the batches since the one before, and what the rollback policy said.
 CREATE TABLE checks (
     id        INTEGER PRIMARY KEY,
     migration TEXT    NOT NULL,

@@ -242,13 +242,12 @@ impl<'a> Fields<'a> {
             found.reserve(32);
             let mut next = None;
             loop {
-                let index = match next {
-                    Some(index) => index,
-                    None => {
-                        let (index, after) = number(rest)?;
-                        rest = after.strip_prefix(b":")?;
-                        u32::try_from(index).ok()?
-                    }
+                let index = if let Some(index) = next {
+                    index
+                } else {
+                    let (index, after) = number(rest)?;
+                    rest = after.strip_prefix(b":")?;
+                    u32::try_from(index).ok()?
                 };
                 let (count, after) = number(rest)?;
                 found.push((index, count));

@@ -1,7 +1,6 @@
 //! `cutover policy`: one file for each verb.
 
 mod activate;
-mod backtest;
 mod bench;
 mod build;
 mod candidate;
@@ -50,8 +49,6 @@ pub(super) enum Policy {
     Sign(sign::Sign),
     /// Lists the policies that a host knows.
     List(list::List),
-    /// Runs recorded history through one or two policies.
-    Backtest(backtest::Backtest),
 }
 
 pub(super) fn run(verb: Policy) -> Result<(), Failed> {
@@ -69,6 +66,5 @@ pub(super) fn run(verb: Policy) -> Result<(), Failed> {
         Policy::Replay(args) => replay::run(&args),
         Policy::Sign(args) => sign::run(&args),
         Policy::List(args) => list::run(&args),
-        Policy::Backtest(args) => backtest::run(&args),
     }
 }

@@ -178,7 +178,7 @@ fn calls(seed: u64, requests: u64) -> Calls {
 
 fn situations() -> Vec<Question> {
     let stands = [(Phase::Shadow, 0, 0), (Phase::Ramping, 0, 50_000), (Phase::Ramping, 3, 500_000), (Phase::Complete, 0, 1_000_000)];
-    let situation = |(n, (phase, stage, share))| Situation {
+    let situation = |(n, (phase, stage, share)): (u64, _)| Situation {
         now_ms: UnixMs(BEGIN + n * 3_600_000),
         migration: "programs".into(),
         phase,

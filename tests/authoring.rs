@@ -68,7 +68,8 @@ fn new(folder: &Path, name: &str, kind: &str, language: &str) -> String {
 
 /// Tests bundles, all of whose findings and answers must be covered.
 fn tested(command: Command, bundles: &[String]) {
-    let arguments: Vec<_> = ["test", "--require-coverage"].into_iter().chain(bundles.iter().map(String::as_str)).collect();
+    let arguments: Vec<_> =
+        ["test", "--require-coverage"].into_iter().chain(bundles.iter().map(String::as_str)).collect();
     let said = succeeds(command, &arguments);
     assert_eq!(said.matches("everything that it may say was said").count(), bundles.len(), "{said}");
 }
@@ -88,7 +89,10 @@ fn inspected(tools: fn() -> Command, bundle: &str, functions: &[&str]) {
     assert_eq!(names, functions);
     for (function, other) in names.iter().zip(0..).map(|(_, n)| (&once["functions"][n], &again["functions"][n])) {
         assert_eq!(function["fuel"], other["fuel"], "fuel is the same in every run");
-        assert!(function["fuel"]["p50"].as_u64() > Some(0) && function["nanos"]["p99"].as_u64() > Some(0), "{function}");
+        assert!(
+            function["fuel"]["p50"].as_u64() > Some(0) && function["nanos"]["p99"].as_u64() > Some(0),
+            "{function}"
+        );
         assert!(function["memory_bytes"].as_u64() >= Some(65_536), "{function}");
     }
 }

@@ -96,7 +96,7 @@ impl Setup {
         let policies: Vec<_> = self.policies.iter().map(|(kind, bundle)| format!("{kind} = {bundle}")).collect();
         let faults = folder.join("v2-faults.json").display().to_string();
         format!(
-            "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\n\
+            "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\npolicy_cache = '{}/policy-cache'\n\
              [host.policy_limits]\n{}\n[host.policy_failures]\n{}\n\
              [migrations.programs]\ncheck_interval = '{}'\ndeadline = '{}'\n\
              [migrations.programs.operations]\n\
@@ -107,6 +107,8 @@ impl Setup {
             ports.0,
             ports.1,
             components().display(),
+            // One for all tests: the shipped policies are compiled once.
+            env!("CARGO_TARGET_TMPDIR"),
             self.limits,
             self.failures,
             self.check_interval,

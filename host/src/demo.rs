@@ -5,6 +5,7 @@
 //! back is up to the policies.
 
 mod load;
+mod replay;
 mod setup;
 mod summary;
 mod throughput;
@@ -151,6 +152,8 @@ async fn tell_story(
     let totals = migration.history.totals();
     load.fill(&mut summary, &totals);
     summary.decisions = app.host.store.decisions(MIGRATION, 1_000).await?.len();
+    narrator.say("asking every policy everything again, on another engine");
+    summary.replayed = replay::all(app).await?;
     for line in summary.lines() {
         narrator.say(&line);
     }

@@ -6,12 +6,14 @@
 //! recorded and answered with the last good plan, with `hold`, or with V1.
 
 pub mod author;
+pub mod backtest;
 pub mod candidate;
 pub mod cases;
 pub mod check;
 pub mod engine;
 pub mod error;
 pub mod facts;
+pub mod history;
 pub mod port;
 pub mod record;
 pub mod registry;

@@ -48,17 +48,28 @@ fn what_is_no_bundle_is_refused_by_every_verb() {
         fails(&[verb, &at("gone")], 2, &["gone` does not exist", "cutover policy new"]);
         fails(&[verb, &at("")], 2, &["policy.toml cannot be read"]);
     }
-    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'rollback'\nsettigns = {}\n").unwrap();
+    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'rollback'\nsettigns = {}\n")
+        .unwrap();
     fails(&["check", &at("")], 2, &["policy.toml is not one", "line 4", "settigns"]);
-    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'judge'\nguest = 'rhai'\n").unwrap();
+    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'judge'\nguest = 'rhai'\n")
+        .unwrap();
     fails(&["check", &at("")], 2, &["has a wrong `kind`", "`judge` is not a kind of policy"]);
-    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'rollback'\nguest = 'none'\n").unwrap();
+    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'rollback'\nguest = 'none'\n")
+        .unwrap();
     fails(&["check", &at("")], 2, &["none.wasm", "CUTOVER_COMPONENTS"]);
-    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'rollback'\ncomponent = 'x.wasm'\n").unwrap();
+    fs::write(
+        folder.path().join("policy.toml"),
+        "name = 'x'\nversion = '1'\nkind = 'rollback'\ncomponent = 'x.wasm'\n",
+    )
+    .unwrap();
     fails(&["check", &at("")], 2, &["x.wasm", "cutover policy build"]);
     fails(&["build", &at("")], 2, &["nothing to build `x.wasm` from", "no Cargo.toml and no package.json"]);
     fs::write(folder.path().join("Cargo.toml"), "").unwrap();
-    fails(&["build", &at("")], 1, &["cannot start `rustc --print sysroot`", "rustup.rs", "Rhai, which needs no toolchain"]);
+    fails(
+        &["build", &at("")],
+        1,
+        &["cannot start `rustc --print sysroot`", "rustup.rs", "Rhai, which needs no toolchain"],
+    );
 }
 
 #[test]
@@ -88,8 +99,16 @@ fn components_that_a_host_would_not_admit_are_told_why() {
     };
     fails(&["check", &file("core.wasm", "(module)")], 1, &["core WebAssembly module", "turn it into one"]);
     let clock = r#"(import "wasi:clocks/monotonic-clock@0.2.0" (instance (export "now" (func (result u64)))))"#;
-    fails(&["check", &file("wasi.wasm", &format!("(component {clock})"))], 1, &["imports `wasi:clocks/monotonic-clock@0.2.0`"]);
-    fails(&["check", &file("empty.wasm", "(component)")], 1, &["answers no kind of question", "cutover:policy/{routing,"]);
+    fails(
+        &["check", &file("wasi.wasm", &format!("(component {clock})"))],
+        1,
+        &["imports `wasi:clocks/monotonic-clock@0.2.0`"],
+    );
+    fails(
+        &["check", &file("empty.wasm", "(component)")],
+        1,
+        &["answers no kind of question", "cutover:policy/{routing,"],
+    );
     let interpreter = crate::harness::components().join("rhai.wasm").display().to_string();
     let done = run(bare(), &["check", &interpreter]);
     assert_eq!(done.code, Some(0), "{done:?}");

@@ -46,9 +46,7 @@ impl Registry {
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
         let Ok(child) = command.spawn() else {
-            // Past the test harness, which keeps what passing tests print to itself.
-            let why = "skipped: there is no docker-registry; install it with `apt-get install docker-registry`";
-            writeln!(std::io::stderr(), "{why}").unwrap();
+            say("skipped: there is no docker-registry; install it with `apt-get install docker-registry`\n");
             return None;
         };
         let registry = Self { child, address, _folder: folder };
@@ -82,6 +80,11 @@ impl Drop for Registry {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Past the test harness, which keeps to itself what passing tests print.
+fn say(text: &str) {
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -174,7 +174,8 @@ async fn a_bundle_in_the_configuration_or_on_the_hosts_disk_is_no_way_around() {
         setup = setup.with(kind, format!("{{ bundle = '{}', settings = {{}} }}", copy.display()));
         folders.push(copy);
     }
-    let host = setup.start().await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let host = setup.start_in(Arc::clone(&folder)).await;
     let slots = &host.migration().slots;
     assert!(slots.get(Kind::Stages).active().is_some() && slots.get(Kind::Rollback).active().is_none());
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
@@ -187,7 +188,16 @@ async fn a_bundle_in_the_configuration_or_on_the_hosts_disk_is_no_way_around() {
     assert!(refused.body["error"].as_str().unwrap().contains("is not signed"), "{refused:?}");
     assert_eq!(sign(&folders[2], &[keys.private("alice")]).await.code, Some(0));
     assert_eq!(put(&folders[2]).await.status, StatusCode::OK);
-    assert!(slots.get(Kind::Rollback).active().is_some());
+    let digest = slots.get(Kind::Rollback).active().unwrap().digest().to_string();
+    host.app.shut_down().await;
+
+    // It stays in charge after a restart, as long as the keys vouch for it.
+    let host = setup.start_in(Arc::clone(&folder)).await;
+    assert_eq!(host.migration().slots.get(Kind::Rollback).active().map(|p| p.digest().to_string()), Some(digest));
+    host.app.shut_down().await;
+    let others = Keys::new(&["bob"]);
+    let host = Setup { limits: others.trusted(&["bob"], 1).limits, ..setup.clone() }.start_in(folder).await;
+    assert_eq!(host.migration().slots.active().count(), 0, "V1 serves, and nothing moves");
     host.app.shut_down().await;
 
     let config = bundles.path().join("cutover.toml");

@@ -172,7 +172,7 @@ impl Language {
 }
 
 impl Guest {
-    /// Builds the component, unless it was built from the same sources by the same tool.
+    /// Builds the component, unless it was built from the same sources in the same way.
     fn build(&self, workspace: &Workspace, tool: &Path) -> Result<()> {
         let component = workspace.components().join(self.name).with_extension("wasm");
         let stamp = component.with_extension("sources-sha256");
@@ -181,13 +181,14 @@ impl Guest {
             files(&folder, &mut sources)?;
         }
         sources.sort();
-        let digest = digest_of(&sources, &format!("{self:?}"))?;
+        let draft = component.with_extension("draft");
+        let mut command = self.command(workspace, tool, &draft);
+        let digest = digest_of(&sources, &format!("{:?}", command.get_args()))?;
         if component.exists() && is_stamped(&stamp, &digest) {
             return report(self.name, &component, "unchanged");
         }
         fs::create_dir_all(workspace.components()).context("could not create the folder of components")?;
-        let draft = component.with_extension("draft");
-        process::run(&mut self.command(workspace, tool, &draft))?;
+        process::run(&mut command)?;
         fs::rename(&draft, &component).with_context(|| format!("could not write `{}`", component.display()))?;
         fs::write(&stamp, digest).with_context(|| format!("could not write `{}`", stamp.display()))?;
         report(self.name, &component, "new")
@@ -198,7 +199,8 @@ impl Guest {
         let mut command = workspace.command(tool);
         match self.language {
             Language::JavaScript => {
-                command.args(["--sync", "--opt-size", "--world", self.world, "--wit"]).arg(wit);
+                // Not `--opt-size`: that build of the interpreter has tail calls, which the host's engine does not allow.
+                command.args(["--sync", "--world", self.world, "--wit"]).arg(wit);
                 command.arg("--js").arg(sources.join(self.source)).arg("--module-root").arg(sources);
             }
             Language::Python => {

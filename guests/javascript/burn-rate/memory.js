@@ -27,10 +27,10 @@ export function add(memory, check, spans, slowAfter) {
     const slices = memory.windows[span] ?? [];
     for (const [start, counts] of happened) {
       const number = Math.floor(start / (span / SLICES));
-      // The newest is last as a rule.
-      let slice = slices.findLast((slice) => slice[0] === number);
-      if (slice === undefined) slices.push((slice = [number, 0, 0, 0, 0]));
-      counts.forEach((count, i) => (slice[i + 1] += count));
+      // Batches come oldest first. If one did not, its slice would be there twice, and still be summed once.
+      let slice = slices.at(-1);
+      if (slice?.[0] !== number) slices.push((slice = [number, 0, 0, 0, 0]));
+      for (let i = 0; i < counts.length; i += 1) slice[i + 1] += counts[i];
     }
     windows[span] = slices.filter((slice) => slice[0] > oldest(span, check.nowMs));
   }

@@ -1,10 +1,18 @@
 """Walks two results side by side and writes down where they differ. Pure: knows nothing of components."""
 
 import json
+import re
 from typing import Any, NamedTuple, Protocol, Union
 
 from .settings import Rules
 from .words import changed, excerpt, figures, similarity_ppm, words
+
+
+# Nesting beyond which a result is incomparable. Python's reader of JSON recurses on the native stack, which is small, and a
+# caller of the service must not be able to spoil a whole batch of pairs.
+DEEPEST = 128
+
+STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
 class Side(Protocol):
@@ -38,8 +46,8 @@ class Incomparable(NamedTuple):
     why: str
 
 
-class TooLong(Exception):
-    """A text has more words than the rules allow."""
+class Unfit(Exception):
+    """Why a result cannot be compared."""
 
 
 def compare(v1: Side, v2: Side, rules: Rules) -> Union[Compared, Incomparable]:
@@ -55,9 +63,7 @@ def compare(v1: Side, v2: Side, rules: Rules) -> Union[Compared, Incomparable]:
         walk.values("", one, other)
     except UnicodeDecodeError as error:
         return Incomparable(f"a result is not UTF-8: {error.reason}")
-    except RecursionError:
-        return Incomparable("a result is nested too deeply")
-    except TooLong as error:
+    except Unfit as error:
         return Incomparable(str(error))
     most = rules.max_differences
     return Compared(walk.ignored[:most], walk.different[:most])
@@ -66,10 +72,24 @@ def compare(v1: Side, v2: Side, rules: Rules) -> Union[Compared, Incomparable]:
 def read(body: bytes) -> Any:
     """A JSON value, or the text itself if it is not JSON."""
     text = body.decode("utf-8")
+    if text.count("[") + text.count("{") > DEEPEST and depth(text) > DEEPEST:
+        raise Unfit(f"a result is nested deeper than {DEEPEST}")
     try:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def depth(text: str) -> int:
+    """How deep a text is nested, if it is JSON."""
+    now = deepest = 0
+    for found in STRING_OR_BRACKET.finditer(text):
+        if found[0] in "[{":
+            now += 1
+            deepest = max(deepest, now)
+        elif found[0] in "]}":
+            now -= 1
+    return deepest
 
 
 class Walk:
@@ -119,7 +139,7 @@ class Walk:
         a, b = words(v1, self.rules), words(v2, self.rules)
         longest = max(len(a), len(b))
         if longest > self.rules.max_words:
-            raise TooLong(f"a text has {longest} words, more than the {self.rules.max_words} of `max_words`")
+            raise Unfit(f"a text has {longest} words, more than the {self.rules.max_words} of `max_words`")
         if a == b:
             self.ignored.append(Difference(path, "value", self.masked(v1, v2), excerpt(v1), excerpt(v2)))
             return

@@ -48,4 +48,9 @@ def outcome(pair: wit.Pair, rules: Rules) -> wit.Outcome:
 
 
 def shown(differences: list[Difference]) -> list[wit.Difference]:
-    return [wit.Difference(*difference) for difference in differences]
+    return [wit.Difference(*map(clean, difference)) for difference in differences]
+
+
+def clean(text: str) -> str:
+    """JSON may escape half of a character, which a string of the contract cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -85,8 +85,11 @@ class Compare(unittest.TestCase):
         self.assertEqual(compared(Side(b"\xff"), Side(b"\xfe"))[0], "incomparable")
         long = "a b c d"
         self.assertIn("4 words", compared(long, f"{long} e", max_words=3)[1].replace("5 words", "4 words"))
-        nested = "[" * 100_000
-        self.assertEqual(compared(nested, nested + " ")[0], "incomparable")
+        nest = lambda n, inner: "[" * n + inner + "]" * n
+        self.assertEqual(compared(nest(128, "1"), nest(128, "2"))[0], "different")
+        self.assertEqual(compared(nest(129, "1"), nest(129, "2")), ("incomparable", "a result is nested deeper than 128"))
+        self.assertEqual(compared("[" * 100_000, "[" * 99_999)[0], "incomparable")
+        self.assertEqual(compared('["%s"]' % ("[" * 500), '["%s "]' % ("[" * 500))[0], "ignored")
 
     def test_differences_are_as_many_as_wanted(self):
         problems = []

@@ -4,6 +4,9 @@ use rhai::{EvalAltResult, ParseError, ParseErrorType, Position};
 
 use crate::engine::{MAX_ARRAY, MAX_CALLS, MAX_MAP, MAX_OPERATIONS, MAX_TEXT};
 
+/// Callers that are named.
+const SHOWN: usize = 4;
+
 /// `at line 3, column 5: Undefined variable: x`.
 pub(crate) fn of_compiling(error: &ParseError, script: &str) -> String {
     let hint = match error.err_type() {
@@ -23,7 +26,10 @@ pub(crate) fn of_running(error: &EvalAltResult) -> String {
         callers.push((name, *at));
         innermost = inner;
     }
-    let calls: Vec<_> = callers.iter().rev().map(|(name, at)| called(name, *at)).collect();
+    let mut calls: Vec<_> = callers.iter().rev().take(SHOWN).map(|(name, at)| called(name, *at)).collect();
+    if callers.len() > SHOWN {
+        calls.push("..".into());
+    }
     let at = place(innermost.position());
     let (what, calls) = (what(innermost), calls.join(", "));
     match (at.strip_suffix(": "), calls.is_empty()) {
@@ -34,9 +40,11 @@ pub(crate) fn of_running(error: &EvalAltResult) -> String {
 }
 
 fn called(name: &str, at: Position) -> String {
+    // The language names them by a hash.
+    let name = if name.starts_with("anon$") { "an anonymous function".into() } else { format!("`{name}`") };
     match (at.line(), at.position()) {
-        (Some(line), Some(column)) => format!("in `{name}`, called at line {line}, column {column}"),
-        _ => format!("in `{name}`"),
+        (Some(line), Some(column)) => format!("in {name}, called at line {line}, column {column}"),
+        _ => format!("in {name}"),
     }
 }
 
@@ -63,6 +71,12 @@ fn what(error: &EvalAltResult) -> String {
         EvalAltResult::ErrorRuntime(value, _) => value.to_string(),
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
             format!("there is no `{name}` in this map; read what may be missing with `.get(\"{name}\")`")
+        }
+        // The only way: everywhere else a name that is unknown does not compile.
+        EvalAltResult::ErrorVariableNotFound(name, _) if name == "settings" => {
+            "an anonymous function cannot see `settings`; take what it needs into a variable before it, as in \
+             `let limit = settings.limit;`"
+                .into()
         }
         EvalAltResult::ErrorFunctionNotFound(signature, _) => {
             format!("there is no function `{}`", signature.replace("&str | ImmutableString | String", "string"))

@@ -180,6 +180,9 @@ fn settings_are_seen_by_every_function_and_changed_by_none() {
     let misspelt = configure("fn judge(check) { settings.limt }", &json!({ "limit": 7 })).unwrap();
     let said = misspelt.judge(&check(0, Vec::new()), &mut Memory::default()).unwrap_err();
     assert!(said.contains("there is no `limt` in this map"), "{said}");
+    let anonymous = configure("fn judge(check) { [1].map(|n| n + settings.limit) }", &json!({ "limit": 7 })).unwrap();
+    let said = anonymous.judge(&check(0, Vec::new()), &mut Memory::default()).unwrap_err();
+    assert!(said.contains("an anonymous function cannot see `settings`; take what it needs"), "{said}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     policy::{
         candidate::Rule,
         port::Kind,
-        registry::release::Manifest,
+        registry::{Offer, release::Manifest},
         slot::{Seat, Title},
     },
 };
@@ -65,7 +65,7 @@ impl Host {
         order: Order<'_>,
     ) -> Result<Ordered, String> {
         let found = self.find(migration)?;
-        let newcomer = self.newcomer(found, kind, choice).await?;
+        let newcomer = self.newcomer(found, kind, choice, order).await?;
         self.install(found, Install::Activate(newcomer), order).await
     }
 
@@ -82,7 +82,7 @@ impl Host {
         order: Order<'_>,
     ) -> Result<Ordered, String> {
         let found = self.find(migration)?;
-        let newcomer = self.newcomer(found, kind, choice).await?;
+        let newcomer = self.newcomer(found, kind, choice, order).await?;
         self.install(found, Install::Candidate(newcomer, rule), order).await
     }
 
@@ -103,9 +103,15 @@ impl Host {
     }
 
     /// Finds a policy and admits it on a blocking thread.
-    async fn newcomer(&self, of: &Migration, wanted: Option<Kind>, choice: Choice<'_>) -> Result<Newcomer, String> {
+    async fn newcomer(
+        &self,
+        of: &Migration,
+        wanted: Option<Kind>,
+        choice: Choice<'_>,
+        order: Order<'_>,
+    ) -> Result<Newcomer, String> {
         let found = match choice.source {
-            Source::Bundle(folder) => self.bundle(folder, choice.settings).await?,
+            Source::Bundle(folder) => self.bundle(folder, choice.settings, order).await?,
             Source::Release(reference) => self.release(reference, choice.settings).await?,
         };
         let Found { shown, kind, title, component, settings, wasi_stub } = found;
@@ -120,11 +126,14 @@ impl Host {
         Ok(Newcomer { seat: Seat { policy, title, wasi_stub }, component, configured })
     }
 
-    async fn bundle(&self, folder: &Path, settings: &toml::Table) -> Result<Found, String> {
+    async fn bundle(&self, folder: &Path, settings: &toml::Table, order: Order<'_>) -> Result<Found, String> {
         let bundle = Bundle::read(folder, &self.components, settings).map_err(|e| format!("the request {e}"))?;
         let shown = format!("the bundle `{}`", bundle.folder.display());
-        let screened = self.registry.screen(&bundle.claimed(), bundle.envelope.as_ref()).await;
-        screened.map_err(|e| chain(&e))?.map_err(|e| format!("the policy of {shown} {e}"))?;
+        if self.registry.trust.is_required() {
+            // What is vouched for is known from then on, so that it may run again after a restart.
+            let offer = Offer::bundled(bundle.clone(), order.actor, order.reason);
+            self.registry.push(offer, order.actor).await.map_err(|e| format!("{shown}: {}", chain(&e)))?;
+        }
         Ok(Found {
             shown,
             kind: bundle.kind,

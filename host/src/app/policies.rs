@@ -45,8 +45,7 @@ pub(super) fn admit_with(
     settings: &str,
     wasi_stub: bool,
 ) -> Result<Policy, PolicyError> {
-    let imports = if wasi_stub { Imports::WasiStub } else { Imports::None };
-    Policy::admit(engine, engine.compile_with(component, imports)?, kind, settings)
+    Policy::admit(engine, engine.compile_with(component, Imports::of(wasi_stub))?, kind, settings)
 }
 
 /// The slots of a migration that starts.
@@ -164,28 +163,24 @@ async fn vouched(
     shared: &Shared,
 ) -> Option<SeatRecord> {
     let seat = seat?;
-    let claimed = bundle.claimed();
-    if !shared.registry.trust.is_required() || seat.held.is_some() {
+    if seat.held.is_some() {
         return Some(seat);
     }
-    let refused = if claimed.component_sha256 == seat.digest && bundle.settings == seat.settings {
-        shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).err().map(|refused| refused.to_string())
-    } else {
-        match shared.registry.find(&format!("{}@{}", seat.title.name, seat.title.version)).await {
-            Ok((release, _)) if release.manifest.component_sha256 == seat.digest => {
-                shared.registry.trust.verify(&release).err().map(|refused| refused.to_string())
-            }
-            Ok(_) => Some("is not the one that was released under its name and version".into()),
-            Err(error) => Some(format!("is not vouched for: {}", crate::causes::chain(&error))),
+    let claimed = bundle.claimed();
+    let is_bundle = claimed.component_sha256 == seat.digest && bundle.settings == seat.settings;
+    if is_bundle && shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).is_ok() {
+        return Some(seat);
+    }
+    match shared.registry.vouches(&seat.digest, kind, &seat.settings).await {
+        Ok(true) => return Some(seat),
+        Ok(false) => {
+            tracing::error!(migration, %kind, policy = seat.title.name, "nobody vouches for a policy that had a seat");
         }
-    };
-    match refused {
-        None => Some(seat),
-        Some(why) => {
-            tracing::error!(migration, %kind, policy = seat.title.name, "a policy that had a seat {why}");
-            None
+        Err(error) => {
+            tracing::error!(migration, %kind, "cannot tell who vouches for a policy: {}", crate::causes::chain(&error));
         }
     }
+    None
 }
 
 /// Puts the policy that was in charge last in charge again, or holds the slot if it was held; false if there was none or

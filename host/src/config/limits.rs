@@ -22,6 +22,8 @@ pub struct PolicyLimits {
     pub input_bytes: Option<u64>,
     /// What may cross from guest to host in one question.
     pub output_bytes: Option<u64>,
+    /// What may be remembered from one question to the next.
+    pub remember_bytes: Option<u64>,
     /// Core instances of a component.
     pub instances: Option<u64>,
     /// Memories of all of them.
@@ -68,6 +70,8 @@ pub struct OfKind {
     pub input_bytes: Option<u64>,
     /// What may cross from guest to host in one question.
     pub output_bytes: Option<u64>,
+    /// What may be remembered from one question to the next.
+    pub remember_bytes: Option<u64>,
     /// Core instances of a component.
     pub instances: Option<u64>,
     /// Memories of all of them.
@@ -109,6 +113,7 @@ fn lay_over(at: &mut At<'_>, raw: &OfKind, limits: &mut KindLimits) {
     at.field("memory_bytes").bytes(raw.memory_bytes, &mut limits.memory_bytes, 1 << 30);
     at.field("input_bytes").bytes(raw.input_bytes, &mut limits.input_bytes, 256 << 20);
     at.field("output_bytes").bytes(raw.output_bytes, &mut limits.output_bytes, 64 << 20);
+    at.field("remember_bytes").bytes(raw.remember_bytes, &mut limits.remember_bytes, 64 << 20);
     at.field("instances").number(raw.instances, &mut limits.instances, 1, 1_000);
     at.field("memories").number(raw.memories, &mut limits.memories, 1, 64);
     at.field("tables").number(raw.tables, &mut limits.tables, 1, 64);
@@ -130,6 +135,7 @@ impl PolicyLimits {
             decide_time: self.decide_time.clone(),
             input_bytes: self.input_bytes,
             output_bytes: self.output_bytes,
+            remember_bytes: self.remember_bytes,
             instances: self.instances,
             memories: self.memories,
             tables: self.tables,

@@ -28,7 +28,11 @@ mod traffic;
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use self::{coverage::Seen, run::Runner};
-use super::{PolicyError, engine::Engine, port::Kind};
+use super::{
+    PolicyError,
+    engine::{Engine, Imports},
+    port::Kind,
+};
 use crate::config::bundle::Bundle;
 
 pub use self::{
@@ -117,8 +121,9 @@ pub fn run(
         };
         return Err(CasesError::None { bundle: shown(), filtered });
     }
-    let compiled =
-        engine.compile(&bundle.component).map_err(|error| CasesError::Component { bundle: shown(), error })?;
+    let compiled = engine
+        .compile_with(&bundle.component, Imports::of(bundle.wasi_stub))
+        .map_err(|error| CasesError::Component { bundle: shown(), error })?;
     let decides = compiled.decides && bundle.kind == Kind::Routing;
     let digest = compiled.digest.to_string();
     let mut runner = Runner {

@@ -39,10 +39,10 @@ use self::{
     artefacts::{Artefact, Artefacts},
     cache::Cache,
     compiler::Compiler,
-    guest::State,
+    guest::{State, said},
     world::Places,
 };
-use super::{error::PolicyError, port::Kind};
+use super::{check, error::PolicyError, port::Kind};
 use crate::clock;
 
 pub use self::{
@@ -65,6 +65,13 @@ pub enum Imports {
     None,
     /// The closed, deterministic stand-in for WASI.
     WasiStub,
+}
+
+impl Imports {
+    /// What a bundle or release asks for.
+    pub const fn of(wasi_stub: bool) -> Self {
+        if wasi_stub { Self::WasiStub } else { Self::None }
+    }
 }
 
 /// This build of the host: its version, and what its dependencies are locked to.
@@ -205,6 +212,12 @@ impl Engine {
         self.limits
     }
 
+    /// What it runs on, for tests that hold its configuration against the suites of the component model.
+    #[doc(hidden)]
+    pub const fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.wasmtime
+    }
+
     /// Room for one more policy that is asked per request.
     fn seat(&self) -> Result<Seat, PolicyError> {
         let one_more = |seated: usize| (seated < self.seats).then_some(seated + 1);
@@ -292,22 +305,23 @@ impl Engine {
         let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
         let contracts = contract::versions(exports.iter());
         if let Some(found) = contracts.last().filter(|_| !contracts.iter().any(|v| contract::speaks(v))) {
-            return Err(PolicyError::UnknownContract { found: found.clone(), supported: CONTRACT });
+            let found = check::text(found.clone());
+            return Err(PolicyError::UnknownContract { found, supported: CONTRACT });
         }
         // Types-only imports are satisfied by an empty linker; anything else is named.
         let mut linker = Linker::<State>::new(&self.wasmtime);
         let stub = allowed == Imports::WasiStub;
         if stub {
-            let refused = |e| PolicyError::Compile { message: format!("{e:#}") };
+            let refused = |e: wasmtime::Error| PolicyError::Compile { message: said(&e) };
             wasi_stub::define(&mut linker, component).map_err(refused)?;
         }
         let pre = linker.instantiate_pre(component).map_err(|error| {
             let granted = |name: &str| name.starts_with("cutover:policy/types@") || (stub && wasi_stub::offers(name));
             let names: Vec<_> = imports.iter().filter(|name| !granted(name)).cloned().collect();
             if names.is_empty() {
-                PolicyError::Compile { message: format!("{error:#}") }
+                PolicyError::Compile { message: said(&error) }
             } else {
-                PolicyError::Imports { names }
+                PolicyError::Imports { names: check::names(names) }
             }
         })?;
         let places = Places::find(&pre, &exports)?;

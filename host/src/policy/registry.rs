@@ -15,7 +15,6 @@ pub mod trust;
 
 use std::sync::Arc;
 
-use dsse::Envelope;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -24,7 +23,7 @@ use self::{
     release::{Manifest, Reference, Release, check_version},
     trust::{Refused, Trust},
 };
-use super::{PolicyError, engine::Engine};
+use super::{PolicyError, engine::Engine, port::Kind};
 use crate::{
     clock,
     store::{Store, StoreError, records::Audited},
@@ -222,20 +221,25 @@ impl Registry {
         Ok(Pushed { release: known, new: false })
     }
 
-    /// Whether those that the host trusts vouch for a policy that was not pushed, such as that of a bundle, and it is no
-    /// older than what was accepted under its name. `NAME@VERSION` that is known passes whatever its age.
+    /// Whether a component may still run for a kind with settings that were given to it before: some release of it is
+    /// vouched for now and, where it is an interpreter, has that script.
     ///
     /// # Errors
-    /// When the store fails; within, why it is refused.
-    pub async fn screen(
-        &self,
-        claimed: &Manifest,
-        envelope: Option<&Envelope>,
-    ) -> Result<Result<(), Refused>, StoreError> {
-        if let Err(refused) = self.trust.screen(claimed, envelope) {
-            return Ok(Err(refused));
+    /// When the store fails.
+    pub async fn vouches(&self, digest: &str, kind: Kind, settings: &str) -> Result<bool, StoreError> {
+        if !self.trust.is_required() {
+            return Ok(true);
         }
-        self.not_older(&claimed.name, &claimed.version).await
+        let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+        for (name, version) in self.store.releases_by_digest(digest, u32::MAX).await? {
+            let Some(release) = self.store.release(&name, &version).await? else { continue };
+            let script = release.manifest.script.as_deref();
+            let same = script.is_none_or(|script| settings.get("script").and_then(Value::as_str) == Some(script));
+            if release.manifest.kind == kind && same && self.trust.verify(&release).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Signed policies stay signed for ever, so an old one with a flaw that was mended must not come back as new. Without

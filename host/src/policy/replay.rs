@@ -38,8 +38,7 @@ pub struct Difference {
 /// # Errors
 /// Why the component is not admitted now; an answer that is an error is an answer.
 pub fn replay(engine: &Arc<Engine>, component: &[u8], call: &Call) -> Result<Replayed, PolicyError> {
-    let imports = if call.wasi_stub { Imports::WasiStub } else { Imports::None };
-    let compiled = engine.compile_with(component, imports)?;
+    let compiled = engine.compile_with(component, Imports::of(call.wasi_stub))?;
     if *compiled.digest != *call.digest {
         let message = format!("its digest is {}, and {} was asked", compiled.digest, call.digest);
         return Err(PolicyError::nonsense(message));

@@ -9,7 +9,11 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{candidate::Candidate, engine::Policy, port::Kind};
+use super::{
+    candidate::Candidate,
+    engine::{Description, Policy},
+    port::Kind,
+};
 
 /// The name and version that people know a policy by: those of its release or bundle. An interpreter's own name says
 /// nothing about the script.
@@ -144,6 +148,13 @@ impl Slot {
 }
 
 impl Seat {
+    /// A policy that nobody gave a name: it goes by what it says itself.
+    pub fn of(policy: Arc<Policy>) -> Self {
+        let Description { name, version, .. } = &*policy.description;
+        let title = Title { name: name.clone(), version: version.clone() };
+        Self { policy, title, wasi_stub: false }
+    }
+
     /// Its name and version in one word: `thresholds@0.1.0`.
     pub fn label(&self) -> String {
         format!("{}@{}", self.title.name, self.title.version)

@@ -151,7 +151,11 @@ fn show(
 }
 
 fn lines(cost: &Cost) -> Vec<String> {
-    let how = if cost.fresh { "on a fresh instance each time, as the host asks" } else { "on a warm instance, as the host asks" };
+    let how = if cost.fresh {
+        "on a fresh instance each time, as the host asks"
+    } else {
+        "on a warm instance, as the host asks"
+    };
     let Cost { fuel, nanos, alone_fuel, alone_nanos, .. } = cost;
     let row = |name: &str, one: [String; 4]| {
         let [p50, p99, mean, max] = one;
@@ -185,7 +189,9 @@ fn breach(breach: &Breach) -> String {
     let Breach { function, limit, allowed, measured } = breach;
     let over = measured - allowed;
     match *limit {
-        "max_p99" => format!("  {function}: p99 is {}, {} over {limit} = {}", time(*measured), time(over), time(*allowed)),
+        "max_p99" => {
+            format!("  {function}: p99 is {}, {} over {limit} = {}", time(*measured), time(over), time(*allowed))
+        }
         "max_memory" => format!("  {function}: {measured} bytes of memory, {over} over {limit} = {allowed}"),
         _ => format!("  {function}: {measured} units of fuel, {over} over {limit} = {allowed}"),
     }

@@ -58,7 +58,9 @@ pub(super) fn run(args: &Build) -> Result<(), Failed> {
     output::line(&match built.map(|built| built.freshness) {
         Some(Freshness::New) => format!("built {file}: {size} KiB"),
         Some(Freshness::Unchanged) => format!("{file} is up to date: {size} KiB"),
-        None => format!("nothing to build: {} is the guest {file}", manifest.guest.as_deref().unwrap_or("its component")),
+        None => {
+            format!("nothing to build: {} is the guest {file}", manifest.guest.as_deref().unwrap_or("its component"))
+        }
     });
     output::line(&format!("sha256 {}", component::digest(&bundle.component)));
     output::line(&format!("admitted as a {} policy with the settings of its policy.toml", bundle.kind));

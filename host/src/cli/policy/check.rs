@@ -43,11 +43,8 @@ struct Extras {
 pub(super) fn run(args: &Check) -> Result<(), Failed> {
     let opened = args.sandbox.open()?;
     let path = args.policy.as_path();
-    let extras = if path.is_file() {
-        None
-    } else {
-        Some(Extras { bundle: opened.bundle(path)?, cases: case_files(path) })
-    };
+    let extras =
+        if path.is_file() { None } else { Some(Extras { bundle: opened.bundle(path)?, cases: case_files(path) }) };
     let mut report = match &extras {
         Some(Extras { bundle, .. }) => {
             let imports = if bundle.wasi_stub { Imports::WasiStub } else { Imports::None };
@@ -55,8 +52,8 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
             inspect::inspect(&opened.engine, &Subject { component, kind: Some(bundle.kind), settings, imports })
         }
         None => {
-            let component = std::fs::read(path)
-                .map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
+            let component =
+                std::fs::read(path).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
             let subject = Subject { component: &component, kind: None, settings: "{}", imports: Imports::None };
             inspect::inspect(&opened.engine, &subject)
         }
@@ -80,7 +77,8 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
 
 fn case_files(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder.join("cases")).into_iter().flatten().flatten();
-    let is_case = |path: &Path| path.extension().is_some_and(|e| ["toml", "yaml", "yml"].iter().any(|known| e == *known));
+    let is_case =
+        |path: &Path| path.extension().is_some_and(|e| ["toml", "yaml", "yml"].iter().any(|known| e == *known));
     entries.filter(|entry| is_case(&entry.path())).count()
 }
 
@@ -89,14 +87,19 @@ fn advice(extras: &Extras, admitted: Option<&Admitted>) -> Vec<String> {
     let bundle = &extras.bundle;
     let mut advice = Vec::new();
     if extras.cases == 0 {
-        advice.push("it has no cases; add `cases/*.toml`, so that `cutover policy test` tells when its answers change".into());
+        advice.push(
+            "it has no cases; add `cases/*.toml`, so that `cutover policy test` tells when its answers change".into(),
+        );
     }
     if bundle.findings.is_empty() && matches!(bundle.kind, Kind::Rollback | Kind::Stages) {
-        advice.push("its policy.toml lists no `findings`; list their rules, so that tests tell which were never seen".into());
+        advice.push(
+            "its policy.toml lists no `findings`; list their rules, so that tests tell which were never seen".into(),
+        );
     }
     // A script has the name of its interpreter.
     let is_script = bundle.own.script.is_some();
-    if let Some(own) = admitted.filter(|own| !is_script && (&own.name, &own.version) != (&bundle.name, &bundle.version)) {
+    if let Some(own) = admitted.filter(|own| !is_script && (&own.name, &own.version) != (&bundle.name, &bundle.version))
+    {
         let (bundle, own) = (format!("{} {}", bundle.name, bundle.version), format!("{} {}", own.name, own.version));
         advice.push(format!("it calls itself `{own}`, and its policy.toml `{bundle}`; let them say the same"));
     }

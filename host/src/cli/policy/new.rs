@@ -52,7 +52,9 @@ pub(super) fn run(args: &New) -> Result<(), Failed> {
     }
     output::line(&format!("wrote a {} policy in {} to {shown}", args.kind, args.language.name()));
     if args.language == Language::Rust && sdk == Sdk::Registry {
-        output::line("its Cargo.toml takes `cutover-policy` from the registry of crates; --sdk names a checkout instead");
+        output::line(
+            "its Cargo.toml takes `cutover-policy` from the registry of crates; --sdk names a checkout instead",
+        );
     }
     output::line(&format!("next: cutover policy build {shown} && cutover policy test {shown}"));
     Ok(())

@@ -85,18 +85,8 @@ impl Source {
         let components = components.folder.clone().unwrap_or_else(|| environment::components(Path::new(".")));
         let bundle = Bundle::read(folder, &components, &toml::Table::new());
         let bundle = bundle.map_err(|e| Failed::usage(format!("the command line {e}")))?;
-        Ok(Offer {
-            name: bundle.name,
-            version: bundle.version,
-            kind: bundle.kind,
-            component: bundle.component,
-            settings: bundle.own,
-            wasi_stub: bundle.wasi_stub,
-            author: because.author.unwrap_or_else(environment::user),
-            reason: because.reason,
-            provenance: Provenance::Bundle { path: absolute(folder) },
-            envelope: bundle.envelope,
-        })
+        let author = because.author.unwrap_or_else(environment::user);
+        Ok(Offer::bundled(bundle, &author, &because.reason))
     }
 
     fn file(&self, file: &Path, because: Because) -> Result<Offer, Failed> {

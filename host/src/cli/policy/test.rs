@@ -46,8 +46,8 @@ pub(crate) struct Test {
 
 pub(super) fn run(args: &Test) -> Result<(), Failed> {
     let config = args.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
-    let (limits, components) =
-        config.map_or_else(|| (Limits::default(), environment::components(Path::new("."))), |c| (c.limits, c.components));
+    let (limits, components) = config
+        .map_or_else(|| (Limits::default(), environment::components(Path::new("."))), |c| (c.limits, c.components));
     let components = args.components.clone().unwrap_or(components);
     let engine = Engine::new(limits).map_err(|e| Failed::new(chain(&e)))?;
     let options = Options { filter: args.filter.clone(), update: args.update };

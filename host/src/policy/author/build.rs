@@ -122,12 +122,7 @@ impl Source {
 ///
 /// # Errors
 /// Why there is no component.
-pub fn rust(
-    folder: &Path,
-    to: &Path,
-    cargo_home: Option<&Path>,
-    note: &dyn Fn(&str),
-) -> Result<Built, BuildError> {
+pub fn rust(folder: &Path, to: &Path, cargo_home: Option<&Path>, note: &dyn Fn(&str)) -> Result<Built, BuildError> {
     let module = rust::core_module(folder, cargo_home, note)?;
     let bytes = fs::read(&module).map_err(|e| file(&module, e))?;
     let component = component::encode(&bytes).map_err(|what| BuildError::Encode { what })?;

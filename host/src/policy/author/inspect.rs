@@ -168,7 +168,9 @@ pub fn problem(error: &PolicyError) -> String {
         PolicyError::Trap { .. } | PolicyError::StackOverflow => {
             "; it did so before it was asked anything: look for a panic in what describes and configures it"
         }
-        PolicyError::Malformed { .. } => "; build it with the SDK, or with a tool that follows the component model's ABI",
+        PolicyError::Malformed { .. } => {
+            "; build it with the SDK, or with a tool that follows the component model's ABI"
+        }
         _ => "",
     };
     format!("it {error}{mend}")
@@ -194,12 +196,16 @@ mod tests {
         assert!(only(report("(module)")).contains("turn it into one"));
         let clock = r#"(import "wasi:clocks/monotonic-clock@0.2.0" (instance (export "now" (func (result u64)))))"#;
         let imports = only(report(&format!("(component {clock})")));
-        assert!(imports.contains("`wasi:clocks/monotonic-clock@0.2.0`") && imports.contains("without WASI"), "{imports}");
+        assert!(
+            imports.contains("`wasi:clocks/monotonic-clock@0.2.0`") && imports.contains("without WASI"),
+            "{imports}"
+        );
         let nothing = report("(component)");
         assert_eq!(nothing.compiled.as_ref().map(|c| c.kinds.len()), Some(0));
         assert!(only(nothing).contains("it exports nothing; export one of `cutover:policy/{routing,"));
         let engine = Engine::new(Limits::default()).unwrap();
-        let text = inspect(&engine, &Subject { component: b"text", kind: None, settings: "{}", imports: Imports::None });
+        let text =
+            inspect(&engine, &Subject { component: b"text", kind: None, settings: "{}", imports: Imports::None });
         assert!(only(text).contains("is not WebAssembly"));
     }
 }

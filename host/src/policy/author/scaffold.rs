@@ -123,7 +123,8 @@ impl Sdk {
             };
         }
         let absolute = near.iter().filter_map(|folder| fs::canonicalize(folder).ok());
-        let mut above = absolute.flat_map(|folder| folder.ancestors().map(|a| a.join("guests/sdk")).collect::<Vec<_>>());
+        let mut above =
+            absolute.flat_map(|folder| folder.ancestors().map(|a| a.join("guests/sdk")).collect::<Vec<_>>());
         Ok(above.find_map(|folder| sdk_at(&folder).ok()).map_or(Self::Registry, Self::Folder))
     }
 

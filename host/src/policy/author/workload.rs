@@ -6,9 +6,7 @@ use crate::{
     clock::UnixMs,
     policy::{
         facts::{Batch, Calls, Comparisons, Members, OperationCalls},
-        port::{
-            AdapterCall, AdapterReply, Check, Kind, Pair, Phase, Progress, Side, Situation, Verdict,
-        },
+        port::{AdapterCall, AdapterReply, Check, Kind, Pair, Phase, Progress, Side, Situation, Verdict},
     },
     request::{Class, Ppm},
 };
@@ -108,7 +106,8 @@ pub fn decisions(attributes: Option<&[String]>) -> impl Iterator<Item = Step> {
 pub fn by_function(steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut lists: Vec<Vec<Step>> = Vec::new();
     for mut step in steps {
-        let same = |list: &&mut Vec<Step>| list.first().is_some_and(|f| f.question.function() == step.question.function());
+        let same =
+            |list: &&mut Vec<Step>| list.first().is_some_and(|f| f.question.function() == step.question.function());
         if let Some(list) = lists.iter_mut().find(same) {
             list.push(step);
         } else {
@@ -177,7 +176,12 @@ fn calls(seed: u64, requests: u64) -> Calls {
 }
 
 fn situations() -> Vec<Question> {
-    let stands = [(Phase::Shadow, 0, 0), (Phase::Ramping, 0, 50_000), (Phase::Ramping, 3, 500_000), (Phase::Complete, 0, 1_000_000)];
+    let stands = [
+        (Phase::Shadow, 0, 0),
+        (Phase::Ramping, 0, 50_000),
+        (Phase::Ramping, 3, 500_000),
+        (Phase::Complete, 0, 1_000_000),
+    ];
     let situation = |(n, (phase, stage, share)): (u64, _)| Situation {
         now_ms: UnixMs(BEGIN + n * 3_600_000),
         migration: "programs".into(),
@@ -218,13 +222,16 @@ fn pair(n: u64) -> Pair {
 }
 
 fn result(n: u64, duration_ms: u64) -> Vec<u8> {
-    let rows: Vec<_> = (0..12).map(|row| format!(r#"{{"id":{row},"name":"row {row}","score":{}}}"#, noise(n + row) % 1_000)).collect();
+    let rows: Vec<_> =
+        (0..12).map(|row| format!(r#"{{"id":{row},"name":"row {row}","score":{}}}"#, noise(n + row) % 1_000)).collect();
     let rows = rows.join(",");
-    format!(r#"{{"program_id":"p{n}","ok":true,"duration_ms":{duration_ms},"outputs":{{"rows":[{rows}],"total":12}}}}"#).into_bytes()
+    format!(r#"{{"program_id":"p{n}","ok":true,"duration_ms":{duration_ms},"outputs":{{"rows":[{rows}],"total":12}}}}"#)
+        .into_bytes()
 }
 
 fn program(n: u64, limit: u64) -> Vec<u8> {
-    format!(r#"{{"id":"p{n}","program_id":"p{n}","limit":{limit},"inputs":{{"name":"ann","values":[1,2,3]}}}}"#).into_bytes()
+    format!(r#"{{"id":"p{n}","program_id":"p{n}","limit":{limit},"inputs":{{"name":"ann","values":[1,2,3]}}}}"#)
+        .into_bytes()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::{
             Action, AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Difference, Judgement, Move, Pair, Plan,
             Progress, Situation, Step, Test,
         },
+        slot::Seat,
     },
     request::{PoolId, Request},
     route::{Published, Route, Router},
@@ -92,7 +93,7 @@ fn route(
     requests: &[(Request, Mirrored)],
 ) -> Vec<(Mirrored, Route)> {
     let router = Router::closed();
-    let decider = policy.decides().then(|| Arc::clone(policy));
+    let decider = policy.decides().then(|| Arc::new(Seat::of(Arc::clone(policy))));
     router.publish(Published { plan, v2_serves, decider });
     requests.iter().map(|(request, expected)| (expected.clone(), router.route(request))).collect()
 }

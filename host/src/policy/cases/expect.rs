@@ -75,7 +75,7 @@ pub(super) fn compare_routes(routes: &[(Mirrored, Route)]) -> Vec<Mismatch> {
     let mut wrong = Mismatches::default();
     for (n, (expected, route)) in routes.iter().enumerate() {
         let field = |name: &str| format!("requests[{n}].{name}");
-        let actual = || route.error.as_ref().map_or_else(String::new, |e| format!(", for `decide` {e}"));
+        let actual = || route.error.as_ref().map_or_else(String::new, |(e, _)| format!(", for `decide` {e}"));
         if let Some(pool) = expected.pool.filter(|&pool| pool != route.pool) {
             wrong.differ(&field("pool"), pool.name(), format!("{}{}", route.pool.name(), actual()));
         }

@@ -26,7 +26,7 @@ use rustix::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::PolicyError;
+use super::{PolicyError, guest::said};
 
 /// Begins every file; another layout gets another number.
 const MAGIC: &[u8; 16] = b"cutover-aot-1\n\0\0";
@@ -99,7 +99,7 @@ impl Artefact {
         // SAFETY: the bytes are what `precompile_component` gave, of this process, of a process that this one started,
         // or of one that had this host's key; and they are in memory that nobody else can write.
         let loaded = unsafe { wasmtime::component::Component::deserialize(engine, &self.0) };
-        loaded.map_err(|error| PolicyError::Compile { message: format!("{error:#}") })
+        loaded.map_err(|error| PolicyError::Compile { message: said(&error) })
     }
 }
 

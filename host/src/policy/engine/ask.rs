@@ -77,7 +77,8 @@ impl Asker for Fresh<'_> {
         let (mut fuel, mut memory_peak) = (0, 0);
         let said = self.0.admitted(bytes).and_then(|_place| {
             let mut configured = self.0.configured()?;
-            let said = put(&mut configured, ask);
+            // What is left of the time after instantiation and configuration.
+            let said = put(&mut configured, Span::Rest, ask);
             fuel = configured.guest.fuel_used();
             memory_peak = configured.guest.memory_peak();
             said
@@ -105,7 +106,7 @@ impl Asker for WarmPolicy {
         };
         configured.guest.reset_fuel();
         let started = clock::mono();
-        let said = put(&mut configured, ask);
+        let said = put(&mut configured, Span::Question, ask);
         let took = clock::mono().since(started);
         let (fuel, memory_peak) = (configured.guest.fuel_used(), configured.guest.memory_peak());
         // An error that the policy gives as its answer leaves the instance as good as it was.
@@ -143,11 +144,14 @@ impl<T> Asked<T> {
 
 fn put<T>(
     configured: &mut Configured,
+    span: Span,
     ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>,
 ) -> Result<(T, Vec<u8>), PolicyError> {
     let Configured { guest, world } = configured;
-    let said = guest.call(Span::Question, |guest| ask(world, &mut guest.store))?;
-    said.map_err(|message| PolicyError::Said { message: check::text(message) })
+    let said = guest.call(span, |guest| ask(world, &mut guest.store))?;
+    let (answer, memory) = said.map_err(|message| PolicyError::Said { message: check::text(message) })?;
+    guest.limits().admit_memory(&memory)?;
+    Ok((answer, memory))
 }
 
 /// That a policy was asked what another kind answers. A mistake of the host, and data like any other failure.

@@ -22,7 +22,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
-use super::{Limits, PolicyError, artefacts::Artefact};
+use super::{Limits, PolicyError, artefacts::Artefact, guest::said};
 
 /// Compilations that may wait for others; each waits on a thread. More are refused.
 const MAX_WAITING: usize = 64;
@@ -193,7 +193,7 @@ fn last_words(status: ExitStatus, message: &str) -> String {
 fn here(engine: &wasmtime::Engine, component: &[u8]) -> Result<Artefact, PolicyError> {
     match catch_unwind(AssertUnwindSafe(|| engine.precompile_component(component))) {
         Ok(Ok(artefact)) => Ok(Artefact::of_our_compiler(artefact)),
-        Ok(Err(error)) => Err(PolicyError::Compile { message: format!("{error:#}") }),
+        Ok(Err(error)) => Err(PolicyError::Compile { message: said(&error) }),
         Err(_panic) => Err(PolicyError::Compile { message: "the compiler panicked".into() }),
     }
 }

@@ -9,6 +9,7 @@ use super::{
     wasi_stub::{Chance, NotOffered},
     world::World,
 };
+use crate::policy::check;
 
 /// What a store knows of its guest: what it may use, the memory it has, and whether it wanted more.
 pub(super) struct State {
@@ -24,6 +25,8 @@ pub(super) struct State {
 pub(super) enum Span {
     /// That of a question.
     Question,
+    /// What is left of the one before: instantiation, configuration and the question itself share one.
+    Rest,
     /// That of `decide`.
     Decide,
 }
@@ -55,8 +58,8 @@ impl Configured {
         limits.admit_input(settings.len())?;
         let policy = compiled.places.policy(&mut guest)?;
         let configured = guest
-            .call(Span::Question, |guest| policy.cutover_policy_policy().call_configure(&mut guest.store, settings))?;
-        configured.map_err(|problems| PolicyError::Settings { problems: convert::problems(problems) })?;
+            .call(Span::Rest, |guest| policy.cutover_policy_policy().call_configure(&mut guest.store, settings))?;
+        configured.map_err(|problems| PolicyError::Settings { problems: check::names(convert::problems(problems)) })?;
         let world = compiled.places.load(kind, &mut guest)?;
         Ok(Self { guest, world })
     }
@@ -84,7 +87,9 @@ impl Guest {
         span: Span,
         call: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, PolicyError> {
-        set_deadline(&mut self.store, span);
+        if span != Span::Rest {
+            set_deadline(&mut self.store, span);
+        }
         call(self).map_err(|error| classify(&error, &self.store, span))
     }
 
@@ -97,6 +102,11 @@ impl Guest {
     pub(super) fn reset_fuel(&mut self) {
         // Fuel is on in every engine, so this cannot fail; if it did, the meter would run on.
         drop(self.store.set_fuel(u64::MAX));
+    }
+
+    /// What it may use.
+    pub(super) fn limits(&self) -> &KindLimits {
+        &self.store.data().limits
     }
 
     /// Bytes of linear memory over all memories. Memories only grow, so this is the most that there ever was.
@@ -119,13 +129,13 @@ fn classify(error: &Error, store: &Store<State>, span: Span) -> PolicyError {
         return PolicyError::Trap { trap: call.to_string() };
     }
     if error.is::<PoolConcurrencyLimitError>() {
-        return PolicyError::NoRoom { message: format!("{error:#}") };
+        return PolicyError::NoRoom { message: said(error) };
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => PolicyError::Deadline {
             limit_ms: u64::try_from(limits.span(span).as_millis()).unwrap_or(u64::MAX),
             setting: match span {
-                Span::Question => "time",
+                Span::Question | Span::Rest => "time",
                 Span::Decide => "decide_time",
             },
         },
@@ -133,8 +143,13 @@ fn classify(error: &Error, store: &Store<State>, span: Span) -> PolicyError {
         Some(Trap::StackOverflow) => PolicyError::StackOverflow,
         _ if *refused_memory => PolicyError::OutOfMemory { limit_bytes: limits.memory_bytes },
         Some(trap) => PolicyError::Trap { trap: trap.to_string() },
-        None => PolicyError::Malformed { message: format!("{error:#}") },
+        None => PolicyError::Malformed { message: said(error) },
     }
+}
+
+/// What wasmtime says, without end: it may name functions, and a guest's names have any length.
+pub(super) fn said(error: &Error) -> String {
+    check::text(format!("{error:#}"))
 }
 
 impl ResourceLimiter for State {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
 
 use super::{Kind, PolicyError, census::Needs, guest::Span};
 
@@ -22,6 +22,8 @@ pub struct KindLimits {
     pub input_bytes: usize,
     /// Bytes that may cross from guest to host in one question.
     pub output_bytes: usize,
+    /// Bytes that it may remember from one question to the next. All of them are stored with each.
+    pub remember_bytes: usize,
     /// Core instances that a component may consist of.
     pub instances: u32,
     /// Linear memories that they may have together.
@@ -60,7 +62,7 @@ pub struct Limits {
 }
 
 impl Default for KindLimits {
-    /// 64 MiB, 250 ms, 5 ms, 8 MiB in, 1 MiB out, 64 instances with 4 memories and 8 tables of 20 000 elements.
+    /// 64 MiB, 250 ms, 5 ms, 8 MiB in, 1 MiB out, 64 KiB to remember, 64 instances with 4 memories and 8 tables of 20 000 elements.
     fn default() -> Self {
         Self {
             // A JavaScript or Python guest brings tens of megabytes of its own.
@@ -69,6 +71,8 @@ impl Default for KindLimits {
             decide_time: Duration::from_millis(5),
             input_bytes: 8 << 20,
             output_bytes: 1 << 20,
+            // Of those that ship, `sequential` remembers the most, some kilobytes; twice this is logged for each check.
+            remember_bytes: 64 << 10,
             // A Rust guest has 1 to 3 instances, an interpreter with its adapters some dozens.
             instances: 64,
             // A componentised QuickJS has 3.
@@ -134,10 +138,21 @@ impl KindLimits {
         }
     }
 
+    /// Refuses an answer with more to remember than this.
+    ///
+    /// # Errors
+    /// How much it is.
+    pub(super) fn admit_memory(&self, memory: &[u8]) -> Result<(), PolicyError> {
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let (what, setting) = ("bytes to remember", "remember_bytes");
+        let (needs, limit) = (wide(memory.len()), wide(self.remember_bytes));
+        if needs <= limit { Ok(()) } else { Err(PolicyError::OverBudget { what, needs, limit, setting }) }
+    }
+
     /// How long a call may take.
     pub(super) const fn span(&self, span: Span) -> Duration {
         match span {
-            Span::Question => self.time,
+            Span::Question | Span::Rest => self.time,
             Span::Decide => self.decide_time,
         }
     }
@@ -150,6 +165,7 @@ impl KindLimits {
             decide_time: self.decide_time.max(other.decide_time),
             input_bytes: self.input_bytes.max(other.input_bytes),
             output_bytes: self.output_bytes.max(other.output_bytes),
+            remember_bytes: self.remember_bytes.max(other.remember_bytes),
             instances: self.instances.max(other.instances),
             memories: self.memories.max(other.memories),
             tables: self.tables.max(other.tables),
@@ -204,7 +220,16 @@ impl Limits {
     /// everything that varies between machines is fixed. The same for any limits but the stack's.
     pub(super) fn code(&self) -> Config {
         let mut config = Config::new();
+        // No build of this host has the code for these; off, the parser says so.
+        let absent = WasmFeatures::THREADS
+            | WasmFeatures::SHARED_EVERYTHING_THREADS
+            | WasmFeatures::GC
+            | WasmFeatures::FUNCTION_REFERENCES
+            | WasmFeatures::EXCEPTIONS
+            | WasmFeatures::STACK_SWITCHING
+            | WasmFeatures::CM_ASYNC;
         config
+            .wasm_features(absent, false)
             .wasm_memory64(false)
             .wasm_tail_call(false)
             .wasm_custom_page_sizes(false)
@@ -263,20 +288,21 @@ mod tests {
         let engine = wasmtime::Engine::new(&limits.hardened()).unwrap();
         let on = engine.get_wasm_features();
         for feature in [
-            wasmtime::WasmFeatures::THREADS,
-            wasmtime::WasmFeatures::SHARED_EVERYTHING_THREADS,
-            wasmtime::WasmFeatures::MEMORY64,
-            wasmtime::WasmFeatures::RELAXED_SIMD,
-            wasmtime::WasmFeatures::TAIL_CALL,
-            wasmtime::WasmFeatures::CUSTOM_PAGE_SIZES,
-            wasmtime::WasmFeatures::STACK_SWITCHING,
-            wasmtime::WasmFeatures::GC,
-            wasmtime::WasmFeatures::CM_ASYNC,
+            WasmFeatures::THREADS,
+            WasmFeatures::SHARED_EVERYTHING_THREADS,
+            WasmFeatures::MEMORY64,
+            WasmFeatures::RELAXED_SIMD,
+            WasmFeatures::TAIL_CALL,
+            WasmFeatures::CUSTOM_PAGE_SIZES,
+            WasmFeatures::STACK_SWITCHING,
+            WasmFeatures::GC,
+            WasmFeatures::EXCEPTIONS,
+            WasmFeatures::CM_ASYNC,
         ] {
             assert!(!on.contains(feature), "{feature:?}");
         }
         // Adapters of some languages' tools need these; without the first the compiler panics on them.
-        for feature in [wasmtime::WasmFeatures::MULTI_MEMORY, wasmtime::WasmFeatures::EXTENDED_CONST] {
+        for feature in [WasmFeatures::MULTI_MEMORY, WasmFeatures::EXTENDED_CONST] {
             assert!(on.contains(feature), "{feature:?}");
         }
         assert_eq!(engine.get_cranelift_nan_canonicalization(), Some(true));

@@ -8,7 +8,7 @@ use wasmtime::{Error, component::InstancePre};
 use super::{
     Kind, PolicyError, bindings as b,
     contract::{self, Found},
-    guest::{Guest, State},
+    guest::{self, Guest, State},
 };
 
 /// The positions of the contract's interfaces in a component.
@@ -108,5 +108,5 @@ impl Places {
 }
 
 fn wrong_type(interface: &str, error: &Error) -> PolicyError {
-    PolicyError::WrongType { interface: contract::name(interface), message: format!("{error:#}") }
+    PolicyError::WrongType { interface: contract::name(interface), message: guest::said(error) }
 }

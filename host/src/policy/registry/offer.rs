@@ -11,10 +11,13 @@ use super::{
     release::{Manifest, Provenance, Settings, check_name, check_version},
     sign,
 };
-use crate::policy::{
-    PolicyError, check,
-    engine::{Description, Engine, Policy},
-    port::Kind,
+use crate::{
+    config::bundle::Bundle,
+    policy::{
+        PolicyError, check,
+        engine::{Description, Engine, Imports, Policy},
+        port::Kind,
+    },
 };
 
 /// The longest author, reason and reference.
@@ -66,6 +69,23 @@ pub struct Inspected {
 }
 
 impl Offer {
+    /// The policy of a bundle, as its author wrote it.
+    pub fn bundled(bundle: Bundle, author: &str, reason: &str) -> Self {
+        let path = std::path::absolute(&bundle.folder).unwrap_or(bundle.folder).display().to_string();
+        Self {
+            name: bundle.name,
+            version: bundle.version,
+            kind: bundle.kind,
+            component: bundle.component,
+            settings: bundle.own,
+            wasi_stub: bundle.wasi_stub,
+            author: author.to_owned(),
+            reason: reason.to_owned(),
+            provenance: Provenance::Bundle { path },
+            envelope: bundle.envelope,
+        }
+    }
+
     /// What it claims to be; what only the compiled policy can say is empty.
     pub(super) fn claimed(&self) -> Manifest {
         Manifest {
@@ -116,7 +136,7 @@ impl Offer {
 /// # Errors
 /// Why it is not admitted.
 pub fn inspect(engine: &Arc<Engine>, offer: &Offer) -> Result<Inspected, PolicyError> {
-    let compiled = engine.compile(&offer.component)?;
+    let compiled = engine.compile_with(&offer.component, Imports::of(offer.wasi_stub))?;
     let exports = compiled.exports.clone();
     let contract = exports.iter().find_map(|e| e.strip_prefix(CONTRACT)).unwrap_or_default().to_owned();
     let policy = Policy::admit(engine, compiled, offer.kind, &offer.settings.json())?;

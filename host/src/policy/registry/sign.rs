@@ -3,7 +3,10 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dsse::{Ed25519Signer, Envelope};
 
-use super::{release::Manifest, trust::PAYLOAD_TYPE};
+use super::{
+    release::Manifest,
+    trust::{PAYLOAD_TYPE, short},
+};
 
 /// Signatures that an envelope may carry. Every one is tried with every listed key, so their number bounds that work.
 pub const MAX_SIGNATURES: usize = 64;
@@ -77,6 +80,8 @@ fn payload_of(envelope: &Envelope, manifest: &Manifest) -> Result<Vec<u8>, SignE
     let signed: Manifest = serde_json::from_slice(&payload).map_err(|_wrong| SignError::NotOurs)?;
     match signed.difference(manifest) {
         None => Ok(payload),
-        Some((field, signed, present)) => Err(SignError::Other { field, signed, present }),
+        Some((field, signed, present)) => {
+            Err(SignError::Other { field, signed: short(&signed), present: short(&present) })
+        }
     }
 }

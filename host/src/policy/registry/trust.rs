@@ -209,7 +209,7 @@ impl Listed {
 }
 
 /// As much of a value as a sentence can hold.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     const MOST: usize = 120;
     match text.len() {
         0..=MOST => format!("`{text}`"),

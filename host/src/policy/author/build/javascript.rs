@@ -89,7 +89,8 @@ fn command(folder: &Path, program: &str) -> Command {
 fn manifest(folder: &Path) -> Result<Value, BuildError> {
     let path = folder.join("package.json");
     let text = fs::read_to_string(&path).map_err(|e| file(&path, e))?;
-    serde_json::from_str(&text).map_err(|e| BuildError::Unexpected { line: path.display().to_string(), what: e.to_string() })
+    serde_json::from_str(&text)
+        .map_err(|e| BuildError::Unexpected { line: path.display().to_string(), what: e.to_string() })
 }
 
 #[cfg(test)]

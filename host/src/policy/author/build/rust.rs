@@ -75,8 +75,7 @@ fn metadata(folder: &Path) -> Result<Value, BuildError> {
     let mut cargo = cargo(folder);
     cargo.args(["metadata", "--format-version", "1", "--filter-platform", TARGET]);
     let text = process::stdout(&mut cargo, GET_RUST)?;
-    serde_json::from_str(&text)
-        .map_err(|e| BuildError::Unexpected { line: process::line(&cargo), what: e.to_string() })
+    serde_json::from_str(&text).map_err(|e| BuildError::Unexpected { line: process::line(&cargo), what: e.to_string() })
 }
 
 impl Crate {
@@ -163,7 +162,8 @@ mod tests {
         let flags = found.flags().into_string().unwrap();
         let flags: Vec<_> = flags.split('\u{1f}').collect();
         let remap = |from: &str, to: &str| format!("--remap-path-prefix={from}={to}");
-        let wanted = [remap("/home/.cargo", "/cargo"), remap("/src/sdk", "/cutover-policy"), remap("/cache/target", "/target")];
+        let wanted =
+            [remap("/home/.cargo", "/cargo"), remap("/src/sdk", "/cutover-policy"), remap("/cache/target", "/target")];
         assert_eq!(flags[0], "-Clink-arg=-zstack-size=131072");
         assert_eq!(flags[1..], wanted);
 

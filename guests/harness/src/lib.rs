@@ -98,7 +98,7 @@ impl Bundle {
     /// Why they cannot be run. A case that fails is not an error but in the report.
     pub fn run(&self) -> Result<BundleReport, TestError> {
         let components = self.components.clone().unwrap_or_else(|| beside(&self.folder));
-        let engine = Engine::new(self.limits.clone())?;
+        let engine = Engine::new(self.limits)?;
         Ok(cases::run(&engine, &self.folder, &components, &self.options)?)
     }
 

@@ -2,28 +2,35 @@
 //!
 //! A case is a sequence of questions to a compiled policy, in the host's sandbox and under its limits, with what the
 //! policy remembers handed from each to the next, and what must come of them. `docs/testing-policies.md` is the format.
-//! Each sequence is asked twice on fresh instances, because a policy whose second answer is another can neither be
-//! replayed nor back-tested.
+//! Each sequence is asked again, on fresh instances and on one that is kept, because a policy that then answers something
+//! else can neither be replayed nor back-tested.
 //!
 //! It looks at policies from outside, as the command line does, and no stage uses it. It refuses to write a snapshot
 //! without being asked to, and to guess at a field that it does not know.
 
+mod answer;
 mod ask;
 mod coverage;
+mod deal;
 mod expect;
 mod expect_format;
+mod expect_pairs;
+mod expect_plan;
 mod format;
 mod junit;
 mod latency;
 mod meaning;
 mod notation;
+mod purity;
 mod questions;
 mod read;
 mod report;
 mod run;
 mod scene;
 mod snapshot;
+mod text;
 mod traffic;
+mod workers;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 

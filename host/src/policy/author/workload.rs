@@ -190,7 +190,7 @@ fn situations() -> Vec<Question> {
         salt: "programs".into(),
         operations: OPERATIONS.iter().map(|(name, class)| ((*name).to_owned(), *class)).collect(),
     };
-    (0..).zip(stands).map(situation).map(Question::MakePlan).collect()
+    (0_u64..).zip(stands).map(situation).map(Question::MakePlan).collect()
 }
 
 /// One request of a session, with every attribute that is wanted but for every third.

@@ -1,19 +1,15 @@
-//! Questions of all kinds, the answers to them, and how answers are shown.
+//! Questions of all kinds, and what comes of them.
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::format::target;
+use super::answer::Answer;
 use crate::{
     policy::{
         PolicyError,
-        engine::{Asked, Policy},
-        facts::Finding,
-        port::{
-            Action, AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Difference, Judgement, Move, Pair, Plan,
-            Progress, Situation, Step, Test,
-        },
+        engine::{Asked, Policy, WarmPolicy},
+        port::{AdapterCall, AdapterReply, Check, Pair, Plan, Progress, Situation},
         slot::Seat,
     },
     request::{PoolId, Request},
@@ -40,18 +36,6 @@ pub(super) enum Question {
     AdaptReply(AdapterCall, AdapterReply),
 }
 
-/// An answer.
-#[derive(Debug, Clone)]
-pub(super) enum Answer {
-    Judgement(Judgement),
-    Move(Move),
-    /// The plan, and each request with where it went.
-    Plan(Plan, Vec<(Mirrored, Route)>),
-    Outcomes(Vec<Comparison>),
-    Call(AdaptedCall),
-    Reply(AdapterReply),
-}
-
 /// What came of a question.
 #[derive(Debug, Clone)]
 pub(super) struct Given {
@@ -61,22 +45,41 @@ pub(super) struct Given {
     pub(super) took: Duration,
 }
 
+/// Who is asked.
+#[derive(Debug)]
+pub(super) enum Asker<'a> {
+    /// A fresh instance each time, as the host does.
+    Fresh(&'a Policy),
+    /// One instance that is kept, as back-tests do.
+    Kept(WarmPolicy),
+}
+
+/// The same question to either.
+macro_rules! put {
+    ($whom:expr, $policy:ident => $asked:expr) => {
+        match $whom {
+            Asker::Fresh($policy) => $asked,
+            Asker::Kept($policy) => $asked,
+        }
+    };
+}
+
 impl Question {
-    /// Asks a fresh instance.
-    pub(super) fn ask(&self, policy: &Arc<Policy>, memory: &[u8]) -> Given {
+    /// Asks. `policy` is who is asked per request where a plan says `decide`.
+    pub(super) fn ask(&self, whom: &mut Asker<'_>, policy: &Arc<Policy>, memory: &[u8]) -> Given {
         match self {
-            Self::Judge(check) => given(policy.judge(check, memory), Answer::Judgement),
-            Self::Next(progress) => given(policy.next(progress, memory), Answer::Move),
-            Self::Plan(asked) => {
-                let (situation, v2_serves, requests) = &**asked;
-                given(policy.make_plan(situation, memory), |plan| {
+            Self::Judge(check) => given(put!(whom, p => p.judge(check, memory)), Answer::Judgement),
+            Self::Next(progress) => given(put!(whom, p => p.next(progress, memory)), Answer::Move),
+            Self::Plan(plan) => {
+                let (situation, v2_serves, requests) = &**plan;
+                given(put!(whom, p => p.make_plan(situation, memory)), |plan| {
                     let routed = route(policy, plan.clone(), *v2_serves, requests);
                     Answer::Plan(plan, routed)
                 })
             }
-            Self::Compare(pairs) => given(policy.compare(pairs), Answer::Outcomes),
-            Self::AdaptCall(call) => given(policy.adapt_call(call), Answer::Call),
-            Self::AdaptReply(call, reply) => given(policy.adapt_reply(call, reply.clone()), Answer::Reply),
+            Self::Compare(pairs) => given(put!(whom, p => p.compare(pairs)), Answer::Outcomes),
+            Self::AdaptCall(call) => given(put!(whom, p => p.adapt_call(call)), Answer::Call),
+            Self::AdaptReply(call, reply) => given(put!(whom, p => p.adapt_reply(call, reply.clone())), Answer::Reply),
         }
     }
 }
@@ -105,128 +108,5 @@ impl Given {
             Ok(answer) => answer.shown(),
             Err(error) => json!({ "error": { "cause": error.cause(), "message": error.to_string() } }),
         }
-    }
-}
-
-impl Answer {
-    /// The names by which coverage counts it: its verdict, action, outcomes or targets.
-    pub(super) fn names(&self) -> Vec<&'static str> {
-        match self {
-            Self::Judgement(judgement) => vec![judgement.verdict.name()],
-            Self::Move(next) => vec![action(next.action).0],
-            Self::Plan(plan, _) => {
-                plan.rules.iter().map(|rule| rule.target).chain([plan.otherwise]).map(target).collect()
-            }
-            Self::Outcomes(outcomes) => outcomes.iter().map(outcome).collect(),
-            Self::Call(_) => vec!["call"],
-            Self::Reply(_) => vec!["reply"],
-        }
-    }
-
-    /// Its findings; none for kinds that have none.
-    pub(super) fn findings(&self) -> &[Finding] {
-        match self {
-            Self::Judgement(judgement) => &judgement.findings,
-            Self::Move(next) => &next.findings,
-            Self::Plan(..) | Self::Outcomes(_) | Self::Call(_) | Self::Reply(_) => &[],
-        }
-    }
-
-    fn shown(&self) -> Value {
-        match self {
-            Self::Judgement(Judgement { verdict, findings, evidence }) => {
-                json!({ "verdict": verdict, "evidence": evidence, "findings": findings })
-            }
-            Self::Move(next) => {
-                let (name, step) = action(next.action);
-                let mut shown = json!({ "action": name, "findings": next.findings });
-                if let (Some(step), Some(map)) = (step, shown.as_object_mut()) {
-                    map.insert("to".into(), stage(step));
-                }
-                shown
-            }
-            Self::Plan(plan, routed) => shown_plan(plan, routed),
-            Self::Outcomes(outcomes) => json!({ "outcomes": outcomes.iter().map(shown_outcome).collect::<Vec<_>>() }),
-            Self::Call(call) => {
-                let notices: Vec<_> =
-                    call.notices.iter().map(|(kind, message)| json!({ "kind": kind, "message": message })).collect();
-                json!({ "operation": call.operation, "json": body(&call.body), "notices": notices })
-            }
-            Self::Reply(reply) => json!({ "success": reply.success, "json": body(&reply.body) }),
-        }
-    }
-}
-
-/// The name of an action, and where it goes.
-pub(super) const fn action(action: Action) -> (&'static str, Option<Step>) {
-    match action {
-        Action::Hold => ("hold", None),
-        Action::Advance(step) => ("advance", Some(step)),
-        Action::Retreat(step) => ("retreat", Some(step)),
-        Action::Complete => ("complete", None),
-        Action::Pause => ("pause", None),
-    }
-}
-
-/// The name of an outcome.
-pub(super) const fn outcome(outcome: &Comparison) -> &'static str {
-    match outcome {
-        Comparison::Same => "same",
-        Comparison::Ignored(_) => "ignored",
-        Comparison::Different(_) => "different",
-        Comparison::Incomparable(_) => "incomparable",
-    }
-}
-
-/// A body as JSON, or as a text if it is none.
-pub(super) fn body(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_not_json| String::from_utf8_lossy(bytes).into())
-}
-
-/// How long a stage lasts, for people.
-pub(super) fn soak(soak: Option<Duration>) -> String {
-    soak.map_or_else(|| "none".into(), |span| humantime::format_duration(span).to_string())
-}
-
-fn stage(step: Step) -> Value {
-    json!({ "stage": step.stage, "share": step.share.to_string(), "soak": soak(step.soak) })
-}
-
-fn shown_plan(plan: &Plan, routed: &[(Mirrored, Route)]) -> Value {
-    let rules = plan.rules.iter().map(|rule| {
-        let conditions: Map<_, _> = rule.conditions.iter().map(|c| (c.attribute.clone(), condition(&c.test))).collect();
-        json!({ "name": rule.name, "conditions": conditions, "target": rule.target })
-    });
-    let mut shown = json!({
-        "rules": rules.collect::<Vec<_>>(),
-        "otherwise": plan.otherwise,
-        "sticky": plan.sticky,
-        "salt": plan.salt,
-        "share": plan.share.to_string(),
-        "shadow_share": plan.shadow_share.to_string(),
-        "shadow_operations": plan.shadow_operations,
-    });
-    if let (false, Some(map)) = (routed.is_empty(), shown.as_object_mut()) {
-        let requests = routed.iter().map(|(_, r)| json!({ "pool": r.pool, "reason": &*r.reason, "mirror": r.mirror }));
-        map.insert("requests".into(), requests.collect());
-    }
-    shown
-}
-
-fn condition(test: &Test) -> Value {
-    match test {
-        Test::OneOf(values) => json!({ "one-of": values }),
-        Test::Prefix(prefix) => json!({ "prefix": prefix }),
-        Test::Present => "present".into(),
-        Test::Absent => "absent".into(),
-    }
-}
-
-fn shown_outcome(said: &Comparison) -> Value {
-    let differences = |all: &[Difference]| json!({ "outcome": outcome(said), "differences": all });
-    match said {
-        Comparison::Same => json!({ "outcome": "same" }),
-        Comparison::Ignored(all) | Comparison::Different(all) => differences(all),
-        Comparison::Incomparable(why) => json!({ "outcome": "incomparable", "why": why }),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::ask::Answer;
+use super::answer::Answer;
 use crate::policy::port::Kind;
 
 /// What a whole run made a policy say.

@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 
 use super::{
     CasesError,
-    ask::{Answer, Given},
+    answer::Answer,
+    ask::{Asker, Given},
     coverage::Seen,
     expect::{self, Mismatch, Mismatches},
     expect_format::{Expect, ExpectRefusal},
+    expect_plan,
     format::Step,
+    purity,
+    purity::Again,
     read::Case,
     report::{CaseReport, Failure, What},
     scene::Scene,
@@ -37,10 +41,10 @@ pub(super) struct Runner<'a> {
 }
 
 /// A sequence that was asked: which step and repetition each answer belongs to.
-type Asked = Vec<(Place, Given)>;
+pub(super) type Asked = Vec<(Place, Given)>;
 
 /// Step and repetition, from 1.
-type Place = (usize, u32);
+pub(super) type Place = (usize, u32);
 
 /// Whether the answers of a case are held against a snapshot.
 pub(super) fn has_snapshot(case: &Case) -> bool {
@@ -72,7 +76,7 @@ impl Runner<'_> {
     }
 
     fn ask(&mut self, case: &Case, policy: &Arc<Policy>, report: &mut CaseReport) -> Result<(), CasesError> {
-        let asked = sequence(case, policy, Some(&mut report.failures));
+        let asked = sequence(case, policy, Asker::Fresh(policy), Some(&mut report.failures));
         for ((step, repetition), given) in &asked {
             report.asked += 1;
             report.fuel = report.fuel.saturating_add(given.fuel);
@@ -85,9 +89,10 @@ impl Runner<'_> {
             }
         }
         report.answers = collapsed(&asked);
-        if let Some(failure) = impure(&asked, &sequence(case, policy, None)) {
-            report.failures.push(failure);
-        }
+        let again = sequence(case, policy, Asker::Fresh(policy), None);
+        let kept = || sequence(case, policy, Asker::Kept(policy.warm()), None);
+        let impure = purity::differ(&asked, &again, Again::Fresh);
+        report.failures.extend(impure.or_else(|| purity::differ(&asked, &kept(), Again::Kept)));
         // What was cut short by a failure is not held against a snapshot, and never becomes one.
         if has_snapshot(case) && report.failures.is_empty() {
             let path = snapshot::path(&self.bundle.folder, &case.file, &case.name);
@@ -116,7 +121,7 @@ impl Runner<'_> {
 
 /// Asks all steps. `failures` is where what fails is written; without it, nothing is held against anything. A step that
 /// fails ends the sequence, because what comes after it rests on it.
-fn sequence(case: &Case, policy: &Arc<Policy>, mut failures: Option<&mut Vec<Failure>>) -> Asked {
+fn sequence(case: &Case, policy: &Arc<Policy>, mut whom: Asker<'_>, mut failures: Option<&mut Vec<Failure>>) -> Asked {
     let (mut scene, mut asked) = (Scene::new(&case.start), Asked::new());
     for (number, step) in (1..).zip(&case.steps) {
         if let Err(message) = scene.enter(step) {
@@ -129,7 +134,7 @@ fn sequence(case: &Case, policy: &Arc<Policy>, mut failures: Option<&mut Vec<Fai
         let mut last = Vec::new();
         for repetition in 1..=repeat {
             let Some(question) = scene.question(policy.kind, step) else { return asked };
-            let given = question.ask(policy, &scene.memory);
+            let given = question.ask(&mut whom, policy, &scene.memory);
             let (wrong, until) = holds(step, &given);
             if given.answer.is_ok() {
                 scene.memory.clone_from(&given.memory);
@@ -172,7 +177,7 @@ fn holds(step: &Step, given: &Given) -> (Vec<Mismatch>, Option<Vec<Mismatch>>) {
         expect => expect::compare(expect.as_ref().unwrap_or(&none), &given.answer),
     };
     if let Ok(Answer::Plan(_, routes)) = &given.answer {
-        wrong.extend(expect::compare_routes(routes));
+        wrong.extend(expect_plan::compare_routes(routes));
     }
     (wrong, step.until.as_ref().map(|until| expect::compare(until, &given.answer)))
 }
@@ -187,37 +192,6 @@ fn refusal(expected: &ExpectRefusal, error: &PolicyError) -> Vec<Mismatch> {
         expect::compare_problems(problems, error, &mut wrong);
     }
     wrong.0
-}
-
-/// Where two runs of one sequence differ first. A question that ran out of time was cut short by a clock, so its fuel
-/// says nothing.
-fn impure(first: &Asked, second: &Asked) -> Option<Failure> {
-    let differs = |what: &str, place: Place, first: String, second: String| {
-        Some(Failure { place: Some(place), what: What::Impure { what: what.into(), first, second } })
-    };
-    for ((place, one), (_, two)) in first.iter().zip(second) {
-        let (said, again) = (one.shown(), two.shown());
-        if said != again {
-            return differs("answer", *place, said.to_string(), again.to_string());
-        }
-        if one.memory != two.memory {
-            let [one, two] = [one, two].map(|given| String::from_utf8_lossy(&given.memory).into_owned());
-            return differs("memory", *place, one, two);
-        }
-        let timed = matches!(one.answer, Err(PolicyError::Deadline { .. }));
-        if one.fuel != two.fuel && !timed {
-            return differs("fuel", *place, one.fuel.to_string(), two.fuel.to_string());
-        }
-    }
-    // Sequences end alike where answers are alike.
-    (first.len() != second.len()).then(|| Failure {
-        place: None,
-        what: What::Impure {
-            what: "number of answers".into(),
-            first: first.len().to_string(),
-            second: second.len().to_string(),
-        },
-    })
 }
 
 /// Answers step by step; those of one step that are equal and in a row are shown once.

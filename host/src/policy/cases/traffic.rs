@@ -9,10 +9,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{latency::Latency, notation::Size, unknown};
+use super::{
+    deal::{Deal, part},
+    latency::Latency,
+    unknown,
+    workers::Workers,
+};
 use crate::{
     clock::UnixMs,
-    policy::facts::{Batch, Calls, Comparisons, Gauge, Members, OperationCalls},
+    policy::facts::{Batch, Calls, Comparisons, Gauge, OperationCalls},
     request::{Class, Ppm},
 };
 
@@ -67,29 +72,6 @@ struct Served {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Workers {
-    v1: Pool,
-    v2: Pool,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Pool {
-    wanted: u32,
-    ready: Option<u32>,
-    failures: u32,
-    queued: u32,
-    rss: Growth,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Growth {
-    from: Size,
-    to: Size,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 struct Pairs {
     same: u64,
     ignored: u64,
@@ -100,13 +82,6 @@ struct Pairs {
 /// A batch in full.
 #[derive(Debug, Clone)]
 struct Exact(Batch);
-
-/// A whole that is dealt to seconds in order: after each, the part that is due so far has been given.
-#[derive(Debug)]
-struct Deal {
-    whole: u64,
-    given: u64,
-}
 
 impl Traffic {
     /// Seconds that it takes.
@@ -235,70 +210,11 @@ impl Served {
     }
 }
 
-impl Deal {
-    const fn new(whole: u64) -> Self {
-        Self { whole, given: 0 }
-    }
-
-    /// The next part, so that `done` of `all` have been given. Dealing a part of a thing in step with the thing keeps it
-    /// at most as large, second by second.
-    fn to(&mut self, done: u64, all: u64) -> u64 {
-        let due = u128::from(self.whole) * u128::from(done) / u128::from(all.max(1));
-        let due = u64::try_from(due).unwrap_or(u64::MAX);
-        let part = due.saturating_sub(self.given);
-        self.given = due.max(self.given);
-        part
-    }
-}
-
-fn part(whole: u64, second: u64, seconds: u64) -> u64 {
-    let mut deal = Deal { whole, given: 0 };
-    deal.to(second, seconds);
-    deal.to(second + 1, seconds)
-}
-
-impl Pool {
-    fn members(&self, second: u64, seconds: u64) -> Members {
-        let (from, to) = (i128::from(self.rss.from.0), i128::from(self.rss.to.0));
-        let steps = i128::from(seconds.saturating_sub(1).max(1));
-        let rss = from + (to - from) * i128::from(second) / steps;
-        Members {
-            wanted: self.wanted,
-            ready: self.ready.unwrap_or(self.wanted),
-            failures: u32::try_from(part(self.failures.into(), second, seconds)).unwrap_or(u32::MAX),
-            queued: self.queued,
-            rss_bytes: u64::try_from(rss).unwrap_or(0),
-        }
-    }
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Self { wanted: 4, ready: None, failures: 0, queued: 0, rss: Growth::default() }
-    }
-}
-
 impl Pairs {
     fn part(&self, second: u64, seconds: u64) -> Comparisons {
         let [same, ignored, different, incomparable] =
             [self.same, self.ignored, self.different, self.incomparable].map(|whole| part(whole, second, seconds));
         Comparisons { same, ignored, different, incomparable }
-    }
-}
-
-impl<'de> Deserialize<'de> for Growth {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Grows {
-            from: Size,
-            to: Size,
-        }
-        match Value::deserialize(deserializer)? {
-            table @ Value::Object(_) => serde_json::from_value(table).map(|Grows { from, to }| Self { from, to }),
-            size => serde_json::from_value(size).map(|size| Self { from: size, to: size }),
-        }
-        .map_err(serde::de::Error::custom)
     }
 }
 

@@ -139,7 +139,7 @@ async fn a_script_goes_from_nothing_to_being_in_charge_with_the_host_binary_alon
         assert_eq!((&built["made_from"], &built["written"]), (&"guest".into(), &Value::Null), "{built}");
     }
     tested(bare(), &bundles);
-    inspected(bare, &bundles[0], &["make-plan", "decide"]);
+    inspected(bare, &bundles[0], &["make-plan"]);
     inspected(bare, &bundles[3], &["judge"]);
     goes_live(bare, &bundles[3], "my-rollback").await;
 }

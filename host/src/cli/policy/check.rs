@@ -61,6 +61,12 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
     if let Some(extras) = &extras {
         report.advice.extend(advice(extras, report.admitted.first()));
     }
+    // Then the time is that of the cache, and says nothing of the component.
+    if opened.engine.compilations().from_disk > 0
+        && let Some(shape) = &mut report.compiled
+    {
+        shape.compile_us = None;
+    }
     if args.format.json {
         output::json(&document(path, extras.as_ref(), &report));
     } else {
@@ -154,7 +160,8 @@ fn shape_rows(shape: &Shape, row: &mut impl FnMut(&str, String)) {
     row("imports", listed(&shape.imports));
     let needs = shape.needs;
     row("needs", format!("{} instance(s), {} memory(s), {} table(s)", needs.instances, needs.memories, needs.tables));
-    row("compiled", format!("to {} in {} ms", kib(shape.image_bytes), shape.compile_us / 1_000));
+    let took = shape.compile_us.map_or_else(|| "before".into(), |us| format!("in {} ms", us / 1_000));
+    row("compiled", format!("to {}, {took}", kib(shape.image_bytes)));
 }
 
 fn admitted_rows(admitted: &Admitted, row: &mut impl FnMut(&str, String)) {

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{super::output, Failed};
+use super::{super::output, Failed, sandbox};
 use crate::{
     causes::chain,
     config::{Config, environment},
     policy::{
         cases::{self, BundleReport, CasesError, Options},
-        engine::{Engine, Limits},
+        engine::Limits,
     },
 };
 
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Test) -> Result<(), Failed> {
     let (limits, components) = config
         .map_or_else(|| (Limits::default(), environment::components(Path::new("."))), |c| (c.limits, c.components));
     let components = args.components.clone().unwrap_or(components);
-    let engine = Engine::new(limits).map_err(|e| Failed::new(chain(&e)))?;
+    let engine = sandbox::engine(limits, environment::cache())?;
     let options = Options { filter: args.filter.clone(), update: args.update };
     let (mut reports, mut wrong, mut unfit) = (Vec::new(), Vec::new(), 0);
     for bundle in &args.bundles {

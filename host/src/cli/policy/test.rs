@@ -29,7 +29,7 @@ pub(crate) struct Test {
     /// Fail if the cases leave out a finding that the bundle declares or an answer of its kind.
     #[arg(long)]
     require_coverage: bool,
-    /// Write a report as JUnit XML.
+    /// Write a report as `JUnit` XML.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// Where the components of guests are; `target/components` unless a configuration says otherwise.
@@ -66,7 +66,9 @@ pub(super) fn run(args: &Test) -> Result<(), Failed> {
         let passed = wrong.is_empty() && failures(&reports, args.require_coverage).is_none();
         output::json(&json!({ "passed": passed, "bundles": reports, "errors": wrong }));
     } else {
-        reports.iter().for_each(|report| output::line(&report.to_string()));
+        for report in &reports {
+            output::line(&report.to_string());
+        }
     }
     if !wrong.is_empty() {
         return Err(Failed::usage(wrong.join("\n")));

@@ -9,6 +9,7 @@
     reason = "a failed step is a failed test"
 )]
 
+mod authoring;
 mod bad_input;
 mod harness;
 mod hostile;

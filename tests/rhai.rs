@@ -150,7 +150,8 @@ fn zz_measure() {
         let mut best = Duration::from_secs(9);
         let mut fuel = 0;
         for second in 0..120 {
-            let asked = policy.judge(&check(second * 5 + 5, (0..5).map(|i| served(second * 5 + i, 200, 1)).collect()), &memory);
+            let asked =
+                policy.judge(&check(second * 5 + 5, (0..5).map(|i| served(second * 5 + i, 200, 1)).collect()), &memory);
             asked.answer.unwrap();
             memory = asked.memory;
             best = best.min(asked.took);
@@ -159,7 +160,12 @@ fn zz_measure() {
         println!("MEASURE {name}: {best:?} fuel {fuel} memory {}", memory.len());
         let many = check(4000, (0..3600).map(|i| served(i, 200, 1)).collect());
         let asked = policy.judge(&many, &[]);
-        println!("MEASURE {name} 3600 batches: {:?} fuel {} {:?}", asked.took, asked.fuel, asked.answer.map(|a| a.verdict));
+        println!(
+            "MEASURE {name} 3600 batches: {:?} fuel {} {:?}",
+            asked.took,
+            asked.fuel,
+            asked.answer.map(|a| a.verdict)
+        );
     }
     for (name, script) in [("small", "fn judge(check) { hold() }".to_owned()), ("loop", "fn judge(check) { let i = 0; while i < 100000 { i += 1; } hold() }".into()), ("endless", "fn judge(check) { loop {} }".into()), ("endless2", "fn judge(check) { let i = 0; loop { i += check.stage; } }".into()), ("deep", "fn down(n) { if n > 22 { n } else { [n].map(|x| down(x + 1)) } } fn judge(check) { down(0); hold() }".into()), ("deep2", "fn down(n) { if n > 20 { n } else { if true { if true { switch n { 1 => down(n+1), _ => { (1 + (2 * (3 + down(n + 1)))) } } } } } } fn judge(check) { down(0); hold() }".into())] {
         let policy = admit(Kind::Rollback, &script).unwrap();
@@ -178,11 +184,16 @@ fn zz_measure() {
     let policy = admit(Kind::Routing, script).unwrap();
     let mut frame = vec![0; 8];
     frame.extend(14_u32.to_le_bytes());
-    for _ in 0..14 { frame.extend(1_u32.to_le_bytes()); frame.push(b'1'); }
+    for _ in 0..14 {
+        frame.extend(1_u32.to_le_bytes());
+        frame.push(b'1');
+    }
     policy.decide(&frame).unwrap();
     for _ in 0..3 {
         let started = cutover::clock::mono();
-        for _ in 0..2_000 { policy.decide(&frame).unwrap(); }
+        for _ in 0..2_000 {
+            policy.decide(&frame).unwrap();
+        }
         println!("MEASURE decide: {:?}", cutover::clock::mono().since(started) / 2_000);
     }
 }

@@ -5,6 +5,7 @@
 //! host asks them. **A policy can fail; a request cannot fail because of it**: every failure is a [`PolicyError`], which is
 //! recorded and answered with the last good plan, with `hold`, or with V1.
 
+pub mod author;
 pub mod backtest;
 pub mod candidate;
 pub mod cases;

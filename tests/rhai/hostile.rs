@@ -68,8 +68,14 @@ fn a_question_ends_within_the_time_that_hosts_give_it() {
 #[test]
 fn configuring_is_limited_like_asking() {
     for (script, expected) in [
-        ("loop {}\nfn judge(check) { hold() }", "fails at its top level at line 1, column 6: takes more than 1000000 steps"),
-        ("fn configure(s) { loop {} } fn judge(check) { hold() }", "has a `configure` that fails takes more than 1000000 steps"),
+        (
+            "loop {}\nfn judge(check) { hold() }",
+            "fails at its top level at line 1, column 6: takes more than 1000000 steps",
+        ),
+        (
+            "fn configure(s) { loop {} } fn judge(check) { hold() }",
+            "has a `configure` that fails takes more than 1000000 steps",
+        ),
         ("fn configure(s) { configure(s) } fn judge(check) { hold() }", "functions more than 24 deep"),
     ] {
         let error = admit(Kind::Rollback, script).unwrap_err();
@@ -102,7 +108,8 @@ fn settings_and_memory_that_are_bombs_are_survived() {
 
 #[test]
 fn an_answer_that_is_too_large_is_stopped_on_its_way() {
-    let body = "let all = []; let s = \"\"; s.pad(60000, 'x'); for i in 0..40 { all.push(finding(\"r\", s)); } hold(all)";
+    let body =
+        "let all = []; let s = \"\"; s.pad(60000, 'x'); for i in 0..40 { all.push(finding(\"r\", s)); } hold(all)";
     let error = judged(body);
     assert!(said(error).contains("makes too large a value"));
 }

@@ -12,6 +12,7 @@ mod new;
 mod push;
 mod replay;
 mod revert;
+mod sandbox;
 mod sign;
 mod source;
 mod test;

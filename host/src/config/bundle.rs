@@ -48,19 +48,84 @@ pub struct Bundle {
 /// `policy.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manifest {
-    name: String,
-    version: String,
+pub struct Manifest {
+    /// The bundle's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
     kind: String,
-    guest: Option<String>,
-    component: Option<PathBuf>,
-    script: Option<PathBuf>,
+    /// The guest that is its component, by name.
+    pub guest: Option<String>,
+    /// Its component, as a file.
+    pub component: Option<PathBuf>,
+    /// Its script, as a file, if its guest is an interpreter.
+    pub script: Option<PathBuf>,
     #[serde(default)]
     wasi_stub: bool,
     #[serde(default)]
     findings: Vec<String>,
+    /// What `cutover policy bench` holds it to.
+    #[serde(default)]
+    pub budget: Budget,
     #[serde(default)]
     settings: toml::Table,
+}
+
+/// `[budget]` of a `policy.toml`: what a question to it may cost, as people write it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Units of fuel.
+    pub max_fuel: Option<u64>,
+    /// The 99th percentile of its time, such as `5us`.
+    pub max_p99: Option<String>,
+    /// Linear memory, such as `2MiB`.
+    pub max_memory: Option<String>,
+}
+
+impl Manifest {
+    /// Reads the `policy.toml` of a bundle, whether its component is built or not.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence that begins after the bundle's path.
+    pub fn read(folder: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(folder.join("policy.toml"))
+            .map_err(|e| format!("names the bundle `{}`, whose policy.toml cannot be read: {e}", folder.display()))?;
+        toml::from_str(&text).map_err(|e| wrong(folder, &format!("is not one: {}", e.to_string().trim_end())))
+    }
+
+    /// The kind of policy.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence that begins after the bundle's path.
+    pub fn kind(&self, folder: &Path) -> Result<Kind, String> {
+        self.kind.parse().map_err(|e| wrong(folder, &format!("has a wrong `kind`: {e}")))
+    }
+
+    /// The component's file. `components` is where guests that are named are found.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence that begins after the bundle's path.
+    pub fn file(&self, folder: &Path, components: &Path) -> Result<PathBuf, String> {
+        match (&self.guest, &self.component) {
+            (Some(guest), None) => Ok(components.join(format!("{guest}.wasm"))),
+            (None, Some(component)) => Ok(folder.join(component)),
+            _ => Err(wrong(folder, "must have one of `guest` and `component`")),
+        }
+    }
+
+    /// How to get a component that is missing.
+    fn mend(&self, folder: &Path) -> String {
+        if self.guest.is_some() {
+            let variable = super::environment::COMPONENTS;
+            return format!("build the guests with `cargo xtask guests`, or say where they are with `{variable}`");
+        }
+        format!("build it with `cutover policy build {}`", folder.display())
+    }
+}
+
+fn wrong(folder: &Path, what: &str) -> String {
+    format!("names the bundle `{}`, whose policy.toml {what}", folder.display())
 }
 
 impl Bundle {
@@ -69,24 +134,13 @@ impl Bundle {
     /// # Errors
     /// What is wrong, and where, as a sentence that begins after the bundle's path.
     pub fn read(folder: &Path, components: &Path, overrides: &toml::Table) -> Result<Self, String> {
-        let manifest = folder.join("policy.toml");
-        let text = std::fs::read_to_string(&manifest)
-            .map_err(|e| format!("names the bundle `{}`, whose policy.toml cannot be read: {e}", folder.display()))?;
-        let wrong = |what: String| format!("names the bundle `{}`, whose policy.toml {what}", folder.display());
-        let manifest: Manifest =
-            toml::from_str(&text).map_err(|e| wrong(format!("is not one: {}", e.to_string().trim_end())))?;
-        let kind: Kind = manifest.kind.parse().map_err(|e| wrong(format!("has a wrong `kind`: {e}")))?;
-        let file = match (&manifest.guest, &manifest.component) {
-            (Some(guest), None) => components.join(format!("{guest}.wasm")),
-            (None, Some(component)) => folder.join(component),
-            _ => return Err(wrong("must have one of `guest` and `component`".into())),
-        };
+        let manifest = Manifest::read(folder)?;
+        let wrong = |what: String| wrong(folder, &what);
+        let kind = manifest.kind(folder)?;
+        let file = manifest.file(folder, components)?;
         let component = std::fs::read(&file).map_err(|e| {
-            wrong(format!(
-                "needs the component `{}`, which cannot be read: {e}; build the guests with `cargo xtask guests`, those in JavaScript and \
-                 Python with `cargo xtask languages`",
-                file.display()
-            ))
+            let (file, mend) = (file.display(), manifest.mend(folder));
+            wrong(format!("needs the component `{file}`, which cannot be read: {e}; {mend}"))
         })?;
         let script = match manifest.script.map(|script| folder.join(script)) {
             None => None,

@@ -1,6 +1,9 @@
 //! What the environment says.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -24,6 +27,32 @@ pub fn flags_of(migration: &str, migrations: &[&str], all: &[(String, String)]) 
     let read = |value: &str| serde_json::from_str(value).unwrap_or_else(|_text| Value::from(value));
     let flags = all.iter().filter(|(name, _)| mine(name));
     flags.filter_map(|(name, value)| Some((name.strip_prefix(&own)?.to_lowercase(), read(value)))).collect()
+}
+
+/// The variable that says where the components of guests are.
+pub const COMPONENTS: &str = "CUTOVER_COMPONENTS";
+
+/// Where the components of guests are, if nobody says so: the folder that `CUTOVER_COMPONENTS` names; else the first that
+/// there is of `components` in `near` (the folder of the configuration, or the current one), `components` beside the
+/// host's binary or one folder above it, and `target/components` in `near`, where a checkout builds them.
+pub fn components(near: &Path) -> PathBuf {
+    if let Some(said) = variable(COMPONENTS).filter(|said| !said.is_empty()) {
+        return said.into();
+    }
+    let binary = std::env::current_exe().unwrap_or_default();
+    let beside = binary.ancestors().skip(1).take(2).map(|folder| folder.join("components"));
+    let mut places = [near.join("components")].into_iter().chain(beside).chain([near.join("target/components")]);
+    places.find(|place| place.is_dir()).unwrap_or_else(|| near.join("components"))
+}
+
+/// Where cargo keeps the sources of dependencies: `CARGO_HOME`, or `.cargo` in the home folder.
+pub fn cargo_home() -> Option<PathBuf> {
+    let home = || std::env::home_dir().map(|home| home.join(".cargo"));
+    variable("CARGO_HOME").map(PathBuf::from).or_else(home)
+}
+
+fn variable(wanted: &str) -> Option<OsString> {
+    std::env::vars_os().find(|(name, _)| name == wanted).map(|(_, value)| value)
 }
 
 /// The operator's name, for the audit: `USER`, as the shell sets it.

@@ -32,8 +32,8 @@ pub struct Host {
     pub admin: String,
     /// The store's file.
     pub store: PathBuf,
-    /// Where the components of guests are.
-    pub components: PathBuf,
+    /// Where the components of guests are; see [`super::environment::components`] for where they are looked for.
+    pub components: Option<PathBuf>,
     /// Where compiled policies are kept: beside the store unless it is set, nowhere if it is empty.
     pub policy_cache: Option<PathBuf>,
     /// URLs that get notices.
@@ -56,7 +56,7 @@ impl Default for Host {
             data_plane: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:8081".into(),
             store: "cutover.db".into(),
-            components: "components".into(),
+            components: None,
             policy_cache: None,
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),

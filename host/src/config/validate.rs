@@ -34,7 +34,7 @@ pub(super) struct At<'a> {
 pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut root = At { path: String::new(), problems: &mut problems };
-    let components = base.join(&raw.host.components);
+    let components = raw.host.components.map_or_else(|| environment::components(base), |said| base.join(said));
     let mut host = root.field("host");
     let config = Config {
         data_plane: host.field("data_plane").address(&raw.host.data_plane),

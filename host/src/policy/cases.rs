@@ -22,6 +22,7 @@ mod latency;
 mod meaning;
 mod notation;
 mod purity;
+mod questions;
 mod read;
 mod report;
 mod run;
@@ -45,6 +46,7 @@ pub use self::{
     coverage::Coverage,
     expect::Mismatch,
     junit::{JunitError, junit},
+    questions::questions,
     report::{BundleReport, CaseReport, Failure, What},
 };
 

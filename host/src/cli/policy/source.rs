@@ -50,9 +50,10 @@ pub(super) struct Source {
 /// Where guests that bundles name are found.
 #[derive(Debug, Args)]
 pub(super) struct Components {
-    /// Where the components are that bundles name as their `guest`.
-    #[arg(long = "components", value_name = "DIR", default_value = "target/components")]
-    pub(super) folder: PathBuf,
+    /// Where the components are that bundles name as their `guest`. Otherwise the folder of `CUTOVER_COMPONENTS`, or
+    /// `components` here or beside the host's binary, or `target/components`.
+    #[arg(long = "components", value_name = "DIR")]
+    folder: Option<PathBuf>,
 }
 
 /// Who wrote a policy, and why it is published.
@@ -81,7 +82,8 @@ impl Source {
 
     /// Reads a bundle as its author wrote it.
     pub(super) fn bundle(folder: &Path, components: &Components, because: Because) -> Result<Offer, Failed> {
-        let bundle = Bundle::read(folder, &components.folder, &toml::Table::new());
+        let components = components.folder.clone().unwrap_or_else(|| environment::components(Path::new(".")));
+        let bundle = Bundle::read(folder, &components, &toml::Table::new());
         let bundle = bundle.map_err(|e| Failed::usage(format!("the command line {e}")))?;
         let author = because.author.unwrap_or_else(environment::user);
         Ok(Offer::bundled(bundle, &author, &because.reason))

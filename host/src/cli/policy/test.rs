@@ -1,6 +1,6 @@
 //! `cutover policy test`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{super::output, Failed};
 use crate::{
     causes::chain,
-    config::Config,
+    config::{Config, environment},
     policy::{
         cases::{self, BundleReport, CasesError, Options},
         engine::{Engine, Limits},
@@ -32,7 +32,8 @@ pub(crate) struct Test {
     /// Write a report as `JUnit` XML.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Where the components of guests are; `target/components` unless a configuration says otherwise.
+    /// Where the components of guests are. Otherwise the folder of `CUTOVER_COMPONENTS`, or `components` here or beside the
+    /// host's binary, or `target/components`.
     #[arg(long, value_name = "DIR")]
     components: Option<PathBuf>,
     /// Take limits and components of this host's configuration instead of the defaults.
@@ -45,8 +46,8 @@ pub(crate) struct Test {
 
 pub(super) fn run(args: &Test) -> Result<(), Failed> {
     let config = args.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
-    let (limits, components) =
-        config.map_or_else(|| (Limits::default(), "target/components".into()), |c| (c.limits, c.components));
+    let (limits, components) = config
+        .map_or_else(|| (Limits::default(), environment::components(Path::new("."))), |c| (c.limits, c.components));
     let components = args.components.clone().unwrap_or(components);
     let engine = Engine::new(limits).map_err(|e| Failed::new(chain(&e)))?;
     let options = Options { filter: args.filter.clone(), update: args.update };
@@ -92,7 +93,7 @@ fn failures(reports: &[BundleReport], require_coverage: bool) -> Option<String> 
     }
 }
 
-fn write_junit(reports: &[BundleReport], require_coverage: bool, file: &std::path::Path) -> Result<(), Failed> {
+fn write_junit(reports: &[BundleReport], require_coverage: bool, file: &Path) -> Result<(), Failed> {
     let xml = cases::junit(reports, require_coverage).map_err(|e| Failed::new(chain(&e)))?;
     std::fs::write(file, xml).map_err(|e| Failed::usage(format!("cannot write `{}`: {e}", file.display())))
 }

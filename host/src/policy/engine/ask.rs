@@ -216,6 +216,14 @@ fn adapt_reply(by: &mut impl Asker, call: &AdapterCall, reply: AdapterReply) -> 
     })
 }
 
+fn decide(by: &mut impl Asker, frame: &[u8]) -> Asked<Target> {
+    by.ask(frame.len(), |world, store| {
+        let World::Routing { decide: Some(decide), .. } = world else { return another_kind() };
+        let choice = decide.cutover_policy_decide().call_decide(store, frame)?;
+        Ok(Ok((convert::choice(choice), Vec::new())))
+    })
+}
+
 impl Policy {
     /// Asks for a routing plan.
     pub fn make_plan(&self, situation: &Situation, memory: &[u8]) -> Asked<Plan> {
@@ -224,11 +232,7 @@ impl Policy {
 
     /// Asks `decide` of a fresh instance, as the log does; requests are decided by [`Policy::decide`].
     pub fn decide_fresh(&self, frame: &[u8]) -> Asked<Target> {
-        Fresh(self).ask(frame.len(), |world, store| {
-            let World::Routing { decide: Some(decide), .. } = world else { return another_kind() };
-            let choice = decide.cutover_policy_decide().call_decide(store, frame)?;
-            Ok(Ok((convert::choice(choice), Vec::new())))
-        })
+        decide(&mut Fresh(self), frame)
     }
 
     /// Asks for a verdict.
@@ -263,6 +267,11 @@ impl Policy {
 }
 
 impl WarmPolicy {
+    /// Asks where one request goes, and says what that costs; requests are decided by [`Policy::decide`].
+    pub fn decide(&mut self, frame: &[u8]) -> Asked<Target> {
+        decide(self, frame)
+    }
+
     /// Asks for a routing plan.
     pub fn make_plan(&mut self, situation: &Situation, memory: &[u8]) -> Asked<Plan> {
         make_plan(self, situation, memory)

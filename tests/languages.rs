@@ -10,7 +10,7 @@ mod stand_in;
 use std::{fs, sync::Arc, time::Duration};
 
 use cutover::policy::{
-    engine::{Engine, Imports, Limits, Policy},
+    engine::{Engine, Imports, KindLimits, Limits, Policy},
     error::PolicyError,
     port::Kind,
 };
@@ -18,13 +18,15 @@ use cutover::policy::{
 use crate::harness::root;
 
 /// More than any of these guests needs on a busy machine, so that no test of an answer is one of speed.
-const GENEROUS: Limits = Limits {
-    memory_bytes: 96 << 20,
-    time: Duration::from_secs(30),
-    decide_time: Duration::from_secs(30),
-    output_bytes: 1 << 20,
-    component_bytes: 32 << 20,
-};
+fn generous() -> Limits {
+    let kind = KindLimits {
+        memory_bytes: 96 << 20,
+        time: Duration::from_secs(30),
+        decide_time: Duration::from_secs(30),
+        ..KindLimits::default()
+    };
+    Limits::alike(kind)
+}
 
 /// A component of another language; none if its tools are not here.
 fn component(name: &str) -> Option<Vec<u8>> {

@@ -9,7 +9,7 @@ use cutover::{
         PolicyError,
         engine::{Engine, Policy},
         port::{AdapterCall, Kind},
-        slot::Slots,
+        slot::{Seat, Slots},
     },
 };
 use tokio::{
@@ -53,7 +53,7 @@ async fn judge_each(interval: Duration, slots: Arc<Slots>, begin: Mono) -> Judge
         let slots = Arc::clone(&slots);
         let answered = spawn_blocking(move || judge::judge(&slots, &check(n.into(), 0)).unwrap()).await.unwrap();
         judged.latest = judged.latest.max(answered.at.since(due));
-        match answered.answer {
+        match answered.asked.answer {
             Ok(_) => {}
             Err(PolicyError::Deadline { .. }) => judged.failures += 1,
             Err(other) => panic!("{other}"),
@@ -68,7 +68,8 @@ fn migrations(engine: &Arc<Engine>, settings: &str) -> Vec<Arc<Slots>> {
     let slots = (0..MIGRATIONS).map(|n| {
         let (guest, settings) = if n == 0 { (&hostile, settings) } else { (&good, "{}") };
         let slots = Arc::<Slots>::default();
-        slots.get(Kind::Rollback).activate(Arc::new(admit(engine, guest, Kind::Rollback, settings)), Vec::new());
+        let seat = Seat::of(Arc::new(admit(engine, guest, Kind::Rollback, settings)));
+        slots.get(Kind::Rollback).activate(seat, Vec::new());
         slots
     });
     slots.collect()

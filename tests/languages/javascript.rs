@@ -3,7 +3,7 @@
 use cutover::{
     clock::UnixMs,
     policy::{
-        engine::{Engine, Limits, Policy},
+        engine::{Engine, KindLimits, Limits, Policy},
         error::PolicyError,
         port::{Check, Kind, Phase, Verdict},
     },
@@ -11,7 +11,7 @@ use cutover::{
 };
 use serde_json::{Value, json};
 
-use super::{GENEROUS, admit, component, problems};
+use super::{generous, admit, component, problems};
 use crate::harness::{Setup, components, root};
 
 /// Seconds in which V1 answers 1000 calls each and V2 some, of which some fail.
@@ -56,7 +56,7 @@ pub(super) const STORY: [Verdict; 4] = [Verdict::Hold, Verdict::Healthy, Verdict
 #[test]
 fn burn_rate_judges_and_remembers() {
     let Some(component) = component("javascript-burn-rate") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let engine = Engine::new(generous()).unwrap();
     let policy = admit(&engine, Kind::Rollback, &component, "{}").unwrap();
     assert_eq!((policy.description.name.as_str(), policy.decides()), ("burn-rate", false));
     let schema: Value = serde_json::from_str(&policy.description.settings_schema).unwrap();
@@ -77,7 +77,7 @@ fn burn_rate_judges_and_remembers() {
 #[test]
 fn burn_rate_fits_the_default_limits() {
     let Some(component) = component("javascript-burn-rate") else { return };
-    let engine = Engine::new(Limits { time: GENEROUS.time, ..Limits::default() }).unwrap();
+    let engine = Engine::new(Limits::alike(KindLimits { time: generous().rollback.time, ..KindLimits::default() })).unwrap();
     let policy = admit(&engine, Kind::Rollback, &component, "{}").unwrap();
     let hour = policy.judge(&check(0..3_600, 200, 0), &[]);
     assert_eq!(hour.answer.unwrap().verdict, Verdict::Healthy, "an hour without a check");
@@ -87,7 +87,7 @@ fn burn_rate_fits_the_default_limits() {
 #[test]
 fn what_javascript_refuses_and_throws_has_words() {
     let Some(component) = component("javascript-burn-rate") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let engine = Engine::new(generous()).unwrap();
     let settings = r#"{ "objective": "100%", "rules": [{ "long": "soon" }], "min": 1 }"#;
     let said = problems(&engine, Kind::Rollback, &component, settings);
     assert_eq!(said.len(), 3, "{said:?}");

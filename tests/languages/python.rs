@@ -6,7 +6,7 @@ use cutover::policy::{
     port::{Comparison, Kind, Pair, Side},
 };
 
-use super::{GENEROUS, admit, component, problems};
+use super::{generous, admit, component, problems};
 
 const PROSE: &str =
     "The quick brown fox jumps over the lazy dog and sleeps for some of the long and warm hours of a day";
@@ -25,7 +25,7 @@ fn nested(depth: usize, inner: &str) -> String {
 #[test]
 fn similar_text_compares_prose_and_figures() {
     let Some(component) = component("python-similar-text") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let engine = Engine::new(generous()).unwrap();
     let settings = r#"{ "mask": [{ "pattern": "\\d\\d:\\d\\d", "category": "timing" }] }"#;
     let policy = admit(&engine, Kind::Comparison, &component, settings).unwrap();
     let pairs = [
@@ -75,7 +75,7 @@ fn summary(comparison: Comparison) -> String {
 #[test]
 fn what_python_refuses_has_words() {
     let Some(component) = component("python-similar-text") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let engine = Engine::new(generous()).unwrap();
     let said =
         problems(&engine, Kind::Comparison, &component, r#"{ "mask": [{ "pattern": "(" }], "similarity": "90%" }"#);
     assert_eq!(said.len(), 1, "{said:?}");
@@ -87,7 +87,7 @@ fn what_python_refuses_has_words() {
 #[test]
 fn an_interpreter_that_is_too_large_for_the_limits_says_which() {
     let Some(component) = component("python-similar-text") else { return };
-    let engine = Engine::new(Limits { component_bytes: 16 << 20, ..GENEROUS }).unwrap();
+    let engine = Engine::new(Limits { component_bytes: 16 << 20, ..generous() }).unwrap();
     let error = engine.compile(&component).unwrap_err();
     assert!(matches!(error, PolicyError::TooLarge { limit: 16_777_216, .. }), "{error}");
     assert!(error.to_string().contains("host.policy_limits.component_bytes"), "{error}");

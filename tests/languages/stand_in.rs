@@ -11,7 +11,7 @@ use cutover::{
     },
 };
 
-use super::{GENEROUS, admit, admit_with, component, javascript};
+use super::{generous, admit, admit_with, component, javascript};
 use crate::harness::Setup;
 
 /// The cases of `wasi.wat` whose answers it checks itself.
@@ -96,7 +96,7 @@ fn a_guest_with_wasi_decides_as_its_twin_without() {
     else {
         return;
     };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let engine = Engine::new(generous()).unwrap();
     let refused = admit(&engine, Kind::Rollback, &with, "{}").unwrap_err();
     assert!(refused.to_string().contains("`wasi:cli/stdout@0.2"), "{refused}");
     let policy = |bytes| admit_with(&engine, Kind::Rollback, bytes, "{}", Imports::WasiStub).unwrap();

@@ -4,7 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     CasesError,
-    ask::{Answer, Asker, Question},
+    answer::Answer,
+    ask::{Asker, Question},
     read,
     scene::Scene,
 };

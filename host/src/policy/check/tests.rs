@@ -65,7 +65,7 @@ prop_compose! {
         operations in 0..2 * MAX_ITEMS,
     ) -> Plan {
         Plan {
-            rules: if rules.len() * repeated > 3 * MAX_ITEMS { rules } else { rules.repeat(repeated) },
+            rules: if rules.len() * repeated > 3 * MAX_ITEMS { rules } else { vec![rules; repeated].concat() },
             otherwise,
             sticky,
             salt,
@@ -156,7 +156,7 @@ proptest! {
     fn a_description_is_named_and_wants_what_requests_have(
         name in any_text(), version in any_text(), attributes in vec(any_attribute(), 0..4), repeated in select(vec![1, 600])
     ) {
-        let attributes = attributes.repeat(repeated);
+        let attributes = vec![attributes; repeated].concat();
         let said = Description { name, version, summary: "s".repeat(9_000), attributes, settings_schema: "{}".into() };
         match description(said.clone()) {
             Ok(kept) => {

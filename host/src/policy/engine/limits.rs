@@ -84,6 +84,14 @@ impl Default for KindLimits {
     }
 }
 
+impl Limits {
+    /// The same for all kinds, and the defaults for the host.
+    pub fn alike(kind: KindLimits) -> Self {
+        let host = Self::default();
+        Self { routing: kind, adapter: kind, comparison: kind, rollback: kind, stages: kind, ..host }
+    }
+}
+
 impl Default for Limits {
     /// What [`KindLimits::default`] says, with half the memory and less input for the kinds that are asked per request,
     /// since those have many instances at once, and more input for comparison, which gets bodies.

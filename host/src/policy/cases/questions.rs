@@ -49,7 +49,7 @@ fn plain(question: Question) -> Asked {
     match question {
         Question::Judge(check) => Asked::Judge(check),
         Question::Next(progress) => Asked::Next(progress),
-        Question::Plan(asked) => Asked::MakePlan(asked.0),
+        Question::Plan(planned) => Asked::MakePlan(planned.situation),
         Question::Compare(pairs) => Asked::Compare(pairs),
         Question::AdaptCall(call) => Asked::AdaptCall(call),
         Question::AdaptReply(call, reply) => Asked::AdaptReply(call, reply),

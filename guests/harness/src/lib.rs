@@ -26,9 +26,12 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover::policy::{
-    cases::{self, CasesError, Options},
-    engine::{Engine, EngineError},
+use cutover::{
+    config::environment,
+    policy::{
+        cases::{self, CasesError, Options},
+        engine::{Engine, EngineError},
+    },
 };
 use serde_json::Value;
 
@@ -64,7 +67,7 @@ impl Bundle {
     }
 
     /// Where the component is found that the bundle names as its `guest`. By default `target/components` of the first
-    /// folder above the bundle that has it.
+    /// folder above the bundle that has it, and else where the host looks: the folder of `CUTOVER_COMPONENTS`, ...
     #[must_use]
     pub fn components(mut self, folder: impl Into<PathBuf>) -> Self {
         self.components = Some(folder.into());
@@ -136,11 +139,11 @@ macro_rules! bundle {
     };
 }
 
-/// `target/components` of the first folder above that has it.
+/// `target/components` of the first folder above that has it, or where the host looks.
 fn beside(bundle: &Path) -> PathBuf {
     let absolute = bundle.canonicalize().unwrap_or_else(|_gone| bundle.to_owned());
     let mut above = absolute.ancestors().map(|folder| folder.join("target/components"));
-    above.find(|folder| folder.is_dir()).unwrap_or_else(|| "target/components".into())
+    above.find(|folder| folder.is_dir()).unwrap_or_else(|| environment::components(Path::new(".")))
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{super::output, Failed, sandbox};
+use super::{
+    super::output,
+    Failed,
+    sandbox::{Opened, Sandbox},
+};
 use crate::{
     causes::chain,
-    config::{Config, environment},
-    policy::{
-        cases::{self, BundleReport, CasesError, Options},
-        engine::Limits,
-    },
+    policy::cases::{self, BundleReport, CasesError, Options},
 };
 
 #[derive(Debug, Args)]
@@ -29,27 +29,18 @@ pub(crate) struct Test {
     /// Fail if the cases leave out a finding that the bundle declares or an answer of its kind.
     #[arg(long)]
     require_coverage: bool,
-    /// Write a report as JUnit XML.
+    /// Write a report as `JUnit` XML.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Where the components of guests are. Otherwise the folder of `CUTOVER_COMPONENTS`, or `components` here or beside the
-    /// host's binary, or `target/components`.
-    #[arg(long, value_name = "DIR")]
-    components: Option<PathBuf>,
-    /// Take limits and components of this host's configuration instead of the defaults.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    sandbox: Sandbox,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Test) -> Result<(), Failed> {
-    let config = args.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
-    let (limits, components) = config
-        .map_or_else(|| (Limits::default(), environment::components(Path::new("."))), |c| (c.limits, c.components));
-    let components = args.components.clone().unwrap_or(components);
-    let engine = sandbox::engine(limits, environment::cache())?;
+    let Opened { components, engine } = args.sandbox.open()?;
     let options = Options { filter: args.filter.clone(), update: args.update };
     let (mut reports, mut wrong, mut unfit) = (Vec::new(), Vec::new(), 0);
     for bundle in &args.bundles {
@@ -67,7 +58,9 @@ pub(super) fn run(args: &Test) -> Result<(), Failed> {
         let passed = wrong.is_empty() && failures(&reports, args.require_coverage).is_none();
         output::json(&json!({ "passed": passed, "bundles": reports, "errors": wrong }));
     } else {
-        reports.iter().for_each(|report| output::line(&report.to_string()));
+        for report in &reports {
+            output::line(&report.to_string());
+        }
     }
     if !wrong.is_empty() {
         return Err(Failed::usage(wrong.join("\n")));

@@ -29,8 +29,7 @@ pub(super) struct Mirrored {
 pub(super) enum Question {
     Judge(Check),
     Next(Progress),
-    /// The situation, whether V2 may serve, and requests to route by the plan.
-    Plan(Box<(Situation, bool, Vec<(Request, Mirrored)>)>),
+    Plan(Box<Planned>),
     Compare(Vec<Pair>),
     AdaptCall(AdapterCall),
     AdaptReply(AdapterCall, AdapterReply),
@@ -45,13 +44,22 @@ pub(super) struct Given {
     pub(super) took: Duration,
 }
 
+/// A plan to make, and what is routed by it.
+#[derive(Debug, Clone)]
+pub(super) struct Planned {
+    pub(super) situation: Situation,
+    /// Whether V2 may serve at all.
+    pub(super) v2_serves: bool,
+    pub(super) requests: Vec<(Request, Mirrored)>,
+}
+
 /// Who is asked.
 #[derive(Debug)]
 pub(super) enum Asker<'a> {
     /// A fresh instance each time, as the host does.
     Fresh(&'a Policy),
     /// One instance that is kept, as back-tests do.
-    Kept(WarmPolicy),
+    Kept(Box<WarmPolicy>),
 }
 
 /// The same question to either.
@@ -71,7 +79,7 @@ impl Question {
             Self::Judge(check) => given(put!(whom, p => p.judge(check, memory)), Answer::Judgement),
             Self::Next(progress) => given(put!(whom, p => p.next(progress, memory)), Answer::Move),
             Self::Plan(plan) => {
-                let (situation, v2_serves, requests) = &**plan;
+                let Planned { situation, v2_serves, requests } = &**plan;
                 given(put!(whom, p => p.make_plan(situation, memory)), |plan| {
                     let routed = route(policy, plan.clone(), *v2_serves, requests);
                     Answer::Plan(plan, routed)

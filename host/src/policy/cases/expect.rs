@@ -1,5 +1,7 @@
 //! Holds answers against expectations, field by field.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{
@@ -34,7 +36,7 @@ impl Mismatches {
         self.0.push(Mismatch { field: field.to_owned(), expected, actual });
     }
 
-    pub(super) fn same(&mut self, field: &str, expected: Option<impl ToString>, actual: impl ToString) {
+    pub(super) fn same(&mut self, field: &str, expected: Option<impl ToString>, actual: impl fmt::Display) {
         if let Some(expected) = expected {
             let (expected, actual) = (expected.to_string(), actual.to_string());
             if expected != actual {

@@ -182,10 +182,7 @@ short!(ExpectOutcome: "outcome", ExpectDifference: "path", ExpectNotice: "kind")
 
 /// Through JSON and not an untagged enum, whose errors say nothing but that no variant fits.
 fn long<T: Short + DeserializeOwned, E: serde::de::Error>(value: Value) -> Result<T, E> {
-    let value = match value {
-        Value::String(text) => Value::from_iter([(T::FIELD, Value::String(text))]),
-        other => other,
-    };
+    let value = if value.is_string() { Value::from_iter([(T::FIELD, value)]) } else { value };
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let message = error.into_inner();
@@ -219,27 +216,25 @@ impl<'de> Deserialize<'de> for Bounds {
             max: Option<Amount>,
         }
         let custom = |e: serde_json::Error| serde::de::Error::custom(e);
-        match Value::deserialize(deserializer)? {
-            table @ Value::Object(_) => {
-                let Between { min, max } = serde_json::from_value(table).map_err(custom)?;
-                if min.is_none() && max.is_none() {
-                    return Err(serde::de::Error::custom("says neither `min` nor `max`"));
-                }
-                Ok(Self { min, max, exact: false })
-            }
-            value => {
-                let amount: Amount = serde_json::from_value(value).map_err(custom)?;
-                Ok(Self { min: Some(amount.clone()), max: Some(amount), exact: true })
-            }
+        let value = Value::deserialize(deserializer)?;
+        if !value.is_object() {
+            let amount: Amount = serde_json::from_value(value).map_err(custom)?;
+            return Ok(Self { min: Some(amount.clone()), max: Some(amount), exact: true });
         }
+        let Between { min, max } = serde_json::from_value(value).map_err(custom)?;
+        if min.is_none() && max.is_none() {
+            return Err(serde::de::Error::custom("says neither `min` nor `max`"));
+        }
+        Ok(Self { min, max, exact: false })
     }
 }
 
 impl<'de> Deserialize<'de> for Soak {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::String(text) if text == "none" => Ok(Self(None)),
-            value => serde_json::from_value(value).map(|span| Self(Some(span))).map_err(serde::de::Error::custom),
+        let value = Value::deserialize(deserializer)?;
+        if value == "none" {
+            return Ok(Self(None));
         }
+        serde_json::from_value(value).map(|span| Self(Some(span))).map_err(serde::de::Error::custom)
     }
 }

@@ -57,8 +57,9 @@ fn compare_why(field: &str, expected: Option<&str>, outcome: &Comparison, wrong:
     match outcome {
         Comparison::Incomparable(why) if why.contains(part) => {}
         Comparison::Incomparable(why) => wrong.differ(field, format!("something with {part:?}"), why),
-        other => {
-            wrong.differ(field, format!("something with {part:?}"), format!("nothing: `{}`", answer::outcome(other)))
+        Comparison::Same | Comparison::Ignored(_) | Comparison::Different(_) => {
+            let nothing = format!("nothing: `{}`", answer::outcome(outcome));
+            wrong.differ(field, format!("something with {part:?}"), nothing);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reports as JUnit XML, which every CI system shows: a suite for each bundle, a test for each case.
+//! Reports as `JUnit` XML, which every CI system shows: a suite for each bundle, a test for each case.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 

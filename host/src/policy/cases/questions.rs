@@ -62,7 +62,7 @@ fn plain(question: ask::Question) -> Question {
     match question {
         ask::Question::Judge(check) => Question::Judge(check),
         ask::Question::Next(progress) => Question::Next(progress),
-        ask::Question::Plan(asked) => Question::MakePlan(asked.0),
+        ask::Question::Plan(planned) => Question::MakePlan(planned.situation),
         ask::Question::Compare(pairs) => Question::Compare(pairs),
         ask::Question::AdaptCall(call) => Question::AdaptCall(call),
         ask::Question::AdaptReply(call, reply) => Question::AdaptReply(call, reply),

@@ -160,7 +160,7 @@ impl Problems<'_> {
                     continue;
                 }
             };
-            self.whole(&case, &refusal, steps.len(), kind, &place);
+            self.whole(&case, refusal.as_ref(), steps.len(), kind, &place);
             let (Some(start), true) = (start, self.found.len() == before) else { continue };
             let file = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let format::Case { name, snapshot, obey, .. } = case;
@@ -168,7 +168,7 @@ impl Problems<'_> {
         }
     }
 
-    fn whole(&mut self, case: &format::Case, refusal: &Option<ExpectRefusal>, steps: usize, kind: Kind, place: &str) {
+    fn whole(&mut self, case: &format::Case, refusal: Option<&ExpectRefusal>, steps: usize, kind: Kind, place: &str) {
         if case.name.trim().is_empty() || case.name.contains(['\n', '\r']) {
             self.say(place, "`name` must be one line, and not empty");
         }

@@ -90,7 +90,7 @@ impl Runner<'_> {
         }
         report.answers = collapsed(&asked);
         let again = sequence(case, policy, Asker::Fresh(policy), None);
-        let kept = || sequence(case, policy, Asker::Kept(policy.warm()), None);
+        let kept = || sequence(case, policy, Asker::Kept(Box::new(policy.warm())), None);
         let impure = purity::differ(&asked, &again, Again::Fresh);
         report.failures.extend(impure.or_else(|| purity::differ(&asked, &kept(), Again::Kept)));
         // What was cut short by a failure is not held against a snapshot, and never becomes one.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::Value;
 
 use super::{
-    ask::{Mirrored, Question},
+    ask::{Mirrored, Planned, Question},
     format::{Call, Pair, Reply, Routed, Side, Start, Step},
     notation::Moment,
 };
@@ -28,7 +28,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_SHARE: Ppm = Ppm::new(50_000);
 
 /// How long routed requests may take; nothing waits for them.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Where a case stands.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ impl Scene {
                 // As the host routes: V2 is out of reach while its pool starts and after a rollback, and otherwise the
                 // plan alone decides.
                 let v2_serves = !matches!(self.phase, Phase::Preparing | Phase::RolledBack);
-                Some(Question::Plan(Box::new((self.situation(), v2_serves, requests))))
+                Some(Question::Plan(Box::new(Planned { situation: self.situation(), v2_serves, requests })))
             }
             Kind::Comparison => {
                 let pairs = step.pair.iter().chain(step.pairs.iter().flatten());

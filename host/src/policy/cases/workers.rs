@@ -62,10 +62,12 @@ impl<'de> Deserialize<'de> for Growth {
             from: Size,
             to: Size,
         }
-        match Value::deserialize(deserializer)? {
-            table @ Value::Object(_) => serde_json::from_value(table).map(|Grows { from, to }| Self { from, to }),
-            size => serde_json::from_value(size).map(|size| Self { from: size, to: size }),
-        }
-        .map_err(serde::de::Error::custom)
+        let value = Value::deserialize(deserializer)?;
+        let growth = if value.is_object() {
+            serde_json::from_value(value).map(|Grows { from, to }| Self { from, to })
+        } else {
+            serde_json::from_value(value).map(|size| Self { from: size, to: size })
+        };
+        growth.map_err(serde::de::Error::custom)
     }
 }

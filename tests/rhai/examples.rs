@@ -1,10 +1,8 @@
 //! The example bundles, each with the story that it is for.
 
-use cutover::{
-    policy::{
-        facts::Comparisons,
-        port::{Action, Situation, Step, Target, Test},
-    },
+use cutover::policy::{
+    facts::Comparisons,
+    port::{Action, Situation, Step, Target, Test},
 };
 
 use super::*;
@@ -66,10 +64,7 @@ fn office_hours_begins_stages_while_people_are_there() {
         }
     }
     let note = ask(MONDAY + 13 * HOUR).findings[0].note.clone();
-    assert_eq!(
-        note,
-        "it is mon 15:00 (UTC offset +02:00); stages begin 09:00 to 15:00 on mon, tue, wed, thu"
-    );
+    assert_eq!(note, "it is mon 15:00 (UTC offset +02:00); stages begin 09:00 to 15:00 on mon, tue, wed, thu");
     let mut first = progress(MONDAY + 8 * HOUR, 0, Verdict::Hold, vec![compared(MONDAY + 8 * HOUR - 1)]);
     first.check.phase = Phase::Shadow;
     assert_eq!(policy.next(&first, &[]).answer.unwrap().action, advance(0, 5, Some(1)));

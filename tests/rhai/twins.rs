@@ -70,7 +70,11 @@ fn standard_stages_takes_the_steps_of_its_original() {
 #[test]
 fn thresholds_gives_the_verdicts_of_its_original() {
     let mut rules = std::collections::BTreeSet::new();
-    for settings in ["", "window = '5m'\nmin_requests = 20\nconsecutive = 2\np99_floor = '150ms'\nmemory_span = '1m'", "min_requests = 3000"] {
+    for settings in [
+        "",
+        "window = '5m'\nmin_requests = 20\nconsecutive = 2\np99_floor = '150ms'\nmemory_span = '1m'",
+        "min_requests = 3000",
+    ] {
         let (original, twin) = (bundle("thresholds", settings), bundle("thresholds-rhai", settings));
         for number in 0..8 {
             let mut draw = Draw::new(number);
@@ -114,7 +118,10 @@ fn comparisons_find_the_differences_of_their_originals() {
         ("exact-compare", ""),
         ("json-compare", ""),
         ("json-compare", "unordered = ['/**']\nmax_differences = 3\nerror_messages = 'compare'"),
-        ("json-compare", "ignore = [{ path = '/items/*/a' }]\ntolerance = { absolute = 1, relative = 0 }\nunordered = ['/**/items']"),
+        (
+            "json-compare",
+            "ignore = [{ path = '/items/*/a' }]\ntolerance = { absolute = 1, relative = 0 }\nunordered = ['/**/items']",
+        ),
     ] {
         let (original, twin) = (bundle(name, settings), bundle(&format!("{name}-rhai"), settings));
         let mut kinds = std::collections::BTreeSet::new();

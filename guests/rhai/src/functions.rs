@@ -86,8 +86,7 @@ impl Function {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Routing, Self::Stages, Self::Rollback, Self::Comparison, Self::Adapter];
+    pub(crate) const ALL: [Self; 5] = [Self::Routing, Self::Stages, Self::Rollback, Self::Comparison, Self::Adapter];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {

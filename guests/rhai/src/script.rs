@@ -39,7 +39,8 @@ impl Script {
         // The name alone: what it stands for comes when the settings were looked at.
         names.push("settings", ());
         let ast = engine.compile_with_scope(&names, &settings.script);
-        let ast = ast.map_err(|e| wrong(format!("does not compile {}", failure::of_compiling(&e, &settings.script))))?;
+        let ast =
+            ast.map_err(|e| wrong(format!("does not compile {}", failure::of_compiling(&e, &settings.script))))?;
         let mut script = Self { engine, ast, windows };
         script.check_functions(settings.kind).map_err(wrong)?;
         let given = Dynamic::from_map(json::map(settings.settings.clone()));
@@ -50,7 +51,8 @@ impl Script {
             if answer.is_map() {
                 engine::show_settings(&mut script.engine, answer);
             } else if !answer.is_unit() {
-                let problems = problems(answer).map_err(|e| wrong(format!("has a `configure` that answers wrongly: {e}")))?;
+                let problems =
+                    problems(answer).map_err(|e| wrong(format!("has a `configure` that answers wrongly: {e}")))?;
                 if !problems.is_empty() {
                     return Err(problems);
                 }
@@ -84,9 +86,9 @@ impl Script {
         let answer = answer?;
         let map = map.flatten();
         let found = shape::type_name(&map);
-        let map = map.try_cast().ok_or_else(|| {
-            format!("`{}` leaves a memory that is {found}, and has to be a map", function.name())
-        })?;
+        let map = map
+            .try_cast()
+            .ok_or_else(|| format!("`{}` leaves a memory that is {found}, and has to be a map", function.name()))?;
         memory.memory = json::object("memory", &map)
             .map_err(|e| format!("`{}` leaves a memory that cannot be kept: {e}", function.name()))?;
         Ok(answer)

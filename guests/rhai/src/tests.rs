@@ -121,9 +121,11 @@ fn a_script_without_the_function_of_its_kind_is_refused_when_the_kind_is_known()
     );
     assert_eq!(
         asked,
-        Err("`next` fails the script has no `fn next(progress, forced, memory)`; add it, or use the script as another \
+        Err(
+            "`next` fails the script has no `fn next(progress, forced, memory)`; add it, or use the script as another \
              kind"
-            .into())
+                .into()
+        )
     );
 }
 

@@ -13,7 +13,8 @@ pub(crate) fn parts(part: INT, whole: INT) -> INT {
 fn quotient(over: Array, under: Array) -> Result<INT, Box<EvalAltResult>> {
     let product = |factors: Array| {
         factors.into_iter().try_fold(1_u128, |product, factor| {
-            let factor = factor.as_int().map_err(|found| format!("`quotient` multiplies whole numbers, not {found}"))?;
+            let factor =
+                factor.as_int().map_err(|found| format!("`quotient` multiplies whole numbers, not {found}"))?;
             Ok::<_, Box<EvalAltResult>>(product.saturating_mul(count(factor)))
         })
     };

@@ -32,7 +32,8 @@ impl Patterns {
 fn parse(text: &str) -> Result<Vec<Segment>, Box<EvalAltResult>> {
     let Some(rest) = text.strip_prefix('/') else {
         let empty = text.is_empty().then(Vec::new);
-        return empty.ok_or_else(|| format!("the pattern `{text}` does not begin with `/`, as a JSON Pointer does").into());
+        return empty
+            .ok_or_else(|| format!("the pattern `{text}` does not begin with `/`, as a JSON Pointer does").into());
     };
     let segment = |text: &str| match text {
         "**" => Some(Segment::Rest),

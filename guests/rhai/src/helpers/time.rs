@@ -71,7 +71,8 @@ fn read_clock(text: &str) -> Option<INT> {
 }
 
 fn minutes(text: &str) -> Result<INT, Box<EvalAltResult>> {
-    read_clock(text).ok_or_else(|| format!("\"{text}\" is no time of day; write \"09:30\", \"00:00\" to \"24:00\"").into())
+    read_clock(text)
+        .ok_or_else(|| format!("\"{text}\" is no time of day; write \"09:30\", \"00:00\" to \"24:00\"").into())
 }
 
 pub(crate) fn register(engine: &mut Engine) {

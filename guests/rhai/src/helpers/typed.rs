@@ -51,10 +51,14 @@ fn one(value: Dynamic, wanted: &str) -> Result<Result<Dynamic, String>, Box<Eval
         "flag" => that(value.is_bool(), value),
         "list" => that(value.is_array(), value),
         "map" => that(value.is_map(), value),
-        words if words.contains('|') => that(words.split('|').any(|word| found == format!("the text \"{word}\"")), value),
+        words if words.contains('|') => {
+            that(words.split('|').any(|word| found == format!("the text \"{word}\"")), value)
+        }
         _ => {
             let types = "share, span, ratio, count, number, text, flag, list, map, or words such as \"v1|v2\"";
-            return Err(format!("`typed` knows no type \"{wanted}\"; the types are {types}, each with ? if optional").into());
+            return Err(
+                format!("`typed` knows no type \"{wanted}\"; the types are {types}, each with ? if optional").into()
+            );
         }
     })
 }

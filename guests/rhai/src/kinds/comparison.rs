@@ -40,7 +40,9 @@ fn outcome(value: Dynamic) -> Result<Outcome, String> {
     let Some(mut fields) = fields else {
         return match outcome {
             Word::Same => Ok(Outcome::Same),
-            Word::Ignored | Word::Different => Err(format!("`{word}` does not say what; write `{word}([difference(..)])`")),
+            Word::Ignored | Word::Different => {
+                Err(format!("`{word}` does not say what; write `{word}([difference(..)])`"))
+            }
             Word::Incomparable => Err("`incomparable` does not say why; write `incomparable(\"why\")`".into()),
         };
     };

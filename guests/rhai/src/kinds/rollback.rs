@@ -8,12 +8,8 @@ use crate::functions::Function;
 use crate::script::Memory;
 use crate::{Rhai, shape, values};
 
-const VERDICTS: [(&str, Verdict); 4] = [
-    ("healthy", Verdict::Healthy),
-    ("hold", Verdict::Hold),
-    ("warn", Verdict::Warn),
-    ("roll-back", Verdict::RollBack),
-];
+const VERDICTS: [(&str, Verdict); 4] =
+    [("healthy", Verdict::Healthy), ("hold", Verdict::Hold), ("warn", Verdict::Warn), ("roll-back", Verdict::RollBack)];
 
 impl Rollback for Rhai {
     type Memory = Memory;

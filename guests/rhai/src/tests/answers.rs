@@ -50,12 +50,18 @@ fn wrong_verdicts_are_explained() {
         ("3", "`answer` is 3, and has to be `healthy()`, `hold(..)`, `warn(..)` or `roll_back(..)`"),
         ("()", "`answer` is nothing, `()`, and has to be"),
         ("#{}", "`answer.answer` is missing, and has to be a text"),
-        ("#{ answer: \"hold\", findngs: [] }", "`answer` has an unknown field `findngs`; it may have `answer`, `findings`"),
+        (
+            "#{ answer: \"hold\", findngs: [] }",
+            "`answer` has an unknown field `findngs`; it may have `answer`, `findings`",
+        ),
         ("roll_back([])", "`roll-back` has no finding; say why, as in `roll_back([finding(..)])`"),
         ("\"warn\"", "`warn` has no finding"),
         ("hold([1])", "`answer.findings[0]` is 1, and has to be a finding, as `finding(rule, "),
         ("hold([#{ rule: 3 }])", "`answer.findings[0].rule` is 3, and has to be a text"),
-        ("hold([#{ rule: \"r\", observed: 1.5 }])", "`answer.findings[0].observed` is 1.5, and has to be a whole number"),
+        (
+            "hold([#{ rule: \"r\", observed: 1.5 }])",
+            "`answer.findings[0].observed` is 1.5, and has to be a whole number",
+        ),
     ] {
         let error = judge(body).unwrap_err();
         assert!(error.starts_with("`judge` answers wrongly: ") && error.contains(expected), "{body}: {error}");
@@ -92,15 +98,18 @@ fn stages_answer_with_every_action() {
 #[test]
 fn a_plan_follows_the_migration_unless_told() {
     let default = plan("plan(situation)").unwrap();
-    assert_eq!(default, Plan {
-        rules: Vec::new(),
-        otherwise: Target::Share,
-        sticky: "session".into(),
-        salt: "salt".into(),
-        share: 50_000,
-        shadow_share: 0,
-        shadow_operations: vec!["list".into()],
-    });
+    assert_eq!(
+        default,
+        Plan {
+            rules: Vec::new(),
+            otherwise: Target::Share,
+            sticky: "session".into(),
+            salt: "salt".into(),
+            share: 50_000,
+            shadow_share: 0,
+            shadow_operations: vec!["list".into()],
+        }
+    );
     assert_eq!(plan("#{}").unwrap(), Plan { shadow_operations: Vec::new(), ..default });
     let full = plan(
         "let plan = plan(situation);
@@ -110,19 +119,22 @@ fn a_plan_follows_the_migration_unless_told() {
     )
     .unwrap();
     let condition = |attribute: &str, test| Condition { attribute: attribute.into(), test };
-    assert_eq!(full.rules, [
-        Rule {
-            name: "all".into(),
-            conditions: vec![
-                condition("operation", Test::OneOf(vec!["list".into()])),
-                condition("path", Test::Prefix("/v".into())),
-                condition("session", Test::Present),
-                condition("header:x", Test::Absent),
-            ],
-            target: Target::V2,
-        },
-        Rule { name: "none".into(), conditions: Vec::new(), target: Target::V1 },
-    ]);
+    assert_eq!(
+        full.rules,
+        [
+            Rule {
+                name: "all".into(),
+                conditions: vec![
+                    condition("operation", Test::OneOf(vec!["list".into()])),
+                    condition("path", Test::Prefix("/v".into())),
+                    condition("session", Test::Present),
+                    condition("header:x", Test::Absent),
+                ],
+                target: Target::V2,
+            },
+            Rule { name: "none".into(), conditions: Vec::new(), target: Target::V1 },
+        ]
+    );
     assert_eq!((full.share, full.shadow_share, full.otherwise), (10_000, 500_000, Target::V1));
 }
 
@@ -130,11 +142,17 @@ fn a_plan_follows_the_migration_unless_told() {
 fn wrong_plans_are_explained() {
     for (body, expected) in [
         ("#{ rule: [] }", "`plan` has an unknown field `rule`; it may have `rules`, `otherwise`, "),
-        ("#{ otherwise: \"v3\" }", "`plan.otherwise` is \"v3\", and has to be one of \"v1\", \"v2\", \"share\", \"decide\""),
+        (
+            "#{ otherwise: \"v3\" }",
+            "`plan.otherwise` is \"v3\", and has to be one of \"v1\", \"v2\", \"share\", \"decide\"",
+        ),
         ("#{ rules: [rule(\"a\", 1, \"v1\")] }", "`plan.rules[0].conditions` is 1, and has to be a condition"),
         ("#{ share: \"lots\" }", "`plan.share` is wrong: "),
         ("#{ shadow_operations: [1] }", "`plan.shadow_operations[0]` is 1, and has to be a text"),
-        ("#{ otherwise: \"decide\" }", "`make_plan` sends requests to \"decide\", and the script has no `fn decide(request)`"),
+        (
+            "#{ otherwise: \"decide\" }",
+            "`make_plan` sends requests to \"decide\", and the script has no `fn decide(request)`",
+        ),
     ] {
         let error = plan(body).unwrap_err();
         assert!(error.contains(expected), "{body}: {error}");
@@ -145,9 +163,13 @@ fn wrong_plans_are_explained() {
 fn comparisons_answer_with_every_outcome() {
     assert_eq!(compare("same()"), Outcome::Same);
     assert_eq!(compare("incomparable(\"why\")"), Outcome::Incomparable("why".into()));
-    let Outcome::Different(all) = compare("different([difference(\"/a\", \"value\", \"semantic\", 1, ())])") else { panic!() };
+    let Outcome::Different(all) = compare("different([difference(\"/a\", \"value\", \"semantic\", 1, ())])") else {
+        panic!()
+    };
     assert_eq!((all[0].path.as_str(), all[0].v1.as_str(), all[0].v2.as_str()), ("/a", "1", ""));
-    assert!(matches!(compare("ignored(difference(\"\", \"value\", \"timing\", \"\", \"\"))"), Outcome::Ignored(all) if all.len() == 1));
+    assert!(
+        matches!(compare("ignored(difference(\"\", \"value\", \"timing\", \"\", \"\"))"), Outcome::Ignored(all) if all.len() == 1)
+    );
     assert_eq!(compare("if pair.v1.json.a == 1 { same() } else { () }"), Outcome::Same);
 }
 
@@ -158,7 +180,10 @@ fn a_comparison_that_fails_has_compared_nothing() {
         outcome => panic!("{outcome:?}"),
     };
     let said = why("pair.v2.json");
-    assert!(said.starts_with("`compare` fails at line 1, column 28: the result of V2 cannot be read as JSON: "), "{said}");
+    assert!(
+        said.starts_with("`compare` fails at line 1, column 28: the result of V2 cannot be read as JSON: "),
+        "{said}"
+    );
     assert!(why("1").contains("`compare` answers wrongly: `answer` is 1, and has to be `same()`, "));
     assert!(why("\"different\"").contains("does not say what"));
 }
@@ -173,18 +198,24 @@ fn adapters_translate_both_ways() {
          }
          fn adapt_reply(given, reply) { reply(reply.success, #{ out: reply.body.items, of: given.operation }) }",
     );
-    let call = |operation: &str| Call { operation: operation.into(), session: "s".into(), body: b"{\"items\":[1,2]}".into() };
+    let call =
+        |operation: &str| Call { operation: operation.into(), session: "s".into(), body: b"{\"items\":[1,2]}".into() };
     let notice = |kind: &str, message: &str| Notice { kind: kind.into(), message: message.into() };
-    assert_eq!(policy.adapt_call(&call("execute")), Ok(AdaptedCall {
-        operation: "run".into(),
-        body: b"{\"items\":[2,4]}".into(),
-        notices: vec![notice("deprecation", "use `run`"), notice("hint", "s")],
-    }));
+    assert_eq!(
+        policy.adapt_call(&call("execute")),
+        Ok(AdaptedCall {
+            operation: "run".into(),
+            body: b"{\"items\":[2,4]}".into(),
+            notices: vec![notice("deprecation", "use `run`"), notice("hint", "s")],
+        })
+    );
     let refused = policy.adapt_call(&call("old")).unwrap_err();
     assert_eq!(refused, "`adapt_call` fails at line 2, column 44: V2 has no `old`");
     let reply = Reply { success: true, body: b"{\"items\":[2.5,4]}".into() };
     let adapted = policy.adapt_reply(&call("execute"), reply).unwrap();
     assert_eq!(String::from_utf8(adapted.body).unwrap(), r#"{"of":"execute","out":[2.5,4]}"#);
     let broken = Reply { success: true, body: b"[".into() };
-    assert!(policy.adapt_reply(&call("execute"), broken).unwrap_err().starts_with("the body of the reply is not JSON: "));
+    assert!(
+        policy.adapt_reply(&call("execute"), broken).unwrap_err().starts_with("the body of the reply is not JSON: ")
+    );
 }

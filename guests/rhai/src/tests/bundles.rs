@@ -48,7 +48,10 @@ fn each_refuses_settings_that_it_does_not_know() {
         let mut settings = serde_json::to_value(&manifest["settings"]).unwrap();
         settings["no_such_setting"] = json!(1);
         let problems = configure(&script, &settings).unwrap_err();
-        assert!(problems[0].starts_with("settings.no_such_setting: is unknown; the settings are"), "{name}: {problems:?}");
+        assert!(
+            problems[0].starts_with("settings.no_such_setting: is unknown; the settings are"),
+            "{name}: {problems:?}"
+        );
     }
 }
 

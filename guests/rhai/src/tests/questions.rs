@@ -70,16 +70,28 @@ fn progress_has_a_verdict_and_a_check_has_none() {
 fn helpers_give_what_they_promise() {
     for (expression, expected) in [
         ("[share(\"5%\"), share(7), span(\"10m\"), ratio(2.5)]", "[50000,7,600000,2500000]"),
-        ("[percent_text(123000), ratio_text(2500000), latency_text(1500), span_text(5400000)]", r#"["12.3 %","2.5x","1.5 ms","1h 30m"]"#),
+        (
+            "[percent_text(123000), ratio_text(2500000), latency_text(1500), span_text(5400000)]",
+            r#"["12.3 %","2.5x","1.5 ms","1h 30m"]"#,
+        ),
         ("[round_up(100100), excerpt(\"abcdef\", 3)]", r#"[101000,"ab…"]"#),
         ("[parts(1, 3), parts(1, 0), quotient([7, 2], [3]), quotient([1], [0])]", "[333334,0,5,0]"),
         ("quotient([9000000000000000000, 9000000000000000000], [9000000000000000000])", "9000000000000000000"),
         ("[trend([[0, 100], [60, 110], [120, 120]], 60), trend([[0, 5]], 1), trend([], 1)]", "[100000,null,null]"),
-        ("local(0, \"+01:30\")", r#"{"day":1,"hour":1,"minute":30,"minute_of_day":90,"month":1,"second":0,"weekday":"thu","year":1970}"#),
+        (
+            "local(0, \"+01:30\")",
+            r#"{"day":1,"hour":1,"minute":30,"minute_of_day":90,"month":1,"second":0,"weekday":"thu","year":1970}"#,
+        ),
         ("[utc(86400000).weekday, minutes(\"09:30\")]", r#"["fri",570]"#),
         ("[position(\"salt\", \"key\") < 1000000, is_v2(10, 20), is_v2(20, 20)]", "[true,true,false]"),
-        ("[json(\"{\\\"a\\\":[1,2.5,null]}\"), json_kind(json(\"[]\")), shown(#{ b: 1, a: \"x\" })]", r#"[{"a":[1,2.5,null]},"array","{\"a\":\"x\",\"b\":1}"]"#),
-        ("[pointer([\"a/b\", 3]), depth([[1]]), patterns([\"/x\", \"/**/b\"]).first([\"a\", 0, \"b\"]), \"/a\".matches([\"a\"])]", r#"["/a~1b/3",2,1,true]"#),
+        (
+            "[json(\"{\\\"a\\\":[1,2.5,null]}\"), json_kind(json(\"[]\")), shown(#{ b: 1, a: \"x\" })]",
+            r#"[{"a":[1,2.5,null]},"array","{\"a\":\"x\",\"b\":1}"]"#,
+        ),
+        (
+            "[pointer([\"a/b\", 3]), depth([[1]]), patterns([\"/x\", \"/**/b\"]).first([\"a\", 0, \"b\"]), \"/a\".matches([\"a\"])]",
+            r#"["/a~1b/3",2,1,true]"#,
+        ),
     ] {
         assert_eq!(value(expression), expected, "{expression}");
     }

@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) check_interval: &'static str,
     pub(crate) deadline: &'static str,
     pub(crate) limits: &'static str,
+    /// How often a policy may fail; more often than tests of failing policies let it, unless they are about this.
+    pub(crate) failures: &'static str,
     pub(crate) v1: String,
     pub(crate) v2: String,
     /// `KIND = ..` lines.
@@ -66,7 +68,9 @@ impl Default for Setup {
         Self {
             check_interval: "200ms",
             deadline: "4s",
-            limits: "",
+            // A policy that takes all memory takes it within its time, also on a busy machine.
+            limits: "memory_bytes = 33554432",
+            failures: "count = 10000",
             v1: pool("serialized", 1, &[]),
             v2: pool("concurrent", 2, &[]),
             policies: vec![
@@ -92,8 +96,8 @@ impl Setup {
         let policies: Vec<_> = self.policies.iter().map(|(kind, bundle)| format!("{kind} = {bundle}")).collect();
         let faults = folder.join("v2-faults.json").display().to_string();
         format!(
-            "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\n\
-             [host.policy_limits]\n{}\n\
+            "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\npolicy_cache = '{}/policy-cache'\n\
+             [host.policy_limits]\n{}\n[host.policy_failures]\n{}\n\
              [migrations.programs]\ncheck_interval = '{}'\ndeadline = '{}'\n\
              [migrations.programs.operations]\n\
              create_program = {{ class = 'replicate', key = 'program_id' }}\n\
@@ -103,7 +107,10 @@ impl Setup {
             ports.0,
             ports.1,
             components().display(),
+            // One for all tests: the shipped policies are compiled once.
+            env!("CARGO_TARGET_TMPDIR"),
             self.limits,
+            self.failures,
             self.check_interval,
             self.deadline,
             self.v1,

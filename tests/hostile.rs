@@ -1,7 +1,13 @@
 //! Hostile policies through the real host: refused at the door with a reason, survived at work, never seen by a caller.
 
 mod admission;
+pub(crate) mod alone;
+pub(crate) mod ask;
+mod bombs;
+pub(crate) mod contract;
+mod exports;
 mod runtime;
+mod seats;
 mod start;
 mod swap;
 mod wat;

@@ -9,11 +9,20 @@
     reason = "a failed step is a failed test"
 )]
 
+mod authoring;
 mod bad_input;
 mod harness;
 mod hostile;
+mod isolation;
 mod kill;
+mod languages;
+mod museum;
 mod notify;
+mod policies;
+mod registry;
 mod rhai;
+mod seats;
+mod smith;
 mod story;
+mod wast;
 mod workers;

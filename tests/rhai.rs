@@ -15,7 +15,7 @@ use cutover::{
     clock::UnixMs,
     config::bundle::Bundle,
     policy::{
-        engine::{Compiled, Engine, Limits, Policy},
+        engine::{Compiled, Engine, KindLimits, Limits, Policy},
         error::PolicyError,
         facts::{Batch, Calls, Finding, OperationCalls},
         port::{Check, Kind, Phase, Progress, Verdict},
@@ -32,7 +32,7 @@ fn engine() -> &'static (Arc<Engine>, Compiled) {
     ENGINE.get_or_init(|| {
         // Time is a limit of its own test; here the machine may be as slow as it likes.
         let time = Duration::from_secs(30);
-        let limits = Limits { time, decide_time: time, ..Limits::default() };
+        let limits = Limits::alike(KindLimits { time, decide_time: time, ..KindLimits::default() });
         let engine = Engine::new(limits).unwrap();
         let component = std::fs::read(components().join("rhai.wasm")).unwrap();
         let compiled = engine.compile(&component).unwrap();

@@ -4,9 +4,11 @@
 //! audited by the controller that does it. [`metrics`] renders Prometheus text.
 
 pub mod metrics;
+pub mod policies;
+pub mod seats;
 mod status;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{Host, Migration},
     migration::{Ordered, Verb},
-    policy::port::{Kind, Phase},
+    policy::port::Phase,
 };
 
 /// Bodies are names, reasons and settings.
@@ -57,22 +59,6 @@ pub struct SetFlag {
     pub actor: String,
 }
 
-/// A bundle to put in charge.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Activate {
-    /// The bundle's folder, on the host's machine.
-    pub bundle: PathBuf,
-    /// Laid over the bundle's settings.
-    #[serde(default)]
-    pub settings: toml::Table,
-    /// Why.
-    pub reason: String,
-    /// Who.
-    #[serde(default)]
-    pub actor: String,
-}
-
 /// An answer that is not the one that was hoped for.
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
@@ -94,7 +80,20 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/migrations/{migration}/comparisons", get(comparisons))
         .route("/api/v1/migrations/{migration}/flags", get(flags))
         .route("/api/v1/migrations/{migration}/flags/{flag}", put(set_flag))
-        .route("/api/v1/migrations/{migration}/policies/{kind}", put(activate))
+        .route("/api/v1/migrations/{migration}/policies", get(seats::seats).put(seats::activate))
+        .route("/api/v1/migrations/{migration}/candidate", put(seats::stand_by))
+        .route("/api/v1/migrations/{migration}/policies/{kind}", put(seats::activate))
+        .route(
+            "/api/v1/migrations/{migration}/policies/{kind}/candidate",
+            get(seats::candidate).put(seats::stand_by).delete(seats::drop_candidate),
+        )
+        .route("/api/v1/migrations/{migration}/policies/{kind}/candidate/promote", post(seats::promote))
+        .route("/api/v1/migrations/{migration}/policies/{kind}/revert", post(seats::revert))
+        .route("/api/v1/migrations/{migration}/policy-log", get(seats::log))
+        .route("/api/v1/policy-calls/{id}", get(seats::call))
+        .route("/api/v1/decisions/{id}", get(seats::decision))
+        .route("/api/v1/components/{digest}", get(seats::component))
+        .merge(policies::routes())
         .fallback(async || Refusal(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(host);
@@ -181,21 +180,6 @@ async fn set_flag(
     let Json(SetFlag { value, reason, actor }) = body?;
     let verb = Verb::SetFlag(flag, value);
     migration.handle.ask(verb, who(&actor), &reason).await.map(Json).map_err(conflict)
-}
-
-async fn activate(
-    State(host): Shared,
-    Path((name, kind)): Path<(String, String)>,
-    body: Body<Activate>,
-) -> Answer<Ordered> {
-    find(&host, &name)?;
-    let kind: Kind = kind.parse().map_err(|why| Refusal(StatusCode::NOT_FOUND, why))?;
-    let Json(Activate { bundle, settings, reason, actor }) = body?;
-    if reason.trim().is_empty() {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "say why: `reason` is empty".into()));
-    }
-    let done = host.activate(&name, kind, &bundle, &settings, who(&actor), &reason).await;
-    done.map(Json).map_err(conflict)
 }
 
 fn find<'a>(host: &'a Host, name: &str) -> Result<&'a Migration, Refusal> {

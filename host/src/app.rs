@@ -1,36 +1,34 @@
 //! The composition root: builds the stages from a configuration, owns their tasks, drains them on a signal.
 
+pub mod install;
 mod policies;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::policies::admit;
+pub use self::policies::{admit, admit_bundle};
 use crate::{
     admin, clock,
     compare::{self, Comparer},
-    config::{Config, MigrationConfig, bundle::Bundle},
+    config::{Config, MigrationConfig},
     dispatch::{self, Dispatch},
     ingress::{self, Ingress},
     migration::{
-        Controller, Handle, Ordered, State, Verb, controller,
+        Controller, Handle, State, controller,
+        controller::Patience,
         flags::{FlagError, Flags},
-        handle::Activation,
+        trial::Trial,
     },
-    notify::{self, Notice, Notifier},
+    notify::{self, Notifier},
     observe::{History, Recorder, machine::Machine},
     policy::{
-        engine::{Engine, EngineError},
+        engine::{Engine, EngineError, Options},
         port::Kind,
+        registry::Registry,
         slot::Slots,
+        trial::Trials,
     },
     pool::{PoolSpec, WorkerPool, journal::Journal, spawner::Spawner},
     shadow::Mirror,
@@ -63,6 +61,8 @@ pub struct Host {
     pub engine: Arc<Engine>,
     /// The store.
     pub store: Store,
+    /// The policies that it knows.
+    pub registry: Registry,
     /// Where the components of guests are.
     pub components: PathBuf,
     /// The migrations by name.
@@ -118,9 +118,11 @@ pub enum StartError {
 struct Shared {
     engine: Arc<Engine>,
     store: Store,
+    registry: Registry,
     spawner: Spawner,
     notifier: Notifier,
     machine: Arc<Machine>,
+    patience: Patience,
     working: TaskTracker,
     background: TaskTracker,
     background_stop: CancellationToken,
@@ -134,17 +136,24 @@ impl App {
     pub async fn start(config: Config, guard: PathBuf) -> Result<Self, StartError> {
         let (working, background, serving) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
         let (shutdown, background_stop) = (CancellationToken::new(), CancellationToken::new());
-        let engine = Engine::new(config.limits)?;
+        let engine = Engine::start(Options {
+            limits: config.limits,
+            compiler: Some(guard.clone()),
+            cache: config.policy_cache,
+        })?;
         let store = Store::open(&config.store).await?;
+        let registry = Registry::new(Arc::clone(&engine), store.clone(), config.trust);
         let (notifier, deliver) = notify::notifier(config.webhooks);
         background.spawn(deliver);
         let spawner = Spawner::start(guard, runtime::Handle::current()).map_err(StartError::Spawner)?;
         let shared = Shared {
             engine: Arc::clone(&engine),
             store: store.clone(),
+            registry: registry.clone(),
             spawner,
             notifier,
             machine: Arc::default(),
+            patience: config.patience,
             working: working.clone(),
             background: background.clone(),
             background_stop: background_stop.clone(),
@@ -155,8 +164,9 @@ impl App {
             migrations.insert(name, start_migration(migration, &shared).await?);
         }
         drop(shared);
-        background.spawn(keep_house(store.clone(), config.keep_metrics, background_stop.clone()));
-        let host = Arc::new(Host { engine, store, components: config.components, migrations });
+        let keep = Keep { metrics: config.keep_metrics, policy_log: config.keep_policy_log };
+        background.spawn(keep_house(store.clone(), keep, background_stop.clone()));
+        let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
         let routes = host.migrations.iter().map(|(name, m)| {
             (name.clone(), ingress::Route { dispatch: Arc::clone(&m.dispatch), deadline: m.deadline })
         });
@@ -196,39 +206,6 @@ impl App {
     }
 }
 
-impl Host {
-    /// Reads a bundle, admits its policy, and puts it in charge of its kind. The hot path does not notice.
-    ///
-    /// # Errors
-    /// Why not, as a sentence.
-    pub async fn activate(
-        &self,
-        migration: &str,
-        kind: Kind,
-        bundle: &Path,
-        settings: &toml::Table,
-        actor: &str,
-        reason: &str,
-    ) -> Result<Ordered, String> {
-        let found = self.migrations.get(migration).ok_or_else(|| format!("there is no migration `{migration}`"))?;
-        let bundle = Bundle::read(bundle, &self.components, settings).map_err(|e| format!("the request {e}"))?;
-        if bundle.kind != kind {
-            return Err(format!("the bundle `{}` is a {} policy, not {kind}", bundle.folder.display(), bundle.kind));
-        }
-        let engine = Arc::clone(&self.engine);
-        let shown = bundle.folder.display().to_string();
-        let admitted = tokio::task::spawn_blocking(move || {
-            let policy = admit(&engine, kind, &bundle.component, &bundle.settings);
-            (policy, bundle.component)
-        });
-        let (policy, component) = admitted.await.map_err(|e| e.to_string())?;
-        let policy = Arc::new(policy.map_err(|e| format!("the policy of `{shown}` {e}"))?);
-        let configured = found.configured.get(&kind).cloned().unwrap_or_default();
-        let activation = Activation { policy, component, configured };
-        found.handle.ask(Verb::Activate(Box::new(activation)), actor, reason).await
-    }
-}
-
 async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Migration, StartError> {
     let store = &shared.store;
     let state = store.state(&config.name).await?.unwrap_or_else(|| State::new(clock::unix_ms()));
@@ -236,30 +213,16 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     for spec in [&config.v1, &config.v2] {
         store.configure_pool(&pool_configuration(spec)).await?;
     }
-    let slots = Arc::<Slots>::default();
-    let (mut configured, mut refused) = (BTreeMap::new(), Vec::new());
-    for (kind, bundle) in config.policies {
-        let (fingerprint, problem) = policies::fill_slot(&config.name, kind, bundle, &slots, shared).await?;
-        configured.insert(kind, fingerprint);
-        if let Some((error, message)) = problem {
-            refused.push((kind, error));
-            shared.notifier.notify(Notice {
-                at: clock::unix_ms(),
-                migration: config.name.clone(),
-                event: "policy-refused".into(),
-                severity: "critical",
-                message,
-                findings: Vec::new(),
-            });
-        }
-    }
+    let policies::Filled { slots, configured, refused } =
+        policies::fill_slots(&config.name, config.policies, shared).await?;
     let (journal, keeper) = Journal::new(store.journal(&config.name).await?);
     let journal = Arc::new(journal);
     shared.background.spawn(store.clone().keep_journal(config.name.clone(), keeper));
-    let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), Arc::clone(&slots));
+    let (trials, queues) = Trials::new(Arc::clone(&slots));
+    let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), trials.clone());
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
-    let (comparer, compare) = compare::comparer(Arc::clone(&slots), Arc::clone(&recorder));
+    let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(&recorder));
     shared.background.spawn(compare);
     let mirror = Arc::new(Mirror::new(
         v2.clone(),
@@ -270,6 +233,7 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         shared.working.clone(),
     ));
     let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
+        trials: trials.clone(),
         operations: config.operations,
         v1,
         v2,
@@ -281,7 +245,7 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     }));
     let history = Arc::<History>::default();
     let (controller, handle) = Controller::new(controller::Parts {
-        name: config.name,
+        name: config.name.clone(),
         salt: config.salt,
         check_interval: config.check_interval,
         state,
@@ -294,7 +258,18 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         machine: Arc::clone(&shared.machine),
         tasks: shared.working.clone(),
         refused,
+        patience: shared.patience,
+        trials: trials.clone(),
+        failed: queues.failures,
     });
+    let trial = Trial {
+        migration: config.name,
+        slots: Arc::clone(&slots),
+        store: store.clone(),
+        handle: handle.clone(),
+        trials,
+    };
+    shared.background.spawn(trial.run(queues.jobs, shared.background_stop.clone()));
     shared.background.spawn(controller.run(shared.background_stop.clone()));
     Ok(Migration { handle, dispatch, history, comparer, slots, configured, deadline: config.deadline })
 }
@@ -319,19 +294,33 @@ fn pool_configuration(spec: &PoolSpec) -> PoolConfiguration {
     }
 }
 
-async fn keep_house(store: Store, keep: Duration, stop: CancellationToken) {
+/// How long things are kept.
+#[derive(Debug, Clone, Copy)]
+struct Keep {
+    metrics: Duration,
+    policy_log: Duration,
+}
+
+async fn keep_house(store: Store, keep: Keep, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let before = clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms));
-        match store.forget_metrics(before).await {
-            Ok(rows) if rows > 0 => tracing::info!(rows, "removed old metrics"),
-            Ok(_) => {}
-            Err(error) => tracing::error!("old metrics are not removed: {}", crate::causes::chain(&error)),
-        }
+        let before = |keep: Duration| {
+            let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+            clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms))
+        };
+        removed("metrics", store.forget_metrics(before(keep.metrics)).await);
+        removed("calls to policies", store.forget_calls(before(keep.policy_log)).await);
+    }
+}
+
+fn removed(what: &str, rows: Result<u64, StoreError>) {
+    match rows {
+        Ok(rows) if rows > 0 => tracing::info!(rows, "removed old {what}"),
+        Ok(_) => {}
+        Err(error) => tracing::error!("old {what} are not removed: {}", crate::causes::chain(&error)),
     }
 }

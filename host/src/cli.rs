@@ -12,6 +12,7 @@ mod flags;
 mod history;
 mod output;
 mod policy;
+mod policy_compiler;
 mod serve;
 mod worker_guard;
 
@@ -76,6 +77,14 @@ enum Verb {
     History(history::History),
     /// Runs the whole story on this machine: two pools, load, a ramp, a policy swapped live, a fault, a rollback.
     Demo(Demo),
+    /// Compiles a policy from standard input to standard output; used by the host itself.
+    #[command(hide = true)]
+    PolicyCompiler {
+        /// Processor time that it may take, in seconds for each core.
+        seconds: u64,
+        /// Memory that it may take, in bytes.
+        bytes: u64,
+    },
     /// Ties a worker to the host; used by the host itself.
     #[command(hide = true)]
     WorkerGuard {
@@ -185,6 +194,7 @@ pub fn run() -> ExitCode {
         Verb::Policy(verb) => policy::run(verb),
         Verb::History(verb) => history::run(verb),
         Verb::Demo(demo) => demo::run(demo),
+        Verb::PolicyCompiler { seconds, bytes } => policy_compiler::run(seconds, bytes),
         Verb::WorkerGuard { parent, command } => worker_guard::run(parent, &command),
     };
     match done {

@@ -67,6 +67,12 @@ impl UnixMs {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// From RFC 3339 in UTC, such as `2026-01-05T10:00:00Z`; `None` if it is not that or before 1970.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let span = humantime::parse_rfc3339_weak(text).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        u64::try_from(span.as_millis()).ok().map(Self)
+    }
+
     /// As RFC 3339 in UTC, to the millisecond.
     pub fn rfc3339(self) -> String {
         humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(self.0)).to_string()

@@ -15,7 +15,7 @@ use crate::{
     policy::{
         PolicyError,
         port::{Comparison, Difference, Kind, Pair},
-        slot::Slots,
+        trial::{Job, Trials},
     },
 };
 
@@ -72,10 +72,10 @@ pub struct Line {
 
 /// Makes a comparer and the task that does its work, to be spawned by its owner. The task ends when the last clone of
 /// the comparer is gone.
-pub fn comparer(slots: Arc<Slots>, recorder: Arc<Recorder>) -> (Comparer, impl Future<Output = ()> + Send) {
+pub fn comparer(trials: Trials, recorder: Arc<Recorder>) -> (Comparer, impl Future<Output = ()> + Send) {
     let (queue, pairs) = mpsc::channel(QUEUE);
     let report = Arc::<Mutex<Report>>::default();
-    let work = compare_all(pairs, slots, recorder, Arc::clone(&report));
+    let work = compare_all(pairs, trials, recorder, Arc::clone(&report));
     (Comparer { queue, report }, work)
 }
 
@@ -97,7 +97,7 @@ impl Comparer {
 
 async fn compare_all(
     mut pairs: mpsc::Receiver<Pair>,
-    slots: Arc<Slots>,
+    trials: Trials,
     recorder: Arc<Recorder>,
     report: Arc<Mutex<Report>>,
 ) {
@@ -112,13 +112,18 @@ async fn compare_all(
             }
         }
         let asked = std::mem::take(&mut batch);
-        let Some(policy) = slots.get(Kind::Comparison).active() else { continue };
-        let answer = tokio::task::spawn_blocking(move || (policy.compare(&asked).answer, asked)).await;
-        let Ok((answer, asked)) = answer else {
+        let Some(policy) = trials.slots().get(Kind::Comparison).active() else { continue };
+        let digest = Arc::clone(policy.digest());
+        let answer = tokio::task::spawn_blocking(move || (policy.compare(&asked), asked)).await;
+        let Ok((answered, asked)) = answer else {
             tracing::error!("a comparison panicked");
             continue;
         };
-        let outcomes = answer.unwrap_or_else(|error| failed(&error, asked.len(), &report));
+        trials.submit(Kind::Comparison, || Job::Compared(asked.clone(), answered.clone()));
+        let outcomes = answered.answer.unwrap_or_else(|error| {
+            trials.failed(Kind::Comparison, &digest, &error);
+            failed(&error, asked.len(), &report)
+        });
         let mut report = report.lock();
         for (pair, outcome) in asked.iter().zip(outcomes) {
             recorder.compared(&outcome);

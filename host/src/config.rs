@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod environment;
+pub mod limits;
 pub mod raw;
 mod validate;
 
@@ -21,7 +22,8 @@ use std::{
 use self::bundle::Bundle;
 use crate::{
     dispatch::Operation,
-    policy::{engine::Limits, port::Kind},
+    migration::controller::Patience,
+    policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::PoolSpec,
 };
 
@@ -36,12 +38,20 @@ pub struct Config {
     pub store: PathBuf,
     /// Where the components of guests are.
     pub components: PathBuf,
+    /// Where compiled policies are kept; none to keep none.
+    pub policy_cache: Option<PathBuf>,
     /// Who is told.
     pub webhooks: Vec<hyper::Uri>,
     /// What policies may use.
     pub limits: Limits,
+    /// How often a policy may fail before it is put out of charge.
+    pub patience: Patience,
+    /// Whose policies are accepted.
+    pub trust: Trust,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
+    /// How long the log of calls to policies is kept.
+    pub keep_policy_log: Duration,
     /// The migrations, by name.
     pub migrations: Vec<MigrationConfig>,
 }

@@ -5,6 +5,7 @@
 //! back is up to the policies.
 
 mod load;
+mod replay;
 mod setup;
 mod summary;
 mod throughput;
@@ -17,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use self::load::{Caller, Load};
 pub use self::summary::Summary;
 use crate::{
-    app::{App, StartError},
+    app::{
+        App, StartError,
+        install::{Choice, Order, Source},
+    },
     clock::{self, Mono},
     config::{Config, ConfigError},
     migration::{Handle, Verb, snapshot::Snapshot},
@@ -148,6 +152,8 @@ async fn tell_story(
     let totals = migration.history.totals();
     load.fill(&mut summary, &totals);
     summary.decisions = app.host.store.decisions(MIGRATION, 1_000).await?.len();
+    narrator.say("asking every policy everything again, on another engine");
+    summary.replayed = replay::all(app).await?;
     for line in summary.lines() {
         narrator.say(&line);
     }
@@ -218,7 +224,8 @@ async fn swap(
     let bundle = stage.root.join("policies/sequential");
     let settings = toml::Table::new();
     let reason = "an anytime-valid judge instead of thresholds";
-    let done = app.host.activate(MIGRATION, Kind::Rollback, &bundle, &settings, "demo", reason).await;
+    let choice = Choice { source: Source::Bundle(&bundle), settings: &settings };
+    let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
     let done = done.map_err(DemoError::Refused)?;
     let took = clock::mono().since(started);
     sleep(Duration::from_millis(500)).await;

@@ -14,6 +14,10 @@ use tokio_util::task::TaskTracker;
 use crate::{
     clock::{self, Mono},
     observe::{Observation, Outcome, Recorder},
+    policy::{
+        port::Kind,
+        trial::{Job, Trials},
+    },
     pool::{Call, WorkerPool, journal::Journal},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
     route::Router,
@@ -58,12 +62,15 @@ pub struct Dispatch {
     /// Whoever opens or drains V2 takes turns.
     pub v2_turn: tokio::sync::Mutex<()>,
     replications: Arc<Semaphore>,
+    trials: Trials,
     tasks: TaskTracker,
 }
 
 /// The parts that a [`Dispatch`] is made of.
 #[derive(Debug)]
 pub struct Parts {
+    /// Who tries candidates out, and hears of failures.
+    pub trials: Trials,
     /// See [`Dispatch::operations`].
     pub operations: BTreeMap<Arc<str>, Operation>,
     /// See [`Dispatch::v1`].
@@ -98,6 +105,7 @@ impl Dispatch {
             v2_turn: tokio::sync::Mutex::default(),
             replications: Arc::new(Semaphore::new(REPLICATIONS)),
             tasks: parts.tasks,
+            trials: parts.trials,
         }
     }
 
@@ -167,10 +175,16 @@ impl Dispatch {
 
     fn route(&self, request: &Request) -> crate::route::Route {
         let route = self.router.route(request);
-        if let Some(error) = &route.error {
+        if let Some((error, digest)) = &route.error {
             tracing::warn!(%error, "the routing policy failed to decide; V1 serves");
             *self.decide_failures.lock().entry(error.cause()).or_default() += 1;
+            self.trials.failed(Kind::Routing, digest, error);
         }
+        if let Some(sampled) = route.sampled.clone() {
+            self.trials.log(Kind::Routing, Job::Sampled(sampled.seat, sampled.frame, sampled.target));
+        }
+        let whole = || Job::Routed(Box::new(request.clone()), route.pool, route.mirror);
+        self.trials.submit(Kind::Routing, whole);
         route
     }
 

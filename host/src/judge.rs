@@ -7,10 +7,10 @@ use crate::{
     migration::state::Event,
     policy::{
         PolicyError,
-        engine::Policy,
+        engine::Asked,
         facts::Finding,
         port::{Check, Judgement, Kind, Verdict},
-        slot::Slots,
+        slot::{Seat, Slots},
     },
 };
 
@@ -18,11 +18,11 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Answered<T> {
     /// Who was asked.
-    pub policy: Arc<Policy>,
+    pub seat: Arc<Seat>,
     /// What it remembered before.
     pub memory: Vec<u8>,
-    /// What it said.
-    pub answer: Result<T, PolicyError>,
+    /// What it said, and what that cost.
+    pub asked: Asked<T>,
     /// When the answer was there.
     pub at: Mono,
 }
@@ -30,17 +30,17 @@ pub struct Answered<T> {
 /// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.
 pub fn judge(slots: &Slots, check: &Check) -> Option<Answered<Judgement>> {
     let slot = slots.get(Kind::Rollback);
-    let (policy, memory) = slot.question()?;
-    let asked = policy.judge(check, &memory);
+    let (seat, memory) = slot.question()?;
+    let asked = seat.policy.judge(check, &memory);
     if asked.answer.is_ok() {
-        slot.remember(&policy, asked.memory);
+        slot.remember(&seat, asked.memory.clone());
     }
-    Some(Answered { policy, memory, answer: asked.answer, at: clock::mono() })
+    Some(Answered { seat, memory, asked, at: clock::mono() })
 }
 
 /// The verdict that holds: `hold` if the policy failed or nobody judges.
 pub fn verdict(answered: Option<&Answered<Judgement>>) -> Verdict {
-    match answered.map(|a| &a.answer) {
+    match answered.map(|a| &a.asked.answer) {
         Some(Ok(judgement)) => judgement.verdict,
         Some(Err(_)) | None => Verdict::Hold,
     }
@@ -48,7 +48,7 @@ pub fn verdict(answered: Option<&Answered<Judgement>>) -> Verdict {
 
 /// What the controller makes of an answer.
 pub fn event(answered: &Answered<Judgement>) -> Event {
-    match &answered.answer {
+    match &answered.asked.answer {
         Ok(judgement) => Event::Judged { verdict: judgement.verdict, findings: judgement.findings.clone() },
         Err(error) => Event::Judged { verdict: Verdict::Hold, findings: vec![failure(error)] },
     }

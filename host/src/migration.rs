@@ -9,10 +9,13 @@ pub mod effects;
 pub mod flags;
 pub mod handle;
 mod orders;
+pub mod seats;
 pub mod snapshot;
 pub mod state;
 pub mod step;
+pub mod trial;
 
 pub use controller::Controller;
 pub use handle::{Handle, Ordered, Verb};
+pub use seats::Install;
 pub use state::{Order, State};

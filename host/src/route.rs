@@ -3,7 +3,10 @@
 //! Nothing here asks a policy anything, but for the requests that the plan itself sends to `decide`. **Invariant**: V2 is
 //! chosen only if the plan was published with [`Published::v2_serves`]; a failing policy means V1.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use cutover_contract::{frame, share};
@@ -11,8 +14,8 @@ use cutover_contract::{frame, share};
 use crate::{
     policy::{
         PolicyError,
-        engine::Policy,
         port::{Condition, Plan, Target, Test},
+        slot::Seat,
     },
     request::{Attribute, PoolId, Ppm, Request},
 };
@@ -25,8 +28,11 @@ pub struct Published {
     /// Whether the phase lets V2 serve at all.
     pub v2_serves: bool,
     /// The policy that made the plan, if it wants to be asked per request.
-    pub decider: Option<Arc<Policy>>,
+    pub decider: Option<Arc<Seat>>,
 }
+
+/// One of so many requests that `decide` is asked about is handed out for the log.
+const SAMPLE: u32 = 1_000;
 
 /// Where a request goes, and why.
 #[derive(Debug, Clone)]
@@ -37,8 +43,24 @@ pub struct Route {
     pub reason: Arc<str>,
     /// Whether the request is mirrored to V2.
     pub mirror: bool,
-    /// What went wrong while asking `decide`, if anything did.
-    pub error: Option<PolicyError>,
+    /// What went wrong while asking `decide`, if anything did, and the digest of who was asked.
+    pub error: Option<Undecided>,
+    /// What `decide` was asked and what it said, for a sample of the requests.
+    pub sampled: Option<Box<Sampled>>,
+}
+
+/// Why `decide` has no answer, and the digest of who was asked.
+pub type Undecided = (PolicyError, Arc<str>);
+
+/// One question to `decide`.
+#[derive(Debug, Clone)]
+pub struct Sampled {
+    /// Who was asked.
+    pub seat: Arc<Seat>,
+    /// The frame.
+    pub frame: Vec<u8>,
+    /// The answer.
+    pub target: Target,
 }
 
 /// Holds the plan in force; readers never wait.
@@ -56,7 +78,8 @@ struct Compiled {
     /// A migration has a handful of operations: comparing them beats hashing one.
     shadow_operations: Vec<String>,
     v2_serves: bool,
-    decider: Option<(Arc<Policy>, Vec<Attribute>)>,
+    decider: Option<(Arc<Seat>, Vec<Attribute>)>,
+    decided: AtomicU32,
     reasons: Reasons,
 }
 
@@ -126,10 +149,10 @@ impl Compiled {
             conditions: rule.conditions.into_iter().filter_map(condition).collect(),
             target: rule.target,
         });
-        let decider = decider.map(|policy| {
+        let decider = decider.map(|seat| {
             // The engine admitted only attributes that parse.
-            let wanted = policy.description.attributes.iter().filter_map(|a| Attribute::parse(a)).collect();
-            (policy, wanted)
+            let wanted = seat.policy.description.attributes.iter().filter_map(|a| Attribute::parse(a)).collect();
+            (seat, wanted)
         });
         Self {
             rules: rules.collect(),
@@ -141,6 +164,7 @@ impl Compiled {
             shadow_operations: plan.shadow_operations,
             v2_serves,
             decider,
+            decided: AtomicU32::new(0),
             reasons: Reasons {
                 share: "share".into(),
                 otherwise: "otherwise".into(),
@@ -153,9 +177,9 @@ impl Compiled {
     fn route(&self, request: &Request) -> Route {
         let rule = self.rules.iter().find(|rule| rule.matches(request));
         let (target, named) = rule.map_or((self.otherwise, None), |r| (r.target, Some(&r.name)));
-        let (target, error) = match target {
+        let (target, error, sampled) = match target {
             Target::Decide => self.decide(request),
-            Target::V1 | Target::V2 | Target::Share => (target, None),
+            Target::V1 | Target::V2 | Target::Share => (target, None, None),
         };
         let (pool, fallback) = match target {
             Target::V2 => (PoolId::V2, &self.reasons.otherwise),
@@ -169,22 +193,24 @@ impl Compiled {
             PoolId::V1 | PoolId::V2 => (pool, named.unwrap_or(fallback)),
         };
         let mirror = pool == PoolId::V1 && self.is_mirrored(request);
-        Route { pool, reason: Arc::clone(reason), mirror, error }
+        Route { pool, reason: Arc::clone(reason), mirror, error, sampled }
     }
 
-    fn decide(&self, request: &Request) -> (Target, Option<PolicyError>) {
-        let Some((policy, wanted)) = &self.decider else {
-            return (
-                Target::V1,
-                Some(PolicyError::nonsense("the plan asks for `decide`, which its policy does not export")),
-            );
+    fn decide(&self, request: &Request) -> (Target, Option<Undecided>, Option<Box<Sampled>>) {
+        let Some((seat, wanted)) = &self.decider else {
+            let error = PolicyError::nonsense("nobody is in charge whom the plan's `decide` could be asked of");
+            return (Target::V1, Some((error, "".into())), None);
         };
         let mut packed = Vec::with_capacity(256);
         let attributes = wanted.iter().map(|a| request.attribute(a));
         frame::pack(&mut packed, self.position(request), self.share.get(), attributes);
-        match policy.decide(&packed) {
-            Ok(target) => (target, None),
-            Err(error) => (Target::V1, Some(error)),
+        match seat.policy.decide(&packed) {
+            Ok(target) => {
+                let sampled = self.decided.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE);
+                let sample = || Box::new(Sampled { seat: Arc::clone(seat), frame: packed, target });
+                (target, None, sampled.then(sample))
+            }
+            Err(error) => (Target::V1, Some((error, Arc::clone(seat.policy.digest()))), None),
         }
     }
 

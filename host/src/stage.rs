@@ -13,18 +13,18 @@ use crate::{
 /// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.
 pub fn next(slots: &Slots, progress: &Progress) -> Option<Answered<Move>> {
     let slot = slots.get(Kind::Stages);
-    let (policy, memory) = slot.question()?;
-    let asked = policy.next(progress, &memory);
+    let (seat, memory) = slot.question()?;
+    let asked = seat.policy.next(progress, &memory);
     // A forced step is an operator's question, not part of what the policy has seen.
     if asked.answer.is_ok() && !progress.forced {
-        slot.remember(&policy, asked.memory);
+        slot.remember(&seat, asked.memory.clone());
     }
-    Some(Answered { policy, memory, answer: asked.answer, at: clock::mono() })
+    Some(Answered { seat, memory, asked, at: clock::mono() })
 }
 
 /// What the controller makes of an answer.
 pub fn event(answered: &Answered<Move>) -> Event {
-    match &answered.answer {
+    match &answered.asked.answer {
         Ok(next) => Event::Moved { action: next.action, findings: next.findings.clone() },
         Err(error) => Event::Moved { action: Action::Hold, findings: vec![failure(error)] },
     }

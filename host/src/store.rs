@@ -4,10 +4,14 @@
 //! for the disk (`synchronous = NORMAL`): a killed process loses nothing, a power cut may lose the last moments but never
 //! the file's consistency.
 
+pub mod calls;
+pub mod history;
 mod journal;
 pub mod records;
+mod releases;
+pub mod seats;
 
-use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, str::FromStr as _, time::Duration};
 
 use serde_json::Value;
 use sqlx::{
@@ -15,11 +19,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use self::records::{Audited, Decision, PoolConfiguration, SlotRecord};
+use self::records::{Audited, Decision, PoolConfiguration};
 use crate::{
     clock::{self, UnixMs},
     migration::State,
-    policy::{facts::Batch, port::Kind},
+    policy::facts::Batch,
 };
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -121,7 +125,7 @@ impl Store {
         .bind(&decision.policy)
         .bind(&decision.digest)
         .bind(serde_json::to_string(&decision.findings)?)
-        .bind(decision.inputs.as_ref().map(Value::to_string))
+        .bind(decision.inputs.as_ref().map(serde_json::to_string).transpose()?)
         .execute(&mut *tx)
         .await?
         .last_insert_rowid();
@@ -253,79 +257,13 @@ impl Store {
         Ok(deleted.await?.rows_affected())
     }
 
-    /// Which policy is in charge of a kind of question.
+    /// One decision by its number.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn slot(&self, migration: &str, kind: Kind) -> Result<Option<SlotRecord>, StoreError> {
-        let row = sqlx::query(
-            "SELECT s.digest, s.settings, s.configured, s.memory, s.updated_by, c.bytes FROM slots s JOIN components c USING (digest) \
-             WHERE s.migration = ? AND s.kind = ?",
-        )
-        .bind(migration)
-        .bind(kind.name())
-        .fetch_optional(&self.0)
-        .await?;
-        row.map(|row| SlotRecord::from_row(&row)).transpose()
-    }
-
-    /// Puts a policy in charge and records who did.
-    ///
-    /// # Errors
-    /// When nothing was changed.
-    pub async fn activate(&self, kind: Kind, slot: &SlotRecord, audited: &Audited) -> Result<(), StoreError> {
-        let now = sql_ms(audited.at);
-        let mut tx = self.0.begin().await?;
-        sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(&slot.digest)
-            .bind(slot.component.as_slice())
-            .bind(now)
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query(
-            "INSERT INTO slots (migration, kind, digest, settings, configured, memory, updated_at, updated_by) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET digest = excluded.digest, settings = excluded.settings, \
-             configured = excluded.configured, memory = excluded.memory, updated_at = excluded.updated_at, updated_by = excluded.updated_by",
-        )
-        .bind(&audited.migration)
-        .bind(kind.name())
-        .bind(&slot.digest)
-        .bind(&slot.settings)
-        .bind(&slot.configured)
-        .bind(slot.memory.as_slice())
-        .bind(now)
-        .bind(&audited.actor)
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query("INSERT INTO audit (at, actor, migration, action, detail) VALUES (?, ?, ?, ?, ?)")
-            .bind(now)
-            .bind(&audited.actor)
-            .bind(&audited.migration)
-            .bind(&audited.action)
-            .bind(audited.detail.to_string())
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
-    /// Keeps what the policies in charge remember.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn remember(&self, migration: &str, memories: Vec<(Kind, Arc<str>, Vec<u8>)>) -> Result<(), StoreError> {
-        let mut tx = self.0.begin().await?;
-        for (kind, digest, memory) in memories {
-            sqlx::query("UPDATE slots SET memory = ? WHERE migration = ? AND kind = ? AND digest = ?")
-                .bind(memory)
-                .bind(migration)
-                .bind(kind.name())
-                .bind(&*digest)
-                .execute(&mut *tx)
-                .await?;
-        }
-        tx.commit().await?;
-        Ok(())
+    /// When the store fails or what it has cannot be read.
+    pub async fn decision(&self, id: i64) -> Result<Option<Decision>, StoreError> {
+        let row = sqlx::query("SELECT * FROM decisions WHERE id = ?").bind(id).fetch_optional(&self.0).await?;
+        row.as_ref().map(Decision::from_row).transpose()
     }
 }
 

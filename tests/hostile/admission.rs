@@ -169,7 +169,7 @@ fn manifests_that_are_none() -> Vec<Offer> {
 }
 
 async fn admits_none_of(offers: Vec<Offer>) {
-    let setup = Setup { limits: "component_bytes = 1048576", ..Setup::default() };
+    let setup = Setup { limits: "component_bytes = 1048576\nmemory_bytes = 33554432", ..Setup::default() };
     let host = setup.start().await;
     let mut load = Load::start(&host.http, 2, LIGHT).await;
     let before = in_charge(&host, Kind::Rollback).await;

@@ -177,7 +177,8 @@ async fn requests_that_decide_fails_on_go_to_v1_and_are_counted_by_cause() {
     let shared = pools(&host).await;
     assert!(shared.contains(&"v1".to_owned()) && shared.contains(&"v2".to_owned()));
     let after = host.migration().handle.snapshot();
-    assert_eq!((&after.state, failures(&after, Kind::Routing, &["trap"])), (&before, 0));
+    assert_eq!(after.state, before);
+    assert!(failures(&after, Kind::Routing, &["trap"]) > 0, "the controller hears of them, too");
     load.end().await;
     host.app.shut_down().await;
 }

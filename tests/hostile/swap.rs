@@ -1,6 +1,10 @@
 //! Policies swapped under load, and who is in charge after a restart.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use cutover::{
     migration::Verb,
@@ -13,10 +17,20 @@ use super::{Load, configured_hostile, in_charge, put, status, wat, write_bundle}
 use crate::harness::{Host, Setup, bundle, root};
 
 /// Swaps while callers wait for nothing but their answers.
-const SWAPS: usize = 200;
+const SWAPS: usize = 1_000;
 
 /// Callers at once.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 64;
+
+/// What the host's memory may grow by during the second half of the swaps, when everything that is kept is there.
+const MAX_GROWTH: u64 = 48 << 20;
+
+/// Resident memory of this process, which is the host.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
 
 async fn swap(host: &Host, to: &Path) -> String {
     let reply = put(host, Kind::Comparison, to, &json!({})).await;
@@ -35,22 +49,44 @@ fn still(folder: &Path) -> Setup {
         .with("stages", bundle("standard-stages", "shadow = { min_compared = 1000000000 }"))
 }
 
+/// Two routing policies: with `in = "decide"` each asks for every request, which must find the policy of its own plan.
+fn marked(folder: &Path) -> [PathBuf; 2] {
+    ["left", "right"].map(|name| {
+        let manifest = format!("name = '{name}'\nversion = '1.0.0'\nkind = 'routing'\nguest = 'hostile'\n");
+        write_bundle(folder.join(name), &manifest, None)
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn policies_swapped_under_load_fail_no_request_and_the_last_one_survives_a_restart() {
+async fn a_thousand_swaps_under_load_fail_no_request_and_leak_nothing_and_the_last_one_survives_a_restart() {
     let folder = Arc::new(tempfile::TempDir::new().unwrap());
     let setup = still(folder.path());
     let host = setup.start_in(Arc::clone(&folder)).await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     let mut load = Load::start(&host.http, CLIENTS, Duration::ZERO).await;
     host.ask(Verb::Advance).await.unwrap();
-    let manifest = "name = 'tiny'\nversion = '1'\nkind = 'comparison'\ncomponent = 'policy.wasm'\n";
+    let manifest = "name = 'tiny'\nversion = '1.0.0'\nkind = 'comparison'\ncomponent = 'policy.wasm'\n";
     let tiny =
         ["alpha", "omega"].map(|name| write_bundle(folder.path().join(name), manifest, Some(&wat::comparison(name))));
+    let routing = marked(folder.path());
     let mut digest = in_charge(&host, Kind::Comparison).await.unwrap();
+    let mut half_way = 0;
     for n in 0..SWAPS {
+        if n == SWAPS / 2 {
+            half_way = resident();
+        }
+        if n % 4 == 3 {
+            // Every other plan asks for each request, which swaps the warm instances, too.
+            let settings = if n % 8 == 3 { json!({ "in": "decide" }) } else { json!({}) };
+            let reply = put(&host, Kind::Routing, &routing[n % 8 / 4], &settings).await;
+            assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+            continue;
+        }
         let before = std::mem::replace(&mut digest, swap(&host, &tiny[n % 2]).await);
-        assert_ne!(digest, before, "each swap is one");
+        assert!(digest != before || n % 4 == 0, "each swap is one");
     }
+    let grown = resident().saturating_sub(half_way);
+    assert!(grown < MAX_GROWTH, "{grown} bytes more after the second {} swaps", SWAPS / 2);
     load.answers(CLIENTS).await;
     let last = swap(&host, &root().join("policies/exact-compare")).await;
     let answered = load.end().await;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::steps::{self, Step};
 use crate::workspace::Workspace;
-use crate::{guests, lines, process, toolchain};
+use crate::{guests, languages, lines, process, toolchain};
 
 /// Builds, tests and shows Cutover.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 enum Verb {
     /// Build the guests and turn them into components in `target/components`.
     Guests,
+    /// Build the policies in JavaScript and Python, where npm and pip are there, and run their own tests.
+    Languages,
     /// Build everything in release and run `cutover demo --fast`.
     Demo {
         /// Passed on to `cutover demo`.
@@ -43,6 +45,9 @@ enum Verb {
 const PYTHON: Step = Step { name: "looking for python3", action: toolchain::python };
 const TARGET: Step = Step { name: "looking for the wasm target", action: toolchain::wasm_target };
 const GUESTS: Step = Step { name: "building guests", action: guests::build };
+
+const LANGUAGES: Step = Step { name: "building policies in other languages", action: languages::build };
+const TEST_LANGUAGES: Step = Step { name: "testing policies in other languages", action: languages::test };
 
 const BUILD_GUESTS: &[Step] = &[TARGET, GUESTS];
 
@@ -67,8 +72,10 @@ const CI: &[Step] = &[
     Step { name: "linting the workspace", action: lint_workspace },
     Step { name: "linting guests for wasm", action: guests::lint },
     Step { name: "building the documentation", action: build_docs },
+    TEST_LANGUAGES,
+    LANGUAGES,
     BUILD_TESTS,
-    TEST_WORKSPACE,
+    Step { name: "testing the workspace", action: test_everything },
 ];
 
 impl Cli {
@@ -77,6 +84,7 @@ impl Cli {
         let workspace = Workspace::load()?;
         match self.verb {
             Verb::Guests => steps::run(BUILD_GUESTS, &workspace)?,
+            Verb::Languages => steps::run(&[TEST_LANGUAGES, LANGUAGES], &workspace)?,
             Verb::Test => steps::run(TEST, &workspace)?,
             Verb::Ci => steps::run(CI, &workspace)?,
             Verb::Demo { args } => {
@@ -108,6 +116,12 @@ fn test_worker(workspace: &Workspace) -> Result<()> {
 
 fn test_workspace(workspace: &Workspace) -> Result<()> {
     process::run(&mut workspace.cargo(["test", "--workspace"]))
+}
+
+/// With the components of other languages that were just built: their tests must not be skipped.
+fn test_everything(workspace: &Workspace) -> Result<()> {
+    let languages = languages::names(workspace);
+    process::run(workspace.cargo(["test", "--workspace"]).env("CUTOVER_LANGUAGES", languages))
 }
 
 fn check_format(workspace: &Workspace) -> Result<()> {

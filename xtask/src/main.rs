@@ -7,6 +7,7 @@
 mod cli;
 mod component;
 mod guests;
+mod languages;
 mod lines;
 mod process;
 mod steps;

@@ -32,6 +32,10 @@ pub struct Settings {
     pub place: Place,
     /// What it says of V2 where it behaves.
     pub verdict: Opinion,
+    /// Rounds of work before it does anything there; a round takes about a nanosecond.
+    pub spins: u64,
+    /// Characters that it wants to remember of each check.
+    pub remember: usize,
 }
 
 /// A function of the contract.
@@ -82,7 +86,11 @@ const FOUR_BILLION: u32 = 4_000_000_000;
 impl Hostile {
     /// Does what must not return, if this is the place for it; says what is left to do.
     fn act(&self, place: Place) -> Left {
-        if self.0.place == place { self.0.misdeed.act() } else { Left::Behave }
+        if self.0.place != place {
+            return Left::Behave;
+        }
+        misdeed::spin(self.0.spins);
+        self.0.misdeed.act()
     }
 }
 
@@ -167,9 +175,10 @@ impl Stages for Hostile {
 }
 
 impl Rollback for Hostile {
-    type Memory = ();
+    type Memory = String;
 
-    fn judge(&self, _: &Check, (): &mut ()) -> Result<Judgement, String> {
+    fn judge(&self, _: &Check, memory: &mut String) -> Result<Judgement, String> {
+        *memory = "m".repeat(self.0.remember);
         match self.act(Place::Rollback) {
             Left::Behave => {
                 let verdict = match self.0.verdict {

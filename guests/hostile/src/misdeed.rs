@@ -62,6 +62,13 @@ impl Misdeed {
     }
 }
 
+/// Works for so many rounds, then goes on: what is slow without ever failing.
+pub(crate) fn spin(rounds: u64) {
+    for round in 0..rounds {
+        black_box(round);
+    }
+}
+
 /// Panics.
 #[expect(clippy::panic, reason = "that is what it is for")]
 pub(crate) fn trap() -> ! {

@@ -124,6 +124,7 @@ pub mod __private {
     use crate::{Memory, Policy, Problem, problem};
 
     pub use crate::bindings::policy::exports::cutover::policy::policy::Description;
+    pub use serde;
 
     /// Fills in `describe`.
     #[must_use]
@@ -165,10 +166,14 @@ pub mod __private {
         let mut memory = if bytes.is_empty() {
             M::default()
         } else {
-            serde_json::from_slice(bytes).map_err(|e| format!("this memory is not mine: {e}"))?
+            // Checked as a whole, text need not be checked string by string.
+            let text = std::str::from_utf8(bytes).map_err(|e| format!("this memory is not mine: {e}"))?;
+            serde_json::from_str(text).map_err(|e| format!("this memory is not mine: {e}"))?
         };
         let answer = ask(&mut memory)?;
-        let memory = serde_json::to_vec(&memory).map_err(|e| format!("memory cannot be stored: {e}"))?;
-        Ok((answer, memory))
+        // It will be about as long as it was.
+        let mut stored = Vec::with_capacity(bytes.len() + bytes.len() / 8 + 128);
+        serde_json::to_writer(&mut stored, &memory).map_err(|e| format!("memory cannot be stored: {e}"))?;
+        Ok((answer, stored))
     }
 }

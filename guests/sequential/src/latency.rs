@@ -6,8 +6,9 @@
 //! Five slices slide over the window. A slice that is full keeps its slowest tenth in buckets and the rest as a number
 //! in one: the percentile of five slices of about the same size lies within their slowest twentieths.
 
-use cutover_contract::histogram;
-use cutover_policy::{Calls, Histogram};
+use cutover_contract::histogram::{self, Sum};
+use cutover_policy::memory::{Fields, Packed, Text};
+use cutover_policy::{Calls, Histogram, packed};
 use serde::{Deserialize, Serialize};
 
 /// Slices of the window.
@@ -27,10 +28,17 @@ const MIN_CALLS: u64 = 200;
 #[serde(transparent)]
 pub struct Baseline(Vec<Slice>);
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Slice {
     start_ms: u64,
     /// Bucket and count, ascending.
+    calls: Vec<(u32, u64)>,
+}
+
+/// A slice as plain JSON, which it was before it was packed.
+#[derive(Deserialize)]
+struct PlainSlice {
+    start_ms: u64,
     calls: Vec<(u32, u64)>,
 }
 
@@ -68,7 +76,8 @@ impl Baseline {
     /// nothing faster than `floor_us` is slow.
     #[must_use]
     pub fn limits(&self, ratio_ppm: u32, floor_us: u64) -> Option<Limits> {
-        let all: Histogram = self.0.iter().flat_map(|slice| slice.calls.iter().copied()).collect();
+        let mut all = Sum::default();
+        self.0.iter().flat_map(|slice| &slice.calls).for_each(|&(index, count)| all.add(index, count));
         let p99_us = all.quantile_us(QUANTILE_PPM).filter(|_| all.total() >= MIN_CALLS)?.max(floor_us);
         let doubled = u128::from(p99_us) * u128::from(ratio_ppm) / 1_000_000;
         Some(Limits { p99_us, doubled_us: u64::try_from(doubled).unwrap_or(u64::MAX) })
@@ -80,6 +89,26 @@ impl Baseline {
         self.0.is_empty()
     }
 }
+
+impl From<PlainSlice> for Slice {
+    fn from(PlainSlice { start_ms, calls }: PlainSlice) -> Self {
+        Self { start_ms, calls }
+    }
+}
+
+impl Packed for Slice {
+    type Plain = PlainSlice;
+
+    fn write(&self, text: &mut Text) {
+        text.number(self.start_ms).buckets(&self.calls);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        Some(Self { start_ms: fields.number()?, calls: fields.buckets()? })
+    }
+}
+
+packed!(Slice);
 
 impl Slice {
     fn histogram(&self) -> Histogram {

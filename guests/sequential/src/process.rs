@@ -18,6 +18,8 @@
 //! **The promise** (Ville's inequality): the wealth of a fair game that starts at 1 ever reaches 1/alpha with a
 //! probability of at most alpha, however often it is looked at and whatever is done because of it.
 
+use cutover_policy::memory::{Fields, Packed, Text};
+use cutover_policy::packed;
 use serde::{Deserialize, Serialize};
 
 use crate::hypergeometric::{Table, real};
@@ -47,7 +49,7 @@ pub struct Game {
 }
 
 /// A wealth of bets and cash.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fund {
     /// One for each effect.
     bets: Vec<f64>,
@@ -144,6 +146,37 @@ impl Portfolio {
         self.each.push((operation.to_owned(), Fund::of(stake)));
     }
 }
+
+/// A fund as plain JSON, which it was before it was packed.
+#[derive(Debug, Deserialize)]
+pub struct PlainFund {
+    bets: Vec<f64>,
+    cash: f64,
+    played: u64,
+    run: Run,
+}
+
+impl From<PlainFund> for Fund {
+    fn from(PlainFund { bets, cash, played, run }: PlainFund) -> Self {
+        Self { bets, cash, played, run }
+    }
+}
+
+impl Packed for Fund {
+    type Plain = PlainFund;
+
+    fn write(&self, text: &mut Text) {
+        text.doubles(&self.bets).doubles(&[self.cash]).number(self.played);
+        self.run.write(text);
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let (bets, cash) = (fields.doubles()?, fields.double()?);
+        Some(Self { bets, cash, played: fields.number()?, run: Run::read(fields)? })
+    }
+}
+
+packed!(Fund);
 
 impl Fund {
     fn of(cash: f64) -> Self {

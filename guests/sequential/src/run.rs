@@ -3,12 +3,13 @@
 //! Evidence does not need them. Without them a fault that begins after a good hour would be reported with the counts of
 //! that hour.
 
-use serde::{Deserialize, Serialize};
+use cutover_policy::memory::{Fields, Text};
+use serde::Deserialize;
 
 use crate::hypergeometric::{Table, real};
 
 /// Counts since V2 last did as well as the null allows: where a suspicion comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 pub struct Run {
     /// When it began.
     pub since_ms: u64,
@@ -35,6 +36,18 @@ impl Run {
         self.n2 = self.n2.saturating_add(table.n2);
         self.x2 = self.x2.saturating_add(table.x2);
         self.excess += real(table.x2) - expected;
+    }
+
+    /// Writes it as part of what is remembered.
+    pub(crate) fn write(&self, text: &mut Text) {
+        text.number(self.since_ms).number(self.n1).number(self.x1).number(self.n2).number(self.x2);
+        text.doubles(&[self.excess]);
+    }
+
+    /// Reads it again.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let [since_ms, n1, x1, n2, x2] = fields.numbers()?;
+        Some(Self { since_ms, n1, x1, n2, x2, excess: fields.double()? })
     }
 
     /// The odds ratio that explains the counts best, in parts per million. Half a unit is added to each count (Haldane

@@ -2,7 +2,9 @@
 //!
 //! A slice is a second, or a sixtieth of the window if that is longer, so that memory stays small however long it is.
 
-use cutover_policy::{Batch, Calls, Check, Histogram, Phase};
+use cutover_contract::histogram::Sum;
+use cutover_policy::memory::{Fields, Packed, Text};
+use cutover_policy::{Batch, Calls, Check, Histogram, Phase, packed};
 use serde::{Deserialize, Serialize};
 
 /// Slices of a window.
@@ -26,7 +28,7 @@ struct Stage {
     started_ms: u64,
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq)]
 struct Slice {
     start_ms: u64,
     v1: Tally,
@@ -37,7 +39,17 @@ struct Slice {
     wanted: u32,
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+/// A slice as plain JSON, which it was before it was packed.
+#[derive(Deserialize)]
+struct PlainSlice {
+    start_ms: u64,
+    v1: Tally,
+    v2: Tally,
+    failures: u64,
+    wanted: u32,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
 struct Tally {
     requests: u64,
     errors: u64,
@@ -107,6 +119,33 @@ impl Window {
     }
 }
 
+impl From<PlainSlice> for Slice {
+    fn from(PlainSlice { start_ms, v1, v2, failures, wanted }: PlainSlice) -> Self {
+        Self { start_ms, v1, v2, failures, wanted }
+    }
+}
+
+impl Packed for Slice {
+    type Plain = PlainSlice;
+
+    fn write(&self, text: &mut Text) {
+        text.number(self.start_ms);
+        for tally in [&self.v1, &self.v2] {
+            text.number(tally.requests).number(tally.errors).buckets(&tally.latency);
+        }
+        text.number(self.failures).number(self.wanted.into());
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let start_ms = fields.number()?;
+        let (v1, v2) = (Tally::read(fields)?, Tally::read(fields)?);
+        let (failures, wanted) = (fields.number()?, u32::try_from(fields.number()?).ok()?);
+        Some(Self { start_ms, v1, v2, failures, wanted })
+    }
+}
+
+packed!(Slice);
+
 impl Slice {
     /// Mirrored calls are held against V1's calls of the same operations: V1 serves others too, and they take their own
     /// time.
@@ -124,6 +163,11 @@ impl Slice {
 }
 
 impl Tally {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let [requests, errors] = fields.numbers()?;
+        Some(Self { requests, errors, latency: fields.buckets()? })
+    }
+
     fn add(&mut self, calls: &Calls) {
         self.requests = self.requests.saturating_add(calls.requests);
         self.errors = self.errors.saturating_add(calls.errors);
@@ -135,7 +179,7 @@ impl Tally {
 
 fn total<'a>(tallies: impl Iterator<Item = &'a Tally>) -> Total {
     let mut total = Total::default();
-    let mut latency = Histogram::default();
+    let mut latency = Sum::default();
     for tally in tallies {
         total.requests = total.requests.saturating_add(tally.requests);
         total.errors = total.errors.saturating_add(tally.errors);

@@ -1,6 +1,6 @@
-//! Who is in charge when a host starts: what the store remembers, or what the configuration says.
+//! Who sits where when a host starts: what the store remembers, or what the configuration says.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 
@@ -8,26 +8,84 @@ use super::{Shared, StartError};
 use crate::{
     clock,
     config::bundle::Bundle,
+    notify::Notice,
     policy::{
         PolicyError,
-        engine::{Engine, Policy},
+        candidate::Candidate,
+        engine::{Engine, Imports, Policy},
         port::Kind,
-        slot::Slots,
+        slot::{Seat, Slot, Slots, Title},
     },
-    store::records::{Audited, SlotRecord},
+    store::{
+        records::Audited,
+        seats::{Place, SeatRecord},
+    },
 };
 
-/// Compiles a component and admits it for a kind with settings.
+/// Compiles a component that imports nothing and admits it for a kind with settings.
 ///
 /// # Errors
 /// Why it is not admitted.
 pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Result<Policy, PolicyError> {
-    Policy::admit(engine, engine.compile(component)?, kind, settings)
+    admit_with(engine, kind, component, settings, false)
 }
 
-/// Puts a policy in charge at start: the one that was in charge last, unless the configuration has changed since. If
-/// that one is not admitted, the other. Returns the configuration's fingerprint, and what people must know.
-pub(super) async fn fill_slot(
+/// [`admit`] for a bundle's component, with the imports that the bundle asks for.
+///
+/// # Errors
+/// Why it is not admitted.
+pub fn admit_bundle(engine: &Arc<Engine>, bundle: &Bundle) -> Result<Policy, PolicyError> {
+    admit_with(engine, bundle.kind, &bundle.component, &bundle.settings, bundle.wasi_stub)
+}
+
+pub(super) fn admit_with(
+    engine: &Arc<Engine>,
+    kind: Kind,
+    component: &[u8],
+    settings: &str,
+    wasi_stub: bool,
+) -> Result<Policy, PolicyError> {
+    Policy::admit(engine, engine.compile_with(component, Imports::of(wasi_stub))?, kind, settings)
+}
+
+/// The slots of a migration that starts.
+pub(super) struct Filled {
+    /// Who sits where.
+    pub(super) slots: Arc<Slots>,
+    /// Fingerprints of what the configuration says of each policy.
+    pub(super) configured: BTreeMap<Kind, String>,
+    /// Policies of the configuration that are not admitted.
+    pub(super) refused: Vec<(Kind, PolicyError)>,
+}
+
+/// Fills the slots of a migration; people are told of policies that are not admitted.
+pub(super) async fn fill_slots(
+    migration: &str,
+    policies: BTreeMap<Kind, Bundle>,
+    shared: &Shared,
+) -> Result<Filled, StartError> {
+    let mut filled = Filled { slots: Arc::default(), configured: BTreeMap::new(), refused: Vec::new() };
+    for (kind, bundle) in policies {
+        let (fingerprint, problem) = fill_slot(migration, kind, bundle, &filled.slots, shared).await?;
+        filled.configured.insert(kind, fingerprint);
+        if let Some((error, message)) = problem {
+            filled.refused.push((kind, error));
+            shared.notifier.notify(Notice {
+                at: clock::unix_ms(),
+                migration: migration.into(),
+                event: "policy-refused".into(),
+                severity: "critical",
+                message,
+                findings: Vec::new(),
+            });
+        }
+    }
+    Ok(filled)
+}
+
+/// Fills a slot at start: with the policy that was in charge last, unless the configuration has changed since. If that
+/// one is not admitted, with the other. Returns the configuration's fingerprint, and what people must know.
+async fn fill_slot(
     migration: &str,
     kind: Kind,
     bundle: Bundle,
@@ -35,21 +93,37 @@ pub(super) async fn fill_slot(
     shared: &Shared,
 ) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let configured = fingerprint(&bundle);
-    let stored = shared.store.slot(migration, kind).await?;
-    let unchanged = stored.as_ref().is_some_and(|slot| slot.configured == configured);
-    if unchanged && restore(migration, kind, stored.clone(), slots, shared).await {
+    let slot = slots.get(kind);
+    let stored = shared.store.seat(migration, kind, Place::Active).await?;
+    let unchanged = stored.as_ref().is_some_and(|seat| seat.configured == configured);
+    let stored = vouched(migration, kind, stored, &bundle, shared).await;
+    if unchanged && restore(migration, kind, stored.clone(), slot, shared).await {
+        restore_others(migration, kind, &bundle, slot, shared).await?;
         return Ok((configured, None));
     }
     let mut problem = None;
     let folder = bundle.folder.display().to_string();
+    let title = Title { name: bundle.name.clone(), version: bundle.version.clone() };
     let settings = bundle.settings.clone();
-    match admit_off_path(shared, kind, bundle.component, bundle.settings).await {
+    let admitted = match shared.registry.trust.screen(&bundle.claimed(), bundle.envelope.as_ref()) {
+        Ok(()) => {
+            admit_off_path(shared, kind, bundle.component.clone(), bundle.settings.clone(), bundle.wasi_stub).await
+        }
+        Err(refused) => (Err(PolicyError::Untrusted { refused }), Vec::new()),
+    };
+    match admitted {
         (Ok(policy), component) => {
-            let record = SlotRecord {
+            let record = SeatRecord {
+                title: title.clone(),
                 digest: policy.digest().to_string(),
+                wasi_stub: bundle.wasi_stub,
                 settings,
                 configured: configured.clone(),
                 memory: Vec::new(),
+                held: None,
+                rule: None,
+                evidence: None,
+                since: clock::unix_ms(),
                 updated_by: "configuration".into(),
                 component,
             };
@@ -61,12 +135,14 @@ pub(super) async fn fill_slot(
                 action: "activate-policy".into(),
                 detail,
             };
-            shared.store.activate(kind, &record, &audited).await?;
-            slots.get(kind).activate(Arc::new(policy), Vec::new());
+            shared.store.activate(kind, &record, false, &audited).await?;
+            let seat = Seat { policy: Arc::new(policy), title, wasi_stub: bundle.wasi_stub };
+            slot.activate(seat, Vec::new());
+            restore_others(migration, kind, &bundle, slot, shared).await?;
         }
         (Err(error), _) => {
             let refused = format!("the {kind} policy of `{folder}` {error}");
-            let instead = if restore(migration, kind, stored.filter(|_| !unchanged), slots, shared).await {
+            let instead = if restore(migration, kind, stored.filter(|_| !unchanged), slot, shared).await {
                 "the one before it stays in charge"
             } else {
                 "nobody is in charge, so V1 serves and nothing moves"
@@ -77,17 +153,91 @@ pub(super) async fn fill_slot(
     Ok((configured, problem))
 }
 
-/// Puts the policy that was in charge last in charge again; false if there was none or it is not admitted any more.
-async fn restore(migration: &str, kind: Kind, slot: Option<SlotRecord>, slots: &Slots, shared: &Shared) -> bool {
-    let Some(slot) = slot else { return false };
-    match admit_off_path(shared, kind, slot.component, slot.settings).await {
-        (Ok(policy), _) => {
-            slots.get(kind).activate(Arc::new(policy), slot.memory);
+/// A seat of before, if those that the host trusts now still vouch for who sat there: as a release, or as the bundle that
+/// the configuration names.
+async fn vouched(
+    migration: &str,
+    kind: Kind,
+    seat: Option<SeatRecord>,
+    bundle: &Bundle,
+    shared: &Shared,
+) -> Option<SeatRecord> {
+    let seat = seat?;
+    if seat.held.is_some() {
+        return Some(seat);
+    }
+    let claimed = bundle.claimed();
+    let is_bundle = claimed.component_sha256 == seat.digest && bundle.settings == seat.settings;
+    if is_bundle && shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).is_ok() {
+        return Some(seat);
+    }
+    match shared.registry.vouches(&seat.digest, kind, &seat.settings).await {
+        Ok(true) => return Some(seat),
+        Ok(false) => {
+            tracing::error!(migration, %kind, policy = seat.title.name, "nobody vouches for a policy that had a seat");
+        }
+        Err(error) => {
+            tracing::error!(migration, %kind, "cannot tell who vouches for a policy: {}", crate::causes::chain(&error));
+        }
+    }
+    None
+}
+
+/// Puts the policy that was in charge last in charge again, or holds the slot if it was held; false if there was none or
+/// it is not admitted any more.
+async fn restore(migration: &str, kind: Kind, seat: Option<SeatRecord>, slot: &Slot, shared: &Shared) -> bool {
+    let Some(record) = seat else { return false };
+    if let Some(why) = record.held {
+        slot.hold(why);
+        return true;
+    }
+    let memory = record.memory.clone();
+    match seated(migration, kind, record, shared).await {
+        Some(seat) => {
+            slot.activate(seat, memory);
             true
         }
+        None => false,
+    }
+}
+
+/// Who can be gone back to, and who stands by.
+async fn restore_others(
+    migration: &str,
+    kind: Kind,
+    bundle: &Bundle,
+    slot: &Slot,
+    shared: &Shared,
+) -> Result<(), StartError> {
+    let previous = shared.store.seat(migration, kind, Place::Previous).await?;
+    if let Some(record) = vouched(migration, kind, previous, bundle, shared).await
+        && let Some(seat) = seated(migration, kind, record, shared).await
+    {
+        slot.restore_previous(seat);
+    }
+    let candidate = shared.store.seat(migration, kind, Place::Candidate).await?;
+    if let Some(mut record) = vouched(migration, kind, candidate, bundle, shared).await {
+        let (rule, evidence) = (record.rule.take().unwrap_or_default(), record.evidence.take().unwrap_or_default());
+        let (since, memory) = (record.since, record.memory.clone());
+        if let Some(seat) = seated(migration, kind, record, shared).await {
+            slot.stand_by(Some(Arc::new(Candidate::new(seat, rule, since, memory, evidence))));
+        }
+    }
+    Ok(())
+}
+
+async fn seated(migration: &str, kind: Kind, record: SeatRecord, shared: &Shared) -> Option<Seat> {
+    let (title, wasi_stub) = (record.title, record.wasi_stub);
+    match admit_off_path(shared, kind, record.component, record.settings, record.wasi_stub).await {
+        (Ok(policy), _) => {
+            // A host from before policies had titles knew them by what they say themselves.
+            let said = || Title { name: policy.description.name.clone(), version: policy.description.version.clone() };
+            let title = if title.name.is_empty() { said() } else { title };
+            Some(Seat { policy: Arc::new(policy), title, wasi_stub })
+        }
         (Err(error), _) => {
-            tracing::error!(migration, %kind, "the policy that was in charge {error}");
-            false
+            tracing::error!(migration, %kind, policy = title.name, "a policy that had a seat {error}");
+            None
         }
     }
 }
@@ -97,9 +247,11 @@ async fn admit_off_path(
     kind: Kind,
     component: Vec<u8>,
     settings: String,
+    wasi_stub: bool,
 ) -> (Result<Policy, PolicyError>, Vec<u8>) {
     let engine = Arc::clone(&shared.engine);
-    let admitted = tokio::task::spawn_blocking(move || (admit(&engine, kind, &component, &settings), component)).await;
+    let admit = move || (admit_with(&engine, kind, &component, &settings, wasi_stub), component);
+    let admitted = tokio::task::spawn_blocking(admit).await;
     admitted.unwrap_or_else(|e| (Err(PolicyError::Compile { message: e.to_string() }), Vec::new()))
 }
 

@@ -5,7 +5,12 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Failed, output};
-use crate::{app, causes::chain, config::Config, policy::engine::Engine};
+use crate::{
+    app,
+    causes::chain,
+    config::Config,
+    policy::{PolicyError, engine::Engine},
+};
 
 pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
     let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;
@@ -14,7 +19,11 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
     for migration in &config.migrations {
         for (kind, bundle) in &migration.policies {
             let folder = bundle.folder.display();
-            match app::admit(&engine, *kind, &bundle.component, &bundle.settings) {
+            let screened = config.trust.screen(&bundle.claimed(), bundle.envelope.as_ref());
+            let admitted = screened
+                .map_err(|refused| PolicyError::Untrusted { refused })
+                .and_then(|()| app::admit_bundle(&engine, bundle));
+            match admitted {
                 Ok(policy) => shown.push(json!({
                     "migration": migration.name,
                     "kind": kind,

@@ -11,6 +11,12 @@ use super::Failed;
 /// How long a host may take: longer than any policy or commit takes, shorter than patience.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long it may take to compile a policy and to show it what happened since the stage began.
+const LONG_PATIENCE: Duration = Duration::from_mins(3);
+
+/// The largest answer that is read: a component.
+const MAX_ANSWER: u64 = 256 << 20;
+
 /// A host's admin plane.
 pub(super) struct Client {
     base: String,
@@ -19,7 +25,17 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(base: &str) -> Self {
-        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
+        Self::patient(base, PATIENCE)
+    }
+
+    /// For what takes the host a while.
+    pub(super) fn slow(base: &str) -> Self {
+        Self::patient(base, LONG_PATIENCE)
+    }
+
+    /// For what takes a host longer than any policy or commit does.
+    pub(super) fn patient(base: &str, patience: Duration) -> Self {
+        let config = Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false);
         Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into() }
     }
 
@@ -35,15 +51,31 @@ impl Client {
         self.answer(self.agent.put(format!("{}{path}", self.base)).send_json(body))
     }
 
+    pub(super) fn delete(&self, path: &str, body: &impl Serialize) -> Result<Value, Failed> {
+        self.answer(self.agent.delete(format!("{}{path}", self.base)).force_send_body().send_json(body))
+    }
+
+    /// Reads bytes.
+    pub(super) fn bytes(&self, path: &str) -> Result<Vec<u8>, Failed> {
+        let mut response = self.agent.get(format!("{}{path}", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        if response.status().is_success() {
+            let read = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
+            return read.map_err(|e| self.unreachable(&e));
+        }
+        self.answer(Ok(response)).and(Err(Failed::new("the host's answer is no component")))
+    }
+
+    fn unreachable(&self, e: &ureq::Error) -> Failed {
+        let message =
+            format!("cannot reach the host at {}: {e}; start it, or give its address with --admin", self.base);
+        Failed::unreachable(message)
+    }
+
     fn answer(&self, answer: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Failed> {
-        let unreachable = |e: ureq::Error| {
-            let message =
-                format!("cannot reach the host at {}: {e}; start it, or give its address with --admin", self.base);
-            Failed::unreachable(message)
-        };
+        let unreachable = |e: ureq::Error| self.unreachable(&e);
         let mut response = answer.map_err(unreachable)?;
         let status = response.status();
-        let body: Value = response.body_mut().read_json().map_err(unreachable)?;
+        let body: Value = response.body_mut().with_config().limit(MAX_ANSWER).read_json().map_err(unreachable)?;
         if status.is_success() {
             return Ok(body);
         }

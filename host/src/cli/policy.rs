@@ -1,17 +1,25 @@
 //! `cutover policy`: one file for each verb.
 
+mod activate;
 mod backtest;
 mod bench;
 mod build;
+mod candidate;
 mod check;
 mod list;
+mod log;
 mod new;
 mod push;
+mod replay;
+mod revert;
+mod sandbox;
+mod sign;
+mod source;
 mod test;
 
 use clap::Subcommand;
 
-use super::{Failed, HostAddress};
+use super::Failed;
 
 /// What policy authors and operators do with policies.
 #[derive(Debug, Subcommand)]
@@ -26,8 +34,20 @@ pub(super) enum Policy {
     Test(test::Test),
     /// Measures what a policy costs.
     Bench(bench::Bench),
-    /// Publishes a policy to a host.
+    /// Makes a policy known to a host, or publishes it to an OCI registry.
     Push(push::Push),
+    /// Puts a policy in charge of its kind.
+    Activate(activate::Activate),
+    /// Lets a policy run beside the one in charge, and shows, promotes or drops it.
+    Candidate(candidate::Candidate),
+    /// Puts the previous policy back in charge.
+    Revert(revert::Revert),
+    /// Shows what policies were asked and what they said.
+    Log(log::Log),
+    /// Asks recorded questions again and compares answers, memory and fuel byte for byte.
+    Replay(replay::Replay),
+    /// Signs a bundle, beside those who have signed it already.
+    Sign(sign::Sign),
     /// Lists the policies that a host knows.
     List(list::List),
     /// Runs recorded history through one or two policies.
@@ -42,6 +62,12 @@ pub(super) fn run(verb: Policy) -> Result<(), Failed> {
         Policy::Test(args) => test::run(&args),
         Policy::Bench(args) => bench::run(&args),
         Policy::Push(args) => push::run(&args),
+        Policy::Activate(args) => activate::run(&args),
+        Policy::Candidate(args) => candidate::run(&args),
+        Policy::Revert(args) => revert::run(&args),
+        Policy::Log(args) => log::run(&args),
+        Policy::Replay(args) => replay::run(&args),
+        Policy::Sign(args) => sign::run(&args),
         Policy::List(args) => list::run(&args),
         Policy::Backtest(args) => backtest::run(&args),
     }

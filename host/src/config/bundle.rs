@@ -5,10 +5,18 @@
 
 use std::path::{Path, PathBuf};
 
+use dsse::Envelope;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
-use crate::policy::port::Kind;
+use crate::policy::{
+    port::Kind,
+    registry::{
+        MAX_ENVELOPE,
+        release::{Manifest as Released, Settings},
+    },
+};
 
 /// A bundle that was read: everything that is needed to admit its policy.
 #[derive(Debug, Clone)]
@@ -21,8 +29,12 @@ pub struct Bundle {
     pub version: String,
     /// The kind of policy.
     pub kind: Kind,
-    /// Its settings as JSON, as its component takes them.
+    /// Its settings as JSON, as its component takes them, with what was laid over them.
     pub settings: String,
+    /// Its own settings, without that, and its script: what is signed and published.
+    pub own: Settings,
+    /// Who vouches for it: `policy.sig.json` beside its `policy.toml`, as `cutover policy sign` writes it.
+    pub envelope: Option<Envelope>,
     /// Whether its component may import the closed, deterministic stand-in for WASI.
     pub wasi_stub: bool,
     /// The rules of the findings that it may give, for the coverage of its tests.
@@ -36,19 +48,84 @@ pub struct Bundle {
 /// `policy.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Manifest {
-    name: String,
-    version: String,
+pub struct Manifest {
+    /// The bundle's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
     kind: String,
-    guest: Option<String>,
-    component: Option<PathBuf>,
-    script: Option<PathBuf>,
+    /// The guest that is its component, by name.
+    pub guest: Option<String>,
+    /// Its component, as a file.
+    pub component: Option<PathBuf>,
+    /// Its script, as a file, if its guest is an interpreter.
+    pub script: Option<PathBuf>,
     #[serde(default)]
     wasi_stub: bool,
     #[serde(default)]
     findings: Vec<String>,
+    /// What `cutover policy bench` holds it to.
+    #[serde(default)]
+    pub budget: Budget,
     #[serde(default)]
     settings: toml::Table,
+}
+
+/// `[budget]` of a `policy.toml`: what a question to it may cost, as people write it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Units of fuel.
+    pub max_fuel: Option<u64>,
+    /// The 99th percentile of its time, such as `5us`.
+    pub max_p99: Option<String>,
+    /// Linear memory, such as `2MiB`.
+    pub max_memory: Option<String>,
+}
+
+impl Manifest {
+    /// Reads the `policy.toml` of a bundle, whether its component is built or not.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence that begins after the bundle's path.
+    pub fn read(folder: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(folder.join("policy.toml"))
+            .map_err(|e| format!("names the bundle `{}`, whose policy.toml cannot be read: {e}", folder.display()))?;
+        toml::from_str(&text).map_err(|e| wrong(folder, &format!("is not one: {}", e.to_string().trim_end())))
+    }
+
+    /// The kind of policy.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence that begins after the bundle's path.
+    pub fn kind(&self, folder: &Path) -> Result<Kind, String> {
+        self.kind.parse().map_err(|e| wrong(folder, &format!("has a wrong `kind`: {e}")))
+    }
+
+    /// The component's file. `components` is where guests that are named are found.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence that begins after the bundle's path.
+    pub fn file(&self, folder: &Path, components: &Path) -> Result<PathBuf, String> {
+        match (&self.guest, &self.component) {
+            (Some(guest), None) => Ok(components.join(format!("{guest}.wasm"))),
+            (None, Some(component)) => Ok(folder.join(component)),
+            _ => Err(wrong(folder, "must have one of `guest` and `component`")),
+        }
+    }
+
+    /// How to get a component that is missing.
+    fn mend(&self, folder: &Path) -> String {
+        if self.guest.is_some() {
+            let variable = super::environment::COMPONENTS;
+            return format!("build the guests with `cargo xtask guests`, or say where they are with `{variable}`");
+        }
+        format!("build it with `cutover policy build {}`", folder.display())
+    }
+}
+
+fn wrong(folder: &Path, what: &str) -> String {
+    format!("names the bundle `{}`, whose policy.toml {what}", folder.display())
 }
 
 impl Bundle {
@@ -57,32 +134,22 @@ impl Bundle {
     /// # Errors
     /// What is wrong, and where, as a sentence that begins after the bundle's path.
     pub fn read(folder: &Path, components: &Path, overrides: &toml::Table) -> Result<Self, String> {
-        let manifest = folder.join("policy.toml");
-        let text = std::fs::read_to_string(&manifest)
-            .map_err(|e| format!("names the bundle `{}`, whose policy.toml cannot be read: {e}", folder.display()))?;
-        let wrong = |what: String| format!("names the bundle `{}`, whose policy.toml {what}", folder.display());
-        let manifest: Manifest =
-            toml::from_str(&text).map_err(|e| wrong(format!("is not one: {}", e.to_string().trim_end())))?;
-        let kind: Kind = manifest.kind.parse().map_err(|e| wrong(format!("has a wrong `kind`: {e}")))?;
-        let file = match (&manifest.guest, &manifest.component) {
-            (Some(guest), None) => components.join(format!("{guest}.wasm")),
-            (None, Some(component)) => folder.join(component),
-            _ => return Err(wrong("must have one of `guest` and `component`".into())),
-        };
+        let manifest = Manifest::read(folder)?;
+        let wrong = |what: String| wrong(folder, &what);
+        let kind = manifest.kind(folder)?;
+        let file = manifest.file(folder, components)?;
         let component = std::fs::read(&file).map_err(|e| {
-            wrong(format!(
-                "needs the component `{}`, which cannot be read: {e}; build the guests with `cargo xtask guests`",
-                file.display()
-            ))
+            let (file, mend) = (file.display(), manifest.mend(folder));
+            wrong(format!("needs the component `{file}`, which cannot be read: {e}; {mend}"))
         })?;
-        let mut settings = json(manifest.settings)?;
-        settings.extend(json(overrides.clone())?);
-        if let Some(script) = &manifest.script {
-            let file = folder.join(script);
-            let text = std::fs::read_to_string(&file)
-                .map_err(|e| wrong(format!("needs the script `{}`, which cannot be read: {e}", file.display())))?;
-            settings = Map::from_iter([("script".into(), text.into()), ("settings".into(), settings.into())]);
-        }
+        let script = match manifest.script.map(|script| folder.join(script)) {
+            None => None,
+            Some(file) => Some(
+                std::fs::read_to_string(&file)
+                    .map_err(|e| wrong(format!("needs the script `{}`, which cannot be read: {e}", file.display())))?,
+            ),
+        };
+        let own = Settings { values: json(manifest.settings)?, script };
         Ok(Self {
             folder: folder.to_owned(),
             name: manifest.name,
@@ -90,10 +157,41 @@ impl Bundle {
             wasi_stub: manifest.wasi_stub,
             findings: manifest.findings,
             kind,
-            settings: Value::Object(settings).to_string(),
+            settings: own.clone().with(json(overrides.clone())?).json(),
+            own,
+            envelope: envelope(folder)?,
             file,
             component,
         })
+    }
+
+    /// What the bundle claims to be, for whoever is to vouch for it; what only the compiled policy can say is empty.
+    pub fn claimed(&self) -> Released {
+        Released {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            kind: self.kind,
+            component_sha256: hex::encode(Sha256::digest(&self.component)),
+            contract: String::new(),
+            settings_schema_sha256: String::new(),
+            settings: self.own.values.clone(),
+            script: self.own.script.clone(),
+            wasi_stub: self.wasi_stub,
+        }
+    }
+}
+
+/// The file beside a `policy.toml` with the signatures of its bundle.
+pub const SIGNATURES: &str = "policy.sig.json";
+
+fn envelope(folder: &Path) -> Result<Option<Envelope>, String> {
+    let file = folder.join(SIGNATURES);
+    let wrong = |what: String| format!("names the bundle `{}`, whose {SIGNATURES} {what}", folder.display());
+    match std::fs::read(&file) {
+        Ok(bytes) if bytes.len() > MAX_ENVELOPE => Err(wrong(format!("has more than {MAX_ENVELOPE} bytes"))),
+        Ok(bytes) => Envelope::from_json(&bytes).map(Some).map_err(|e| wrong(format!("is not one: {e}"))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(wrong(format!("cannot be read: {error}"))),
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the environment says.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -26,6 +29,32 @@ pub fn flags_of(migration: &str, migrations: &[&str], all: &[(String, String)]) 
     flags.filter_map(|(name, value)| Some((name.strip_prefix(&own)?.to_lowercase(), read(value)))).collect()
 }
 
+/// The variable that says where the components of guests are.
+pub const COMPONENTS: &str = "CUTOVER_COMPONENTS";
+
+/// Where the components of guests are, if nobody says so: the folder that `CUTOVER_COMPONENTS` names; else the first that
+/// there is of `components` in `near` (the folder of the configuration, or the current one), `components` beside the
+/// host's binary or one folder above it, and `target/components` in `near`, where a checkout builds them.
+pub fn components(near: &Path) -> PathBuf {
+    if let Some(said) = variable(COMPONENTS).filter(|said| !said.is_empty()) {
+        return said.into();
+    }
+    let binary = std::env::current_exe().unwrap_or_default();
+    let beside = binary.ancestors().skip(1).take(2).map(|folder| folder.join("components"));
+    let mut places = [near.join("components")].into_iter().chain(beside).chain([near.join("target/components")]);
+    places.find(|place| place.is_dir()).unwrap_or_else(|| near.join("components"))
+}
+
+/// Where cargo keeps the sources of dependencies: `CARGO_HOME`, or `.cargo` in the home folder.
+pub fn cargo_home() -> Option<PathBuf> {
+    let home = || std::env::home_dir().map(|home| home.join(".cargo"));
+    variable("CARGO_HOME").map(PathBuf::from).or_else(home)
+}
+
+fn variable(wanted: &str) -> Option<OsString> {
+    std::env::vars_os().find(|(name, _)| name == wanted).map(|(_, value)| value)
+}
+
 /// The operator's name, for the audit: `USER`, as the shell sets it.
 pub fn user() -> String {
     std::env::vars().find(|(name, _)| name == "USER").map_or_else(|| "unknown".into(), |(_, user)| user)
@@ -38,4 +67,25 @@ pub fn finds_program(program: &str, directory: &std::path::Path) -> bool {
     }
     let path = std::env::vars_os().find(|(name, _)| name == "PATH").map(|(_, path)| path).unwrap_or_default();
     std::env::split_paths(&path).any(|folder: PathBuf| folder.join(program).is_file())
+}
+
+/// What Docker's configuration (`DOCKER_CONFIG`, or `.docker` in the home folder) has for a registry: user and password.
+/// None where it has nothing.
+///
+/// # Errors
+/// What is wrong with what it has.
+pub fn registry_credentials(registry: &str) -> Result<Option<(String, String)>, String> {
+    use docker_credential::{CredentialRetrievalError as Error, DockerCredential};
+    // Docker Hub is filed under the address that it had first.
+    let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
+    match docker_credential::get_credential(server) {
+        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(Some((user, password))),
+        Ok(DockerCredential::IdentityToken(_)) => {
+            Err(format!("Docker's configuration has an identity token for `{registry}`; log in with user and password"))
+        }
+        Err(Error::ConfigNotFound | Error::ConfigReadError | Error::NoCredentialConfigured) => Ok(None),
+        Err(error) => {
+            Err(format!("Docker's configuration has something for `{registry}` that cannot be used: {error}"))
+        }
+    }
 }

@@ -7,6 +7,7 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::limits::PolicyLimits;
 use crate::request::Class;
 
 /// The whole file.
@@ -31,14 +32,22 @@ pub struct Host {
     pub admin: String,
     /// The store's file.
     pub store: PathBuf,
-    /// Where the components of guests are.
-    pub components: PathBuf,
+    /// Where the components of guests are; see [`super::environment::components`] for where they are looked for.
+    pub components: Option<PathBuf>,
+    /// Where compiled policies are kept: beside the store unless it is set, nowhere if it is empty.
+    pub policy_cache: Option<PathBuf>,
     /// URLs that get notices.
     pub webhooks: Vec<String>,
     /// How long metrics are kept.
     pub keep_metrics: String,
+    /// How long the log of calls to policies is kept; decisions keep theirs for ever.
+    pub keep_policy_log: String,
     /// What policies may use.
     pub policy_limits: PolicyLimits,
+    /// How often a policy may fail before it is put out of charge.
+    pub policy_failures: PolicyFailures,
+    /// Whose policies are accepted; everybody's unless it is set.
+    pub policy_trust: Option<PolicyTrust>,
 }
 
 impl Default for Host {
@@ -47,28 +56,52 @@ impl Default for Host {
             data_plane: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:8081".into(),
             store: "cutover.db".into(),
-            components: "components".into(),
+            components: None,
+            policy_cache: None,
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
+            keep_policy_log: "7d".into(),
             policy_limits: PolicyLimits::default(),
+            policy_failures: PolicyFailures::default(),
+            policy_trust: None,
         }
     }
 }
 
-/// `[host.policy_limits]`.
-#[derive(Debug, Default, Deserialize)]
+/// `[host.policy_trust]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyTrust {
+    /// The keys that may vouch for policies.
+    pub keys: Vec<PolicyKey>,
+    /// How many of them must; all unless it is set.
+    pub required: Option<usize>,
+}
+
+/// `[[host.policy_trust.keys]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyKey {
+    /// Whose it is.
+    pub name: String,
+    /// An ed25519 public key: PEM, or the one line between its first and its last.
+    pub public_key: String,
+}
+
+/// `[host.policy_failures]`.
+#[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PolicyLimits {
-    /// Linear memory over all of a guest's memories.
-    pub memory_bytes: Option<u64>,
-    /// Time for a question.
-    pub time: Option<String>,
-    /// Time for one `decide`.
-    pub decide_time: Option<String>,
-    /// What may cross from guest to host in one question.
-    pub output_bytes: Option<u64>,
-    /// The largest component.
-    pub component_bytes: Option<u64>,
+pub struct PolicyFailures {
+    /// So many failures,
+    pub count: usize,
+    /// within this time, put a policy out of charge.
+    pub within: String,
+}
+
+impl Default for PolicyFailures {
+    fn default() -> Self {
+        Self { count: 5, within: "1m".into() }
+    }
 }
 
 /// `[migrations.NAME]`.

@@ -1,5 +1,7 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
+mod trust;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -8,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, MigrationConfig, Problem, bundle::Bundle, environment, raw};
+use super::{Config, MigrationConfig, Problem, bundle::Bundle, environment, limits, raw};
 use crate::{
     dispatch::Operation,
-    migration::flags::Flags,
-    policy::{engine::Limits, port::Kind},
+    migration::{controller::Patience, flags::Flags},
+    policy::port::Kind,
     pool::{PoolSpec, process::WorkerCommand, workers::Mode},
     request::{Class, PoolId},
 };
@@ -24,23 +26,31 @@ const REQUIRED: [Kind; 3] = [Kind::Routing, Kind::Rollback, Kind::Stages];
 const MAX_WORKERS: usize = 1_024;
 
 /// Where a value stands, and where problems with it go.
-struct At<'a> {
-    path: String,
-    problems: &'a mut Vec<Problem>,
+pub(super) struct At<'a> {
+    pub(super) path: String,
+    pub(super) problems: &'a mut Vec<Problem>,
 }
 
 pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut root = At { path: String::new(), problems: &mut problems };
-    let components = base.join(&raw.host.components);
+    let components = raw.host.components.map_or_else(|| environment::components(base), |said| base.join(said));
     let mut host = root.field("host");
     let config = Config {
         data_plane: host.field("data_plane").address(&raw.host.data_plane),
         admin: host.field("admin").address(&raw.host.admin),
         store: base.join(&raw.host.store),
+        policy_cache: match &raw.host.policy_cache {
+            None => Some(base.join(&raw.host.store).with_file_name("policy-cache")),
+            Some(folder) if folder.as_os_str().is_empty() => None,
+            Some(folder) => Some(base.join(folder)),
+        },
         webhooks: host.field("webhooks").uris(&raw.host.webhooks),
-        limits: limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
+        limits: limits::limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
+        patience: patience(&mut host.field("policy_failures"), &raw.host.policy_failures),
+        trust: trust::trust(&mut host.field("policy_trust"), raw.host.policy_trust),
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
+        keep_policy_log: host.field("keep_policy_log").duration(&raw.host.keep_policy_log, "1m", "3650d"),
         migrations: Vec::new(),
         components,
     };
@@ -69,29 +79,11 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
     if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
 }
 
-fn limits(at: &mut At<'_>, raw: &raw::PolicyLimits) -> Limits {
-    let default = Limits::default();
-    let mut bytes = |field: &str, value: Option<u64>, default: usize, most: usize| {
-        let Some(value) = value else { return default };
-        let fits = usize::try_from(value).ok().filter(|v| (1 << 10..=most).contains(v));
-        fits.unwrap_or_else(|| {
-            at.field(field).wrong(&format!("is {value}; it must be between 1024 and {most} bytes"));
-            default
-        })
-    };
-    let memory_bytes = bytes("memory_bytes", raw.memory_bytes, default.memory_bytes, 1 << 30);
-    let output_bytes = bytes("output_bytes", raw.output_bytes, default.output_bytes, 64 << 20);
-    let component_bytes = bytes("component_bytes", raw.component_bytes, default.component_bytes, 256 << 20);
-    let time = |at: &mut At<'_>, field: &str, value: Option<&String>, default| {
-        value.map_or(default, |v| at.field(field).duration(v, "1ms", "1m"))
-    };
-    Limits {
-        memory_bytes,
-        output_bytes,
-        component_bytes,
-        time: time(at, "time", raw.time.as_ref(), default.time),
-        decide_time: time(at, "decide_time", raw.decide_time.as_ref(), default.decide_time),
+fn patience(at: &mut At<'_>, raw: &raw::PolicyFailures) -> Patience {
+    if !(1..=10_000).contains(&raw.count) {
+        at.field("count").wrong(&format!("is {}; it must be between 1 and 10000", raw.count));
     }
+    Patience { failures: raw.count, within: at.field("within").duration(&raw.within, "1s", "1d") }
 }
 
 fn migration(
@@ -233,13 +225,25 @@ fn is_name(name: &str, allowed: impl Fn(char) -> bool) -> bool {
 }
 
 impl At<'_> {
-    fn field(&mut self, name: &str) -> At<'_> {
+    pub(super) fn field(&mut self, name: &str) -> At<'_> {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
         At { path, problems: self.problems }
     }
 
-    fn wrong(&mut self, message: &str) {
+    pub(super) fn wrong(&mut self, message: &str) {
         self.problems.push(Problem { path: self.path.clone(), message: message.into() });
+    }
+
+    /// Leaves one of problems that are the same.
+    pub(super) fn forget_repeated(&mut self) {
+        let mut known = Vec::new();
+        self.problems.retain(|problem| {
+            let new = !known.contains(problem);
+            if new {
+                known.push(problem.clone());
+            }
+            new
+        });
     }
 
     fn address(&mut self, text: &str) -> SocketAddr {
@@ -249,7 +253,7 @@ impl At<'_> {
         })
     }
 
-    fn duration(&mut self, text: &str, least: &str, most: &str) -> Duration {
+    pub(super) fn duration(&mut self, text: &str, least: &str, most: &str) -> Duration {
         let parse = |text: &str| humantime::parse_duration(text).ok();
         let (low, high) = (parse(least).unwrap_or_default(), parse(most).unwrap_or(Duration::MAX));
         match parse(text) {

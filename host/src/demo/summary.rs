@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::replay::Replayed;
 use crate::{
     clock::UnixMs,
     migration::snapshot::RollbackReport,
@@ -35,6 +36,8 @@ pub struct Summary {
     pub throughput: Throughput,
     /// Decisions on record.
     pub decisions: usize,
+    /// Questions to policies that were asked again afterwards.
+    pub replayed: Replayed,
     /// What the first failed call came back with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<String>,
@@ -178,6 +181,11 @@ impl Summary {
         let ratio = self.throughput.ratio;
         promise(ratio >= wanted, format!("V2 did {ratio:.2}x of V1, less than {wanted:.2}x"));
         promise(self.decisions > 0, "no decision is on record".into());
+        let Replayed { calls, same } = self.replayed;
+        promise(
+            calls > 0 && same == calls,
+            format!("{same} of {calls} questions were answered alike when asked again"),
+        );
         broken
     }
 
@@ -215,6 +223,10 @@ impl Summary {
         let t = &self.throughput;
         lines.push(format!("  throughput  {:.2}x with {} workers", t.ratio, t.workers));
         lines.push(format!("  decisions   {} on record", self.decisions));
+        let Replayed { calls, same } = self.replayed;
+        lines.push(format!(
+            "  replayed    {same} of {calls} questions to policies the same, byte for byte, fuel included"
+        ));
         let broken = self.broken_promises();
         lines.push(if broken.is_empty() {
             "every promise was kept".into()

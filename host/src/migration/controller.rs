@@ -4,7 +4,11 @@
 //! thread, and takes commands at any time, also while policies are being asked: an answer to a question about a state
 //! that is gone is thrown away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::{
@@ -17,6 +21,7 @@ use super::{
     effects::{Cause, Settled},
     flags::Flags,
     handle::{Command, Handle},
+    seats::Rehearsed,
     snapshot::{self, Failures, Judged, RollbackReport, Snapshot},
     state::{Event, State},
     step::step,
@@ -29,13 +34,18 @@ use crate::{
     observe::{History, machine::Machine, recorder::Measured},
     policy::{
         PolicyError,
-        engine::Policy,
         facts::{Batch, Finding},
         port::{Check, Judgement, Kind, Move, Plan, Progress, Verdict},
-        slot::Slots,
+        record::{Call, Question, Role},
+        slot::{Seat, Slots},
+        trial::{Failed, Job, Trials},
     },
     stage,
-    store::{Store, records::Audited},
+    store::{
+        Store,
+        records::Audited,
+        seats::{Place, Remembered},
+    },
 };
 
 /// How long a batch is.
@@ -46,6 +56,26 @@ const MAX_PENDING: usize = 3_600;
 
 /// Commands that may wait.
 const COMMANDS: usize = 64;
+
+/// Checks that are kept to show to a policy that takes over, after it was shown those in the store: more than pass while
+/// it is shown those.
+const RECENT: usize = 128;
+
+/// How often a policy may fail before it is put out of charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// So many times,
+    pub failures: usize,
+    /// within this.
+    pub within: Duration,
+}
+
+impl Default for Patience {
+    /// Five times within a minute.
+    fn default() -> Self {
+        Self { failures: 5, within: Duration::from_mins(1) }
+    }
+}
 
 /// What a controller is made of.
 #[derive(Debug)]
@@ -76,6 +106,12 @@ pub struct Parts {
     pub tasks: TaskTracker,
     /// Policies that were not admitted at start.
     pub refused: Vec<(Kind, PolicyError)>,
+    /// How often a policy may fail.
+    pub patience: Patience,
+    /// Who tries candidates out.
+    pub trials: Trials,
+    /// Failures of policies that others ask.
+    pub failed: mpsc::Receiver<Failed>,
 }
 
 /// See the module.
@@ -86,7 +122,7 @@ pub struct Controller {
     /// Counts states, so that answers about a state that is gone are recognised.
     epoch: u64,
     /// With the policy that its `decide` is asked of.
-    pub(super) last_plan: Option<(Plan, Option<Arc<Policy>>)>,
+    pub(super) last_plan: Option<(Plan, Option<Arc<Seat>>)>,
     pub(super) stale_plan: Option<String>,
     pending: Vec<Batch>,
     verdict: Option<Judged>,
@@ -94,6 +130,16 @@ pub struct Controller {
     pub(super) last_rollback: Option<RollbackReport>,
     pub(super) decisions: u64,
     pub(super) failures: Failures,
+    /// When the policies in charge failed lately.
+    pub(super) failing: BTreeMap<Kind, VecDeque<UnixMs>>,
+    /// Whether policies are being asked right now.
+    pub(super) asking: bool,
+    /// The last checks and what was said of them.
+    pub(super) recent: VecDeque<(Check, Option<Verdict>)>,
+    /// Slots that get a policy just now.
+    pub(super) installing: BTreeSet<Kind>,
+    /// Policies that wait for the check under way to end.
+    pub(super) rehearsed: Vec<Rehearsed>,
     commands: mpsc::Receiver<Command>,
     pub(super) settled: mpsc::Sender<Settled>,
     settling: mpsc::Receiver<Settled>,
@@ -124,6 +170,7 @@ impl Controller {
             verdict: None,
             waiting_for: Vec::new(),
             policies: snapshot::in_charge(&parts.slots),
+            held: snapshot::held(&parts.slots),
             flags: parts.flags.shown(),
             last_rollback: None,
             decisions: 0,
@@ -143,6 +190,11 @@ impl Controller {
             last_rollback: None,
             decisions: 0,
             failures,
+            failing: BTreeMap::new(),
+            asking: false,
+            recent: VecDeque::new(),
+            installing: BTreeSet::new(),
+            rehearsed: Vec::new(),
             commands,
             settled,
             settling,
@@ -159,7 +211,6 @@ impl Controller {
         batches.set_missed_tick_behavior(MissedTickBehavior::Skip);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (answers, mut checked) = mpsc::channel::<Option<Checked>>(1);
-        let mut asking = false;
         loop {
             tokio::select! {
                 biased;
@@ -167,13 +218,17 @@ impl Controller {
                 Some(command) = self.commands.recv() => self.command(command).await,
                 Some(settled) = self.settling.recv() => self.settle(settled).await,
                 Some(answer) = checked.recv() => {
-                    asking = false;
+                    self.asking = false;
                     if let Some(answer) = answer {
                         self.learn(answer).await;
                     }
+                    self.seat_all().await;
+                }
+                Some(failed) = self.parts.failed.recv() => {
+                    self.count_failure(failed.kind, &failed.digest, &failed.error).await;
                 }
                 _ = batches.tick() => self.cut_batch(),
-                _ = checks.tick(), if !asking => asking = self.ask(&answers).await,
+                _ = checks.tick(), if !self.asking => self.asking = self.ask(&answers).await,
             }
             self.show();
         }
@@ -203,7 +258,7 @@ impl Controller {
         }
         let batches = std::mem::take(&mut self.pending);
         if !self.state.is_judged() {
-            self.store_metrics(batches);
+            self.keep(batches, None, Vec::new());
             return false;
         }
         let check = self.check(batches);
@@ -212,7 +267,7 @@ impl Controller {
             let judged = judge::judge(&slots, &check);
             let verdict = judge::verdict(judged.as_ref());
             // Without a judge nobody would notice a bad V2, so nobody is asked for more of it.
-            let has_verdict = judged.as_ref().is_some_and(|answered| answered.answer.is_ok());
+            let has_verdict = judged.as_ref().is_some_and(|answered| answered.asked.answer.is_ok());
             let ask_stages = staged && has_verdict && verdict != Verdict::RollBack;
             let progress = Progress { check, verdict, forced: false };
             let staged = ask_stages.then(|| stage::next(&slots, &progress)).flatten();
@@ -242,7 +297,18 @@ impl Controller {
     /// Takes the policies' answers as events, unless the state that they are about is gone.
     async fn learn(&mut self, checked: Checked) {
         let Checked { epoch, check, judged, staged } = checked;
-        self.store_metrics(check.batches.clone());
+        let verdict = judged.as_ref().and_then(|answered| answered.asked.answer.as_ref().ok()).map(|j| j.verdict);
+        let progress = |verdict| Progress { check: check.clone(), verdict, forced: false };
+        let judged_call = judged.as_ref().map(|a| record(a, Question::Rollback(check.clone())));
+        let staged_call = staged.as_ref().zip(verdict).map(|(a, v)| record(a, Question::Stages(progress(v))));
+        let calls = [&judged_call, &staged_call].into_iter().flatten().cloned().collect();
+        self.keep(check.batches.clone(), Some((check.clone(), verdict)), calls);
+        if let Some(answered) = &judged {
+            self.parts.trials.submit(Kind::Rollback, || Job::Judged(check.clone(), answered.asked.clone()));
+        }
+        if let Some((answered, verdict)) = staged.as_ref().zip(verdict) {
+            self.parts.trials.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
+        }
         if epoch != self.epoch {
             return;
         }
@@ -250,28 +316,28 @@ impl Controller {
             self.waiting_for = vec![judge::nobody()];
         }
         if let Some(answered) = judged {
-            if let Err(error) = &answered.answer {
+            if let Err(error) = &answered.asked.answer {
                 self.waiting_for = vec![judge::failure(error)];
-                self.count_failure(Kind::Rollback, error).await;
+                self.count_failure(Kind::Rollback, answered.seat.policy.digest(), error).await;
             }
-            let judgement = answered.answer.clone().unwrap_or_else(|error| Judgement {
+            let judgement = answered.asked.answer.clone().unwrap_or_else(|error| Judgement {
                 verdict: Verdict::Hold,
                 findings: vec![judge::failure(&error)],
                 evidence: 0,
             });
             let Judgement { verdict, findings, evidence } = judgement;
             self.verdict = Some(Judged { at: check.now_ms, verdict, findings, evidence });
-            let cause = Cause::policy(&answered, &check, answered.at);
+            let cause = Cause::policy(&answered, judged_call, answered.at);
             self.happen(judge::event(&answered), cause).await;
         }
         let Some(answered) = staged.filter(|_| epoch == self.epoch) else { return };
-        if let Err(error) = &answered.answer {
-            self.count_failure(Kind::Stages, error).await;
+        if let Err(error) = &answered.asked.answer {
+            self.count_failure(Kind::Stages, answered.seat.policy.digest(), error).await;
         }
         if let Event::Moved { findings, .. } = stage::event(&answered) {
             self.waiting_for = findings;
         }
-        let cause = Cause::policy(&answered, &check, answered.at);
+        let cause = Cause::policy(&answered, staged_call, answered.at);
         self.happen(stage::event(&answered), cause).await;
     }
 
@@ -303,37 +369,44 @@ impl Controller {
         }
     }
 
-    /// Counts a policy's failure; the first of its kind within a minute is audited.
-    pub(super) async fn count_failure(&mut self, kind: Kind, error: &PolicyError) {
-        let now: UnixMs = clock::unix_ms();
-        if self.failures.count(kind, error, now) {
-            tracing::error!(migration = self.parts.name, %kind, "the policy {error}");
-            let detail = serde_json::json!({ "kind": kind, "error": error, "message": error.to_string() });
-            let audited = self.audited("host", "policy-failed", detail);
-            if let Err(error) = self.parts.store.audit(&audited).await {
-                tracing::error!(%error, "a policy's failure could not be audited");
+    /// Keeps history, the log and memories, off the controller's path: what is lost here is history, not state.
+    fn keep(&mut self, batches: Vec<Batch>, check: Option<(Check, Option<Verdict>)>, calls: Vec<Call>) {
+        if let Some(check) = &check {
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
             }
+            self.recent.push_back(check.clone());
         }
-    }
-
-    /// Keeps metrics and memories, off the controller's path: what is lost here is history, not state.
-    fn store_metrics(&self, batches: Vec<Batch>) {
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
-        let memories: Vec<_> = self
-            .parts
-            .slots
-            .active()
-            .filter_map(|(kind, policy)| {
-                let (_, memory) = self.parts.slots.get(kind).question()?;
-                Some((kind, Arc::clone(policy.digest()), memory))
-            })
-            .collect();
+        let remembered = remembered(&self.parts.slots);
         self.parts.tasks.spawn(async move {
-            let kept = store.record_metrics(&name, &batches).await;
-            if let Err(error) = kept.and(store.remember(&name, memories).await) {
-                tracing::error!(migration = name, "metrics are not kept: {}", crate::causes::chain(&error));
+            let kept = async {
+                store.record_metrics(&name, &batches).await?;
+                if let Some((check, verdict)) = check {
+                    store.record_check(&name, &check, verdict).await?;
+                }
+                store.log_calls(&name, &calls).await?;
+                store.remember(&name, remembered).await
+            };
+            if let Err(error) = kept.await {
+                tracing::error!(migration = name, "history is not kept: {}", crate::causes::chain(&error));
             }
         });
+    }
+
+    /// Logs calls that no check is behind.
+    pub(super) fn log(&self, call: Call) {
+        let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
+        self.parts.tasks.spawn(async move {
+            if let Err(error) = store.log_calls(&name, &[call]).await {
+                tracing::error!(migration = name, "a call is not on record: {}", crate::causes::chain(&error));
+            }
+        });
+    }
+
+    /// Logs an operator's question to the stages policy.
+    pub(super) fn log_stage(&self, answered: &Answered<Move>, progress: &Progress) {
+        self.log(record(answered, Question::Stages(progress.clone())));
     }
 
     pub(super) fn show(&self) {
@@ -343,6 +416,7 @@ impl Controller {
             verdict: self.verdict.clone(),
             waiting_for: self.waiting_for.clone(),
             policies: snapshot::in_charge(&self.parts.slots),
+            held: snapshot::held(&self.parts.slots),
             flags: self.parts.flags.shown(),
             last_rollback: self.last_rollback.clone(),
             decisions: self.decisions,
@@ -351,4 +425,27 @@ impl Controller {
         };
         self.shown.send_replace(Arc::new(snapshot));
     }
+}
+
+/// The record of an answer that counts.
+fn record<T: serde::Serialize>(answered: &Answered<T>, question: Question) -> Call {
+    let at = question.now().unwrap_or_default();
+    Call::of(at, Role::Active, &answered.seat, question, answered.memory.clone(), &answered.asked)
+}
+
+/// What the policies in charge and their candidates remember now.
+fn remembered(slots: &Slots) -> Vec<Remembered> {
+    let active = slots.iter().filter_map(|(kind, slot)| {
+        let (seat, memory) = slot.question()?;
+        let digest = seat.policy.digest().to_string();
+        Some(Remembered { kind, place: Place::Active, digest, memory, evidence: None })
+    });
+    let candidates = slots.iter().filter_map(|(kind, slot)| {
+        let candidate = slot.candidate()?;
+        let digest = candidate.seat.policy.digest().to_string();
+        let (memory, _) = candidate.memory.lock().clone();
+        let evidence = Some(candidate.evidence.lock().clone());
+        Some(Remembered { kind, place: Place::Candidate, digest, memory, evidence })
+    });
+    active.chain(candidates).collect()
 }

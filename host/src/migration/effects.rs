@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
-
 use super::{
     controller::Controller,
+    seats::Rehearsed,
     snapshot::RollbackReport,
     state::{Decided, Effect, Event, State},
 };
@@ -14,9 +13,11 @@ use crate::{
     judge::Answered,
     notify::Notice,
     policy::{
-        PolicyError,
         facts::Finding,
-        port::{Check, Kind, Phase, Plan, Situation},
+        port::{Kind, Phase, Plan, Situation},
+        record::{Call, Question, Role},
+        slot::Seat,
+        trial::Job,
     },
     request::{Class, Ppm},
     route::Published,
@@ -34,7 +35,7 @@ pub struct Cause {
     actor: String,
     policy: Option<String>,
     digest: Option<String>,
-    inputs: Option<Value>,
+    inputs: Option<Call>,
     at: Mono,
 }
 
@@ -50,6 +51,8 @@ pub enum Settled {
         /// The rollback.
         report: RollbackReport,
     },
+    /// A policy was shown what it would have seen.
+    Rehearsed(Box<Rehearsed>),
 }
 
 impl Cause {
@@ -65,19 +68,13 @@ impl Cause {
     }
 
     /// A policy's answer, with everything that is needed to ask it again.
-    pub fn policy<T>(answered: &Answered<T>, check: &Check, at: Mono) -> Self {
-        let policy = &answered.policy;
-        let inputs = json!({
-            "check": check,
-            "memory": String::from_utf8_lossy(&answered.memory),
-            "settings": serde_json::from_str::<Value>(&policy.settings).unwrap_or_default(),
-        });
+    pub fn policy<T>(answered: &Answered<T>, call: Option<Call>, at: Mono) -> Self {
         Self {
             reason: String::new(),
             actor: "policy".into(),
-            policy: Some(format!("{} {}", policy.description.name, policy.description.version)),
-            digest: Some(policy.digest().to_string()),
-            inputs: Some(inputs),
+            policy: Some(answered.seat.label()),
+            digest: Some(answered.seat.policy.digest().to_string()),
+            inputs: call,
             at,
         }
     }
@@ -163,36 +160,47 @@ impl Controller {
         let situation = self.situation();
         let asked = self.parts.tasks.spawn_blocking(move || {
             let slot = slots.get(Kind::Routing);
-            let (policy, memory) = slot.question()?;
-            let asked = policy.make_plan(&situation, &memory);
+            let (seat, memory) = slot.question()?;
+            let asked = seat.policy.make_plan(&situation, &memory);
             if asked.answer.is_ok() {
-                slot.remember(&policy, asked.memory);
+                slot.remember(&seat, asked.memory.clone());
             }
-            Some((policy, asked.answer))
+            let question = Question::Routing(situation.clone());
+            let call = Call::of(situation.now_ms, Role::Active, &seat, question, memory, &asked);
+            Some((seat, situation, asked, call))
         });
-        let (decider, answer) = match asked.await {
-            Ok(Some((policy, answer))) => (policy.decides().then_some(policy), answer),
-            Ok(None) => (None, Err(PolicyError::nonsense("no routing policy is in charge"))),
-            Err(error) => (None, Err(PolicyError::nonsense(error.to_string()))),
-        };
-        match answer {
-            Ok(plan) => {
-                self.stale_plan = None;
-                self.last_plan = Some((plan.clone(), decider.clone()));
-                self.publish(plan, decider);
-            }
-            Err(error) => {
-                self.count_failure(Kind::Routing, &error).await;
-                self.stale_plan = Some(format!("the routing policy {error}"));
-                // The last good plan stays, but never with more than the state allows.
-                if let Some((plan, decider)) = self.last_plan.clone() {
-                    self.publish(plan, decider);
+        match asked.await {
+            Ok(Some((seat, situation, asked, call))) => {
+                self.log(call);
+                let answer = asked.answer.clone();
+                self.parts.trials.submit(Kind::Routing, || Job::Planned(situation, asked));
+                match answer {
+                    Ok(plan) => {
+                        self.stale_plan = None;
+                        let decider = seat.policy.decides().then_some(seat);
+                        self.last_plan = Some((plan.clone(), decider.clone()));
+                        self.publish(plan, decider);
+                    }
+                    Err(error) => {
+                        self.keep_plan(format!("the routing policy {error}"));
+                        self.count_failure(Kind::Routing, seat.policy.digest(), &error).await;
+                    }
                 }
             }
+            Ok(None) => self.keep_plan("no routing policy is in charge; activate one".into()),
+            Err(error) => self.keep_plan(format!("the routing policy could not be asked: {error}")),
         }
     }
 
-    fn publish(&self, mut plan: Plan, decider: Option<Arc<crate::policy::engine::Policy>>) {
+    /// The last good plan stays, but never with more than the state allows.
+    fn keep_plan(&mut self, why: String) {
+        self.stale_plan = Some(why);
+        if let Some((plan, decider)) = self.last_plan.clone() {
+            self.publish(plan, decider);
+        }
+    }
+
+    fn publish(&self, mut plan: Plan, decider: Option<Arc<Seat>>) {
         let flags = &self.parts.flags;
         plan.share = plan.share.min(self.state.share).min(flags.max_share());
         if !flags.shadow() {
@@ -279,6 +287,7 @@ impl Controller {
                 self.notice("pools-not-ready", "critical", message, Vec::new());
             }
             Settled::Drained { report } => self.last_rollback = Some(report),
+            Settled::Rehearsed(rehearsed) => self.seat_between_checks(*rehearsed).await,
         }
     }
 

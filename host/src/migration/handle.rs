@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::snapshot::Snapshot;
-use crate::policy::engine::Policy;
+use super::{seats::Install, snapshot::Snapshot};
+use crate::policy::slot::Seat;
 
 /// How others talk to a controller.
 #[derive(Debug, Clone)]
@@ -44,15 +44,15 @@ pub enum Verb {
     EmergencyRollback,
     /// Set a flag.
     SetFlag(String, Value),
-    /// Put a policy in charge that was admitted already.
-    Activate(Box<Activation>),
+    /// Put a policy somewhere.
+    Install(Box<Install>),
 }
 
-/// A policy to put in charge.
+/// A policy that was admitted and has no seat yet.
 #[derive(Debug)]
-pub struct Activation {
-    /// The policy.
-    pub policy: Arc<Policy>,
+pub struct Newcomer {
+    /// The policy and what people call it.
+    pub seat: Seat,
     /// Its component.
     pub component: Vec<u8>,
     /// Fingerprint of what the configuration says.

@@ -2,27 +2,30 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     controller::Controller,
     effects::Cause,
-    handle::{Activation, Command, Ordered, Verb},
+    handle::{Command, Ordered, Verb},
+    seats::Installing,
     state::{Event, Order, State},
 };
 use crate::{
     clock,
-    policy::port::{Action, Kind, Progress, Verdict},
+    policy::port::{Action, Progress, Verdict},
     stage,
-    store::records::SlotRecord,
 };
 
 impl Controller {
     pub(super) async fn command(&mut self, command: Command) {
         let Command { verb, actor, reason, reply } = command;
         let answer = match verb {
+            Verb::Install(what) => {
+                let installing = Installing { what: *what, actor, reason, reply: Some(reply), started: clock::mono() };
+                return self.install(installing).await;
+            }
             Verb::SetFlag(flag, value) => self.set_flag(&flag, value, &actor, &reason).await,
-            Verb::Activate(activation) => self.activate(*activation, &actor, &reason).await,
             Verb::Pause => self.order(Order::Pause, &actor, &reason).await,
             Verb::Resume => self.order(Order::Resume, &actor, &reason).await,
             Verb::Rollback => self.order(Order::Rollback, &actor, &reason).await,
@@ -54,10 +57,12 @@ impl Controller {
             return Ok(Action::Hold);
         }
         let progress = Progress { check: self.check(Vec::new()), verdict: Verdict::Healthy, forced: true };
+        let asked_about = progress.clone();
         let slots = Arc::clone(&self.parts.slots);
         let asked = self.parts.tasks.spawn_blocking(move || stage::next(&slots, &progress)).await;
         let answered = asked.map_err(|e| e.to_string())?.ok_or("no stages policy is in charge")?;
-        answered.answer.map(|next| next.action).map_err(|error| format!("the stages policy {error}"))
+        self.log_stage(&answered, &asked_about);
+        answered.asked.answer.map(|next| next.action).map_err(|error| format!("the stages policy {error}"))
     }
 
     async fn set_flag(&mut self, flag: &str, value: Value, actor: &str, reason: &str) -> Result<Ordered, String> {
@@ -70,33 +75,5 @@ impl Controller {
         self.parts.flags = flags;
         self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
         Ok(Ordered { message: format!("{flag} is {value}"), detail: Value::Null })
-    }
-
-    /// Puts a policy in charge: on record first, then for the next question.
-    async fn activate(&mut self, new: Activation, actor: &str, reason: &str) -> Result<Ordered, String> {
-        let Activation { policy, component, configured } = new;
-        let started = clock::mono();
-        let (kind, digest) = (policy.kind, policy.digest().to_string());
-        let from = self.parts.slots.get(kind).active().map(|p| p.digest().to_string());
-        let record = SlotRecord {
-            digest: digest.clone(),
-            settings: policy.settings.to_string(),
-            configured,
-            memory: Vec::new(),
-            updated_by: actor.into(),
-            component,
-        };
-        let detail = json!({ "kind": kind, "from": from, "to": digest, "reason": reason });
-        let audited = self.audited(actor, "activate-policy", detail.clone());
-        let stored = self.parts.store.activate(kind, &record, &audited).await;
-        stored.map_err(|e| format!("the policy was not put in charge: {}", crate::causes::chain(&e)))?;
-        self.parts.slots.get(kind).activate(policy, Vec::new());
-        if kind == Kind::Routing {
-            self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
-        }
-        let took_us = u64::try_from(clock::mono().since(started).as_micros()).unwrap_or(u64::MAX);
-        let message = format!("{kind} of {} is now {}", self.parts.name, digest.get(..12).unwrap_or(&digest));
-        self.notice("policy-activated", "info", format!("{message}: {reason}"), Vec::new());
-        Ok(Ordered { message, detail: json!({ "kind": kind, "from": from, "to": digest, "swap_us": took_us }) })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         PolicyError,
         facts::Finding,
         port::{Kind, Verdict},
-        slot::Slots,
+        slot::{Seat, Slot, Slots},
     },
 };
 
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub waiting_for: Vec<Finding>,
     /// Who is in charge of what.
     pub policies: Vec<InCharge>,
+    /// Slots in which nobody is in charge, because the policy failed too often.
+    pub held: Vec<Held>,
     /// Its flags.
     pub flags: Vec<Shown>,
     /// The last rollback, once V2 has settled.
@@ -67,6 +69,19 @@ pub struct InCharge {
     pub digest: String,
     /// Its settings.
     pub settings: serde_json::Value,
+    /// Who was in charge before and can be gone back to: `NAME@VERSION`.
+    pub previous: Option<String>,
+    /// Who runs beside it: `NAME@VERSION`.
+    pub candidate: Option<String>,
+}
+
+/// A slot in which nobody is in charge.
+#[derive(Debug, Clone, Serialize)]
+pub struct Held {
+    /// Of what.
+    pub kind: Kind,
+    /// Why.
+    pub why: String,
 }
 
 /// How a rollback went.
@@ -130,12 +145,20 @@ impl Failures {
 
 /// The policies in charge, as they are shown.
 pub fn in_charge(slots: &Slots) -> Vec<InCharge> {
-    let shown = |(kind, policy): (Kind, std::sync::Arc<crate::policy::engine::Policy>)| InCharge {
+    let shown = |(kind, seat): (Kind, std::sync::Arc<Seat>)| InCharge {
         kind,
-        name: policy.description.name.clone(),
-        version: policy.description.version.clone(),
-        digest: policy.digest().to_string(),
-        settings: serde_json::from_str(&policy.settings).unwrap_or_default(),
+        name: seat.title.name.clone(),
+        version: seat.title.version.clone(),
+        digest: seat.policy.digest().to_string(),
+        settings: serde_json::from_str(&seat.policy.settings).unwrap_or_default(),
+        previous: slots.get(kind).previous().map(|seat| seat.label()),
+        candidate: slots.get(kind).candidate().map(|candidate| candidate.seat.label()),
     };
     slots.active().map(shown).collect()
+}
+
+/// The slots that are held, as they are shown.
+pub fn held(slots: &Slots) -> Vec<Held> {
+    let held = |(kind, slot): (Kind, &Slot)| Some(Held { kind, why: slot.held()?.to_string() });
+    slots.iter().filter_map(held).collect()
 }

@@ -5,8 +5,8 @@ use super::{
     error::PolicyError,
     facts::Finding,
     port::{
-        Action, AdaptedCall, Comparison, Difference, Judgement, Move, Phase, Plan, Progress, Situation, Step, Target,
-        Test, Verdict,
+        Action, AdaptedCall, Comparison, Condition, Difference, Judgement, Move, Phase, Plan, Progress, Rule,
+        Situation, Step, Target, Test, Verdict,
     },
 };
 use crate::request::{Attribute, Ppm};
@@ -17,10 +17,31 @@ const MAX_TEXT: usize = 4096;
 /// The longest list that is kept; a longer list of rules is nonsense, longer lists of findings are cut.
 const MAX_ITEMS: usize = 1000;
 
+/// The most values that a plan may list in all: each request may be compared with every one of them, which takes some
+/// nanoseconds for each.
+const MAX_VALUES: usize = 10_000;
+
+/// Notices of a translated call that are kept; each is a line in the log for each call.
+const MAX_NOTICES: usize = 20;
+
+/// Names that an error lists.
+const MAX_NAMES: usize = 20;
+
 /// Cuts a text at a character.
 pub fn text(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_TEXT));
     text
+}
+
+/// Cuts a list of names that an error is to show: a component may have any number of them, of any length.
+pub(super) fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut names = names.into_iter();
+    let mut shown: Vec<_> = names.by_ref().take(MAX_NAMES).map(text).collect();
+    let more = names.count();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown
 }
 
 /// A description with a usable name and known attributes.
@@ -48,24 +69,14 @@ pub(super) fn plan(mut plan: Plan, situation: &Situation, decides: bool) -> Resu
     if plan.rules.len() > MAX_ITEMS {
         return Err(PolicyError::nonsense(format!("its plan has {} rules, more than {MAX_ITEMS}", plan.rules.len())));
     }
-    for (n, rule) in plan.rules.iter().enumerate() {
-        if !is_name(&rule.name) {
-            return Err(PolicyError::nonsense(format!(
-                "the name of rule {n} is not 1 to 64 characters of `a-z 0-9 -`"
-            )));
-        }
-        for condition in &rule.conditions {
-            if !is_attribute(&condition.attribute) {
-                let attribute = text(condition.attribute.clone());
-                return Err(PolicyError::nonsense(format!(
-                    "rule `{}` tests the attribute `{attribute}`, which no request has",
-                    rule.name
-                )));
-            }
-            if matches!(&condition.test, Test::OneOf(values) if values.len() > MAX_ITEMS) {
-                return Err(PolicyError::nonsense(format!("rule `{}` lists more than {MAX_ITEMS} values", rule.name)));
-            }
-        }
+    let conditions = plan.rules.iter().map(|rule| rule.conditions.len()).sum::<usize>();
+    if conditions > MAX_ITEMS {
+        return Err(PolicyError::nonsense(format!("its plan has {conditions} conditions, more than {MAX_ITEMS}")));
+    }
+    plan.rules.iter().enumerate().try_for_each(|(n, rule)| self::rule(n, rule))?;
+    let values = plan.rules.iter().flat_map(|rule| &rule.conditions).map(listed).sum::<usize>();
+    if values > MAX_VALUES {
+        return Err(PolicyError::nonsense(format!("its plan lists {values} values, more than {MAX_VALUES}")));
     }
     let mut targets = plan.rules.iter().map(|r| r.target).chain([plan.otherwise]);
     if !decides && targets.any(|t| t == Target::Decide) {
@@ -76,7 +87,36 @@ pub(super) fn plan(mut plan: Plan, situation: &Situation, decides: bool) -> Resu
     }
     plan.salt = text(plan.salt);
     plan.share = plan.share.min(situation.share);
+    let known = |operation: &String| situation.operations.iter().any(|(name, _)| name == operation);
+    plan.shadow_operations.retain(known);
+    plan.shadow_operations.sort_unstable();
+    plan.shadow_operations.dedup();
     Ok(plan)
+}
+
+/// A rule with a usable name, which tests what requests have.
+fn rule(n: usize, rule: &Rule) -> Result<(), PolicyError> {
+    if !is_name(&rule.name) {
+        return Err(PolicyError::nonsense(format!("the name of rule {n} is not 1 to 64 characters of `a-z 0-9 -`")));
+    }
+    for condition in &rule.conditions {
+        if !is_attribute(&condition.attribute) {
+            let attribute = text(condition.attribute.clone());
+            return Err(PolicyError::nonsense(format!(
+                "rule `{}` tests the attribute `{attribute}`, which no request has",
+                rule.name
+            )));
+        }
+        if listed(condition) > MAX_ITEMS {
+            return Err(PolicyError::nonsense(format!("rule `{}` lists more than {MAX_ITEMS} values", rule.name)));
+        }
+    }
+    Ok(())
+}
+
+/// How many values a condition compares with.
+fn listed(condition: &Condition) -> usize {
+    if let Test::OneOf(values) = &condition.test { values.len() } else { 0 }
 }
 
 /// A judgement that says why.
@@ -98,7 +138,9 @@ pub(super) fn next(mut next: Move, progress: &Progress) -> Result<Move, PolicyEr
     let first = now.phase == Phase::Shadow;
     match next.action {
         Action::Advance(s) if first && s.stage != 0 => return wrong(s, "a ramp begins at stage 0"),
-        Action::Advance(s) if !first && s.stage != now.stage + 1 => return wrong(s, "stages go up one by one"),
+        Action::Advance(s) if !first && s.stage.checked_sub(now.stage) != Some(1) => {
+            return wrong(s, "stages go up one by one");
+        }
         Action::Advance(s) if s.share <= now.share && !(first && s.share > Ppm::ZERO) => {
             return wrong(s, "an advance raises the share");
         }
@@ -130,12 +172,22 @@ pub(super) fn outcomes(mut outcomes: Vec<Comparison>, pairs: usize) -> Result<Ve
     Ok(outcomes)
 }
 
-/// A call whose arguments are a JSON object.
+/// A call of an operation, whose arguments are a JSON object.
 pub(super) fn adapted(mut call: AdaptedCall) -> Result<AdaptedCall, PolicyError> {
+    if !(1..=MAX_TEXT).contains(&call.operation.len()) {
+        let bytes = call.operation.len();
+        return Err(PolicyError::nonsense(format!(
+            "the operation of the adapted call has {bytes} bytes, not 1 to {MAX_TEXT}"
+        )));
+    }
     if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&call.body).is_err() {
         return Err(PolicyError::nonsense("the arguments of the adapted call are not a JSON object"));
     }
-    call.notices.truncate(MAX_ITEMS);
+    call.notices.truncate(MAX_NOTICES);
+    for (kind, message) in &mut call.notices {
+        *kind = text(std::mem::take(kind));
+        *message = text(std::mem::take(message));
+    }
     Ok(call)
 }
 
@@ -162,3 +214,6 @@ fn is_name(name: &str) -> bool {
 fn is_attribute(name: &str) -> bool {
     Attribute::parse(name).is_some()
 }
+
+#[cfg(test)]
+mod tests;

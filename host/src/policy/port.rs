@@ -283,6 +283,19 @@ pub enum Action {
     Pause,
 }
 
+impl Action {
+    /// Without the stage that it names, as it is counted and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Advance(_) => "advance",
+            Self::Retreat(_) => "retreat",
+            Self::Complete => "complete",
+            Self::Pause => "pause",
+        }
+    }
+}
+
 /// A stage action and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {

@@ -1,55 +1,163 @@
-//! A slot: the policy that is in charge of one kind of question of one migration, and the one before it.
+//! A slot: who is in charge of one kind of question of one migration, who was before, and who stands by.
 //!
-//! A swap is one pointer: questions under way end on the policy that they began with, the next one goes to the new.
+//! A swap is one pointer: questions under way end on the policy that they began with, the next one goes to the new. A
+//! candidate is asked the same questions, and nobody acts on what it says.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
-use super::{engine::Policy, port::Kind};
+use super::{
+    candidate::Candidate,
+    engine::{Description, Policy},
+    port::Kind,
+};
 
-/// The policy in charge, the one before it, and what the one in charge remembers.
+/// The name and version that people know a policy by: those of its release or bundle. An interpreter's own name says
+/// nothing about the script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Title {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A policy that sits in a slot.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// What people call it.
+    pub title: Title,
+    /// Whether its component may import the stand-in for WASI.
+    pub wasi_stub: bool,
+}
+
+/// Who is in charge.
+#[derive(Debug, Clone)]
+pub enum Charge {
+    /// A policy.
+    Active(Arc<Policy>),
+    /// Nobody, because the one that was failed too often and there was none before it.
+    Held,
+    /// Nobody was ever put in charge.
+    Vacant,
+}
+
+/// See the module.
 #[derive(Debug, Default)]
 pub struct Slot {
-    active: ArcSwapOption<Policy>,
-    previous: ArcSwapOption<Policy>,
+    active: ArcSwapOption<Seat>,
+    previous: ArcSwapOption<Seat>,
+    candidate: ArcSwapOption<Candidate>,
+    held: ArcSwapOption<String>,
     memory: Mutex<Vec<u8>>,
 }
 
 impl Slot {
-    /// The policy in charge; none where a kind is optional and not configured.
+    /// The policy in charge; none where a kind is optional and not configured, or while the slot is held.
     pub fn active(&self) -> Option<Arc<Policy>> {
+        self.active.load().as_ref().map(|seat| Arc::clone(&seat.policy))
+    }
+
+    /// Who is in charge.
+    pub fn charge(&self) -> Charge {
+        match (self.active(), self.held.load().is_some()) {
+            (Some(policy), _) => Charge::Active(policy),
+            (None, true) => Charge::Held,
+            (None, false) => Charge::Vacant,
+        }
+    }
+
+    /// The seat in charge.
+    pub fn seat(&self) -> Option<Arc<Seat>> {
         self.active.load_full()
     }
 
-    /// The policy that was in charge before.
-    pub fn previous(&self) -> Option<Arc<Policy>> {
+    /// The one that was in charge before, to go back to.
+    pub fn previous(&self) -> Option<Arc<Seat>> {
         self.previous.load_full()
     }
 
-    /// Puts a policy in charge, with what it remembers, and returns the one that it replaces.
-    pub fn activate(&self, policy: Arc<Policy>, memory: Vec<u8>) -> Option<Arc<Policy>> {
+    /// The one that runs beside the one in charge.
+    pub fn candidate(&self) -> Option<Arc<Candidate>> {
+        self.candidate.load_full()
+    }
+
+    /// Why nobody is in charge, if the slot is held.
+    pub fn held(&self) -> Option<Arc<String>> {
+        self.held.load_full()
+    }
+
+    /// Puts a policy in charge, with what it remembers; the one that it replaces can be gone back to.
+    pub fn activate(&self, seat: Seat, memory: Vec<u8>) {
         // Memory first and under its lock: who asks takes both under the same lock.
         let mut kept = self.memory.lock();
         *kept = memory;
-        let replaced = self.active.swap(Some(policy));
-        self.previous.store(replaced.clone());
-        replaced
+        let replaced = self.active.swap(Some(Arc::new(seat)));
+        self.held.store(None);
+        if replaced.is_some() {
+            self.previous.store(replaced);
+        }
+    }
+
+    /// Puts the previous policy back in charge; false if there is none. The one that was in charge is gone.
+    pub fn revert(&self, memory: Vec<u8>) -> bool {
+        let mut kept = self.memory.lock();
+        let Some(previous) = self.previous.swap(None) else { return false };
+        *kept = memory;
+        self.active.store(Some(previous));
+        self.held.store(None);
+        true
+    }
+
+    /// Nobody is in charge any more, and why.
+    pub fn hold(&self, why: String) {
+        let mut kept = self.memory.lock();
+        kept.clear();
+        self.held.store(Some(Arc::new(why)));
+        self.active.store(None);
+    }
+
+    /// Says who can be gone back to, when a host starts.
+    pub fn restore_previous(&self, seat: Seat) {
+        self.previous.store(Some(Arc::new(seat)));
+    }
+
+    /// Sets or removes the candidate.
+    pub fn stand_by(&self, candidate: Option<Arc<Candidate>>) {
+        self.candidate.store(candidate);
     }
 
     /// The policy in charge together with its memory.
-    pub fn question(&self) -> Option<(Arc<Policy>, Vec<u8>)> {
+    pub fn question(&self) -> Option<(Arc<Seat>, Vec<u8>)> {
         let memory = self.memory.lock();
         Some((self.active.load_full()?, memory.clone()))
     }
 
     /// Keeps what a policy wants to remember, unless another has taken over since it was asked.
-    pub fn remember(&self, policy: &Arc<Policy>, memory: Vec<u8>) {
+    pub fn remember(&self, seat: &Arc<Seat>, memory: Vec<u8>) {
         let mut kept = self.memory.lock();
-        if self.active.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, policy)) {
+        if self.active.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, seat)) {
             *kept = memory;
         }
+    }
+}
+
+impl Seat {
+    /// A policy that nobody gave a name: it goes by what it says itself.
+    pub fn of(policy: Arc<Policy>) -> Self {
+        let Description { name, version, .. } = &*policy.description;
+        let title = Title { name: name.clone(), version: version.clone() };
+        Self { policy, title, wasi_stub: false }
+    }
+
+    /// Its name and version in one word: `thresholds@0.1.0`.
+    pub fn label(&self) -> String {
+        format!("{}@{}", self.title.name, self.title.version)
     }
 }
 
@@ -71,8 +179,13 @@ impl Slots {
         self.0.get(&kind).unwrap_or(&EMPTY)
     }
 
+    /// All slots.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &Slot)> {
+        self.0.iter().map(|(kind, slot)| (*kind, slot))
+    }
+
     /// The policies in charge.
-    pub fn active(&self) -> impl Iterator<Item = (Kind, Arc<Policy>)> + use<'_> {
-        self.0.iter().filter_map(|(kind, slot)| Some((*kind, slot.active()?)))
+    pub fn active(&self) -> impl Iterator<Item = (Kind, Arc<Seat>)> + use<'_> {
+        self.0.iter().filter_map(|(kind, slot)| Some((*kind, slot.seat()?)))
     }
 }

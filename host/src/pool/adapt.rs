@@ -10,8 +10,9 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     policy::{
         PolicyError,
-        engine::Policy,
-        port::{AdaptedCall, AdapterCall, AdapterReply},
+        engine::{Asked, Policy},
+        port::{AdaptedCall, AdapterCall, AdapterReply, Kind},
+        trial::{Job, Trials},
     },
     request::{Answer, Failure, FailureKind},
 };
@@ -20,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Translation {
     policy: Arc<Policy>,
+    trials: Trials,
     original: AdapterCall,
     /// The operation to call on V2.
     pub(super) operation: String,
@@ -34,6 +36,7 @@ impl Translation {
     /// The adapter failed; no worker has seen the call.
     pub(super) async fn of(
         policy: Arc<Policy>,
+        trials: Trials,
         operation: &str,
         arguments: &Map<String, Value>,
         session: Option<&Arc<str>>,
@@ -44,14 +47,15 @@ impl Translation {
             body: serde_json::to_vec(arguments).map_err(|e| Failure::unsent(FailureKind::System, e.to_string()))?,
         };
         let (asked, call) = (Arc::clone(&policy), original.clone());
-        let AdaptedCall { operation, body, notices } =
-            on_blocking_thread(move || asked.adapt_call(&call).answer).await?;
+        let answered = on_blocking_thread(move || asked.adapt_call(&call)).await?;
+        trials.submit(Kind::Adapter, || Job::Called(original.clone(), answered.clone()));
+        let AdaptedCall { operation, body, notices } = judged(&trials, &policy, answered)?;
         for (kind, message) in notices {
             tracing::info!(kind, operation = original.operation, "{message}");
         }
         let arguments =
             serde_json::from_slice(&body).map_err(|e| Failure::unsent(FailureKind::Worker, e.to_string()))?;
-        Ok(Self { policy, original, operation, arguments })
+        Ok(Self { policy, trials, original, operation, arguments })
     }
 
     /// Translates what V2's worker answered.
@@ -63,19 +67,31 @@ impl Translation {
             Answer::Success(result) => AdapterReply { success: true, body: result.get().into() },
             Answer::Refused(error) => AdapterReply { success: false, body: error.get().into() },
         };
-        let Self { policy, original, .. } = self;
-        let reply = on_blocking_thread(move || policy.adapt_reply(&original, reply).answer).await;
-        let reply = reply.map_err(|failure| Failure { sent: true, ..failure })?;
+        let Self { policy, trials, original, .. } = self;
+        let was_sent = |failure| Failure { sent: true, ..failure };
+        let (asked, call, got) = (Arc::clone(&policy), original.clone(), reply.clone());
+        let answered = on_blocking_thread(move || asked.adapt_reply(&call, got)).await.map_err(was_sent)?;
+        trials.submit(Kind::Adapter, || Job::Replied(original, reply, answered.clone()));
+        let reply = judged(&trials, &policy, answered).map_err(was_sent)?;
         let body = String::from_utf8(reply.body).ok().and_then(|text| RawValue::from_string(text).ok());
         let body = body.ok_or_else(|| Failure::sent(FailureKind::Worker, "the adapter's reply is not JSON"))?;
         Ok(if reply.success { Answer::Success(body) } else { Answer::Refused(body) })
     }
 }
 
+/// The answer, or what V2's callers are told. An adapter that says itself that V2 cannot serve a call has not failed.
+fn judged<T>(trials: &Trials, policy: &Policy, asked: Asked<T>) -> Result<T, Failure> {
+    asked.answer.map_err(|error| {
+        if !matches!(error, PolicyError::Said { .. }) {
+            trials.failed(Kind::Adapter, policy.digest(), &error);
+        }
+        Failure::unsent(FailureKind::Worker, format!("the adapter policy {error}"))
+    })
+}
+
 async fn on_blocking_thread<T: Send + 'static>(
-    ask: impl FnOnce() -> Result<T, PolicyError> + Send + 'static,
-) -> Result<T, Failure> {
+    ask: impl FnOnce() -> Asked<T> + Send + 'static,
+) -> Result<Asked<T>, Failure> {
     let answer = tokio::task::spawn_blocking(ask).await;
-    let answer = answer.map_err(|e| Failure::unsent(FailureKind::System, format!("the adapter panicked: {e}")))?;
-    answer.map_err(|error| Failure::unsent(FailureKind::Worker, format!("the adapter policy {error}")))
+    answer.map_err(|e| Failure::unsent(FailureKind::System, format!("the adapter panicked: {e}")))
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     clock::{self, Mono},
-    policy::{facts::Members, slot::Slots},
+    policy::{facts::Members, trial::Trials},
     request::{Answer, Failure, FailureKind, PoolId},
 };
 
@@ -82,7 +82,7 @@ struct Inner {
     spec: PoolSpec,
     spawner: Spawner,
     journal: Arc<Journal>,
-    slots: Arc<Slots>,
+    trials: Trials,
     checkout: Mutex<Checkout<Worker>>,
     /// A slot is down, or the last call in flight ended, or the pool was opened or closed.
     changed: Notify,
@@ -131,7 +131,7 @@ pub struct Call<'a> {
 
 impl WorkerPool {
     /// A pool that is closed and has no workers yet.
-    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, slots: Arc<Slots>) -> Self {
+    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, trials: Trials) -> Self {
         let lanes = match spec.mode {
             Mode::Serialized => 1,
             Mode::Concurrent => spec.workers,
@@ -143,7 +143,7 @@ impl WorkerPool {
             spec,
             spawner,
             journal,
-            slots,
+            trials,
             changed: Notify::new(),
             give_up: Notify::new(),
             affinities: DashMap::new(),

@@ -10,6 +10,7 @@ use crate::{
     policy::{
         facts::{Batch, Calls, Comparisons, Finding, Members},
         port::Phase,
+        record::Call,
     },
     request::Ppm,
 };
@@ -43,8 +44,8 @@ pub struct Decision {
     pub digest: Option<String>,
     /// What it rests on.
     pub findings: Vec<Finding>,
-    /// What the policy was asked, with its memory and settings.
-    pub inputs: Option<Value>,
+    /// The call that led to it: what the policy was asked, with its memory and settings, what it said and what it cost.
+    pub inputs: Option<Call>,
 }
 
 /// Who did what.
@@ -73,23 +74,6 @@ pub struct PoolConfiguration {
     pub config: Value,
 }
 
-/// Which policy is in charge of a kind of question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotRecord {
-    /// SHA-256 of the component.
-    pub digest: String,
-    /// Its settings, JSON.
-    pub settings: String,
-    /// Fingerprint of what the configuration said when it was put in charge.
-    pub configured: String,
-    /// What it remembers.
-    pub memory: Vec<u8>,
-    /// Who put it in charge.
-    pub updated_by: String,
-    /// The component.
-    pub component: Vec<u8>,
-}
-
 impl Decision {
     pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
         let phase = |column| Ok::<_, StoreError>(serde_json::from_value(Value::from(row.try_get::<&str, _>(column)?))?);
@@ -108,20 +92,8 @@ impl Decision {
             policy: row.try_get("policy")?,
             digest: row.try_get("digest")?,
             findings: serde_json::from_str(row.try_get("findings")?)?,
-            inputs: inputs.map(serde_json::from_str).transpose()?,
-        })
-    }
-}
-
-impl SlotRecord {
-    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
-        Ok(Self {
-            digest: row.try_get("digest")?,
-            settings: row.try_get("settings")?,
-            configured: row.try_get("configured")?,
-            memory: row.try_get("memory")?,
-            updated_by: row.try_get("updated_by")?,
-            component: row.try_get("bytes")?,
+            // Calls of hosts from before calls were recorded whole cannot be asked again.
+            inputs: inputs.and_then(|call| serde_json::from_str(call).ok()),
         })
     }
 }

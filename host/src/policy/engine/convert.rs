@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutover_contract::histogram::Histogram;
 
-use super::{bindings as b, guest::Description};
+use super::{bindings as b, policy::Description};
 use crate::{
     policy::{facts, port},
     request::{Class, Ppm},

@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, time::timeout_at};
 use super::{Affinity, Call, HEALTH_CHECK, Inner, MAX_AFFINITIES};
 use crate::{
     clock::Mono,
-    policy::port::Kind,
+    policy::{port::Kind, slot::Charge},
     pool::{
         adapt::Translation,
         checkout::{Lent, Refusal},
@@ -117,14 +117,18 @@ impl Lease {
 
     /// Calls the worker, in its version's shape.
     pub(super) async fn call(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
-        let adapter = match self.pool.spec.id {
-            PoolId::V1 => None,
-            PoolId::V2 => self.pool.slots.get(Kind::Adapter).active(),
+        let needs_adapter = self.pool.spec.id == PoolId::V2 && call.operation != HEALTH_CHECK;
+        let charge = needs_adapter.then(|| self.pool.trials.slots().get(Kind::Adapter).charge());
+        let adapter = match charge {
+            None | Some(Charge::Vacant) => return self.exchange(call).await,
+            Some(Charge::Active(policy)) => policy,
+            Some(Charge::Held) => {
+                let message = "nobody is in charge of translating calls to V2: the adapter failed too often";
+                return Err(Failure::unsent(FailureKind::Worker, message));
+            }
         };
-        let Some(adapter) = adapter.filter(|_| call.operation != HEALTH_CHECK) else {
-            return self.exchange(call).await;
-        };
-        let there = Translation::of(adapter, call.operation, call.arguments, call.session).await?;
+        let trials = self.pool.trials.clone();
+        let there = Translation::of(adapter, trials, call.operation, call.arguments, call.session).await?;
         let translated = Call { operation: &there.operation, arguments: &there.arguments, ..call };
         let answer = self.exchange(translated).await;
         there.back(answer).await

@@ -1,0 +1,197 @@
+//! The registry's part of the admin plane: pushing policies, and seeing which are known.
+//!
+//! A push is large, so it has a limit of its own, and one body is read at a time: a second push waits for its turn before
+//! a byte of it is taken in.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use dsse::Envelope;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{Refusal, Shared, who};
+use crate::{
+    app::Host,
+    causes::chain,
+    policy::{
+        PolicyError,
+        port::Kind,
+        registry::{
+            MAX_ENVELOPE, MAX_SETTINGS, Offer, PushError,
+            release::{self, Provenance, Release, Settings, check_version},
+        },
+    },
+    store::StoreError,
+};
+
+/// How long a push may wait for its turn, and how long its body may take to arrive.
+const TURN: Duration = Duration::from_secs(30);
+const ARRIVAL: Duration = Duration::from_mins(1);
+
+/// Versions that are shown at once: each may be as large as its settings and its script.
+const MOST_VERSIONS: usize = 100;
+
+/// A policy to make known.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Push {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The kind that it is for.
+    pub kind: Kind,
+    /// The component, base64.
+    pub component: String,
+    /// Its default settings.
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+    /// The script, where the component is an interpreter.
+    #[serde(default)]
+    pub script: Option<String>,
+    /// Whether the component may import the closed stand-in for WASI.
+    #[serde(default)]
+    pub wasi_stub: bool,
+    /// Who wrote it; whoever pushes it, if it is empty.
+    #[serde(default)]
+    pub author: String,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    #[serde(default)]
+    pub actor: String,
+    /// Where it came from.
+    pub provenance: Provenance,
+    /// Who vouches for it: a DSSE envelope.
+    #[serde(default)]
+    pub envelope: Option<Envelope>,
+}
+
+/// A refusal with the name of its cause, for programs.
+struct Refused(StatusCode, &'static str, String);
+
+/// The routes under `/api/v1/policies`.
+pub(super) fn routes() -> Router<Arc<Host>> {
+    let turn = Arc::new(Semaphore::new(1));
+    let push = move |State(host): Shared, body: Body| push(host, Arc::clone(&turn), body);
+    Router::new().route("/api/v1/policies", get(list).post(push)).route("/api/v1/policies/{name}", get(versions))
+}
+
+/// The latest version of each name.
+async fn list(State(host): Shared) -> Result<Json<Value>, Refusal> {
+    let mut policies: Vec<Value> = Vec::new();
+    let labels = host.store.release_labels().await.map_err(|e| failed(&e))?;
+    for named in labels.chunk_by(|a, b| a.0 == b.0) {
+        let latest = release::latest(named.iter().map(|(_, version)| version.as_str()));
+        if let (Some((name, _)), Some(latest)) = (named.first(), latest) {
+            let found = host.store.release(name, &latest.to_string()).await.map_err(|e| failed(&e))?;
+            policies.extend(found.map(|release| shown(&host, &release, named.len(), false)));
+        }
+    }
+    Ok(Json(json!({ "policies": policies })))
+}
+
+/// The versions of a name, the highest first, in full.
+async fn versions(State(host): Shared, Path(name): Path<String>) -> Result<Json<Value>, Refusal> {
+    let mut versions = host.store.release_versions(&name).await.map_err(|e| failed(&e))?;
+    if versions.is_empty() {
+        let message = format!("the host knows no policy `{name}`; push it with `cutover policy push`");
+        return Err(Refusal(StatusCode::NOT_FOUND, message));
+    }
+    versions.sort_by_cached_key(|version| std::cmp::Reverse(check_version(version).ok()));
+    let mut policies = Vec::new();
+    for version in versions.iter().take(MOST_VERSIONS) {
+        let found = host.store.release(&name, version).await.map_err(|e| failed(&e))?;
+        policies.extend(found.map(|release| shown(&host, &release, versions.len(), true)));
+    }
+    Ok(Json(json!({ "name": name, "policies": policies })))
+}
+
+/// A release as people see it: with whether the host trusts it now, and in full only where it is asked for by name.
+fn shown(host: &Host, release: &Release, versions: usize, full: bool) -> Value {
+    let mut shown = json!(release);
+    if let Some(fields) = shown.as_object_mut() {
+        if !full {
+            for large in ["settings", "script", "envelope"] {
+                fields.remove(large);
+            }
+        }
+        let refused = host.registry.trust.verify(release).err();
+        fields.insert("versions".into(), versions.into());
+        fields.insert("signatures".into(), release.envelope.as_ref().map_or(0, |e| e.signatures.len()).into());
+        fields.insert("accepted".into(), refused.is_none().into());
+        fields.insert("why_not".into(), refused.map(|r| r.to_string()).into());
+    }
+    shown
+}
+
+async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(StatusCode, Json<Value>), Refused> {
+    let busy = || Refused(StatusCode::SERVICE_UNAVAILABLE, "busy", "other policies are being pushed; try again".into());
+    let _turn = timeout(TURN, turn.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)?;
+    // Base64 takes four bytes for three; settings, script and signatures may all be escaped.
+    let limit = host.engine.limits().component_bytes.div_ceil(3) * 4 + 4 * (MAX_SETTINGS + MAX_ENVELOPE);
+    let slow =
+        |_elapsed| Refused(StatusCode::REQUEST_TIMEOUT, "slow", format!("the body did not arrive in {ARRIVAL:?}"));
+    let bytes = timeout(ARRIVAL, axum::body::to_bytes(body, limit)).await.map_err(slow)?;
+    let large = |error: axum::Error| {
+        let message = format!("the body has more than {limit} bytes, or broke off: {error}");
+        Refused(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+    };
+    let bytes = bytes.map_err(large)?;
+    let wrong = |message: String| Refused(StatusCode::BAD_REQUEST, "invalid", message);
+    let push: Push = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("the body is not a policy: {e}")))?;
+    drop(bytes);
+    let component =
+        BASE64_STANDARD.decode(&push.component).map_err(|e| wrong(format!("`component` is not base64: {e}")))?;
+    let offer = Offer {
+        name: push.name,
+        version: push.version,
+        kind: push.kind,
+        component,
+        settings: Settings { values: push.settings, script: push.script },
+        wasi_stub: push.wasi_stub,
+        author: push.author,
+        reason: push.reason,
+        provenance: push.provenance,
+        envelope: push.envelope,
+    };
+    let pushed = host.registry.push(offer, who(&push.actor)).await?;
+    let status = if pushed.new { StatusCode::CREATED } else { StatusCode::OK };
+    let label = pushed.release.manifest.label();
+    let message = if pushed.new { format!("`{label}` is known now") } else { format!("`{label}` was known already") };
+    let policy = shown(&host, &pushed.release, 1, true);
+    Ok((status, Json(json!({ "message": message, "new": pushed.new, "policy": policy }))))
+}
+
+fn failed(error: &StoreError) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
+}
+
+impl From<PushError> for Refused {
+    fn from(error: PushError) -> Self {
+        let (status, cause) = match &error {
+            PushError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
+            PushError::Taken { .. } => (StatusCode::CONFLICT, "taken"),
+            PushError::Refused { refused, .. } => (StatusCode::FORBIDDEN, refused.cause()),
+            PushError::Policy { error, .. } => (StatusCode::UNPROCESSABLE_ENTITY, PolicyError::cause(error)),
+            PushError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store"),
+        };
+        Self(status, cause, chain(&error))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.2, "cause": self.1 }))).into_response()
+    }
+}

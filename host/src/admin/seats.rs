@@ -1,0 +1,259 @@
+//! Who sits where: activate, candidate, promote, revert; and the log of what policies were asked.
+
+use std::{path::PathBuf, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Answer, Body, Order, Refusal, Shared, conflict, find, who};
+use crate::{
+    app::{
+        Host,
+        install::{Choice, Order as By, Source},
+    },
+    clock,
+    migration::{Install, Ordered},
+    policy::{
+        candidate::{Rule, Weighed},
+        port::Kind,
+        slot::{Seat, Slot},
+    },
+    store::{StoreError, calls::Wanted},
+};
+
+/// Calls that are shown unless fewer are asked for, and the most that may be asked for.
+const CALLS: u32 = 50;
+const MOST_CALLS: u32 = 1_000;
+
+/// A policy to put in charge, or beside the one in charge.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Activate {
+    /// The bundle's folder, on the host's machine; or else `policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
+    /// A release of the registry: `NAME@VERSION`, `NAME` for its latest version, or a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Laid over its settings.
+    #[serde(default)]
+    pub settings: toml::Table,
+    /// When a candidate is promoted or demoted by itself; not for a policy that is put in charge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    #[serde(default)]
+    pub actor: String,
+}
+
+/// Which calls are wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    kind: Option<String>,
+    before: Option<i64>,
+    limit: Option<u32>,
+}
+
+/// `GET .../policies`
+pub(super) async fn seats(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
+    let migration = find(&host, &name)?;
+    let slots = migration.slots.iter().filter_map(|(kind, slot)| shown(kind, slot));
+    Ok(Json(json!({ "migration": name, "slots": slots.collect::<Vec<_>>() })))
+}
+
+/// `PUT .../policies/{kind}`, and `PUT .../policies` for whatever kind the policy is of.
+pub(super) async fn activate(
+    State(host): Shared,
+    Path(path): Path<Vec<String>>,
+    body: Body<Activate>,
+) -> Answer<Ordered> {
+    let (name, kind) = named(&host, &path)?;
+    let Json(wanted) = body?;
+    let choice = wanted.choice()?;
+    if wanted.rule.is_some() {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "a `rule` belongs to a candidate; leave it out".into()));
+    }
+    let Activate { actor, reason, .. } = &wanted;
+    let done = host.activate(name, kind, choice, By { actor: who(actor), reason }).await;
+    done.map(Json).map_err(conflict)
+}
+
+/// `PUT .../policies/{kind}/candidate`, and `PUT .../candidate` for whatever kind the policy is of.
+pub(super) async fn stand_by(
+    State(host): Shared,
+    Path(path): Path<Vec<String>>,
+    body: Body<Activate>,
+) -> Answer<Ordered> {
+    let (name, kind) = named(&host, &path)?;
+    let Json(wanted) = body?;
+    let choice = wanted.choice()?;
+    let by = By { actor: who(&wanted.actor), reason: &wanted.reason };
+    let done = host.stand_by(name, kind, choice, wanted.rule.unwrap_or_default(), by).await;
+    done.map(Json).map_err(conflict)
+}
+
+/// `GET .../policies/{kind}/candidate`
+pub(super) async fn candidate(State(host): Shared, Path((name, kind)): Path<(String, String)>) -> Answer<Value> {
+    let migration = find(&host, &name)?;
+    let kind = parse_kind(&kind)?;
+    let none = || Refusal(StatusCode::NOT_FOUND, format!("no {kind} policy of `{name}` is a candidate"));
+    candidate_of(migration.slots.get(kind)).map(Json).ok_or_else(none)
+}
+
+/// `DELETE .../policies/{kind}/candidate`
+pub(super) async fn drop_candidate(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
+    reseat(host, path, body, Install::Drop).await
+}
+
+/// `POST .../policies/{kind}/candidate/promote`
+pub(super) async fn promote(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
+    reseat(host, path, body, Install::Promote).await
+}
+
+/// `POST .../policies/{kind}/revert`
+pub(super) async fn revert(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
+    reseat(host, path, body, Install::Revert).await
+}
+
+async fn reseat(
+    State(host): Shared,
+    Path((name, kind)): Path<(String, String)>,
+    body: Body<Order>,
+    what: fn(Kind) -> Install,
+) -> Answer<Ordered> {
+    find(&host, &name)?;
+    let kind = parse_kind(&kind)?;
+    let Json(Order { reason, actor }) = body?;
+    needs_reason(&reason)?;
+    let done = host.reseat(&name, what(kind), By { actor: who(&actor), reason: &reason }).await;
+    done.map(Json).map_err(conflict)
+}
+
+/// `GET .../policy-log`
+pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Query<Filter>) -> Answer<Value> {
+    find(&host, &name)?;
+    let Query(Filter { kind, before, limit }) = filter;
+    let kind = kind.as_deref().map(parse_kind).transpose()?;
+    let most = limit.unwrap_or(CALLS).min(MOST_CALLS);
+    let wanted = Wanted { migration: Some(name), kind, before, most, ..Wanted::default() };
+    let calls = host.store.calls(&wanted).await.map_err(|e| broken(&e))?;
+    Ok(Json(json!({ "calls": calls })))
+}
+
+/// `GET /api/v1/policy-calls/{id}`
+pub(super) async fn call(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
+    let wanted = Wanted { id: Some(id), most: 1, ..Wanted::default() };
+    let found = host.store.calls(&wanted).await.map_err(|e| broken(&e))?.into_iter().next();
+    let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no call {id}, or its check is not kept any more"));
+    found.map(|call| Json(json!(call))).ok_or_else(none)
+}
+
+/// `GET /api/v1/decisions/{id}`
+pub(super) async fn decision(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
+    let found = host.store.decision(id).await.map_err(|e| broken(&e))?;
+    let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no decision {id}"));
+    found.map(|decision| Json(json!(decision))).ok_or_else(none)
+}
+
+/// `GET /api/v1/components/{digest}`
+pub(super) async fn component(State(host): State<Arc<Host>>, Path(digest): Path<String>) -> Result<Response, Refusal> {
+    let found = host.store.component(&digest).await.map_err(|e| broken(&e))?;
+    let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no component `{digest}`"));
+    found.map(|bytes| ([(CONTENT_TYPE, "application/wasm")], bytes).into_response()).ok_or_else(none)
+}
+
+impl Activate {
+    /// Which policy is meant, and that there is a reason.
+    fn choice(&self) -> Result<Choice<'_>, Refusal> {
+        needs_reason(&self.reason)?;
+        let source = match (&self.bundle, &self.policy) {
+            (Some(folder), None) => Source::Bundle(folder),
+            (None, Some(reference)) => Source::Release(reference),
+            (Some(_), Some(_)) | (None, None) => {
+                let why = "say which policy: one of `bundle`, a folder on the host's machine, and `policy`, a release";
+                return Err(Refusal(StatusCode::BAD_REQUEST, why.into()));
+            }
+        };
+        Ok(Choice { source, settings: &self.settings })
+    }
+}
+
+fn parse_kind(kind: &str) -> Result<Kind, Refusal> {
+    kind.parse().map_err(|why| Refusal(StatusCode::NOT_FOUND, why))
+}
+
+/// The migration, which must be there, and the kind, if the path has one.
+fn named<'a>(host: &Host, path: &'a [String]) -> Result<(&'a str, Option<Kind>), Refusal> {
+    let (name, kind) = match path {
+        [name] => (name, None),
+        [name, kind, ..] => (name, Some(parse_kind(kind)?)),
+        [] => return Err(Refusal(StatusCode::NOT_FOUND, "the path names no migration".into())),
+    };
+    find(host, name)?;
+    Ok((name, kind))
+}
+
+fn needs_reason(reason: &str) -> Result<(), Refusal> {
+    if reason.trim().is_empty() {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "say why: `reason` is empty".into()));
+    }
+    Ok(())
+}
+
+fn broken(error: &StoreError) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(error))
+}
+
+/// A slot that anybody sits in, or that is held.
+fn shown(kind: Kind, slot: &Slot) -> Option<Value> {
+    let (active, held) = (slot.seat(), slot.held());
+    if active.is_none() && held.is_none() {
+        return None;
+    }
+    Some(json!({
+        "kind": kind,
+        "active": active.map(|seat| seat_of(&seat)),
+        "held": held,
+        "previous": slot.previous().map(|seat| seat_of(&seat)),
+        "candidate": candidate_of(slot),
+    }))
+}
+
+fn seat_of(seat: &Seat) -> Value {
+    json!({
+        "name": seat.title.name,
+        "version": seat.title.version,
+        "digest": &**seat.policy.digest(),
+        "settings": serde_json::from_str::<Value>(&seat.policy.settings).unwrap_or_default(),
+    })
+}
+
+fn candidate_of(slot: &Slot) -> Option<Value> {
+    let candidate = slot.candidate()?;
+    let evidence = candidate.evidence.lock().clone();
+    let age = clock::unix_ms().since(candidate.since);
+    let outlook = match candidate.rule.weigh(&evidence, age) {
+        Weighed::Wait(why) => json!({ "next": "wait", "because": why }),
+        Weighed::Promote(why) => json!({ "next": "promote", "because": why }),
+        Weighed::Demote(why) => json!({ "next": "demote", "because": why }),
+    };
+    let mut shown = seat_of(&candidate.seat);
+    if let Value::Object(shown) = &mut shown {
+        shown.insert("since".into(), json!(candidate.since));
+        shown.insert("rule".into(), json!(candidate.rule));
+        shown.insert("disagreed_ppm".into(), json!(evidence.disagreed_share()));
+        shown.insert("fuel_percent".into(), json!(evidence.fuel_percent()));
+        shown.insert("evidence".into(), json!(evidence));
+        shown.insert("outlook".into(), outlook);
+    }
+    Some(shown)
+}

@@ -1,0 +1,80 @@
+//! What the verbs that run a policy on this machine have in common: where guests are, and the limits of the host.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+
+use super::Failed;
+use crate::{
+    causes::chain,
+    config::{
+        Config,
+        bundle::{Bundle, Manifest},
+        environment,
+    },
+    policy::engine::{Engine, Limits},
+};
+
+/// Where guests are found, and under which limits they run.
+#[derive(Debug, Args)]
+pub(super) struct Sandbox {
+    /// Where the components of guests are, such as `rhai.wasm`. Otherwise the folder of `CUTOVER_COMPONENTS`, or
+    /// `components` here or beside the host's binary, or `target/components`.
+    #[arg(long, value_name = "DIR")]
+    components: Option<PathBuf>,
+    /// Take the limits, and the components if they are not said, from a host's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A sandbox that is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) components: PathBuf,
+    pub(super) engine: Arc<Engine>,
+}
+
+impl Sandbox {
+    /// Reads the configuration, if there is one, and starts the engine.
+    pub(super) fn open(&self) -> Result<Opened, Failed> {
+        let config = self.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
+        let limits = config.as_ref().map_or_else(Limits::default, |config| config.limits);
+        let components = self.components.clone().or_else(|| config.map(|config| config.components));
+        let components = components.unwrap_or_else(|| environment::components(Path::new(".")));
+        let engine = Engine::new(limits).map_err(|e| Failed::new(chain(&e)))?;
+        Ok(Opened { components, engine })
+    }
+}
+
+impl Opened {
+    /// Reads a bundle.
+    pub(super) fn bundle(&self, folder: &Path) -> Result<Bundle, Failed> {
+        is_folder(folder)?;
+        Bundle::read(folder, &self.components, &toml::Table::new()).map_err(|e| said(&e))
+    }
+}
+
+/// Reads the `policy.toml` of a bundle, whether its component is built or not.
+pub(super) fn manifest(folder: &Path) -> Result<Manifest, Failed> {
+    is_folder(folder)?;
+    Manifest::read(folder).map_err(|e| said(&e))
+}
+
+/// What is wrong with a bundle, as the command line's fault.
+pub(super) fn said(what: &str) -> Failed {
+    Failed::usage(format!("the command line {what}"))
+}
+
+fn is_folder(folder: &Path) -> Result<(), Failed> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+    Err(Failed::usage(format!(
+        "`{}` {what}; name the folder of a bundle, in which a policy.toml is, or begin one with `cutover policy new`",
+        folder.display()
+    )))
+}

@@ -1,0 +1,112 @@
+//! Questions of all kinds, and what comes of them.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use crate::{
+    policy::{
+        PolicyError,
+        engine::{Asked, Policy, WarmPolicy},
+        port::{AdapterCall, AdapterReply, Check, Pair, Plan, Progress, Situation},
+        slot::Seat,
+    },
+    request::{PoolId, Request},
+    route::{Published, Route, Router},
+};
+
+/// What a request must come to.
+#[derive(Debug, Clone)]
+pub(super) struct Mirrored {
+    pub(super) pool: Option<PoolId>,
+    pub(super) reason: Option<String>,
+    pub(super) mirror: Option<bool>,
+}
+
+/// A question.
+#[derive(Debug, Clone)]
+pub(super) enum Question {
+    Judge(Check),
+    Next(Progress),
+    /// The situation, whether V2 may serve, and requests to route by the plan.
+    Plan(Box<(Situation, bool, Vec<(Request, Mirrored)>)>),
+    Compare(Vec<Pair>),
+    AdaptCall(AdapterCall),
+    AdaptReply(AdapterCall, AdapterReply),
+}
+
+/// What came of a question.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) answer: Result<Answer, PolicyError>,
+    pub(super) memory: Vec<u8>,
+    pub(super) fuel: u64,
+    pub(super) took: Duration,
+}
+
+/// Who is asked.
+#[derive(Debug)]
+pub(super) enum Asker<'a> {
+    /// A fresh instance each time, as the host does.
+    Fresh(&'a Policy),
+    /// One instance that is kept, as back-tests do.
+    Kept(WarmPolicy),
+}
+
+/// The same question to either.
+macro_rules! put {
+    ($whom:expr, $policy:ident => $asked:expr) => {
+        match $whom {
+            Asker::Fresh($policy) => $asked,
+            Asker::Kept($policy) => $asked,
+        }
+    };
+}
+
+impl Question {
+    /// Asks. `policy` is who is asked per request where a plan says `decide`.
+    pub(super) fn ask(&self, whom: &mut Asker<'_>, policy: &Arc<Policy>, memory: &[u8]) -> Given {
+        match self {
+            Self::Judge(check) => given(put!(whom, p => p.judge(check, memory)), Answer::Judgement),
+            Self::Next(progress) => given(put!(whom, p => p.next(progress, memory)), Answer::Move),
+            Self::Plan(plan) => {
+                let (situation, v2_serves, requests) = &**plan;
+                given(put!(whom, p => p.make_plan(situation, memory)), |plan| {
+                    let routed = route(policy, plan.clone(), *v2_serves, requests);
+                    Answer::Plan(plan, routed)
+                })
+            }
+            Self::Compare(pairs) => given(put!(whom, p => p.compare(pairs)), Answer::Outcomes),
+            Self::AdaptCall(call) => given(put!(whom, p => p.adapt_call(call)), Answer::Call),
+            Self::AdaptReply(call, reply) => given(put!(whom, p => p.adapt_reply(call, reply.clone())), Answer::Reply),
+        }
+    }
+}
+
+fn given<T>(asked: Asked<T>, answer: impl FnOnce(T) -> Answer) -> Given {
+    Given { answer: asked.answer.map(answer), memory: asked.memory, fuel: asked.fuel, took: asked.took }
+}
+
+/// By the router that serves real requests, which asks `decide` where the plan says so.
+fn route(
+    policy: &Arc<Policy>,
+    plan: Plan,
+    v2_serves: bool,
+    requests: &[(Request, Mirrored)],
+) -> Vec<(Mirrored, Route)> {
+    let router = Router::closed();
+    let decider = policy.decides().then(|| Arc::new(Seat::of(Arc::clone(policy))));
+    router.publish(Published { plan, v2_serves, decider });
+    requests.iter().map(|(request, expected)| (expected.clone(), router.route(request))).collect()
+}
+
+impl Given {
+    /// The whole answer as people and snapshots see it; what it cost and what is remembered is left out.
+    pub(super) fn shown(&self) -> Value {
+        match &self.answer {
+            Ok(answer) => answer.shown(),
+            Err(error) => json!({ "error": { "cause": error.cause(), "message": error.to_string() } }),
+        }
+    }
+}

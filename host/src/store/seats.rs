@@ -1,0 +1,307 @@
+//! Who is in charge of what: the seats of every slot, as they are found again after a restart.
+
+use serde::{Deserialize, Serialize};
+use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+
+use super::{Store, StoreError, records::Audited, sql_ms};
+use crate::{
+    clock::UnixMs,
+    policy::{
+        candidate::{Evidence, Rule},
+        port::Kind,
+        slot::Title,
+    },
+};
+
+/// Which seat of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// In charge.
+    Active,
+    /// In charge before.
+    Previous,
+    /// Runs beside the one in charge.
+    Candidate,
+}
+
+/// A policy in a seat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeatRecord {
+    /// What people call it.
+    pub title: Title,
+    /// SHA-256 of the component.
+    pub digest: String,
+    /// Whether the component may import the stand-in for WASI.
+    pub wasi_stub: bool,
+    /// Its settings, JSON.
+    pub settings: String,
+    /// Fingerprint of what the configuration said when it was put there.
+    pub configured: String,
+    /// What it remembers.
+    pub memory: Vec<u8>,
+    /// Why the slot is held, if it is: nobody is in charge then.
+    pub held: Option<String>,
+    /// A candidate's rule.
+    pub rule: Option<Rule>,
+    /// What is known of a candidate.
+    pub evidence: Option<Evidence>,
+    /// Since when it sits there.
+    pub since: UnixMs,
+    /// Who put it there.
+    pub updated_by: String,
+    /// The component.
+    pub component: Vec<u8>,
+}
+
+impl Place {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Previous => "previous",
+            Self::Candidate => "candidate",
+        }
+    }
+}
+
+impl Store {
+    /// Who sits in a seat.
+    ///
+    /// # Errors
+    /// When the store fails or what it has cannot be read.
+    pub async fn seat(&self, migration: &str, kind: Kind, place: Place) -> Result<Option<SeatRecord>, StoreError> {
+        let row = sqlx::query(
+            "SELECT s.*, c.bytes FROM seats s JOIN components c USING (digest) WHERE s.migration = ? AND s.kind = ? AND s.seat = ?",
+        )
+        .bind(migration)
+        .bind(kind.name())
+        .bind(place.name())
+        .fetch_optional(&self.0)
+        .await?;
+        row.map(|row| SeatRecord::from_row(&row)).transpose()
+    }
+
+    /// Puts a policy in charge; the one that it replaces becomes the previous one, with the memory it has now.
+    /// `ends_candidate` says that it was the candidate until now.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn activate(
+        &self,
+        kind: Kind,
+        new: &SeatRecord,
+        ends_candidate: bool,
+        audited: &Audited,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        // A slot that is held has nobody to go back to but the one before.
+        let replaces: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM seats WHERE migration = ? AND kind = ? AND seat = 'active' AND held IS NULL",
+        )
+        .bind(&audited.migration)
+        .bind(kind.name())
+        .fetch_optional(&mut *tx)
+        .await?;
+        if replaces.is_some() {
+            leave(&mut tx, audited, kind, Place::Previous).await?;
+            sqlx::query("UPDATE seats SET seat = 'previous' WHERE migration = ? AND kind = ? AND seat = 'active'")
+                .bind(&audited.migration)
+                .bind(kind.name())
+                .execute(&mut *tx)
+                .await?;
+        } else {
+            leave(&mut tx, audited, kind, Place::Active).await?;
+        }
+        if ends_candidate {
+            leave(&mut tx, audited, kind, Place::Candidate).await?;
+        }
+        sit(&mut tx, audited, kind, Place::Active, new).await?;
+        record(&mut tx, audited).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Puts the previous policy back in charge, with a memory; the one in charge is gone.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn revert(&self, kind: Kind, memory: &[u8], audited: &Audited) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        leave(&mut tx, audited, kind, Place::Active).await?;
+        sqlx::query(
+            "UPDATE seats SET seat = 'active', memory = ?, since = ?, updated_by = ? WHERE migration = ? AND kind = ? AND seat = 'previous'",
+        )
+        .bind(memory)
+        .bind(sql_ms(audited.at))
+        .bind(&audited.actor)
+        .bind(&audited.migration)
+        .bind(kind.name())
+        .execute(&mut *tx)
+        .await?;
+        record(&mut tx, audited).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Notes that nobody is in charge any more, and why.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn hold_slot(&self, kind: Kind, why: &str, audited: &Audited) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        sqlx::query("UPDATE seats SET held = ?, memory = x'' WHERE migration = ? AND kind = ? AND seat = 'active'")
+            .bind(why)
+            .bind(&audited.migration)
+            .bind(kind.name())
+            .execute(&mut *tx)
+            .await?;
+        record(&mut tx, audited).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Sets a candidate, or removes it.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn set_candidate(
+        &self,
+        kind: Kind,
+        candidate: Option<&SeatRecord>,
+        audited: &Audited,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        leave(&mut tx, audited, kind, Place::Candidate).await?;
+        if let Some(candidate) = candidate {
+            sit(&mut tx, audited, kind, Place::Candidate, candidate).await?;
+        }
+        record(&mut tx, audited).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Keeps what policies remember, and what is known of candidates: only where they still sit.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn remember(&self, migration: &str, remembered: Vec<Remembered>) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        for Remembered { kind, place, digest, memory, evidence } in remembered {
+            let evidence = evidence.map(|e| serde_json::to_string(&e)).transpose()?;
+            sqlx::query(
+                "UPDATE seats SET memory = ?, evidence = ? WHERE migration = ? AND kind = ? AND seat = ? AND digest = ? AND held IS NULL",
+            )
+            .bind(memory)
+            .bind(evidence)
+            .bind(migration)
+            .bind(kind.name())
+            .bind(place.name())
+            .bind(digest)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// What a policy in a seat remembers.
+#[derive(Debug)]
+pub struct Remembered {
+    /// Of which slot.
+    pub kind: Kind,
+    /// In which seat.
+    pub place: Place,
+    /// Its component.
+    pub digest: String,
+    /// What it remembers.
+    pub memory: Vec<u8>,
+    /// A candidate's evidence.
+    pub evidence: Option<Evidence>,
+}
+
+async fn leave(
+    tx: &mut Transaction<'_, Sqlite>,
+    audited: &Audited,
+    kind: Kind,
+    place: Place,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM seats WHERE migration = ? AND kind = ? AND seat = ?")
+        .bind(&audited.migration)
+        .bind(kind.name())
+        .bind(place.name())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn sit(
+    tx: &mut Transaction<'_, Sqlite>,
+    audited: &Audited,
+    kind: Kind,
+    place: Place,
+    new: &SeatRecord,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(&new.digest)
+        .bind(new.component.as_slice())
+        .bind(sql_ms(audited.at))
+        .execute(&mut **tx)
+        .await?;
+    sqlx::query(
+        "INSERT INTO seats (migration, kind, seat, name, version, digest, wasi_stub, settings, configured, memory, rule, evidence, since, updated_by) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&audited.migration)
+    .bind(kind.name())
+    .bind(place.name())
+    .bind(&new.title.name)
+    .bind(&new.title.version)
+    .bind(&new.digest)
+    .bind(new.wasi_stub)
+    .bind(&new.settings)
+    .bind(&new.configured)
+    .bind(new.memory.as_slice())
+    .bind(new.rule.map(|rule| serde_json::to_string(&rule)).transpose()?)
+    .bind(new.evidence.as_ref().map(serde_json::to_string).transpose()?)
+    .bind(sql_ms(new.since))
+    .bind(&audited.actor)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Records who did what, in the transaction that does it.
+async fn record(tx: &mut Transaction<'_, Sqlite>, audited: &Audited) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO audit (at, actor, migration, action, detail) VALUES (?, ?, ?, ?, ?)")
+        .bind(sql_ms(audited.at))
+        .bind(&audited.actor)
+        .bind(&audited.migration)
+        .bind(&audited.action)
+        .bind(audited.detail.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+impl SeatRecord {
+    fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+        fn json<T: serde::de::DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, StoreError> {
+            Ok(text.map(serde_json::from_str).transpose()?)
+        }
+        Ok(Self {
+            title: Title { name: row.try_get("name")?, version: row.try_get("version")? },
+            digest: row.try_get("digest")?,
+            wasi_stub: row.try_get("wasi_stub")?,
+            settings: row.try_get("settings")?,
+            configured: row.try_get("configured")?,
+            memory: row.try_get("memory")?,
+            held: row.try_get("held")?,
+            rule: json(row.try_get("rule")?)?,
+            evidence: json(row.try_get("evidence")?)?,
+            since: UnixMs(u64::try_from(row.try_get::<i64, _>("since")?).unwrap_or(0)),
+            updated_by: row.try_get("updated_by")?,
+            component: row.try_get("bytes")?,
+        })
+    }
+}

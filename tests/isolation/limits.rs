@@ -1,0 +1,147 @@
+//! What a policy needs or is asked is held against the limits of its kind before it runs.
+
+use std::time::Duration;
+
+use cutover::{
+    clock,
+    policy::{
+        PolicyError,
+        engine::{Engine, Limits, Policy},
+        port::{AdapterCall, Kind, Situation, Target},
+    },
+    request::Ppm,
+};
+
+use super::{admit, check, engine, guest};
+/// A component with `instances` core instances and a few bytes of code.
+fn crowd(instances: usize, module: &str) -> Vec<u8> {
+    let run = "(core instance (instantiate $m))".repeat(instances);
+    wat::parse_str(format!("(component (core module $m {module}) {run})")).unwrap()
+}
+
+/// What a component is refused for.
+fn over(component: &[u8]) -> (&'static str, u64, u64) {
+    match engine().compile(component) {
+        Err(PolicyError::OverBudget { setting, needs, limit, .. }) => (setting, needs, limit),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_component_that_needs_more_than_any_kind_may_have_is_not_even_compiled() {
+    assert_eq!(over(&crowd(65, "")), ("instances", 65, 64));
+    assert_eq!(over(&crowd(5, "(memory 1)")), ("memories", 5, 4));
+    assert_eq!(over(&crowd(9, "(table 1 funcref)")), ("tables", 9, 8));
+    assert_eq!(over(&crowd(1, "(memory 16384)")), ("memory_bytes", 1 << 30, 64 << 20));
+    assert_eq!(over(&crowd(1, "(table 1000000 funcref)")), ("table_elements", 1_000_000, 20_000));
+    assert!(engine().compile(&crowd(64, "")).is_ok());
+}
+
+#[test]
+fn each_kind_has_limits_of_its_own() {
+    let mut limits = Limits::default();
+    limits.stages.memories = 0;
+    limits.rollback.memory_bytes = 2 << 20;
+    // Long enough to take all memory on a busy machine.
+    limits.comparison.time = Duration::from_secs(10);
+    let engine = Engine::new(limits).unwrap();
+    let compiled = engine.compile(&guest("hostile")).unwrap();
+    let refused = Policy::admit(&engine, compiled.clone(), Kind::Stages, "{}").unwrap_err();
+    let wanted = PolicyError::OverBudget { what: "linear memories", needs: 1, limit: 0, setting: "memories" };
+    assert_eq!(refused, wanted);
+    let allocate = |kind: Kind| {
+        let settings = format!(r#"{{ "do": "allocate", "in": "{kind}" }}"#);
+        Policy::admit(&engine, compiled.clone(), kind, &settings).unwrap()
+    };
+    let judged = allocate(Kind::Rollback).judge(&check(0, 0), &[]);
+    assert_eq!(judged.answer, Err(PolicyError::OutOfMemory { limit_bytes: 2 << 20 }));
+    assert!(judged.memory_peak <= 2 << 20, "{}", judged.memory_peak);
+    let compared = allocate(Kind::Comparison).compare(&[]);
+    assert_eq!(compared.answer, Err(PolicyError::OutOfMemory { limit_bytes: 64 << 20 }));
+}
+
+#[test]
+fn a_question_that_is_too_large_is_not_asked() {
+    let mut limits = Limits::default();
+    for kind in Kind::ALL {
+        limits.of_mut(kind).input_bytes = 4 << 10;
+    }
+    let engine = Engine::new(limits).unwrap();
+    let judge = admit(&engine, "hostile", Kind::Rollback, "{}");
+    let too_large = |error: PolicyError| {
+        let PolicyError::InputTooLarge { bytes, limit } = error else { panic!("{error:?}") };
+        (bytes, limit)
+    };
+    assert!(judge.judge(&check(0, 0), &[]).answer.is_ok());
+    let asked = judge.judge(&check(0, 0), &[0; 4 << 10]);
+    assert_eq!((asked.fuel, asked.memory_peak), (0, 0), "nobody was asked");
+    let (bytes, limit) = too_large(asked.answer.unwrap_err());
+    assert!(bytes > 4 << 10 && limit == 4 << 10);
+    too_large(judge.warm().judge(&check(0, 0), &[0; 4 << 10]).answer.unwrap_err());
+
+    let adapter = admit(&engine, "hostile", Kind::Adapter, "{}");
+    let call = AdapterCall { operation: "o".into(), session: String::new(), body: vec![b' '; 4 << 10] };
+    too_large(adapter.adapt_call(&call).answer.unwrap_err());
+    let decider = admit(&engine, "hostile", Kind::Routing, r#"{ "in": "decide" }"#);
+    too_large(decider.decide(&[0; 5 << 10]).unwrap_err());
+    let compiled = engine.compile(&guest("hostile")).unwrap();
+    let settings = format!(r#"{{ "do": "{}" }}"#, "x".repeat(4 << 10));
+    too_large(Policy::admit(&engine, compiled, Kind::Rollback, &settings).unwrap_err());
+}
+
+/// The frame of a request without attributes: position, share and number of attributes are 0.
+const FRAME: [u8; 12] = [0; 12];
+
+#[test]
+fn no_more_policies_with_decide_are_admitted_than_there_is_room_for() {
+    let engine = Engine::new(Limits { live_instances: 16, ..Limits::default() }).unwrap();
+    let compiled = engine.compile(&guest("hostile")).unwrap();
+    let one_more = || Policy::admit(&engine, compiled.clone(), Kind::Routing, r#"{ "in": "decide" }"#);
+    let mut seated = Vec::new();
+    let refused = loop {
+        match one_more() {
+            Ok(policy) => seated.push(policy),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, PolicyError::NoSeat { seats, .. } if seats == seated.len()), "{refused}");
+    assert!(seated.iter().all(|policy| policy.decide(&FRAME) == Ok(Target::Share)), "each has its instance");
+    assert!(Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").is_ok(), "the others need no seat");
+    // A thousand swaps of one of them leave room for all.
+    for _ in 0..1_000 {
+        drop(seated.pop());
+        seated.push(one_more().unwrap());
+        assert_eq!(seated.last().unwrap().decide(&FRAME), Ok(Target::Share));
+    }
+    assert!(one_more().is_err());
+}
+
+#[test]
+fn a_decide_that_never_answers_costs_a_thread_a_small_part_of_its_time() {
+    let policy = admit(&engine(), "hostile", Kind::Routing, r#"{ "do": "loop", "in": "decide" }"#);
+    let (mut answers, started) = (0_u64, clock::mono());
+    while clock::mono().since(started) < Duration::from_secs(1) {
+        assert_eq!(policy.decide(&FRAME), Err(PolicyError::Deadline { limit_ms: 5, setting: "decide_time" }));
+        answers += 1;
+    }
+    // Each that was really asked took 5 ms, so at most 200 were.
+    assert!(answers > 2_000, "requests do not wait for it: {answers}");
+}
+
+#[test]
+fn a_plan_is_asked_under_the_limits_of_routing() {
+    let mut limits = Limits::default();
+    limits.routing.time = Duration::from_millis(20);
+    let policy = admit(&Engine::new(limits).unwrap(), "hostile", Kind::Routing, r#"{ "do": "loop", "in": "plan" }"#);
+    let situation = Situation {
+        now_ms: clock::UnixMs(0),
+        migration: "m".into(),
+        phase: cutover::policy::port::Phase::Ramping,
+        stage: 0,
+        share: Ppm::ZERO,
+        salt: "m".into(),
+        operations: Vec::new(),
+    };
+    let asked = policy.make_plan(&situation, &[]);
+    assert_eq!(asked.answer, Err(PolicyError::Deadline { limit_ms: 20, setting: "time" }));
+}

@@ -1,0 +1,261 @@
+//! Who sits where: candidates, promotion and demotion, going back, slots that hold, and the log that can be replayed.
+
+use std::{path::PathBuf, sync::Arc};
+
+use cutover::{
+    migration::Verb,
+    policy::{
+        engine::{Engine, Limits},
+        port::{Kind, Phase},
+        replay::replay,
+    },
+    store::calls::{Logged, Wanted},
+};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Host, Reply, Setup, bundle, eventually, root};
+
+/// The guest `hostile` with a name of its own for each use.
+fn hostile(folder: &TempDir, kind: Kind, name: &str) -> PathBuf {
+    let folder = folder.path().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifest = format!("name = '{name}'\nversion = '1.0.0'\nkind = '{kind}'\nguest = 'hostile'\n");
+    std::fs::write(folder.join("policy.toml"), manifest).unwrap();
+    folder
+}
+
+async fn send(host: &Host, method: Method, path: &str, body: Value) -> Reply {
+    let reply = host.http.admin(method, &format!("/api/v1/migrations/programs/{path}"), &body).await;
+    assert_eq!(reply.status, StatusCode::OK, "{path}: {reply:?}");
+    reply
+}
+
+async fn activate(host: &Host, bundle: &PathBuf, settings: Value) -> Value {
+    send(host, Method::PUT, "policies", json!({ "bundle": bundle, "settings": settings, "reason": "test" })).await.body
+}
+
+async fn stand_by(host: &Host, bundle: &PathBuf, settings: Value, rule: Value) {
+    let body = json!({ "bundle": bundle, "settings": settings, "rule": rule, "reason": "test" });
+    send(host, Method::PUT, "candidate", body).await;
+}
+
+async fn slot(host: &Host, kind: Kind) -> Value {
+    let slots = send(host, Method::GET, "policies", Value::Null).await.body;
+    let slots = slots["slots"].as_array().unwrap();
+    slots.iter().find(|slot| slot["kind"] == kind.name()).cloned().unwrap_or(Value::Null)
+}
+
+async fn until_slot(host: &Host, kind: Kind, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, async || Some(slot(host, kind).await).filter(&is)).await
+}
+
+async fn calls(host: &Host) -> Vec<Logged> {
+    let wanted = Wanted { migration: Some("programs".into()), most: 10_000, ..Wanted::default() };
+    host.app.host.store.calls(&wanted).await.unwrap()
+}
+
+/// A host in the shadow phase in which nothing moves.
+async fn still(setup: Setup) -> Host {
+    let setup = setup.with("stages", bundle("standard-stages", "shadow = { min_compared = 1000000000 }"));
+    let host = setup.start().await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    host
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_keeps_failing_is_put_out_for_the_one_before_it_and_stays_out() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let setup = Setup { failures: "count = 3", ..Setup::default() };
+    let host = setup.start_in(Arc::clone(&folder)).await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    activate(&host, &hostile(&folder, Kind::Rollback, "bad"), json!({ "do": "trap", "in": "rollback" })).await;
+    let back = until_slot(&host, Kind::Rollback, "the one before", |s| s["active"]["name"] == "thresholds").await;
+    assert_eq!((&back["previous"], &back["held"]), (&Value::Null, &Value::Null));
+    let failed = &host.migration().handle.snapshot().policy_failures;
+    assert!(failed.iter().any(|f| f.kind == Kind::Rollback && f.count >= 3), "{failed:?}");
+    host.app.shut_down().await;
+
+    let host = setup.start_in(folder).await;
+    assert_eq!(slot(&host, Kind::Rollback).await["active"]["name"], "thresholds");
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_one_before_it_the_slot_holds_until_somebody_is_put_in_charge() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let bad = hostile(&folder, Kind::Rollback, "bad").display().to_string();
+    let bad = format!("{{ bundle = '{bad}', settings = {{ do = 'trap', in = 'rollback' }} }}");
+    let setup = Setup { failures: "count = 3", ..Setup::default() }.with("rollback", bad);
+    let host = setup.start_in(Arc::clone(&folder)).await;
+    let held = host.until("a slot that is held", |s| !s.held.is_empty()).await;
+    assert_eq!((held.held[0].kind, held.state.phase), (Kind::Rollback, Phase::Shadow));
+    assert!(held.held[0].why.contains("failed 3 times within 1m"), "{}", held.held[0].why);
+    host.app.shut_down().await;
+
+    let host = setup.start_in(folder).await;
+    let still_held = slot(&host, Kind::Rollback).await;
+    assert!(still_held["held"].is_string() && still_held["active"].is_null(), "{still_held}");
+    activate(&host, &root().join("policies/thresholds"), json!({})).await;
+    let freed = slot(&host, Kind::Rollback).await;
+    assert_eq!((&freed["held"], &freed["active"]["name"]), (&Value::Null, &json!("thresholds")));
+    assert_eq!(freed["previous"], Value::Null, "nobody wants the one back that failed");
+    host.until("a verdict", |s| s.verdict.is_some()).await;
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_would_roll_back_is_counted_and_not_obeyed() {
+    let host = still(Setup::default()).await;
+    stand_by(&host, &hostile(&host.folder, Kind::Rollback, "eager"), json!({ "verdict": "roll-back" }), json!({}))
+        .await;
+    let enough = |s: &Value| s["candidate"]["evidence"]["disagreed"].as_u64() >= Some(3);
+    let seen = until_slot(&host, Kind::Rollback, "disagreements", enough).await;
+    let candidate = &seen["candidate"];
+    assert_eq!((&candidate["evidence"]["failed"], &candidate["outlook"]["next"]), (&json!(0), &json!("wait")));
+    let shown = &candidate["evidence"]["disagreements"][0];
+    assert_eq!((&shown["active"]["verdict"], &shown["candidate"]["verdict"]), (&json!("hold"), &json!("roll-back")));
+    assert!(
+        candidate["evidence"]["fuel"].as_u64() > Some(0) && candidate["evidence"]["active_fuel"].as_u64() > Some(0)
+    );
+    assert_eq!(host.migration().handle.snapshot().state.phase, Phase::Shadow);
+    send(&host, Method::DELETE, "policies/rollback/candidate", json!({ "reason": "test" })).await;
+    assert_eq!(slot(&host, Kind::Rollback).await["candidate"], Value::Null);
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_is_promoted_by_its_rule_and_can_be_gone_back_from() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let setup = Setup::default();
+    let host = setup.start_in(Arc::clone(&folder)).await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    let rule = json!({ "promote": { "after_ms": 0, "asked": 3, "max_disagreed": 1_000_000 } });
+    stand_by(&host, &root().join("policies/sequential"), json!({}), rule).await;
+    let promoted = until_slot(&host, Kind::Rollback, "promotion", |s| s["active"]["name"] == "sequential").await;
+    assert_eq!((&promoted["previous"]["name"], &promoted["candidate"]), (&json!("thresholds"), &Value::Null));
+    host.app.shut_down().await;
+
+    let host = setup.start_in(folder).await;
+    assert_eq!(slot(&host, Kind::Rollback).await["previous"]["name"], "thresholds");
+    send(&host, Method::POST, "policies/rollback/revert", json!({ "reason": "test" })).await;
+    let back = slot(&host, Kind::Rollback).await;
+    assert_eq!((&back["active"]["name"], &back["previous"]), (&json!("thresholds"), &Value::Null));
+    let path = "/api/v1/migrations/programs/policies/rollback/revert";
+    let again = host.http.admin(Method::POST, path, &json!({ "reason": "test" })).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert!(again.body["error"].as_str().unwrap().contains("no previous rollback policy"), "{again:?}");
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_fails_is_dropped_and_the_one_in_charge_does_not_notice() {
+    let host = still(Setup::default()).await;
+    for misdeed in ["trap", "loop", "nonsense"] {
+        let bad = hostile(&host.folder, Kind::Rollback, misdeed);
+        stand_by(&host, &bad, json!({ "do": misdeed, "in": "rollback" }), json!({ "demote": { "failed": 2 } })).await;
+        until_slot(&host, Kind::Rollback, "a dropped candidate", |s| s["candidate"].is_null()).await;
+    }
+    let now = slot(&host, Kind::Rollback).await;
+    assert_eq!(now["active"]["name"], "thresholds");
+    assert!(host.migration().handle.snapshot().policy_failures.is_empty());
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn candidates_for_routing_and_comparison_are_held_against_live_requests() {
+    let host = still(Setup::default()).await;
+    host.ask(Verb::Advance).await.unwrap();
+    let pinned = json!({ "pinned": { "execute": "v2" } });
+    stand_by(&host, &root().join("policies/sticky-share"), pinned, json!({})).await;
+    stand_by(&host, &root().join("policies/exact-compare"), json!({}), json!({})).await;
+    for n in 0..20 {
+        let session = format!("s{n}");
+        assert_eq!(host.http.create(&session).await.status, StatusCode::OK);
+        assert_eq!(host.http.greet(&session, &[("x-cutover-pool", "v1")]).await.pool, "v1");
+    }
+    // Evidence comes later than answers.
+    let about = |s: &Value, what: &str| {
+        let shown = s["candidate"]["evidence"]["disagreements"].as_array();
+        shown.is_some_and(|all| all.iter().any(|d| d["about"].as_str().unwrap().contains(what)))
+    };
+    // The plan differs, because the candidate was asked for one; each request differs, because it would have gone to V2.
+    let to = host.migration().slots.get(Kind::Routing);
+    assert_eq!(to.active().unwrap().description.name, "sticky-share");
+    host.ask(Verb::SetFlag("max_share".into(), 50.into())).await.unwrap_or_default();
+    host.ask(Verb::Advance).await.unwrap();
+    for n in 0..20 {
+        host.http.greet(&format!("s{n}"), &[]).await;
+    }
+    until_slot(&host, Kind::Routing, "requests that differ", |s| about(s, "of `execute`")).await;
+    let compared = |s: &Value| s["candidate"]["evidence"]["asked"].as_u64() > Some(0);
+    until_slot(&host, Kind::Comparison, "pairs that both compared", compared).await;
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_takes_over_with_the_memory_that_it_would_have_had() {
+    let host = still(Setup::default()).await;
+    let thresholds = root().join("policies/thresholds");
+    let settings = json!({ "min_requests": 7 });
+    // One is there from the beginning, as a candidate; the other takes over later and is shown what happened.
+    stand_by(&host, &thresholds, settings.clone(), json!({})).await;
+    until_slot(&host, Kind::Rollback, "some checks", |s| s["candidate"]["evidence"]["asked"].as_u64() >= Some(5)).await;
+    let done = activate(&host, &thresholds, settings).await;
+    assert!(done["detail"]["replayed"]["checks"].as_u64() >= Some(5), "{done}");
+    assert_eq!(done["detail"]["replayed"]["failed"], 0);
+    let (active, candidate) = eventually("a check that both saw", async || {
+        let calls = calls(&host).await;
+        let of = |role: &str, at| {
+            calls.iter().find(|c| {
+                json!(c.call.role) == role && c.call.at == at && c.call.settings.contains("\"min_requests\":7")
+            })
+        };
+        calls
+            .iter()
+            .find_map(|c| Some((of("active", c.call.at)?.call.clone(), of("candidate", c.call.at)?.call.clone())))
+    })
+    .await;
+    assert!(!active.memory.0.is_empty());
+    assert_eq!((active.memory, active.answer, active.fuel), (candidate.memory, candidate.answer, candidate.fuel));
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_on_record_gives_the_same_bytes_and_fuel_on_another_engine() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let decides = hostile(&folder, Kind::Routing, "decides").display().to_string();
+    // Asked for each request, and V2 in every phase, which the host does not let it have.
+    let decides = format!("{{ bundle = '{decides}', settings = {{ do = 'nonsense', in = 'decide' }} }}");
+    let setup = Setup::default().with("routing", decides);
+    let host = setup.start_in(folder).await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    stand_by(&host, &root().join("policies/sequential"), json!({}), json!({})).await;
+    for n in 0..30 {
+        let session = format!("s{n}");
+        host.http.create(&session).await;
+        host.http.greet(&session, &[]).await;
+    }
+    host.ask(Verb::Advance).await.unwrap();
+    let kinds = ["rollback", "stages", "routing", "decide"];
+    let logged = eventually("calls of each kind, and of a candidate", async || {
+        let calls = calls(&host).await;
+        let shown: Vec<_> = calls.iter().map(|c| serde_json::to_value(c).unwrap()).collect();
+        let all = kinds.iter().all(|kind| shown.iter().any(|c| c["asked"] == *kind));
+        (all && shown.iter().any(|c| c["role"] == "candidate") && calls.len() > 20).then_some(calls)
+    })
+    .await;
+    let other = Engine::new(Limits::default()).unwrap();
+    for Logged { id, call, .. } in &logged {
+        let component = host.app.host.store.component(&call.digest).await.unwrap().unwrap();
+        let replayed = replay(&other, &component, call).unwrap();
+        assert!(replayed.same, "call {id}: {replayed:#?}");
+    }
+    let mut wrong = logged[0].call.clone();
+    wrong.fuel += 1;
+    let component = host.app.host.store.component(&wrong.digest).await.unwrap().unwrap();
+    let replayed = replay(&other, &component, &wrong).unwrap();
+    assert_eq!(replayed.differences.iter().map(|d| d.what).collect::<Vec<_>>(), ["fuel"]);
+    host.app.shut_down().await;
+}

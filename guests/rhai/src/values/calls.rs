@@ -50,7 +50,7 @@ impl Calls {
         &self.0
     }
 
-    fn quantile(&mut self, share: Dynamic) -> Result<Dynamic, Box<EvalAltResult>> {
+    fn quantile(&self, share: &Dynamic) -> Result<Dynamic, Box<EvalAltResult>> {
         let ppm = units::share(share)?;
         Ok(self.0.latency.quantile_us(ppm).map_or(Dynamic::UNIT, |us| int(us).into()))
     }
@@ -97,7 +97,7 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("unit_errors", |c: &mut Calls| int(c.0.unit_errors))
         .register_get("error_rate", |c: &mut Calls| numbers::parts(int(c.0.errors), int(c.0.requests)))
         .register_get("unit_error_rate", |c: &mut Calls| numbers::parts(int(c.0.unit_errors), int(c.0.units)))
-        .register_fn("quantile", Calls::quantile)
+        .register_fn("quantile", |c: &mut Calls, share: Dynamic| c.quantile(&share))
         .register_fn("slower_than", Calls::slower_than);
 }
 

@@ -89,7 +89,7 @@ impl Windows {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn slide(&self, name: &str, check: &Check, span: Dynamic, by_stage: bool) -> Result<Sums, Box<EvalAltResult>> {
+    fn slide(&self, name: &str, check: &Check, span: &Dynamic, by_stage: bool) -> Result<Sums, Box<EvalAltResult>> {
         let span_ms = units::span(span)?;
         if span_ms < 1_000 {
             return Err(format!("the window `{name}` is shorter than 1s, the length of a batch").into());
@@ -203,8 +203,8 @@ pub(crate) fn register(engine: &mut Engine) {
 pub(crate) fn register_windows(engine: &mut Engine, windows: &Windows) {
     let (over, within) = (windows.clone(), windows.clone());
     engine
-        .register_fn("window", move |name: &str, check: Check, span: Dynamic| over.slide(name, &check, span, false))
+        .register_fn("window", move |name: &str, check: Check, span: Dynamic| over.slide(name, &check, &span, false))
         .register_fn("stage_window", move |name: &str, check: Check, span: Dynamic| {
-            within.slide(name, &check, span, true)
+            within.slide(name, &check, &span, true)
         });
 }

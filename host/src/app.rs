@@ -155,7 +155,7 @@ impl App {
             migrations.insert(name, start_migration(migration, &shared).await?);
         }
         drop(shared);
-        background.spawn(keep_house(store.clone(), config.keep_metrics, background_stop.clone()));
+        background.spawn(keep_house(store.clone(), config.keep_metrics, config.keep_history, background_stop.clone()));
         let host = Arc::new(Host { engine, store, components: config.components, migrations });
         let routes = host.migrations.iter().map(|(name, m)| {
             (name.clone(), ingress::Route { dispatch: Arc::clone(&m.dispatch), deadline: m.deadline })
@@ -319,16 +319,23 @@ fn pool_configuration(spec: &PoolSpec) -> PoolConfiguration {
     }
 }
 
-async fn keep_house(store: Store, keep: Duration, stop: CancellationToken) {
+async fn keep_house(store: Store, keep_metrics: Duration, keep_history: Duration, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let before = clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms));
-        match store.forget_metrics(before).await {
+        let before = |keep: Duration| {
+            let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+            clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms))
+        };
+        match store.forget_checks(before(keep_history)).await {
+            Ok(rows) if rows > 0 => tracing::info!(rows, "removed old checks"),
+            Ok(_) => {}
+            Err(error) => tracing::error!("old checks are not removed: {}", crate::causes::chain(&error)),
+        }
+        match store.forget_metrics(before(keep_metrics)).await {
             Ok(rows) if rows > 0 => tracing::info!(rows, "removed old metrics"),
             Ok(_) => {}
             Err(error) => tracing::error!("old metrics are not removed: {}", crate::causes::chain(&error)),

@@ -42,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
+    /// How long recorded checks are kept.
+    pub keep_history: Duration,
     /// The migrations, by name.
     pub migrations: Vec<MigrationConfig>,
 }

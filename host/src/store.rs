@@ -4,6 +4,7 @@
 //! for the disk (`synchronous = NORMAL`): a killed process loses nothing, a power cut may lose the last moments but never
 //! the file's consistency.
 
+pub mod history;
 mod journal;
 pub mod records;
 
@@ -49,6 +50,21 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("the store has something that cannot be read")]
     Content(#[from] serde_json::Error),
+    /// A check's batches are not what they were when they were packed.
+    #[error("check {id} cannot be unpacked")]
+    Packed {
+        /// The check's number.
+        id: i64,
+        /// What the unpacker says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of another host, or no store at all.
+    #[error("`{path}` has no recorded checks; it is not a store, or of a host that did not record them yet")]
+    NoChecks {
+        /// The file.
+        path: String,
+    },
 }
 
 impl Store {

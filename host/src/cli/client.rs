@@ -11,6 +11,9 @@ use super::Failed;
 /// How long a host may take: longer than any policy or commit takes, shorter than patience.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// The most bytes of a page of lines.
+const MOST_LINES: u64 = 1 << 30;
+
 /// A host's admin plane.
 pub(super) struct Client {
     base: String,
@@ -35,12 +38,24 @@ impl Client {
         self.answer(self.agent.put(format!("{}{path}", self.base)).send_json(body))
     }
 
+    /// A page of lines, as they are.
+    pub(super) fn lines(&self, path: &str) -> Result<Vec<u8>, Failed> {
+        let mut response = self.agent.get(format!("{}{path}", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        if !response.status().is_success() {
+            return Err(self.answer(Ok(response)).err().unwrap_or_else(|| Failed::refused("the host refused")));
+        }
+        let body = response.body_mut().with_config().limit(MOST_LINES).read_to_vec();
+        body.map_err(|e| self.unreachable(&e))
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failed {
+        let message =
+            format!("cannot reach the host at {}: {error}; start it, or give its address with --admin", self.base);
+        Failed::unreachable(message)
+    }
+
     fn answer(&self, answer: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Failed> {
-        let unreachable = |e: ureq::Error| {
-            let message =
-                format!("cannot reach the host at {}: {e}; start it, or give its address with --admin", self.base);
-            Failed::unreachable(message)
-        };
+        let unreachable = |e: ureq::Error| self.unreachable(&e);
         let mut response = answer.map_err(unreachable)?;
         let status = response.status();
         let body: Value = response.body_mut().read_json().map_err(unreachable)?;

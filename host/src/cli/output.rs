@@ -1,6 +1,6 @@
 //! The only place that writes to the terminal.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -15,6 +15,11 @@ pub(super) fn trace(level: &str) {
 /// One line on standard output. A reader that has gone away is not an error.
 pub(super) fn line(text: &str) {
     drop(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// Where many lines go that are ready to be written.
+pub(super) fn lines() -> impl Write {
+    io::BufWriter::new(io::stdout().lock())
 }
 
 /// One JSON document on standard output.

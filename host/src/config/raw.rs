@@ -37,6 +37,8 @@ pub struct Host {
     pub webhooks: Vec<String>,
     /// How long metrics are kept.
     pub keep_metrics: String,
+    /// How long recorded checks are kept.
+    pub keep_history: String,
     /// What policies may use.
     pub policy_limits: PolicyLimits,
 }
@@ -50,6 +52,7 @@ impl Default for Host {
             components: "components".into(),
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
+            keep_history: "30d".into(),
             policy_limits: PolicyLimits::default(),
         }
     }

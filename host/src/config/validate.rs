@@ -41,6 +41,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         webhooks: host.field("webhooks").uris(&raw.host.webhooks),
         limits: limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
+        keep_history: host.field("keep_history").duration(&raw.host.keep_history, "1m", "3650d"),
         migrations: Vec::new(),
         components,
     };

@@ -9,6 +9,7 @@ mod client;
 mod control;
 mod demo;
 mod flags;
+mod history;
 mod output;
 mod policy;
 mod policy_compiler;
@@ -71,6 +72,9 @@ enum Verb {
     /// Writes, tests, publishes, swaps and replays policies.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Exports what a host recorded.
+    #[command(subcommand)]
+    History(history::History),
     /// Runs the whole story on this machine: two pools, load, a ramp, a policy swapped live, a fault, a rollback.
     Demo(Demo),
     /// Compiles a policy from standard input to standard output; used by the host itself.
@@ -188,6 +192,7 @@ pub fn run() -> ExitCode {
         Verb::EmergencyRollback(order) => control::order(&order, "emergency-rollback"),
         Verb::Flags(flags) => flags::run(flags),
         Verb::Policy(verb) => policy::run(verb),
+        Verb::History(verb) => history::run(&verb),
         Verb::Demo(demo) => demo::run(demo),
         Verb::PolicyCompiler { seconds, bytes } => policy_compiler::run(seconds, bytes),
         Verb::WorkerGuard { parent, command } => worker_guard::run(parent, &command),

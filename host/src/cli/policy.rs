@@ -1,6 +1,7 @@
 //! `cutover policy`: one file for each verb.
 
 mod activate;
+mod backtest;
 mod bench;
 mod build;
 mod candidate;
@@ -35,6 +36,8 @@ pub(super) enum Policy {
     Bench(bench::Bench),
     /// Makes a policy known to a host, or publishes it to an OCI registry.
     Push(push::Push),
+    /// Runs recorded history through one or two policies.
+    Backtest(backtest::Backtest),
     /// Puts a policy in charge of its kind.
     Activate(activate::Activate),
     /// Lets a policy run beside the one in charge, and shows, promotes or drops it.
@@ -59,6 +62,7 @@ pub(super) fn run(verb: Policy) -> Result<(), Failed> {
         Policy::Test(args) => test::run(&args),
         Policy::Bench(args) => bench::run(&args),
         Policy::Push(args) => push::run(&args),
+        Policy::Backtest(args) => backtest::run(&args),
         Policy::Activate(args) => activate::run(&args),
         Policy::Candidate(args) => candidate::run(&args),
         Policy::Revert(args) => revert::run(&args),

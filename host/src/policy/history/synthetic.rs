@@ -104,7 +104,7 @@ impl Iterator for Checks {
             stage_started_ms: at(first),
             batches: (0..batches).map(|b| self.batch(UnixMs(begins.0 + b * length), length, share)).collect(),
         };
-        Some(Recorded { id: n + 1, check, verdict: None })
+        Some(Recorded { id: i64::try_from(n + 1).unwrap_or(i64::MAX), check, verdict: None })
     }
 }
 

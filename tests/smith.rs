@@ -165,6 +165,7 @@ fn config(seed: u64) -> Config {
     let mut config = Config { max_instructions: 200, ..Config::default() };
     if seed % 2 == 0 {
         config.gc_enabled = false;
+        config.reference_types_enabled = false;
         config.memory64_enabled = false;
         config.threads_enabled = false;
         config.tail_call_enabled = false;
@@ -209,7 +210,9 @@ fn generated_code_behind_the_contract_runs_within_limits() {
         let neighbour = Neighbour::of(&engine);
         let mut causes = Causes::new();
         for seed in 0..rounds(40) {
-            for export in [Export::MakePlan, Export::Decide, Export::Next, Export::Judge, Export::Compare, Export::AdaptCall] {
+            for export in
+                [Export::MakePlan, Export::Decide, Export::Next, Export::Judge, Export::Compare, Export::AdaptCall]
+            {
                 if let Some(component) = generated_policy(seed, export) {
                     try_all(&engine, &component, &mut causes);
                 }
@@ -323,7 +326,8 @@ fn noisy(export: Export, noise: &mut Noise) -> Vec<u8> {
         // Most begin well, so that more of them is looked at.
         if noise.below(4) == 0 { at + 1 } else { at & !7 }
     };
-    let well = if noise.below(2) == 0 { format!("(i32.store8 (i32.const {answer}) (i32.const 0))") } else { String::new() };
+    let well =
+        if noise.below(2) == 0 { format!("(i32.store8 (i32.const {answer}) (i32.const 0))") } else { String::new() };
     let well = if export == Export::Decide { String::new() } else { well };
     Guest::with(export).fields(fields).body(format!("{well} i32.const {answer}")).component()
 }

@@ -24,7 +24,11 @@ pub(crate) fn alone(name: &str, most_mib: u64, test: impl FnOnce()) {
         .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     assert!(said.contains("1 passed") || !child.status.success(), "no test is called `{name}`:\n{said}");
-    assert!(child.status.success(), "{name} ended with {:?}:\n{said}", child.status.signal().map_or(child.status.code(), Some));
+    assert!(
+        child.status.success(),
+        "{name} ended with {:?}:\n{said}",
+        child.status.signal().map_or(child.status.code(), Some)
+    );
     print(&said);
 }
 

@@ -52,7 +52,10 @@ fn settings() -> Vec<(&'static str, String)> {
         ("a negative one", r#"{"min_requests":-9223372036854775808,"max_differences":-1}"#.into()),
         ("a share of too many digits", format!(r#"{{"max_error_rate":"{}%"}}"#, "9".repeat(100_000))),
         ("a span of too many digits", format!(r#"{{"soak":"{}h","shadow":{{"soak":"{0}d"}}}}"#, "9".repeat(100_000))),
-        ("unknown fields", format!("{{{}}}", (0..100_000).map(|n| format!(r#""f{n}":0,"#)).collect::<String>() + r#""x":0"#)),
+        (
+            "unknown fields",
+            format!("{{{}}}", (0..100_000).map(|n| format!(r#""f{n}":0,"#)).collect::<String>() + r#""x":0"#),
+        ),
         ("the same field", format!("{{{}}}", list(r#""min_requests":1,"#, 100_000))),
         ("a field of megabytes", format!(r#"{{"{}":0}}"#, "a".repeat(3_000_000))),
         ("200 000 stages", format!(r#"{{"stages":[{}]}}"#, list(stage, 200_000))),

@@ -88,8 +88,18 @@ const MISDEEDS: &[Misdeed] = &[
         },
         causes: &["malformed"],
     },
-    Misdeed { what: "traps while cleaning up", but: &[Export::Decide], write: |g| clean_up(g, "unreachable"), causes: &["trap"] },
-    Misdeed { what: "loops while cleaning up", but: &[Export::Decide], write: |g| clean_up(g, "call $spin"), causes: &["deadline"] },
+    Misdeed {
+        what: "traps while cleaning up",
+        but: &[Export::Decide],
+        write: |g| clean_up(g, "unreachable"),
+        causes: &["trap"],
+    },
+    Misdeed {
+        what: "loops while cleaning up",
+        but: &[Export::Decide],
+        write: |g| clean_up(g, "call $spin"),
+        causes: &["deadline"],
+    },
     Misdeed {
         what: "puts the question beyond its memory",
         but: &[Export::Describe],

@@ -24,7 +24,9 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::{
-    LIGHT, Load, configured_hostile, contract::{Export, Guest}, hostile_bundle, in_charge, put, write_bundle,
+    LIGHT, Load, configured_hostile,
+    contract::{Export, Guest},
+    hostile_bundle, in_charge, put, write_bundle,
 };
 use crate::harness::{Host, Http, Reply, Setup, bundle, eventually};
 
@@ -54,7 +56,8 @@ async fn order(http: &Http, method: Method, path: &str, mut body: Value) -> Repl
 
 /// Runs statements on the store of a host, past the host.
 fn sql(folder: &Path, statements: &str) {
-    let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=30); c.executescript(sys.argv[2]); c.commit()";
+    let script =
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=30); c.executescript(sys.argv[2]); c.commit()";
     let store = folder.join("test.db");
     let ran = Command::new("python3").args(["-c", script]).arg(store).arg(statements).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -138,11 +141,16 @@ async fn a_store_that_refuses_leaves_everybody_where_they_are() {
     let second = text_bundle(folder.path(), "second", &Guest::with(Export::Judge));
     let third = text_bundle(folder.path(), "third", &Guest::with(Export::Judge).fields("(global i32 (i32.const 3))"));
     assert_eq!(put(&host, Kind::Rollback, &second, &json!({})).await.status, StatusCode::OK);
-    assert_eq!(order(&host.http, Method::PUT, "rollback/candidate", json!({ "bundle": third })).await.status, StatusCode::OK);
+    assert_eq!(
+        order(&host.http, Method::PUT, "rollback/candidate", json!({ "bundle": third })).await.status,
+        StatusCode::OK
+    );
     let before = seats(&host, Kind::Rollback).await;
     assert_eq!((&before[0], before[0][1] == first), (&before[1], true));
 
-    let deny = |on: &str| format!("CREATE TRIGGER deny_{on} BEFORE {on} ON seats BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;");
+    let deny = |on: &str| {
+        format!("CREATE TRIGGER deny_{on} BEFORE {on} ON seats BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;")
+    };
     sql(folder.path(), &(deny("INSERT") + &deny("DELETE")));
     let attempts = [
         (Method::PUT, "rollback", json!({ "bundle": third })),
@@ -206,7 +214,8 @@ async fn a_host_that_dies_between_the_record_and_the_swap_comes_back_as_recorded
 
 /// Checks of a migration that its judge was asked about until now.
 async fn judged(host: &Host) -> usize {
-    let wanted = Wanted { migration: Some("programs".into()), kind: Some(Kind::Rollback), most: 100_000, ..Wanted::default() };
+    let wanted =
+        Wanted { migration: Some("programs".into()), kind: Some(Kind::Rollback), most: 100_000, ..Wanted::default() };
     let calls = host.app.host.store.calls(&wanted).await.unwrap();
     calls.iter().filter(|c| c.call.role == cutover::policy::record::Role::Active).count()
 }
@@ -217,7 +226,8 @@ async fn slow(host: &Host, wanted: Duration) -> Value {
     let component = std::fs::read(crate::harness::components().join("hostile.wasm")).unwrap();
     let settings = |spins: u64| json!({ "in": "rollback", "spins": spins });
     let measured = tokio::task::spawn_blocking(move || {
-        let policy = cutover::app::admit(&engine, Kind::Rollback, &component, &settings(10_000_000).to_string()).unwrap();
+        let policy =
+            cutover::app::admit(&engine, Kind::Rollback, &component, &settings(10_000_000).to_string()).unwrap();
         (0..3).map(|_| policy.judge(&super::ask::check(), &[]).took).min().unwrap()
     });
     let took = measured.await.unwrap();

@@ -24,19 +24,24 @@ const MAX_VALUES: usize = 10_000;
 /// Notices of a translated call that are kept; each is a line in the log for each call.
 const MAX_NOTICES: usize = 20;
 
-/// Names that an error lists.
+/// Names that an error lists, and the longest one of them.
 const MAX_NAMES: usize = 20;
+const MAX_NAME: usize = 400;
 
 /// Cuts a text at a character.
-pub fn text(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_TEXT));
+pub fn text(text: String) -> String {
+    cut_at(text, MAX_TEXT)
+}
+
+fn cut_at(mut text: String, limit: usize) -> String {
+    text.truncate(text.floor_char_boundary(limit));
     text
 }
 
 /// Cuts a list of names that an error is to show: a component may have any number of them, of any length.
 pub(super) fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut names = names.into_iter();
-    let mut shown: Vec<_> = names.by_ref().take(MAX_NAMES).map(text).collect();
+    let mut shown: Vec<_> = names.by_ref().take(MAX_NAMES).map(|name| cut_at(name, MAX_NAME)).collect();
     let more = names.count();
     if more > 0 {
         shown.push(format!("and {more} more"));
@@ -138,7 +143,9 @@ pub(super) fn next(mut next: Move, progress: &Progress) -> Result<Move, PolicyEr
     let first = now.phase == Phase::Shadow;
     match next.action {
         Action::Advance(s) if first && s.stage != 0 => return wrong(s, "a ramp begins at stage 0"),
-        Action::Advance(s) if !first && s.stage.checked_sub(now.stage) != Some(1) => return wrong(s, "stages go up one by one"),
+        Action::Advance(s) if !first && s.stage.checked_sub(now.stage) != Some(1) => {
+            return wrong(s, "stages go up one by one");
+        }
         Action::Advance(s) if s.share <= now.share && !(first && s.share > Ppm::ZERO) => {
             return wrong(s, "an advance raises the share");
         }
@@ -174,7 +181,9 @@ pub(super) fn outcomes(mut outcomes: Vec<Comparison>, pairs: usize) -> Result<Ve
 pub(super) fn adapted(mut call: AdaptedCall) -> Result<AdaptedCall, PolicyError> {
     if !(1..=MAX_TEXT).contains(&call.operation.len()) {
         let bytes = call.operation.len();
-        return Err(PolicyError::nonsense(format!("the operation of the adapted call has {bytes} bytes, not 1 to {MAX_TEXT}")));
+        return Err(PolicyError::nonsense(format!(
+            "the operation of the adapted call has {bytes} bytes, not 1 to {MAX_TEXT}"
+        )));
     }
     if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&call.body).is_err() {
         return Err(PolicyError::nonsense("the arguments of the adapted call are not a JSON object"));

@@ -66,7 +66,7 @@ impl Policy {
                 Found::Unknown(found) => PolicyError::UnknownContract { found, supported: CONTRACT },
                 Found::Known(_) | Found::Nothing => {
                     PolicyError::MissingKind { kind, exports: check::names(compiled.exports) }
-                },
+                }
             });
         }
         engine.limits.of(kind).admit(&compiled.needs)?;
@@ -159,7 +159,6 @@ impl fmt::Debug for Policy {
 fn describe(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Description, PolicyError> {
     let mut guest = Guest::new(engine, compiled, kind)?;
     let policy = compiled.places.policy(&mut guest)?;
-    let description =
-        guest.call(Span::Rest, |guest| policy.cutover_policy_policy().call_describe(&mut guest.store))?;
+    let description = guest.call(Span::Rest, |guest| policy.cutover_policy_policy().call_describe(&mut guest.store))?;
     check::description(convert::description(description))
 }

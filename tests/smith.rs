@@ -165,6 +165,7 @@ fn config(seed: u64) -> Config {
     let mut config = Config { max_instructions: 200, ..Config::default() };
     if seed % 2 == 0 {
         config.gc_enabled = false;
+        config.reference_types_enabled = false;
         config.memory64_enabled = false;
         config.threads_enabled = false;
         config.tail_call_enabled = false;

@@ -5,7 +5,7 @@ mod languages;
 mod wrong;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -25,11 +25,18 @@ struct Done {
     err: String,
 }
 
-/// The host binary, its components, and nothing else: no `PATH`, so no toolchain.
+/// The host binary, its components, a cache, and nothing else: nothing on the `PATH`, so no toolchain.
 fn bare() -> Command {
     let mut command = Command::new(binary());
-    command.env_clear().env("CUTOVER_COMPONENTS", components());
+    // An absent `PATH` would mean the system's own folders.
+    command.env_clear().env("PATH", "/no/tools");
+    command.env("CUTOVER_COMPONENTS", components()).env("XDG_CACHE_HOME", scratch().join("cache"));
     command
+}
+
+/// What is kept from one run of the tests to the next: what cargo builds and what the host compiles.
+fn scratch() -> PathBuf {
+    binary().parent().unwrap().parent().unwrap().join("authoring")
 }
 
 /// The host binary with the tools of this machine.

@@ -49,7 +49,8 @@ fn memory_that_a_script_hoards_is_limited_by_the_sandbox() {
 
 #[test]
 fn a_question_ends_within_the_time_that_hosts_give_it() {
-    let engine = Engine::new(Limits::alike(KindLimits { time: Duration::from_millis(50), ..KindLimits::default() })).unwrap();
+    let engine =
+        Engine::new(Limits::alike(KindLimits { time: Duration::from_millis(50), ..KindLimits::default() })).unwrap();
     let component = std::fs::read(components().join("rhai.wasm")).unwrap();
     let compiled = engine.compile(&component).unwrap();
     // Native helpers count as one step however long they take, so time is what ends this one.

@@ -29,7 +29,10 @@ fn with_cargo() -> Command {
 }
 
 fn locked(command: &mut Command) {
-    command.env("CARGO_TARGET_DIR", scratch()).env("CARGO_NET_OFFLINE", "true").env("CARGO_PROFILE_RELEASE_LTO", "thin");
+    command
+        .env("CARGO_TARGET_DIR", scratch())
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("CARGO_PROFILE_RELEASE_LTO", "thin");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -358,7 +358,7 @@ async fn rehearse(store: &Store, migration: &str, policy: Arc<Policy>, since: Un
             }
         };
         let Some(last) = page.last() else { return (rehearsal, until) };
-        (after, until) = (i64::try_from(last.id).unwrap_or(i64::MAX), last.now_ms);
+        (after, until) = (last.id, last.now_ms);
         let (asked, before) = (Arc::clone(&policy), rehearsal.clone());
         let shown = tokio::task::spawn_blocking(move || {
             let mut warm = asked.warm();

@@ -109,7 +109,9 @@ pub(super) fn run(args: &Backtest) -> Result<(), Failed> {
     if args.host.format.json {
         output::json(&report);
     } else {
-        text::lines(&report, clock::mono().since(started), args.show).iter().for_each(|line| output::line(line));
+        for line in text::lines(&report, clock::mono().since(started), args.show) {
+            output::line(&line);
+        }
     }
     Ok(())
 }

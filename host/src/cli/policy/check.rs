@@ -45,18 +45,15 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
     let path = args.policy.as_path();
     let extras =
         if path.is_file() { None } else { Some(Extras { bundle: opened.bundle(path)?, cases: case_files(path) }) };
-    let mut report = match &extras {
-        Some(Extras { bundle, .. }) => {
-            let imports = if bundle.wasi_stub { Imports::WasiStub } else { Imports::None };
-            let (component, settings) = (&bundle.component, &bundle.settings);
-            inspect::inspect(&opened.engine, &Subject { component, kind: Some(bundle.kind), settings, imports })
-        }
-        None => {
-            let component =
-                std::fs::read(path).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
-            let subject = Subject { component: &component, kind: None, settings: "{}", imports: Imports::None };
-            inspect::inspect(&opened.engine, &subject)
-        }
+    let mut report = if let Some(Extras { bundle, .. }) = &extras {
+        let imports = Imports::of(bundle.wasi_stub);
+        let (component, settings) = (&bundle.component, &bundle.settings);
+        inspect::inspect(&opened.engine, &Subject { component, kind: Some(bundle.kind), settings, imports })
+    } else {
+        let component =
+            std::fs::read(path).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
+        let subject = Subject { component: &component, kind: None, settings: "{}", imports: Imports::None };
+        inspect::inspect(&opened.engine, &subject)
     };
     if let Some(extras) = &extras {
         report.advice.extend(advice(extras, report.admitted.first()));
@@ -70,7 +67,9 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
     if args.format.json {
         output::json(&document(path, extras.as_ref(), &report));
     } else {
-        text(path, extras.as_ref(), &report).iter().for_each(|line| output::line(line));
+        for line in text(path, extras.as_ref(), &report) {
+            output::line(&line);
+        }
     }
     let (problems, advice) = (report.problems.len(), report.advice.len());
     match (problems, advice) {

@@ -53,16 +53,16 @@ impl Sandbox {
         let limits = config.as_ref().map_or_else(Limits::default, |config| config.limits);
         let components = self.components.clone().or_else(|| config.map(|config| config.components));
         let components = components.unwrap_or_else(|| environment::components(Path::new(".")));
-        Ok(Opened { components, engine: engine(limits, cache)? })
+        Ok(Opened { components, engine: engine(&limits, cache)? })
     }
 }
 
 /// An engine that keeps what it compiles in the caller's cache: an interpreter takes seconds to compile, and authors ask
 /// about it again and again.
-pub(super) fn engine(limits: Limits, cache: Option<PathBuf>) -> Result<Arc<Engine>, Failed> {
+pub(super) fn engine(limits: &Limits, cache: Option<PathBuf>) -> Result<Arc<Engine>, Failed> {
     // Without a folder it compiles each time, which is no error.
     let cache = cache.filter(|cache| std::fs::create_dir_all(cache).is_ok()).map(|cache| cache.join("compiled"));
-    Engine::start(Options { limits, cache, ..Options::default() }).map_err(|e| Failed::new(chain(&e)))
+    Engine::start(Options { limits: *limits, cache, ..Options::default() }).map_err(|e| Failed::new(chain(&e)))
 }
 
 impl Opened {

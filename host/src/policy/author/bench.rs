@@ -112,7 +112,12 @@ pub fn decided_by<'a>(policy: &'a Policy, questions: &[Step]) -> Option<&'a [Str
             let mut targets = plan.rules.iter().map(|rule| rule.target).chain([plan.otherwise]);
             targets.any(|target| target == Target::Decide)
         }),
-        _ => false,
+        Question::Judge(_)
+        | Question::Next(_)
+        | Question::Decide(_)
+        | Question::Compare(_)
+        | Question::AdaptCall(_)
+        | Question::AdaptReply(..) => false,
     };
     let decides = policy.kind == Kind::Routing && policy.decides() && questions.iter().any(asks);
     decides.then_some(policy.description.attributes.as_slice())

@@ -158,6 +158,7 @@ impl Admitted {
 }
 
 /// An error as a problem: what it is, and how to mend it where the error does not say so itself.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other errors say themselves how to mend them")]
 pub fn problem(error: &PolicyError) -> String {
     let mend = match error {
         PolicyError::Compile { .. } => "; is the file whole? Build it again with `cutover policy build`",

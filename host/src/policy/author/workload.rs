@@ -164,9 +164,9 @@ fn calls(seed: u64, requests: u64) -> Calls {
     let mut calls = Calls { requests, units: requests, ..Calls::default() };
     for n in 0..requests {
         let random = noise(seed * 1_000 + n);
-        let tail = if random % 50 == 0 { 180_000 } else { 0 };
+        let tail = if random.is_multiple_of(50) { 180_000 } else { 0 };
         calls.latency.add(histogram::index(8_000 + random % 24_000 + tail), 1);
-        if noise(random) % 200 == 0 {
+        if noise(random).is_multiple_of(200) {
             calls.errors += 1;
             calls.unit_errors += 1;
         }
@@ -199,7 +199,7 @@ fn frame(n: u64, attributes: &[String]) -> Question {
     let value = |name: &str, at: u64| match name {
         "session" => Some(session.clone()),
         "operation" => Some("execute".to_owned()),
-        _ if (n + at) % 3 == 0 => None,
+        _ if (n + at).is_multiple_of(3) => None,
         _ => Some(format!("value-{}", noise(n * 8 + at) % 16)),
     };
     let values: Vec<_> = (0..).zip(attributes).map(|(at, name)| value(name, at)).collect();

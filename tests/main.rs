@@ -16,6 +16,7 @@
     clippy::too_many_lines,
     clippy::doc_markdown,
     clippy::disallowed_methods,
+    clippy::ref_option,
     reason = "a failed step is a failed test, and what is skipped is said"
 )]
 

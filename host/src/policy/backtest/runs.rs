@@ -155,6 +155,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "what runs are made of")]
     fn stand(verdict: Verdict) -> Option<Stand> {
         Some(Stand { verdict: Some(verdict), action: None })
     }

@@ -433,7 +433,10 @@
     (with "description" (type $description)) (with "problem" (type $problem))
     (with "describe" (func $describe)) (with "configure" (func $configure))))
   (export "cutover:policy/policy@0.1.0" (instance $policy))
-  ;; An empty interface is enough to count as a kind until its functions are looked for, which is after `configure`.
-  (component $nothing)
-  (instance $rollback (instantiate $nothing))
+  ;; A `judge` of the wrong type counts as one until its type is looked at, which is after `configure`.
+  (component $wrong
+    (import "f" (func $f (result string)))
+    (export "judge" (func $f)))
+  (func $text (result string) (canon lift (core func $run "describe") (memory $mem)))
+  (instance $rollback (instantiate $wrong (with "f" (func $text))))
   (export "cutover:policy/rollback@0.1.0" (instance $rollback)))

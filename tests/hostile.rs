@@ -4,6 +4,7 @@ mod admission;
 pub(crate) mod alone;
 pub(crate) mod ask;
 mod bombs;
+mod compile;
 pub(crate) mod contract;
 mod exports;
 mod runtime;

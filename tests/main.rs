@@ -6,7 +6,18 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a failed step is a failed test"
+    clippy::print_stderr,
+    clippy::format_collect,
+    clippy::format_push_string,
+    clippy::match_same_arms,
+    clippy::needless_raw_string_hashes,
+    clippy::similar_names,
+    clippy::wildcard_enum_match_arm,
+    clippy::too_many_lines,
+    clippy::doc_markdown,
+    clippy::disallowed_methods,
+    clippy::ref_option,
+    reason = "a failed step is a failed test, and what is skipped is said"
 )]
 
 mod authoring;

@@ -163,8 +163,9 @@ fn came_to(causes: &Causes, at_least: &[&str]) {
 /// A configuration of the generator: half of the seeds stay within what the host admits, so that they get further.
 fn config(seed: u64) -> Config {
     let mut config = Config { max_instructions: 200, ..Config::default() };
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         config.gc_enabled = false;
+        config.reference_types_enabled = false;
         config.memory64_enabled = false;
         config.threads_enabled = false;
         config.tail_call_enabled = false;
@@ -233,7 +234,7 @@ fn generated_policy(seed: u64, export: Export) -> Option<Vec<u8>> {
         max_imports: 0,
         max_data_segments: 0,
         max_elements: 50,
-        allow_start_export: seed % 8 == 0,
+        allow_start_export: seed.is_multiple_of(8),
         ..config(seed & !1)
     };
     let bytes = noise.bytes(4096);

@@ -49,3 +49,4 @@ CREATE TABLE policy_calls (
 );
 CREATE INDEX policy_calls_migration_id ON policy_calls (migration, id);
 CREATE INDEX policy_calls_at ON policy_calls (at);
+CREATE INDEX policy_calls_check ON policy_calls (migration, check_at);

@@ -3,6 +3,7 @@
 //! Everything that changes something takes a JSON body with a reason, is refused with a sentence and a status, and is
 //! audited by the controller that does it. [`metrics`] renders Prometheus text.
 
+mod history;
 pub mod metrics;
 pub mod policies;
 pub mod seats;
@@ -78,6 +79,7 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/migrations/{migration}/{verb}", post(order))
         .route("/api/v1/migrations/{migration}/decisions", get(decisions))
         .route("/api/v1/migrations/{migration}/comparisons", get(comparisons))
+        .route("/api/v1/migrations/{migration}/history", get(history::page))
         .route("/api/v1/migrations/{migration}/flags", get(flags))
         .route("/api/v1/migrations/{migration}/flags/{flag}", put(set_flag))
         .route("/api/v1/migrations/{migration}/policies", get(seats::seats).put(seats::activate))

@@ -164,7 +164,8 @@ impl App {
             migrations.insert(name, start_migration(migration, &shared).await?);
         }
         drop(shared);
-        let keep = Keep { metrics: config.keep_metrics, policy_log: config.keep_policy_log };
+        let keep =
+            Keep { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log };
         background.spawn(keep_house(store.clone(), keep, background_stop.clone()));
         let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
         let routes = host.migrations.iter().map(|(name, m)| {
@@ -298,6 +299,7 @@ fn pool_configuration(spec: &PoolSpec) -> PoolConfiguration {
 #[derive(Debug, Clone, Copy)]
 struct Keep {
     metrics: Duration,
+    history: Duration,
     policy_log: Duration,
 }
 
@@ -314,6 +316,7 @@ async fn keep_house(store: Store, keep: Keep, stop: CancellationToken) {
         };
         removed("metrics", store.forget_metrics(before(keep.metrics)).await);
         removed("calls to policies", store.forget_calls(before(keep.policy_log)).await);
+        removed("checks", store.forget_checks(before(keep.history)).await);
     }
 }
 

@@ -192,7 +192,7 @@ pub fn run() -> ExitCode {
         Verb::EmergencyRollback(order) => control::order(&order, "emergency-rollback"),
         Verb::Flags(flags) => flags::run(flags),
         Verb::Policy(verb) => policy::run(verb),
-        Verb::History(verb) => history::run(verb),
+        Verb::History(verb) => history::run(&verb),
         Verb::Demo(demo) => demo::run(demo),
         Verb::PolicyCompiler { seconds, bytes } => policy_compiler::run(seconds, bytes),
         Verb::WorkerGuard { parent, command } => worker_guard::run(parent, &command),

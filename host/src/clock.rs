@@ -73,8 +73,44 @@ impl UnixMs {
         u64::try_from(span.as_millis()).ok().map(Self)
     }
 
+    /// Reads RFC 3339, with or without a time of day, or milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// A sentence on how times are written.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(ms) = text.parse() {
+            return Ok(Self(ms));
+        }
+        let day = text.len() == "2026-01-01".len();
+        let whole = if day { format!("{text}T00:00:00Z") } else { text.to_owned() };
+        let time = humantime::parse_rfc3339_weak(&whole).ok();
+        let span = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let ms = span.and_then(|span| u64::try_from(span.as_millis()).ok());
+        ms.map(Self).ok_or_else(|| {
+            format!("`{text}` is not a time; write UTC as `2026-01-31T12:00:00Z` or `2026-01-31`, or milliseconds since 1970")
+        })
+    }
+
     /// As RFC 3339 in UTC, to the millisecond.
     pub fn rfc3339(self) -> String {
         humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(self.0)).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let noon = UnixMs(1_769_860_800_000);
+        for text in ["2026-01-31T12:00:00Z", "2026-01-31 12:00:00", "2026-01-31T12:00:00.000Z", "1769860800000"] {
+            assert_eq!(UnixMs::parse(text), Ok(noon), "{text}");
+        }
+        assert_eq!(UnixMs::parse("2026-01-31"), Ok(UnixMs(noon.0 - 12 * 3_600_000)));
+        assert_eq!(UnixMs::parse(&noon.rfc3339()), Ok(noon));
+        for wrong in ["", "noon", "2026-13-01", "-5", "1969-12-31T23:59:59Z", "2026-01-31T12:00:00+02:00"] {
+            assert!(UnixMs::parse(wrong).unwrap_err().contains("is not a time"), "{wrong}");
+        }
     }
 }

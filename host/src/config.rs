@@ -50,6 +50,8 @@ pub struct Config {
     pub trust: Trust,
     /// How long metrics are kept.
     pub keep_metrics: Duration,
+    /// How long the checks that policies were asked about are kept.
+    pub keep_history: Duration,
     /// How long the log of calls to policies is kept.
     pub keep_policy_log: Duration,
     /// The migrations, by name.

@@ -53,6 +53,21 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("the store has something that cannot be read")]
     Content(#[from] serde_json::Error),
+    /// A check's batches are not what they were when they were packed.
+    #[error("check {id} cannot be unpacked")]
+    Packed {
+        /// The check's number.
+        id: i64,
+        /// What the unpacker says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of another host, or no store at all.
+    #[error("`{path}` has no recorded checks; it is not a store, or of a host that did not record them yet")]
+    NoChecks {
+        /// The file.
+        path: String,
+    },
 }
 
 impl Store {

@@ -4,8 +4,8 @@ use std::{fs, path::Path, process::Command};
 
 use tempfile::TempDir;
 
-use super::{KINDS, equipped, goes_live, inspected, json, new, succeeds, tested};
-use crate::harness::{binary, root};
+use super::{KINDS, equipped, goes_live, inspected, json, new, scratch, succeeds, tested};
+use crate::harness::root;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -29,8 +29,10 @@ fn with_cargo() -> Command {
 }
 
 fn locked(command: &mut Command) {
-    let target = binary().parent().unwrap().parent().unwrap().join("authoring");
-    command.env("CARGO_TARGET_DIR", target).env("CARGO_NET_OFFLINE", "true").env("CARGO_PROFILE_RELEASE_LTO", "thin");
+    command
+        .env("CARGO_TARGET_DIR", scratch())
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("CARGO_PROFILE_RELEASE_LTO", "thin");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::{bare, new, run};
+use crate::harness::root;
 
 /// Fails with this code and says these words on standard error.
 fn fails(arguments: &[&str], code: i32, words: &[&str]) -> String {
@@ -119,7 +120,10 @@ fn components_that_a_host_would_not_admit_are_told_why() {
 #[test]
 fn a_policy_over_its_budget_fails_with_what_and_by_how_much() {
     let folder = TempDir::new().unwrap();
-    let bundle = new(folder.path(), "mine", "rollback", "rhai");
+    let bundle = folder.path().display().to_string();
+    let manifest = folder.path().join("policy.toml");
+    let text = fs::read_to_string(root().join("policies/thresholds/policy.toml")).unwrap();
+    fs::write(&manifest, &text).unwrap();
     let bench = |options: &[&str], code, words: &[&str]| {
         fails(&[&["bench", &bundle, "--iterations", "5"], options].concat(), code, words)
     };
@@ -128,9 +132,7 @@ fn a_policy_over_its_budget_fails_with_what_and_by_how_much() {
     bench(&["--max-memory", "64KiB"], 1, &["over max_memory = 65536"]);
     bench(&["--max-p99", "fast"], 2, &["such as `5us`"]);
     bench(&["--max-memory", "2 MB"], 2, &["such as `2MiB`"]);
-    bench(&["--max-fuel", "1000000000", "--max-memory", "64MiB"], 0, &["questions: of its cases"]);
-    let manifest = folder.path().join("mine/policy.toml");
-    let text = fs::read_to_string(&manifest).unwrap();
+    bench(&["--max-fuel", "1000000000", "--max-memory", "64MiB"], 0, &["questions: generated"]);
     fs::write(&manifest, format!("{text}\n[budget]\nmax_fuel = 1\n")).unwrap();
     bench(&[], 1, &["over max_fuel = 1"]);
     bench(&["--max-fuel", "1000000000"], 0, &["judge: 5 calls"]);

@@ -153,7 +153,7 @@ async fn orders_that_make_no_sense_are_refused_with_the_reason() {
         (&put, of("flags/shadow"), json!({ "value": true, "for": "ever" }), 422, "unknown field `for`"),
         (&put, of("flags/gradual_rollout_percentage"), json!({ "value": 101 }), 409, "from 0 to 100, not `101`"),
         (&put, of("policies/judge"), bundle.clone(), 404, "the kinds are routing, adapter"),
-        (&put, of("policies/rollback"), json!({ "reason": "test" }), 422, "missing field `bundle`"),
+        (&put, of("policies/rollback"), json!({ "reason": "test" }), 400, "say which policy"),
         (&put, of("policies/rollback"), json!({ "bundle": "p" }), 422, "missing field `reason`"),
         (
             &put,

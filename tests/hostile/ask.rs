@@ -24,10 +24,10 @@ pub(crate) fn first_error(engine: &Arc<Engine>, component: &[u8], export: Export
 /// Asks the question that an export answers; `describe` and `configure` were asked when the policy was admitted.
 pub(crate) fn ask(policy: &Policy, export: Export) -> Result<(), PolicyError> {
     match export {
-        Export::Describe | Export::Configure | Export::Judge => policy.judge(&check(), b"memory").answer.map(drop),
-        Export::MakePlan => policy.make_plan(&situation(), b"memory").answer.map(drop),
+        Export::Describe | Export::Configure | Export::Judge => policy.judge(&check(), b"").answer.map(drop),
+        Export::MakePlan => policy.make_plan(&situation(), b"").answer.map(drop),
         Export::Decide => policy.decide(&frame()).map(drop),
-        Export::Next => policy.next(&progress(), b"memory").answer.map(drop),
+        Export::Next => policy.next(&progress(), b"").answer.map(drop),
         Export::Compare => policy.compare(&[pair(), pair()]).answer.map(drop),
         Export::AdaptCall => policy.adapt_call(&call()).answer.map(drop),
         Export::AdaptReply => policy.adapt_reply(&call(), reply()).answer.map(drop),

@@ -27,7 +27,7 @@ pub(crate) enum Export {
 /// A policy to write: what its parts do, where that is not sane.
 #[derive(Debug, Clone)]
 pub(crate) struct Guest {
-    pub(super) world: &'static str,
+    pub(crate) world: &'static str,
     /// The export that misbehaves, its body, and that of its clean-up.
     pub(crate) export: Export,
     pub(crate) body: Option<String>,

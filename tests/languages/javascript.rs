@@ -11,7 +11,7 @@ use cutover::{
 };
 use serde_json::{Value, json};
 
-use super::{generous, admit, component, problems};
+use super::{admit, component, generous, problems};
 use crate::harness::{Setup, components, root};
 
 /// Seconds in which V1 answers 1000 calls each and V2 some, of which some fail.
@@ -77,7 +77,8 @@ fn burn_rate_judges_and_remembers() {
 #[test]
 fn burn_rate_fits_the_default_limits() {
     let Some(component) = component("javascript-burn-rate") else { return };
-    let engine = Engine::new(Limits::alike(KindLimits { time: generous().rollback.time, ..KindLimits::default() })).unwrap();
+    let engine =
+        Engine::new(Limits::alike(KindLimits { time: generous().rollback.time, ..KindLimits::default() })).unwrap();
     let policy = admit(&engine, Kind::Rollback, &component, "{}").unwrap();
     let hour = policy.judge(&check(0..3_600, 200, 0), &[]);
     assert_eq!(hour.answer.unwrap().verdict, Verdict::Healthy, "an hour without a check");

@@ -6,7 +6,7 @@ use cutover::policy::{
     port::{Comparison, Kind, Pair, Side},
 };
 
-use super::{generous, admit, component, problems};
+use super::{admit, component, generous, problems};
 
 const PROSE: &str =
     "The quick brown fox jumps over the lazy dog and sleeps for some of the long and warm hours of a day";

@@ -11,7 +11,7 @@ use cutover::{
     },
 };
 
-use super::{generous, admit, admit_with, component, javascript};
+use super::{admit, admit_with, component, generous, javascript};
 use crate::harness::Setup;
 
 /// The cases of `wasi.wat` whose answers it checks itself.

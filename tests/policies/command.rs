@@ -54,7 +54,20 @@ fn a_snapshot_is_written_on_demand_held_and_removed() {
     write_cases(bundle.path(), "all.toml", &changed);
     let done = test(&[bundle.path()], &[]);
     assert_eq!((done.code, done.err.as_str()), (Some(1), "cutover: 1 case(s) failed\n"), "{done:?}");
-    insta::assert_snapshot!(shown(&bundle, &done.out), @"");
+    insta::assert_snapshot!(shown(&bundle, &done.out), @r#"
+    FAILED BUNDLE/cases/all.toml: What it says
+      answers differ from `BUNDLE/cases/snapshots/all-toml--what-it-says.json` (`--update` accepts them):
+      @@ -11,7 +11,7 @@
+                 "unit": "count"
+               }
+             ],
+      -      "verdict": "healthy"
+      +      "verdict": "warn"
+           },
+           "step": 1,
+           "times": 2
+    hostile (rollback): 0 passed, 1 failed; 2 questions; never said: `healthy`, `hold`, `roll-back`
+    "#);
     assert_eq!(test(&[bundle.path()], &["--update"]).code, Some(0));
     assert!(fs::read_to_string(&snapshot).unwrap().contains("\"warn\""));
 
@@ -93,7 +106,29 @@ fn junit_has_a_suite_for_each_bundle_and_a_test_for_each_case() {
             Some(if secret { "..\"" } else { part })
         })
         .collect();
-    insta::assert_snapshot!(masked.concat(), @"");
+    insta::assert_snapshot!(masked.concat(), @r#"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <testsuites name="cutover policy test" tests="3" skipped="0" failures="2" errors="0">
+        <testsuite name="hostile" tests="3" skipped="0" errors="0" failures="2" time="..">
+            <properties>
+                <property name="kind" value="rollback"/>
+                <property name="version" value="1"/>
+                <property name="digest" value="844f44ea992ed5a52c02b7cff1c934ac1e366e3f339d6f1a882cc0831b87067e"/>
+            </properties>
+            <testcase name="good" classname="hostile.all.toml" time=".." file="BUNDLE/cases/all.toml"/>
+            <testcase name="bad &lt;&amp;&gt;" classname="hostile.all.toml" time=".." file="BUNDLE/cases/all.toml">
+                <failure message="step 1: verdict - hold + healthy" type="expectation">step 1:
+      verdict
+        - hold
+        + healthy
+    </failure>
+            </testcase>
+            <testcase name="coverage" classname="hostile">
+                <failure message="never said: `hold`, `warn`, `roll-back`" type="coverage"/>
+            </testcase>
+        </testsuite>
+    </testsuites>
+    "#);
 }
 
 #[test]

@@ -19,7 +19,21 @@ fn a_failed_expectation_shows_each_field() {
         ]
         "#,
     );
-    insta::assert_snapshot!(shown(&bundle, &run(&bundle).to_string()), @"");
+    insta::assert_snapshot!(shown(&bundle, &run(&bundle).to_string()), @r#"
+    FAILED BUNDLE/cases/all.toml: it rolls back
+      step 2:
+        verdict
+          - roll-back
+          + warn
+        evidence
+          - at least 2000000
+          + 0
+        findings
+          - v2-errors
+          - told-to, observed 1, limit 7
+          + told-to, observed 1, limit 0, unit count, note the settings say so
+    hostile (rollback): 0 passed, 1 failed; 3 questions; never said: `healthy`, `hold`, `roll-back`
+    "#);
 }
 
 #[test]
@@ -64,7 +78,67 @@ fn each_kind_says_what_it_answered() {
     );
     let all = [stages, routing, comparison, adapter];
     let text: Vec<_> = all.iter().map(|bundle| shown(bundle, &run(bundle).to_string())).collect();
-    insta::assert_snapshot!(text.join("\n"), @"");
+    insta::assert_snapshot!(text.join("\n"), @r#"
+    FAILED BUNDLE/cases/all.toml: up
+      step 1:
+        action
+          - advance
+          + hold
+        to
+          - a stage to go to
+          + none: it says `hold`
+    hostile (stages): 0 passed, 1 failed; 1 questions; never said: `advance`, `retreat`, `complete`, `pause`; the findings `told-to`
+    FAILED BUNDLE/cases/all.toml: plan
+      step 1:
+        otherwise
+          - v1
+          + decide
+        share
+          - 5%
+          + 7%
+        rules
+          - beta
+          + none
+        requests[0].pool
+          - v1
+          + v2
+        requests[0].reason
+          - share
+          + otherwise
+        requests[0].mirror
+          - true
+          + false
+    hostile (routing): 0 passed, 1 failed; 1 questions; never said: `v1`, `v2`, `share`; the findings `told-to`
+    FAILED BUNDLE/cases/all.toml: pairs
+      step 1:
+        outcomes[1].outcome
+          - different
+          + same
+        outcomes[1].differences
+          - "/a"
+          + none
+    hostile (comparison): 0 passed, 1 failed; 1 questions; never said: `ignored`, `different`, `incomparable`; the findings `told-to`
+    FAILED BUNDLE/cases/all.toml: call
+      step 1:
+        operation
+          - run
+          + execute
+        json
+          - {"a":2}
+          + {"a":1}
+        notices
+          - hint: ..
+          + none
+    FAILED BUNDLE/cases/all.toml: reply
+      step 1:
+        success
+          - false
+          + true
+        json
+          - 6
+          + 5
+    hostile (adapter): 0 passed, 2 failed; 2 questions; never said: the findings `told-to`
+    "#);
 }
 
 #[test]
@@ -79,7 +153,15 @@ fn what_never_becomes_so_says_what_it_was_in_the_end() {
     );
     let report = run(&bundle);
     assert_eq!(report.cases[0].asked, 5);
-    insta::assert_snapshot!(shown(&bundle, &report.to_string()), @"");
+    insta::assert_snapshot!(shown(&bundle, &report.to_string()), @r#"
+    FAILED BUNDLE/cases/all.toml: patience
+      step 1, repetition 5:
+        it never became what `until` says; the last answer:
+        verdict
+          - hold
+          + healthy
+    hostile (rollback): 0 passed, 1 failed; 5 questions; never said: `hold`, `warn`, `roll-back`
+    "#);
 }
 
 #[test]
@@ -155,7 +237,7 @@ fn gaps_in_coverage_are_named() {
     let bundle = bundle("hostile", "rollback", "findings = ['told-to', 'unheard-of']", cases);
     let report = run(&bundle);
     assert!(report.passed() && !report.covered());
-    insta::assert_snapshot!(report, @"");
+    insta::assert_snapshot!(report, @"hostile (rollback): 1 passed, 0 failed; 1 questions; never said: `hold`, `roll-back`; the findings `unheard-of`");
     let filtered = Bundle::open(bundle.path()).components(components()).filter("a").run().unwrap();
     assert!(filtered.covered() && filtered.coverage.is_none(), "a part of the cases has no gaps");
 }

@@ -160,6 +160,20 @@ fn error_budget_burns_at_several_rates() {
 }
 
 #[test]
+fn error_budget_of_three_days_fits_into_what_policies_may_remember() {
+    let policy = bundle("error-budget", "");
+    let mut memory = Vec::new();
+    // A batch for each of 60 slices of every window.
+    for minute in (0..3 * 24 * 60).step_by(12) {
+        minutes(&policy, minute..minute + 1, &mut memory, 1);
+    }
+    for minute in 3 * 24 * 60..3 * 24 * 60 + 70 {
+        minutes(&policy, minute..minute + 1, &mut memory, 1);
+    }
+    assert!(memory.len() < 32 << 10, "{} bytes", memory.len());
+}
+
+#[test]
 fn error_budget_without_callers_holds() {
     let policy = bundle("error-budget", "");
     let shadow = Check { phase: Phase::Shadow, ..check(5, vec![served(0, 1_000, 1_000)]) };

@@ -10,7 +10,7 @@ use cutover::{
 };
 use serde_json::{Map, Value};
 
-/// Draws numbers (SplitMix64, Steele, Lea and Flood 2014).
+/// Draws numbers (`SplitMix64`, Steele, Lea and Flood 2014).
 pub(super) struct Draw(u64);
 
 impl Draw {

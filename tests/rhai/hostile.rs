@@ -20,13 +20,13 @@ fn judged(body: &str) -> PolicyError {
 #[test]
 fn limits_of_the_interpreter_speak_before_those_of_the_sandbox() {
     for (body, expected) in [
-        ("loop {}", "takes more than 1000000 steps; does a loop not end?"),
-        ("let n = 0; loop { n += check.v2.requests; }", "takes more than 1000000 steps"),
+        ("loop {}", "takes more than 500000 steps; does a loop not end?"),
+        ("let n = 0; loop { n += check.v2.requests; }", "takes more than 500000 steps"),
         ("down(0)", "calls functions within functions more than 24 deep"),
         ("let s = \"x\"; loop { s += s; }", "makes too large a value"),
         ("let a = [0]; loop { a += a; }", "makes too large a value"),
-        ("let m = #{}; let i = 0; loop { m[`k${i}`] = `${i}`; i += 1; }", "takes more than 1000000 steps"),
-        ("let a = []; loop { a = [a]; }", "takes more than 1000000 steps"),
+        ("let m = #{}; let i = 0; loop { m[`k${i}`] = `${i}`; i += 1; }", "takes more than 500000 steps"),
+        ("let a = []; loop { a = [a]; }", "takes more than 500000 steps"),
         ("throw check", "Check"),
     ] {
         let error = judged(body);
@@ -49,7 +49,8 @@ fn memory_that_a_script_hoards_is_limited_by_the_sandbox() {
 
 #[test]
 fn a_question_ends_within_the_time_that_hosts_give_it() {
-    let engine = Engine::new(Limits::alike(KindLimits { time: Duration::from_millis(50), ..KindLimits::default() })).unwrap();
+    let engine =
+        Engine::new(Limits::alike(KindLimits { time: Duration::from_millis(50), ..KindLimits::default() })).unwrap();
     let component = std::fs::read(components().join("rhai.wasm")).unwrap();
     let compiled = engine.compile(&component).unwrap();
     // Native helpers count as one step however long they take, so time is what ends this one.
@@ -70,11 +71,11 @@ fn configuring_is_limited_like_asking() {
     for (script, expected) in [
         (
             "loop {}\nfn judge(check) { hold() }",
-            "fails at its top level at line 1, column 6: takes more than 1000000 steps",
+            "fails at its top level at line 1, column 6: takes more than 500000 steps",
         ),
         (
             "fn configure(s) { loop {} } fn judge(check) { hold() }",
-            "has a `configure` that fails takes more than 1000000 steps",
+            "has a `configure` that fails takes more than 500000 steps",
         ),
         ("fn configure(s) { configure(s) } fn judge(check) { hold() }", "functions more than 24 deep"),
     ] {
@@ -112,6 +113,18 @@ fn an_answer_that_is_too_large_is_stopped_on_its_way() {
         "let all = []; let s = \"\"; s.pad(60000, 'x'); for i in 0..40 { all.push(finding(\"r\", s)); } hold(all)";
     let error = judged(body);
     assert!(said(error).contains("makes too large a value"));
+}
+
+#[test]
+fn functions_may_call_each_other_as_deep_as_promised() {
+    let script = "fn down(n) {
+            if n == 22 { return n; }
+            if true { if true { switch n { 99 => 0, _ => { let all = [1 + (2 * (3 + down(n + 1)))]; all[0] } } } }
+        }
+        fn closures(n) { if n == 6 { n } else { [n].map(|x| closures(x + 1))[0] } }
+        fn judge(check) { hold([finding(\"deep\", closures(0), 0, \"count\", `${down(0)}`)]) }";
+    let judged = admit(Kind::Rollback, script).unwrap().judge(&check(5, Vec::new()), &[]);
+    assert_eq!(judged.answer.unwrap().findings[0].observed, 6);
 }
 
 #[test]

@@ -85,7 +85,13 @@ impl Runner<'_> {
     }
 
     fn define_and_instantiate(&mut self, component: QuoteWat<'_>) -> Result<(), String> {
-        let name = self.define(component)?;
+        let defined = self.define(component);
+        if defined.is_err() {
+            // What follows is about this one, and not about the one before.
+            self.last = None;
+            self.instances.remove(&None);
+        }
+        let name = defined?;
         self.instantiate(name.clone(), &name)
     }
 
@@ -94,10 +100,12 @@ impl Runner<'_> {
     }
 
     fn instantiate(&mut self, name: Option<String>, definition: &Option<String>) -> Result<(), String> {
+        // What follows is about this one, also if it cannot be had.
+        self.instances.remove(&name);
+        self.last.clone_from(&name);
         let component = self.definitions.get(definition).ok_or_else(|| format!("no definition {definition:?}"))?;
         let running = start(self.engine, component)?;
-        self.instances.insert(name.clone(), running);
-        self.last = name;
+        self.instances.insert(name, running);
         Ok(())
     }
 

@@ -14,10 +14,11 @@ use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, INT, Module};
 use crate::helpers;
 use crate::values::window::Windows;
 
-/// Steps of one question. In the sandbox that is a few tens of milliseconds, well within a question's time.
-pub(crate) const MAX_OPERATIONS: u64 = 1_000_000;
+/// Steps of one question. Measured at some 750 units of fuel each: 0.1 to 0.2 s in the sandbox, less than the 250 ms that
+/// a question has.
+pub(crate) const MAX_OPERATIONS: u64 = 500_000;
 
-/// Calls of functions within functions. Half of what fits on the sandbox's stack.
+/// Calls of functions within functions. Each takes up to 10 KiB of the native stack of 256 KiB that guests have.
 pub(crate) const MAX_CALLS: usize = 24;
 
 /// Bytes of a text.

@@ -62,11 +62,10 @@ impl Function {
         match self {
             Self::Configure => &["settings"],
             Self::MakePlan => &["situation", "memory"],
-            Self::Decide => &["request"],
+            Self::Decide | Self::AdaptCall => &["request"],
             Self::Next => &["progress", "forced", "memory"],
             Self::Judge => &["check", "memory"],
             Self::Compare => &["pair"],
-            Self::AdaptCall => &["request"],
             Self::AdaptReply => &["request", "reply"],
         }
     }

@@ -242,13 +242,12 @@ impl<'a> Fields<'a> {
             found.reserve(32);
             let mut next = None;
             loop {
-                let index = match next {
-                    Some(index) => index,
-                    None => {
-                        let (index, after) = number(rest)?;
-                        rest = after.strip_prefix(b":")?;
-                        u32::try_from(index).ok()?
-                    }
+                let index = if let Some(index) = next {
+                    index
+                } else {
+                    let (index, after) = number(rest)?;
+                    rest = after.strip_prefix(b":")?;
+                    u32::try_from(index).ok()?
                 };
                 let (count, after) = number(rest)?;
                 found.push((index, count));
@@ -376,7 +375,12 @@ mod tests {
             (vec![(1, 10), (2, 999), (4, 1_000)], "1:10 999;4:1000"),
             (vec![(u32::MAX - 1, 7), (u32::MAX, u64::MAX)], "4294967294:7 18446744073709551615"),
         ] {
-            assert_eq!(written(|t| drop(t.buckets(&list))), text);
+            assert_eq!(
+                written(|t| {
+                    t.buckets(&list);
+                }),
+                text
+            );
             assert_eq!(buckets(text), Some(list));
         }
     }
@@ -405,8 +409,15 @@ mod tests {
 
     #[test]
     fn fields_are_read_in_their_order_and_to_the_end() {
-        assert_eq!(written(|t| drop(t.doubles(&[]).number(1).buckets(&[]))), "|1|");
-        let text = written(|t| drop(t.number(7).buckets(&[]).doubles(&[]).number(1_230)));
+        assert_eq!(
+            written(|t| {
+                t.doubles(&[]).number(1).buckets(&[]);
+            }),
+            "|1|"
+        );
+        let text = written(|t| {
+            t.number(7).buckets(&[]).doubles(&[]).number(1_230);
+        });
         assert_eq!(text, "7|||1230");
         let mut fields = Fields::new(&text);
         assert_eq!(
@@ -429,7 +440,9 @@ mod tests {
         .take(1_000)
         .chain([0.0, -0.0, f64::MIN_POSITIVE, f64::INFINITY])
         .collect();
-        let text = written(|t| drop(t.doubles(&all)));
+        let text = written(|t| {
+            t.doubles(&all);
+        });
         assert!(text.starts_with(&format!("{:016x}{:016x}", all[0].to_bits(), all[1].to_bits())));
         let back = Fields::new(&text).doubles().unwrap();
         assert!(all.iter().map(|d| d.to_bits()).eq(back.iter().map(|d| d.to_bits())));

@@ -149,9 +149,8 @@ impl Host {
         let shown = format!("the release `{}`", release.manifest.label());
         // The keys may have changed since it was pushed.
         self.registry.trust.verify(&release).map_err(|e| format!("{shown} {e}"))?;
-        let overrides = match serde_json::to_value(settings) {
-            Ok(serde_json::Value::Object(overrides)) => overrides,
-            Ok(_) | Err(_) => return Err("the settings cannot be said in JSON".into()),
+        let Ok(serde_json::Value::Object(overrides)) = serde_json::to_value(settings) else {
+            return Err("the settings cannot be said in JSON".into());
         };
         let settings = release.manifest.settings().with(overrides).json();
         let Manifest { name, version, kind, wasi_stub, .. } = release.manifest;

@@ -16,6 +16,8 @@ const LONG_PATIENCE: Duration = Duration::from_mins(3);
 
 /// The largest answer that is read: a component.
 const MAX_ANSWER: u64 = 256 << 20;
+/// The most bytes of a page of lines.
+const MOST_LINES: u64 = 1 << 30;
 
 /// A host's admin plane.
 pub(super) struct Client {
@@ -63,6 +65,16 @@ impl Client {
             return read.map_err(|e| self.unreachable(&e));
         }
         self.answer(Ok(response)).and(Err(Failed::new("the host's answer is no component")))
+    }
+
+    /// A page of lines, as they are.
+    pub(super) fn lines(&self, path: &str) -> Result<Vec<u8>, Failed> {
+        let mut response = self.agent.get(format!("{}{path}", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        if !response.status().is_success() {
+            return Err(self.answer(Ok(response)).err().unwrap_or_else(|| Failed::refused("the host refused")));
+        }
+        let body = response.body_mut().with_config().limit(MOST_LINES).read_to_vec();
+        body.map_err(|e| self.unreachable(&e))
     }
 
     fn unreachable(&self, e: &ureq::Error) -> Failed {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write},
 };
 
 use serde::Serialize;
@@ -18,6 +18,11 @@ pub(super) fn trace(level: &str) {
 /// One line on standard output. A reader that has gone away is not an error.
 pub(super) fn line(text: &str) {
     drop(writeln!(io::stdout().lock(), "{}", harmless(text)));
+}
+
+/// Where many lines go that are ready to be written.
+pub(super) fn lines() -> impl Write {
+    io::BufWriter::new(io::stdout().lock())
 }
 
 /// One JSON document on standard output.

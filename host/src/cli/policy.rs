@@ -36,6 +36,8 @@ pub(super) enum Policy {
     Bench(bench::Bench),
     /// Makes a policy known to a host, or publishes it to an OCI registry.
     Push(push::Push),
+    /// Runs recorded history through one or two policies.
+    Backtest(backtest::Backtest),
     /// Puts a policy in charge of its kind.
     Activate(activate::Activate),
     /// Lets a policy run beside the one in charge, and shows, promotes or drops it.
@@ -50,8 +52,6 @@ pub(super) enum Policy {
     Sign(sign::Sign),
     /// Lists the policies that a host knows.
     List(list::List),
-    /// Runs recorded history through one or two policies.
-    Backtest(backtest::Backtest),
 }
 
 pub(super) fn run(verb: Policy) -> Result<(), Failed> {
@@ -62,6 +62,7 @@ pub(super) fn run(verb: Policy) -> Result<(), Failed> {
         Policy::Test(args) => test::run(&args),
         Policy::Bench(args) => bench::run(&args),
         Policy::Push(args) => push::run(&args),
+        Policy::Backtest(args) => backtest::run(&args),
         Policy::Activate(args) => activate::run(&args),
         Policy::Candidate(args) => candidate::run(&args),
         Policy::Revert(args) => revert::run(&args),
@@ -69,6 +70,5 @@ pub(super) fn run(verb: Policy) -> Result<(), Failed> {
         Policy::Replay(args) => replay::run(&args),
         Policy::Sign(args) => sign::run(&args),
         Policy::List(args) => list::run(&args),
-        Policy::Backtest(args) => backtest::run(&args),
     }
 }

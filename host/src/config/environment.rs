@@ -45,6 +45,14 @@ pub fn components(near: &Path) -> PathBuf {
     places.find(|place| place.is_dir()).unwrap_or_else(|| near.join("components"))
 }
 
+/// Where a person's tools may keep what they can make again: `cutover` in `XDG_CACHE_HOME`, or in `.cache` of the home
+/// folder. None for whoever has no home.
+pub fn cache() -> Option<PathBuf> {
+    let said = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = said("XDG_CACHE_HOME").or_else(|| said("HOME").map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("cutover"))
+}
+
 /// Where cargo keeps the sources of dependencies: `CARGO_HOME`, or `.cargo` in the home folder.
 pub fn cargo_home() -> Option<PathBuf> {
     let home = || std::env::home_dir().map(|home| home.join(".cargo"));

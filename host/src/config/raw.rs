@@ -40,6 +40,8 @@ pub struct Host {
     pub webhooks: Vec<String>,
     /// How long metrics are kept.
     pub keep_metrics: String,
+    /// How long the checks that policies were asked about are kept.
+    pub keep_history: String,
     /// How long the log of calls to policies is kept; decisions keep theirs for ever.
     pub keep_policy_log: String,
     /// What policies may use.
@@ -60,6 +62,7 @@ impl Default for Host {
             policy_cache: None,
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
+            keep_history: "30d".into(),
             keep_policy_log: "7d".into(),
             policy_limits: PolicyLimits::default(),
             policy_failures: PolicyFailures::default(),

@@ -50,6 +50,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         patience: patience(&mut host.field("policy_failures"), &raw.host.policy_failures),
         trust: trust::trust(&mut host.field("policy_trust"), raw.host.policy_trust),
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
+        keep_history: host.field("keep_history").duration(&raw.host.keep_history, "1m", "3650d"),
         keep_policy_log: host.field("keep_policy_log").duration(&raw.host.keep_policy_log, "1m", "3650d"),
         migrations: Vec::new(),
         components,

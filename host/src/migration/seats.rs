@@ -22,6 +22,7 @@ use crate::{
         PolicyError,
         candidate::{Candidate, Evidence, Rule},
         engine::Policy,
+        history::Recorded,
         port::Kind,
         rehearsal::Rehearsal,
         slot::Seat,
@@ -357,12 +358,15 @@ async fn rehearse(store: &Store, migration: &str, policy: Arc<Policy>, since: Un
             }
         };
         let Some(last) = page.last() else { return (rehearsal, until) };
-        (after, until) = (last.id, last.check.now_ms);
+        (after, until) = (last.id, last.now_ms);
         let (asked, before) = (Arc::clone(&policy), rehearsal.clone());
         let shown = tokio::task::spawn_blocking(move || {
             let mut warm = asked.warm();
-            for stored in &page {
-                rehearsal.show(asked.kind, &mut warm, &stored.check, stored.verdict);
+            for stored in page {
+                match stored.read() {
+                    Ok(Recorded { check, verdict, .. }) => rehearsal.show(asked.kind, &mut warm, &check, verdict),
+                    Err(error) => tracing::error!(%error, "a recorded check cannot be read"),
+                }
                 if rehearsal.failed >= ENOUGH_FAILURES {
                     break;
                 }

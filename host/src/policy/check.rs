@@ -24,19 +24,24 @@ const MAX_VALUES: usize = 10_000;
 /// Notices of a translated call that are kept; each is a line in the log for each call.
 const MAX_NOTICES: usize = 20;
 
-/// Names that an error lists.
+/// Names that an error lists, and the longest one of them.
 const MAX_NAMES: usize = 20;
+const MAX_NAME: usize = 400;
 
 /// Cuts a text at a character.
-pub fn text(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_TEXT));
+pub fn text(text: String) -> String {
+    cut_at(text, MAX_TEXT)
+}
+
+fn cut_at(mut text: String, limit: usize) -> String {
+    text.truncate(text.floor_char_boundary(limit));
     text
 }
 
 /// Cuts a list of names that an error is to show: a component may have any number of them, of any length.
 pub(super) fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut names = names.into_iter();
-    let mut shown: Vec<_> = names.by_ref().take(MAX_NAMES).map(text).collect();
+    let mut shown: Vec<_> = names.by_ref().take(MAX_NAMES).map(|name| cut_at(name, MAX_NAME)).collect();
     let more = names.count();
     if more > 0 {
         shown.push(format!("and {more} more"));

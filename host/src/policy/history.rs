@@ -32,7 +32,7 @@ pub const CLOCK_SET_BACK: &str = "clock-set-back";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// Its number in the store that recorded it; ascending. 0 for one that no store has.
-    pub id: u64,
+    pub id: i64,
     /// What policies were asked.
     pub check: Check,
     /// The rollback policy's answer; none if it failed or nobody was in charge.
@@ -66,7 +66,7 @@ pub enum Line {
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// Its number.
-    pub id: u64,
+    pub id: i64,
     /// As in [`Check`].
     pub now_ms: UnixMs,
     /// As in [`Check`].
@@ -88,7 +88,7 @@ pub struct Stored {
 struct CheckLine<'a, B> {
     r#type: &'static str,
     v: u32,
-    id: u64,
+    id: i64,
     now_ms: UnixMs,
     phase: Phase,
     stage: u32,

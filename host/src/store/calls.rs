@@ -71,11 +71,9 @@ impl Store {
     /// When the store fails or what it has cannot be read.
     pub async fn calls(&self, wanted: &Wanted) -> Result<Vec<Logged>, StoreError> {
         let rows = sqlx::query(
-            "SELECT p.*, s.settings, c.question AS check_question FROM policy_calls p \
-             JOIN policy_settings s ON s.digest = p.settings_digest \
-             LEFT JOIN checks c ON c.migration = p.migration AND c.at = p.check_at \
+            "SELECT p.*, s.settings FROM policy_calls p JOIN policy_settings s ON s.digest = p.settings_digest \
              WHERE (?1 IS NULL OR p.migration = ?1) AND (?2 IS NULL OR p.kind = ?2) AND (?3 IS NULL OR p.id = ?3) \
-             AND (?4 IS NULL OR p.id < ?4) AND (p.check_at IS NULL OR c.question IS NOT NULL) ORDER BY p.id DESC LIMIT ?5",
+             AND (?4 IS NULL OR p.id < ?4) ORDER BY p.id DESC LIMIT ?5",
         )
         .bind(&wanted.migration)
         .bind(wanted.kind.map(Kind::name))
@@ -84,7 +82,30 @@ impl Store {
         .bind(wanted.most)
         .fetch_all(&self.0)
         .await?;
-        rows.iter().map(Logged::from_row).collect()
+        let mut calls = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let check = match row.try_get::<Option<i64>, _>("check_at")? {
+                None => None,
+                Some(at) => match self.check_at(row.try_get("migration")?, at).await? {
+                    Some(check) => Some(check),
+                    None => continue,
+                },
+            };
+            calls.push(Logged::from_row(row, check)?);
+        }
+        Ok(calls)
+    }
+
+    /// The check of a moment, if it is still kept.
+    async fn check_at(&self, migration: &str, at: i64) -> Result<Option<Check>, StoreError> {
+        let at = UnixMs(u64::try_from(at).unwrap_or(0));
+        let found = self.checks(migration, at, UnixMs(at.0.saturating_add(1)), 0, 1).await?;
+        Ok(found
+            .into_iter()
+            .next()
+            .map(crate::policy::history::Stored::read)
+            .transpose()?
+            .map(|recorded| recorded.check))
     }
 
     /// Removes calls from before `before`.
@@ -139,11 +160,9 @@ async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call
 }
 
 impl Logged {
-    fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn from_row(row: &SqliteRow, check: Option<Check>) -> Result<Self, StoreError> {
         let unsigned = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
         let text = row.try_get::<&str, _>("question")?;
-        let check = row.try_get::<Option<&str>, _>("check_question")?;
-        let check = check.map(serde_json::from_str::<Check>).transpose()?;
         let question = match (row.try_get::<&str, _>("kind")?, check) {
             ("rollback", Some(check)) => Question::Rollback(check),
             ("stages", Some(check)) => {

@@ -23,7 +23,7 @@ impl Patterns {
 
     /// The number of the first that covers a path, or -1.
     fn first(&mut self, path: Array) -> INT {
-        let path: Vec<_> = path.iter().map(ToString::to_string).collect();
+        let path: Vec<_> = path.into_iter().map(|step| step.to_string()).collect();
         let found = self.0.iter().position(|pattern| covers(pattern, &path));
         found.and_then(|at| INT::try_from(at).ok()).unwrap_or(-1)
     }

@@ -7,17 +7,19 @@ use super::units;
 use crate::json::int;
 use crate::shape::type_name;
 
-fn typed(settings: Map, types: Map, prefix: &str) -> Result<Map, Box<EvalAltResult>> {
+fn typed(settings: &Map, types: &Map, prefix: &str) -> Result<Map, Box<EvalAltResult>> {
     let mut read = Map::new();
     let mut problems = Array::new();
-    for (name, wanted) in &types {
+    for (name, wanted) in types {
         let wanted = wanted.to_string();
         let (wanted, optional) = wanted.strip_suffix('?').map_or((wanted.as_str(), false), |wanted| (wanted, true));
         let value = settings.get(name).cloned().unwrap_or_default();
-        let value = match value.is_unit() {
-            true if optional => Ok(value),
-            true => Err(format!("is missing, and has to be {}", expected(wanted))),
-            false => one(value, wanted)?,
+        let value = if !value.is_unit() {
+            one(value, wanted)?
+        } else if optional {
+            Ok(value)
+        } else {
+            Err(format!("is missing, and has to be {}", expected(wanted)))
         };
         match value {
             Ok(value) => drop(read.insert(name.clone(), value)),
@@ -42,9 +44,9 @@ fn one(value: Dynamic, wanted: &str) -> Result<Result<Dynamic, String>, Box<Eval
     let wrong = || Err(format!("is {found}, and has to be {}", expected(wanted)));
     let that = |is: bool, value: Dynamic| if is { Ok(value) } else { wrong() };
     Ok(match wanted {
-        "share" => units::share(value).map_or_else(|_| wrong(), |ppm| Ok(int(ppm.into()).into())),
-        "span" => units::span(value).map_or_else(|_| wrong(), |ms| Ok(int(ms).into())),
-        "ratio" => units::ratio(value).map_or_else(|_| wrong(), |ppm| Ok(int(ppm.into()).into())),
+        "share" => units::share(&value).map_or_else(|_| wrong(), |ppm| Ok(int(ppm.into()).into())),
+        "span" => units::span(&value).map_or_else(|_| wrong(), |ms| Ok(int(ms).into())),
+        "ratio" => units::ratio(&value).map_or_else(|_| wrong(), |ppm| Ok(int(ppm.into()).into())),
         "count" => that(value.as_int().is_ok_and(|n| n >= 0), value),
         "number" => that(value.is_int() || value.is_float(), value),
         "text" => that(value.is_string(), value),
@@ -88,7 +90,7 @@ fn problem(path: &str, message: &str) -> Dynamic {
 
 pub(crate) fn register(engine: &mut Engine) {
     engine
-        .register_fn("typed", |settings: Map, types: Map| typed(settings, types, ""))
-        .register_fn("typed", |settings: Map, types: Map, prefix: &str| typed(settings, types, prefix))
+        .register_fn("typed", |settings: Map, types: Map| typed(&settings, &types, ""))
+        .register_fn("typed", |settings: Map, types: Map, prefix: &str| typed(&settings, &types, prefix))
         .register_fn("problem", |path: &str, message: &str| problem(path, message));
 }

@@ -9,18 +9,18 @@ use serde_json::Value;
 use crate::json::{self, int};
 
 /// `"5%"` or ppm, as ppm.
-pub(crate) fn share(value: Dynamic) -> Result<u32, Box<EvalAltResult>> {
-    read::<Share>(&value).map(|share| share.0)
+pub(crate) fn share(value: &Dynamic) -> Result<u32, Box<EvalAltResult>> {
+    read::<Share>(value).map(|share| share.0)
 }
 
 /// `"10m"` or milliseconds, as milliseconds.
-pub(crate) fn span(value: Dynamic) -> Result<u64, Box<EvalAltResult>> {
-    read::<Span>(&value).map(|span| span.0)
+pub(crate) fn span(value: &Dynamic) -> Result<u64, Box<EvalAltResult>> {
+    read::<Span>(value).map(|span| span.0)
 }
 
 /// `2.5`, as ppm.
-pub(crate) fn ratio(value: Dynamic) -> Result<u32, Box<EvalAltResult>> {
-    read::<Ratio>(&value).map(|ratio| ratio.0)
+pub(crate) fn ratio(value: &Dynamic) -> Result<u32, Box<EvalAltResult>> {
+    read::<Ratio>(value).map(|ratio| ratio.0)
 }
 
 /// The sentence of an error that was made here, without a position.
@@ -43,9 +43,9 @@ fn count(value: INT) -> u64 {
 
 pub(crate) fn register(engine: &mut Engine) {
     engine
-        .register_fn("share", |value: Dynamic| share(value).map(|ppm| int(ppm.into())))
-        .register_fn("span", |value: Dynamic| span(value).map(int))
-        .register_fn("ratio", |value: Dynamic| ratio(value).map(|ppm| int(ppm.into())))
+        .register_fn("share", |value: Dynamic| share(&value).map(|ppm| int(ppm.into())))
+        .register_fn("span", |value: Dynamic| span(&value).map(int))
+        .register_fn("ratio", |value: Dynamic| ratio(&value).map(|ppm| int(ppm.into())))
         .register_fn("percent_text", |ppm: INT| text::percent(count(ppm)))
         .register_fn("ratio_text", |ppm: INT| text::times(count(ppm)))
         .register_fn("latency_text", |us: INT| text::latency(count(us)))

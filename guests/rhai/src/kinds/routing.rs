@@ -100,6 +100,6 @@ fn target(fields: &mut Shape, name: &'static str) -> Result<Option<Target>, Stri
 
 fn share(fields: &mut Shape, name: &'static str) -> Result<Option<u32>, String> {
     let path = fields.path_of(name);
-    let share = fields.take(name).map(units::share).transpose();
+    let share = fields.take(name).as_ref().map(units::share).transpose();
     share.map_err(|e| format!("`{path}` is wrong: {}", units::why(&e)))
 }

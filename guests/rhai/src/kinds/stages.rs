@@ -63,8 +63,8 @@ fn next(value: Dynamic) -> Result<Move, String> {
 fn step(fields: &mut Shape) -> Result<Step, String> {
     let stage = fields.required("stage")?;
     let share = fields.take("share").ok_or("`answer.share` is missing, and has to be a share such as \"5%\"")?;
-    let share = units::share(share).map_err(|e| format!("`answer.share` is wrong: {}", units::why(&e)))?;
-    let soak = fields.take("soak").map(units::span).transpose();
+    let share = units::share(&share).map_err(|e| format!("`answer.share` is wrong: {}", units::why(&e)))?;
+    let soak = fields.take("soak").as_ref().map(units::span).transpose();
     let soak_ms = soak.map_err(|e| format!("`answer.soak` is wrong: {}", units::why(&e)))?;
     Ok(Step { stage, share, soak_ms })
 }

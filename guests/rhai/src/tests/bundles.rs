@@ -86,3 +86,20 @@ fn twins_list_the_settings_of_their_originals() {
         assert_eq!(manifest["kind"], original["kind"], "{name}");
     }
 }
+
+#[test]
+fn the_examples_of_the_documentation_compile() {
+    let text = include_str!("../../../../docs/scripts.md");
+    let examples: Vec<_> = text.split("```js\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 7, "{}", examples.len());
+    for example in examples {
+        let whole =
+            if example.contains("fn ") { example.to_owned() } else { format!("fn judge(check) {{ {example} }}") };
+        // What is no whole policy becomes one; what its settings lack is no matter here.
+        let is_whole =
+            Kind::ALL.iter().any(|kind| kind.functions().iter().all(|f| whole.contains(&format!("fn {}(", f.name()))));
+        let script = if is_whole { whole } else { format!("{whole}\nfn compare(pair) {{ same() }}") };
+        let problems = configure(&script, &json!({ "max_error_rate": "2%" })).err().unwrap_or_default();
+        assert!(problems.iter().all(|problem| problem.starts_with("settings.")), "{example}\n{problems:?}");
+    }
+}

@@ -10,7 +10,7 @@ fn ends_with(body: &str, expected: &str) {
 #[test]
 fn a_loop_that_does_not_end_is_stopped() {
     for body in ["loop {}", "while true { let x = 1; }", "let i = 0; loop { i += 1; }"] {
-        ends_with(body, "takes more than 1000000 steps; does a loop not end?");
+        ends_with(body, "takes more than 500000 steps; does a loop not end?");
     }
 }
 

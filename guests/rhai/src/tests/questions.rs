@@ -130,6 +130,33 @@ fn windows_add_up_and_forget() {
 }
 
 #[test]
+fn windows_remember_latencies_only_where_they_are_wanted() {
+    let ask_with = |window: &str| {
+        let script = format!(
+            "fn judge(check) {{ let w = {window}(\"w\", check, \"1h\"); hold([finding(\"n\", json_text([w.v2.requests, w.v2.errors, \
+             w.v2.quantile(\"50%\")]))]) }}"
+        );
+        let mut memory = Memory::default();
+        let mut said = String::new();
+        for second in 0..3_600 {
+            let mut batch = served(second * 1_000, 60, 1);
+            batch.operations[0].v2.latency =
+                (0..60).map(|i| cutover_policy::LatencyBucket { index: 400 + i, count: 1 }).collect();
+            said = ask(&policy(&script), &check(second * 1_000 + 1_000, vec![batch]), &mut memory);
+            if second == 20 {
+                break;
+            }
+        }
+        (said, serde_json::to_vec(&memory).unwrap().len())
+    };
+    let (said, bytes) = ask_with("window");
+    assert!(said.starts_with("[1260,21,") && !said.ends_with("null]"), "{said}");
+    let (counts, fewer) = ask_with("count_window");
+    assert_eq!(counts, "[1260,21,null]");
+    assert!(fewer * 2 < bytes, "{fewer} of {bytes} bytes");
+}
+
+#[test]
 fn mirrored_calls_are_held_against_the_same_operations() {
     let policy = policy(
         "fn judge(check) { let w = stage_window(\"w\", check, \"60s\"); hold([finding(\"n\", json_text([w.v1.requests, w.v2.requests]))]) }",

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use cutover_policy::Histogram;
 use rhai::{Dynamic, Engine, EvalAltResult, INT};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::int;
 use crate::helpers::{numbers, units};
@@ -14,34 +13,43 @@ use crate::helpers::{numbers, units};
 pub(crate) struct Calls(Arc<Tally>);
 
 /// Counts that add up.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Tally {
-    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) requests: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) errors: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) timeouts: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) failed_over: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) units: u64,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(crate) unit_errors: u64,
-    #[serde(serialize_with = "write", deserialize_with = "read", skip_serializing_if = "is_empty")]
     pub(crate) latency: Histogram,
 }
 
 impl Tally {
+    /// From [`Tally::counts`] and buckets of latency.
+    pub(crate) fn new(counts: [u64; 6], latency: Vec<(u32, u64)>) -> Self {
+        let [requests, errors, timeouts, failed_over, units, unit_errors] = counts;
+        let latency = latency.into_iter().collect();
+        Self { requests, errors, timeouts, failed_over, units, unit_errors, latency }
+    }
+
+    /// All but latency.
+    pub(crate) const fn counts(&self) -> [u64; 6] {
+        [self.requests, self.errors, self.timeouts, self.failed_over, self.units, self.unit_errors]
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
+        self.add_counts(other);
+        self.latency.merge(&other.latency);
+    }
+
+    /// Adds all but latency.
+    pub(crate) fn add_counts(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.errors = self.errors.saturating_add(other.errors);
         self.timeouts = self.timeouts.saturating_add(other.timeouts);
         self.failed_over = self.failed_over.saturating_add(other.failed_over);
         self.units = self.units.saturating_add(other.units);
         self.unit_errors = self.unit_errors.saturating_add(other.unit_errors);
-        self.latency.merge(&other.latency);
     }
 }
 
@@ -50,7 +58,7 @@ impl Calls {
         &self.0
     }
 
-    fn quantile(&mut self, share: Dynamic) -> Result<Dynamic, Box<EvalAltResult>> {
+    fn quantile(&self, share: &Dynamic) -> Result<Dynamic, Box<EvalAltResult>> {
         let ppm = units::share(share)?;
         Ok(self.0.latency.quantile_us(ppm).map_or(Dynamic::UNIT, |us| int(us).into()))
     }
@@ -97,23 +105,6 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("unit_errors", |c: &mut Calls| int(c.0.unit_errors))
         .register_get("error_rate", |c: &mut Calls| numbers::parts(int(c.0.errors), int(c.0.requests)))
         .register_get("unit_error_rate", |c: &mut Calls| numbers::parts(int(c.0.unit_errors), int(c.0.units)))
-        .register_fn("quantile", Calls::quantile)
+        .register_fn("quantile", |c: &mut Calls, share: Dynamic| c.quantile(&share))
         .register_fn("slower_than", Calls::slower_than);
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-pub(crate) const fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-fn is_empty(latency: &Histogram) -> bool {
-    latency.buckets().is_empty()
-}
-
-fn write<S: Serializer>(latency: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(latency.buckets())
-}
-
-fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Histogram, D::Error> {
-    Ok(Vec::<(u32, u64)>::deserialize(deserializer)?.into_iter().collect())
 }

@@ -1,16 +1,18 @@
 //! Sums over the last minutes or days, which the guest remembers for a script: `window("calls", check, "1h")`.
 //!
 //! A window is kept in slices of a second, or of a sixtieth of it if that is longer, so that its memory stays small
-//! however long it is. What is asked for twice in one question is counted once.
+//! however long it is; latencies are most of it, and windows that need none leave them out. What is asked for twice in
+//! one question is counted once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cutover_policy::Comparisons;
+use cutover_policy::memory::{Fields, Packed, Text};
+use cutover_policy::{Comparisons, packed};
 use rhai::{Dynamic, Engine, EvalAltResult};
 use serde::{Deserialize, Serialize};
 
-use super::calls::{Calls, Tally, is_zero};
+use super::calls::{Calls, Tally};
 use super::check::{Batch, Check, comparisons};
 use super::int;
 use crate::helpers::units;
@@ -18,7 +20,7 @@ use crate::helpers::units;
 /// Slices of a window.
 const SLICES: u64 = 60;
 
-/// Windows of one script; each may be tens of kilobytes of memory.
+/// Windows of one script; each is some kilobytes of memory, with latencies some tens.
 const MAX_WINDOWS: usize = 16;
 
 /// Counts stop here, a million million, so that products of three of them fit into 128 bits.
@@ -51,20 +53,31 @@ struct Stage {
     started_ms: u64,
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq)]
 struct Slice {
     start_ms: u64,
-    #[serde(default)]
     v1: Tally,
-    #[serde(default)]
     v2: Tally,
-    #[serde(default, skip_serializing_if = "is_zero")]
     failures: u64,
     wanted: u32,
     /// Same, ignored, different, incomparable.
-    #[serde(default, skip_serializing_if = "nothing_compared")]
     comparisons: [u64; 4],
 }
+
+/// What a window is about, and what it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// Counts and latencies, over stages.
+    Everything,
+    /// The same of the current stage alone.
+    Stage,
+    /// Counts, over stages.
+    Counts,
+}
+
+/// There was no plain form of slices before the packed one.
+#[derive(Deserialize)]
+enum Plain {}
 
 /// A window's sums, as a script sees them.
 #[derive(Debug, Clone)]
@@ -89,7 +102,7 @@ impl Windows {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn slide(&self, name: &str, check: &Check, span: Dynamic, by_stage: bool) -> Result<Sums, Box<EvalAltResult>> {
+    fn slide(&self, name: &str, check: &Check, span: &Dynamic, keep: Keep) -> Result<Sums, Box<EvalAltResult>> {
         let span_ms = units::span(span)?;
         if span_ms < 1_000 {
             return Err(format!("the window `{name}` is shorter than 1s, the length of a batch").into());
@@ -98,12 +111,13 @@ impl Windows {
         if kept.len() >= MAX_WINDOWS && !kept.contains_key(name) {
             return Err(format!("the window `{name}` is one more than the {MAX_WINDOWS} that a script may have").into());
         }
-        Ok(kept.entry(name.to_owned()).or_default().slide(check, span_ms, by_stage))
+        Ok(kept.entry(name.to_owned()).or_default().slide(check, span_ms, keep))
     }
 }
 
 impl Window {
-    fn slide(&mut self, check: &Check, span_ms: u64, by_stage: bool) -> Sums {
+    fn slide(&mut self, check: &Check, span_ms: u64, keep: Keep) -> Sums {
+        let by_stage = keep == Keep::Stage;
         let mirrored = check.mirrors();
         let stage = Stage { mirrored, number: check.stage, started_ms: check.stage_started_ms };
         let stage = by_stage.then_some(stage);
@@ -125,10 +139,12 @@ impl Window {
             }
             self.latest_ms = Some(start_ms);
             match self.slices.last_mut() {
-                Some(slice) if start_ms < slice.start_ms.saturating_add(length_ms) => slice.add(batch, mirrored),
+                Some(slice) if start_ms < slice.start_ms.saturating_add(length_ms) => {
+                    slice.add(batch, mirrored, keep);
+                }
                 _ => {
                     let mut slice = Slice { start_ms, ..Slice::default() };
-                    slice.add(batch, mirrored);
+                    slice.add(batch, mirrored, keep);
                     self.slices.push(slice);
                 }
             }
@@ -160,13 +176,19 @@ impl Window {
 impl Slice {
     /// Mirrored calls are held against V1's calls of the same operations: V1 serves others too, and they take their own
     /// time.
-    fn add(&mut self, batch: &Batch, mirrored: bool) {
+    fn add(&mut self, batch: &Batch, mirrored: bool, keep: Keep) {
         let span = batch.span();
         for operation in &span.operations {
             let v2 = if mirrored { &operation.shadow } else { &operation.v2 }.tally();
-            self.v2.add(v2);
+            self.v2.add_counts(v2);
             if !mirrored || v2.requests > 0 {
-                self.v1.add(operation.v1.tally());
+                self.v1.add_counts(operation.v1.tally());
+            }
+            if keep != Keep::Counts {
+                self.v2.latency.merge(&v2.latency);
+                if !mirrored || v2.requests > 0 {
+                    self.v1.latency.merge(&operation.v1.tally().latency);
+                }
             }
         }
         self.failures = self.failures.saturating_add(span.v2.failures.into());
@@ -183,9 +205,35 @@ fn bounded(mut tally: Tally) -> Tally {
     tally
 }
 
-fn nothing_compared(counts: &[u64; 4]) -> bool {
-    *counts == [0; 4]
+impl From<Plain> for Slice {
+    fn from(plain: Plain) -> Self {
+        match plain {}
+    }
 }
+
+impl Packed for Slice {
+    type Plain = Plain;
+
+    fn write(&self, text: &mut Text) {
+        text.number(self.start_ms);
+        for tally in [&self.v1, &self.v2] {
+            tally.counts().into_iter().for_each(|count| _ = text.number(count));
+            text.buckets(tally.latency.buckets());
+        }
+        text.number(self.failures).number(self.wanted.into());
+        self.comparisons.into_iter().for_each(|count| _ = text.number(count));
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let start_ms = fields.number()?;
+        let mut tally = || Some(Tally::new(fields.numbers()?, fields.buckets()?));
+        let (v1, v2) = (tally()?, tally()?);
+        let (failures, wanted) = (fields.number()?, fields.number()?.try_into().ok()?);
+        Some(Self { start_ms, v1, v2, failures, wanted, comparisons: fields.numbers()? })
+    }
+}
+
+packed!(Slice);
 
 pub(crate) fn register(engine: &mut Engine) {
     engine
@@ -199,12 +247,11 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("begun", |s: &mut Sums| s.begun);
 }
 
-/// `window` and `stage_window`, over the windows of the question that is being answered.
+/// `window`, `stage_window` and `count_window`, over the windows of the question that is being answered.
 pub(crate) fn register_windows(engine: &mut Engine, windows: &Windows) {
-    let (over, within) = (windows.clone(), windows.clone());
-    engine
-        .register_fn("window", move |name: &str, check: Check, span: Dynamic| over.slide(name, &check, span, false))
-        .register_fn("stage_window", move |name: &str, check: Check, span: Dynamic| {
-            within.slide(name, &check, span, true)
-        });
+    for (name, keep) in [("window", Keep::Everything), ("stage_window", Keep::Stage), ("count_window", Keep::Counts)] {
+        let windows = windows.clone();
+        engine
+            .register_fn(name, move |name: &str, check: Check, span: Dynamic| windows.slide(name, &check, &span, keep));
+    }
 }

@@ -1,6 +1,6 @@
 //! `cutover policy bench`: what a question to a policy costs, and whether that is within its budget.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -53,12 +53,11 @@ pub(crate) struct Bench {
 
 pub(super) fn run(args: &Bench) -> Result<(), Failed> {
     let folder = args.bundle.as_path();
-    let opened = args.sandbox.open()?;
+    let opened = args.sandbox.open_without_cache()?;
     let bundle = opened.bundle(folder)?;
     let budget = args.budget(&sandbox::manifest(folder)?)?;
     let failed = |what: String| Failed::new(format!("`{}`: {what}", folder.display()));
     let policy = app::admit_bundle(&opened.engine, &bundle).map_err(|error| failed(inspect::problem(&error)))?;
-    let policy = Arc::new(policy);
     let calls = usize::try_from(args.iterations).unwrap_or(usize::MAX);
     let (steps, origin) = args.questions(&policy)?;
     let costs = workload::by_function(steps)
@@ -76,17 +75,15 @@ pub(super) fn run(args: &Bench) -> Result<(), Failed> {
 
 impl Bench {
     /// Those of the bundle's cases, or, without any, representative ones; and where they are from.
-    fn questions(&self, policy: &Arc<Policy>) -> Result<(Vec<Step>, &'static str), Failed> {
-        let attributes = policy.decides().then_some(&*policy.description.attributes);
-        if !self.generated && self.bundle.join("cases").is_dir() {
-            let mut steps = cases::questions(&self.bundle, policy).map_err(|e| Failed::usage(chain(&e)))?;
-            if !steps.is_empty() {
-                // Cases route requests; what they come to is not what they cost.
-                steps.extend(workload::decisions(attributes));
-                return Ok((steps, "of its cases"));
-            }
-        }
-        Ok((workload::generated(policy.kind, attributes), "generated"))
+    fn questions(&self, policy: &Policy) -> Result<(Vec<Step>, &'static str), Failed> {
+        let has_cases = !self.generated && self.bundle.join("cases").is_dir();
+        let of_cases = if has_cases { cases::questions(&self.bundle, policy) } else { Ok(Vec::new()) };
+        let of_cases = of_cases.map_err(|e| Failed::usage(chain(&e)))?;
+        let origin = if of_cases.is_empty() { "generated" } else { "of its cases" };
+        let mut steps = if of_cases.is_empty() { workload::generated(policy.kind) } else { of_cases };
+        // Cases route requests; what they come to is not what they cost.
+        steps.extend(workload::decisions(bench::decided_by(policy, &steps)));
+        Ok((steps, origin))
     }
 
     fn budget(&self, manifest: &Manifest) -> Result<Budget, Failed> {

@@ -45,26 +45,31 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
     let path = args.policy.as_path();
     let extras =
         if path.is_file() { None } else { Some(Extras { bundle: opened.bundle(path)?, cases: case_files(path) }) };
-    let mut report = match &extras {
-        Some(Extras { bundle, .. }) => {
-            let imports = if bundle.wasi_stub { Imports::WasiStub } else { Imports::None };
-            let (component, settings) = (&bundle.component, &bundle.settings);
-            inspect::inspect(&opened.engine, &Subject { component, kind: Some(bundle.kind), settings, imports })
-        }
-        None => {
-            let component =
-                std::fs::read(path).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
-            let subject = Subject { component: &component, kind: None, settings: "{}", imports: Imports::None };
-            inspect::inspect(&opened.engine, &subject)
-        }
+    let mut report = if let Some(Extras { bundle, .. }) = &extras {
+        let imports = Imports::of(bundle.wasi_stub);
+        let (component, settings) = (&bundle.component, &bundle.settings);
+        inspect::inspect(&opened.engine, &Subject { component, kind: Some(bundle.kind), settings, imports })
+    } else {
+        let component =
+            std::fs::read(path).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
+        let subject = Subject { component: &component, kind: None, settings: "{}", imports: Imports::None };
+        inspect::inspect(&opened.engine, &subject)
     };
     if let Some(extras) = &extras {
         report.advice.extend(advice(extras, report.admitted.first()));
     }
+    // Then the time is that of the cache, and says nothing of the component.
+    if opened.engine.compilations().from_disk > 0
+        && let Some(shape) = &mut report.compiled
+    {
+        shape.compile_us = None;
+    }
     if args.format.json {
         output::json(&document(path, extras.as_ref(), &report));
     } else {
-        text(path, extras.as_ref(), &report).iter().for_each(|line| output::line(line));
+        for line in text(path, extras.as_ref(), &report) {
+            output::line(&line);
+        }
     }
     let (problems, advice) = (report.problems.len(), report.advice.len());
     match (problems, advice) {
@@ -154,7 +159,8 @@ fn shape_rows(shape: &Shape, row: &mut impl FnMut(&str, String)) {
     row("imports", listed(&shape.imports));
     let needs = shape.needs;
     row("needs", format!("{} instance(s), {} memory(s), {} table(s)", needs.instances, needs.memories, needs.tables));
-    row("compiled", format!("to {} in {} ms", kib(shape.image_bytes), shape.compile_us / 1_000));
+    let took = shape.compile_us.map_or_else(|| "before".into(), |us| format!("in {} ms", us / 1_000));
+    row("compiled", format!("to {}, {took}", kib(shape.image_bytes)));
 }
 
 fn admitted_rows(admitted: &Admitted, row: &mut impl FnMut(&str, String)) {

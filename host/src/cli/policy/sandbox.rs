@@ -15,7 +15,7 @@ use crate::{
         bundle::{Bundle, Manifest},
         environment,
     },
-    policy::engine::{Engine, Limits},
+    policy::engine::{Engine, Limits, Options},
 };
 
 /// Where guests are found, and under which limits they run.
@@ -40,13 +40,29 @@ pub(super) struct Opened {
 impl Sandbox {
     /// Reads the configuration, if there is one, and starts the engine.
     pub(super) fn open(&self) -> Result<Opened, Failed> {
+        self.open_with(environment::cache())
+    }
+
+    /// The same with an engine that compiles what it is given, for whoever measures that.
+    pub(super) fn open_without_cache(&self) -> Result<Opened, Failed> {
+        self.open_with(None)
+    }
+
+    fn open_with(&self, cache: Option<PathBuf>) -> Result<Opened, Failed> {
         let config = self.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
         let limits = config.as_ref().map_or_else(Limits::default, |config| config.limits);
         let components = self.components.clone().or_else(|| config.map(|config| config.components));
         let components = components.unwrap_or_else(|| environment::components(Path::new(".")));
-        let engine = Engine::new(limits).map_err(|e| Failed::new(chain(&e)))?;
-        Ok(Opened { components, engine })
+        Ok(Opened { components, engine: engine(&limits, cache)? })
     }
+}
+
+/// An engine that keeps what it compiles in the caller's cache: an interpreter takes seconds to compile, and authors ask
+/// about it again and again.
+pub(super) fn engine(limits: &Limits, cache: Option<PathBuf>) -> Result<Arc<Engine>, Failed> {
+    // Without a folder it compiles each time, which is no error.
+    let cache = cache.filter(|cache| std::fs::create_dir_all(cache).is_ok()).map(|cache| cache.join("compiled"));
+    Engine::start(Options { limits: *limits, cache, ..Options::default() }).map_err(|e| Failed::new(chain(&e)))
 }
 
 impl Opened {

@@ -20,7 +20,7 @@ pub enum Freshness {
 /// # Errors
 /// Why it cannot become one, with what to look for.
 pub fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
-    let encoded = ComponentEncoder::default().validate(true).module(module).and_then(|encoder| encoder.encode());
+    let encoded = ComponentEncoder::default().validate(true).module(module).and_then(ComponentEncoder::encode);
     encoded.map_err(|error| format!("{error:#}"))
 }
 

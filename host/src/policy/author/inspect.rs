@@ -59,8 +59,8 @@ pub struct Shape {
     pub needs: Needs,
     /// Bytes of machine code and data that it was compiled to.
     pub image_bytes: usize,
-    /// How long that took, in microseconds.
-    pub compile_us: u128,
+    /// How long that took, in microseconds; none if it was compiled before.
+    pub compile_us: Option<u128>,
 }
 
 /// A kind for which a host would admit it.
@@ -132,7 +132,7 @@ impl From<&Compiled> for Shape {
             exports: compiled.exports.clone(),
             needs: compiled.needs,
             image_bytes: compiled.image_bytes,
-            compile_us: compiled.compilation.as_micros(),
+            compile_us: Some(compiled.compilation.as_micros()),
         }
     }
 }
@@ -158,6 +158,7 @@ impl Admitted {
 }
 
 /// An error as a problem: what it is, and how to mend it where the error does not say so itself.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other errors say themselves how to mend them")]
 pub fn problem(error: &PolicyError) -> String {
     let mend = match error {
         PolicyError::Compile { .. } => "; is the file whole? Build it again with `cutover policy build`",

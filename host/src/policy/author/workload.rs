@@ -74,8 +74,8 @@ impl Question {
     }
 }
 
-/// Questions of a kind, in their order. `decide` is asked with `attributes`, if it is asked at all.
-pub fn generated(kind: Kind, attributes: Option<&[String]>) -> Vec<Step> {
+/// Questions of a kind, in their order; [`decisions`] are beside them.
+pub fn generated(kind: Kind) -> Vec<Step> {
     let questions: Vec<_> = match kind {
         Kind::Rollback => checks().map(Question::Judge).collect(),
         Kind::Stages => {
@@ -91,8 +91,7 @@ pub fn generated(kind: Kind, attributes: Option<&[String]>) -> Vec<Step> {
         }
     };
     let first = |at| (at == 0).then(Vec::new);
-    let steps = (0..).zip(questions).map(|(at, question)| Step { question, begins_with: first(at) });
-    steps.chain(decisions(attributes)).collect()
+    (0..).zip(questions).map(|(at, question)| Step { question, begins_with: first(at) }).collect()
 }
 
 /// Questions to `decide` with these attributes; nothing, if it is not asked.
@@ -165,9 +164,9 @@ fn calls(seed: u64, requests: u64) -> Calls {
     let mut calls = Calls { requests, units: requests, ..Calls::default() };
     for n in 0..requests {
         let random = noise(seed * 1_000 + n);
-        let tail = if random % 50 == 0 { 180_000 } else { 0 };
+        let tail = if random.is_multiple_of(50) { 180_000 } else { 0 };
         calls.latency.add(histogram::index(8_000 + random % 24_000 + tail), 1);
-        if noise(random) % 200 == 0 {
+        if noise(random).is_multiple_of(200) {
             calls.errors += 1;
             calls.unit_errors += 1;
         }
@@ -182,7 +181,7 @@ fn situations() -> Vec<Question> {
         (Phase::Ramping, 3, 500_000),
         (Phase::Complete, 0, 1_000_000),
     ];
-    let situation = |(n, (phase, stage, share))| Situation {
+    let situation = |(n, (phase, stage, share)): (u64, _)| Situation {
         now_ms: UnixMs(BEGIN + n * 3_600_000),
         migration: "programs".into(),
         phase,
@@ -200,7 +199,7 @@ fn frame(n: u64, attributes: &[String]) -> Question {
     let value = |name: &str, at: u64| match name {
         "session" => Some(session.clone()),
         "operation" => Some("execute".to_owned()),
-        _ if (n + at) % 3 == 0 => None,
+        _ if (n + at).is_multiple_of(3) => None,
         _ => Some(format!("value-{}", noise(n * 8 + at) % 16)),
     };
     let values: Vec<_> = (0..).zip(attributes).map(|(at, name)| value(name, at)).collect();
@@ -241,9 +240,12 @@ mod tests {
     #[test]
     fn every_kind_has_questions_that_are_the_same_each_time() {
         let attributes = ["session".to_owned(), "header:x-beta".to_owned()];
-        for kind in Kind::ALL {
+        let all = |kind| {
             let attributes = (kind == Kind::Routing).then_some(&attributes[..]);
-            let lists = by_function(generated(kind, attributes));
+            by_function(generated(kind).into_iter().chain(decisions(attributes)).collect())
+        };
+        for kind in Kind::ALL {
+            let lists = all(kind);
             let wanted = match kind {
                 Kind::Routing => &["make-plan", "decide"][..],
                 Kind::Adapter => &["adapt-call", "adapt-reply"],
@@ -253,7 +255,7 @@ mod tests {
             };
             assert_eq!(lists.iter().map(|list| list[0].question.function()).collect::<Vec<_>>(), wanted);
             assert!(lists.iter().all(|list| list[0].begins_with == Some(Vec::new())), "{kind}");
-            assert_eq!(format!("{lists:?}"), format!("{:?}", by_function(generated(kind, attributes))));
+            assert_eq!(format!("{lists:?}"), format!("{:?}", all(kind)));
         }
     }
 

@@ -94,7 +94,7 @@ pub struct SideReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The check's number in the store; 0 if it has none.
-    pub id: u64,
+    pub id: i64,
     /// When.
     pub at: UnixMs,
     /// Where the migration stood.

@@ -33,7 +33,7 @@ pub struct Run {
 /// All of them, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Runs {
-    runs: Vec<Run>,
+    all: Vec<Run>,
     checks: u64,
     end: UnixMs,
 }
@@ -58,16 +58,16 @@ impl Runs {
     /// before.
     pub fn add(&mut self, check: u64, at: UnixMs, stand: Option<Stand>) -> bool {
         (self.checks, self.end) = (check + 1, at);
-        let other = self.runs.last().is_none_or(|run| run.stand != stand);
+        let other = self.all.last().is_none_or(|run| run.stand != stand);
         if other {
-            self.runs.push(Run { first: check, at, stand });
+            self.all.push(Run { first: check, at, stand });
         }
         other
     }
 
     /// Whether nothing is known of any check.
     pub fn is_empty(&self) -> bool {
-        self.runs.iter().all(|run| run.stand.is_none())
+        self.all.iter().all(|run| run.stand.is_none())
     }
 
     /// Checks by verdict.
@@ -82,8 +82,8 @@ impl Runs {
 
     fn count(&self, name: impl Fn(Stand) -> Option<&'static str>) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
-        for (n, run) in self.runs.iter().enumerate() {
-            let over = self.runs.get(n + 1).map_or(self.checks, |next| next.first);
+        for (n, run) in self.all.iter().enumerate() {
+            let over = self.all.get(n + 1).map_or(self.checks, |next| next.first);
             if let Some(name) = run.stand.and_then(&name) {
                 *counts.entry(name).or_default() += over - run.first;
             }
@@ -95,8 +95,8 @@ impl Runs {
     pub fn with(&self, verdict: Verdict) -> impl Iterator<Item = (UnixMs, UnixMs)> + use<> {
         // Actions may split what is one run of verdicts.
         let mut merged: Vec<(UnixMs, UnixMs, Option<Verdict>)> = Vec::new();
-        for (n, run) in self.runs.iter().enumerate() {
-            let over = self.runs.get(n + 1).map_or(self.end, |next| next.at);
+        for (n, run) in self.all.iter().enumerate() {
+            let over = self.all.get(n + 1).map_or(self.end, |next| next.at);
             let said = run.stand.and_then(|stand| stand.verdict);
             match merged.last_mut() {
                 Some(last) if last.2 == said => last.1 = over,
@@ -109,7 +109,7 @@ impl Runs {
     /// Where two differ in what both know: verdicts, and stage actions. Also how many checks both spoke of.
     pub fn differences(&self, other: &Self) -> (Vec<Difference>, u64) {
         let (mut found, mut compared): (Vec<Difference>, u64) = (Vec::new(), 0);
-        let (mut mine, mut theirs) = (self.runs.iter().peekable(), other.runs.iter().peekable());
+        let (mut mine, mut theirs) = (self.all.iter().peekable(), other.all.iter().peekable());
         let (mut left, mut right) = (None, None);
         let mut joined = false;
         while let Some(from) = [mine.peek(), theirs.peek()].into_iter().flatten().map(|run| (run.first, run.at)).min() {
@@ -155,6 +155,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "what runs are made of")]
     fn stand(verdict: Verdict) -> Option<Stand> {
         Some(Stand { verdict: Some(verdict), action: None })
     }

@@ -90,6 +90,12 @@ impl Side {
         self.next = Some(Seat::new(next));
     }
 
+    /// The kinds of its policies.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
+        let (judges, moves) = (self.judge.is_some(), self.next.is_some());
+        [judges.then_some(Kind::Rollback), moves.then_some(Kind::Stages)].into_iter().flatten()
+    }
+
     /// Whether it has a stages policy and no verdicts of its own.
     pub const fn needs_recorded_verdicts(&self) -> bool {
         self.judge.is_none() && self.next.is_some()

@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn spans_and_sizes_have_units() {
-        assert_eq!(read(json!("1h 30m")), Ok(Span(Duration::from_secs(5_400))));
+        assert_eq!(read(json!("1h 30m")), Ok(Span(Duration::from_mins(90))));
         assert_eq!(read(json!(0)), Ok(Span(Duration::ZERO)));
         assert!(read::<Span>(json!(5)).unwrap_err().contains("with its unit"));
         assert_eq!((read(json!("2MiB")), read(json!("3kB"))), (Ok(Size(2 << 20)), Ok(Size(3_000))));

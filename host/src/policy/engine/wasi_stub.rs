@@ -87,7 +87,7 @@ struct Datetime {
 }
 
 impl Chance {
-    /// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+    /// `SplitMix64` (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -121,7 +121,11 @@ pub(super) fn define(linker: &mut Linker<State>, component: &Component) -> Resul
             match item.ty {
                 ComponentItem::ComponentFunc(_) => function(&mut instance, import, name)?,
                 ComponentItem::Resource(_) => instance.resource(name, resource(name), |_, _| Ok(()))?,
-                _ => {}
+                ComponentItem::CoreFunc(_)
+                | ComponentItem::Module(_)
+                | ComponentItem::Component(_)
+                | ComponentItem::ComponentInstance(_)
+                | ComponentItem::Type(_) => {}
             }
         }
     }

@@ -116,7 +116,7 @@ struct Head {
 #[derive(Deserialize)]
 struct CheckLine {
     #[serde(default)]
-    id: u64,
+    id: i64,
     now_ms: UnixMs,
     phase: Phase,
     stage: u32,

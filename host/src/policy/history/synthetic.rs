@@ -91,8 +91,7 @@ impl Iterator for Checks {
         }
         self.next += 1;
         let begun = |&(_, &(first, _)): &(usize, &(u64, Ppm))| first <= n;
-        let (stage, &(first, share)) =
-            self.of.stages.iter().enumerate().filter(begun).last().unwrap_or((0, &(0, Ppm::ZERO)));
+        let (stage, &(first, share)) = self.of.stages.iter().enumerate().rfind(begun).unwrap_or((0, &(0, Ppm::ZERO)));
         let at = |check: u64| UnixMs(self.of.start.0 + check * self.of.interval_ms);
         let (begins, batches) = (at(n), self.of.batches.max(1));
         let length = self.of.interval_ms / batches;
@@ -104,7 +103,7 @@ impl Iterator for Checks {
             stage_started_ms: at(first),
             batches: (0..batches).map(|b| self.batch(UnixMs(begins.0 + b * length), length, share)).collect(),
         };
-        Some(Recorded { id: n + 1, check, verdict: None })
+        Some(Recorded { id: i64::try_from(n + 1).unwrap_or(i64::MAX), check, verdict: None })
     }
 }
 
@@ -156,6 +155,6 @@ impl Chance {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 32) * most >> 32
+        (((z ^ (z >> 31)) >> 32) * most) >> 32
     }
 }

@@ -1,0 +1,49 @@
+//! Recorded checks of a migration as JSON Lines, in pages: `GET /api/v1/migrations/{m}/history?from=..&to=..&after=..`.
+//!
+//! Who wants more than a page asks again with `after` set to the last line's `id`, until a page is empty. Pages keep the
+//! store free for decisions in between.
+
+use axum::{
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+};
+use serde::Deserialize;
+
+use super::{Refusal, Shared, find};
+use crate::{causes::chain, clock::UnixMs};
+
+/// Lines of a page: some megabytes at the most.
+const PAGE: u32 = 500;
+
+/// Which lines.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Span {
+    /// From this moment on: RFC 3339, or milliseconds since 1970.
+    from: Option<String>,
+    /// Until before this one.
+    to: Option<String>,
+    /// Those with a higher number.
+    #[serde(default)]
+    after: i64,
+}
+
+pub(super) async fn page(
+    State(host): Shared,
+    Path(name): Path<String>,
+    span: Result<Query<Span>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    find(&host, &name)?;
+    let wrong = |why: String| Refusal(StatusCode::BAD_REQUEST, why);
+    let Query(Span { from, to, after }) = span.map_err(|rejection| wrong(rejection.body_text()))?;
+    let time = |text: Option<String>, otherwise| text.map_or(Ok(otherwise), |text| UnixMs::parse(&text));
+    let (from, to) = (time(from, UnixMs(0)).map_err(wrong)?, time(to, UnixMs(u64::MAX)).map_err(wrong)?);
+    let failed = |why: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, why);
+    let checks = host.store.checks(&name, from, to, after, PAGE).await.map_err(|e| failed(chain(&e)))?;
+    let mut lines = Vec::new();
+    for check in checks {
+        check.write(&mut lines).map_err(|e| failed(e.to_string()))?;
+    }
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+}

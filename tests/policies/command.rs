@@ -98,10 +98,11 @@ fn junit_has_a_suite_for_each_bundle_and_a_test_for_each_case() {
     assert_eq!(done.code, Some(1), "{done:?}");
     let xml = shown(&bundle, &fs::read_to_string(&file).unwrap());
     // What differs from machine to machine.
+    let digest = |part: &str| part.len() == 65 && part.bytes().take(64).all(|b| b.is_ascii_hexdigit());
     let masked: Vec<_> = xml
         .split_inclusive('"')
         .scan("", |before, part| {
-            let secret = before.ends_with("time=\"") || before.ends_with("\"digest\" value=\"");
+            let secret = before.ends_with("time=\"") || digest(part);
             *before = part;
             Some(if secret { "..\"" } else { part })
         })
@@ -113,7 +114,7 @@ fn junit_has_a_suite_for_each_bundle_and_a_test_for_each_case() {
             <properties>
                 <property name="kind" value="rollback"/>
                 <property name="version" value="1"/>
-                <property name="digest" value="844f44ea992ed5a52c02b7cff1c934ac1e366e3f339d6f1a882cc0831b87067e"/>
+                <property name="digest" value=".."/>
             </properties>
             <testcase name="good" classname="hostile.all.toml" time=".." file="BUNDLE/cases/all.toml"/>
             <testcase name="bad &lt;&amp;&gt;" classname="hostile.all.toml" time=".." file="BUNDLE/cases/all.toml">

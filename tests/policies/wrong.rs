@@ -37,7 +37,6 @@ fn unknown_fields_are_named_where_they_are() {
     `BUNDLE/cases/all.toml`: case `two`, step 2: `expect.findings`: `observd`: unknown field `observd`, expected one of `rule`, `observed`, `limit`, `unit`, `note`
     `BUNDLE/cases/all.toml`: case `two`, step 3: `batch.v2.request`: unknown field `request`, expected one of `requests`, `errors`, `timeouts`, `failed_over`, `units`, `unit_errors`, `latency`, `p50`, `p90`, `p95`, `p99`, `max`
     `BUNDLE/cases/all.toml`: case `two`, step 4: `batches[1].operations.a.v3`: unknown field `v3`, expected one of `class`, `v1`, `v2`, `shadow`
-    `BUNDLE/cases/all.toml`: case `two`: has no `steps`
     "#);
 }
 
@@ -65,7 +64,6 @@ fn what_means_nothing_to_a_kind_is_refused() {
     `BUNDLE/cases/all.toml`: case `misplaced`, step 1, `expect`: `action` is for stages policies, and this is a comparison policy
     `BUNDLE/cases/all.toml`: case `misplaced`, step 1: needs a `pair` or `pairs`
     `BUNDLE/cases/all.toml`: case `misplaced`, step 2: has both `pair` and `pairs`
-    `BUNDLE/cases/all.toml`: case `misplaced`: has no `steps`
     `BUNDLE/cases/all.toml`: case `misplaced`: `obey` is for stages policies, and this is a comparison policy
     "#);
 }
@@ -106,7 +104,6 @@ fn values_that_cannot_be_meant_are_refused() {
     `BUNDLE/cases/all.toml`: case `same`, step 7: has 4000 batches of a second, more than a check has; use `repeat`
     `BUNDLE/cases/all.toml`: case `same`, step 8: `expect.findings`: `observed`: says neither `min` nor `max`
     `BUNDLE/cases/all.toml`: case `same`, step 9: `expect.verdict`: unknown variant `bad`, expected one of `healthy`, `hold`, `warn`, `roll-back`
-    `BUNDLE/cases/all.toml`: case `same`: has no `steps`
     `BUNDLE/cases/all.toml`: case `Same!`: another case of this file has this name, or one that makes the same file name
     `BUNDLE/cases/all.toml`: case `Same!`: has no `steps`
     `BUNDLE/cases/all.toml`: case `refused`, `expect`: needs `problems` or `error`

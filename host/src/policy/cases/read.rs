@@ -145,8 +145,9 @@ impl Problems<'_> {
             let start = Value::Object(laid_over(file.start.clone(), std::mem::take(&mut case.start)));
             self.mean(&start, kind, meaning::START, &format!("{place}, `start`"));
             let start = self.read(start, &format!("{place}, `start`"));
-            let steps = std::mem::take(&mut case.steps);
-            let steps: Vec<_> = steps
+            let written = std::mem::take(&mut case.steps);
+            let asks = !written.is_empty();
+            let steps: Vec<_> = written
                 .into_iter()
                 .zip(1..)
                 .filter_map(|(s, n)| self.step(s, kind, &format!("{place}, step {n}")))
@@ -160,7 +161,7 @@ impl Problems<'_> {
                     continue;
                 }
             };
-            self.whole(&case, refusal.as_ref(), steps.len(), kind, &place);
+            self.whole(&case, refusal.as_ref(), asks, kind, &place);
             let (Some(start), true) = (start, self.found.len() == before) else { continue };
             let file = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let format::Case { name, snapshot, obey, .. } = case;
@@ -168,17 +169,17 @@ impl Problems<'_> {
         }
     }
 
-    fn whole(&mut self, case: &format::Case, refusal: Option<&ExpectRefusal>, steps: usize, kind: Kind, place: &str) {
+    fn whole(&mut self, case: &format::Case, refusal: Option<&ExpectRefusal>, asks: bool, kind: Kind, place: &str) {
         if case.name.trim().is_empty() || case.name.contains(['\n', '\r']) {
             self.say(place, "`name` must be one line, and not empty");
         }
-        match (refusal, steps) {
-            (Some(_), 1..) => self.say(place, "a policy that is refused takes no steps; leave out `steps` or `expect`"),
-            (Some(ExpectRefusal { problems: None, error: None }), 0) => {
+        match (refusal, asks) {
+            (Some(_), true) => self.say(place, "a policy that is refused takes no steps; leave out `steps` or `expect`"),
+            (Some(ExpectRefusal { problems: None, error: None }), false) => {
                 self.say(&format!("{place}, `expect`"), "needs `problems` or `error`");
             }
-            (None, 0) => self.say(place, "has no `steps`"),
-            (Some(_), 0) if case.snapshot => {
+            (None, false) => self.say(place, "has no `steps`"),
+            (Some(_), false) if case.snapshot => {
                 self.say(place, "a policy that is refused answers nothing; leave out `snapshot` or `expect`");
             }
             _ => {}

@@ -7,10 +7,15 @@ mod javascript;
 mod python;
 mod stand_in;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
 
 use cutover::policy::{
-    engine::{Engine, Imports, Limits, Policy},
+    engine::{Compiled, Engine, Limits, Policy},
     error::PolicyError,
     port::Kind,
 };
@@ -27,6 +32,7 @@ const GENEROUS: Limits = Limits {
 };
 
 /// A component of another language; none if its tools are not here.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn component(name: &str) -> Option<Vec<u8>> {
     let file = root().join("target/components").join(name).with_extension("wasm");
     if let Ok(bytes) = fs::read(&file) {
@@ -40,23 +46,19 @@ fn component(name: &str) -> Option<Vec<u8>> {
     None
 }
 
-fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Result<Policy, PolicyError> {
-    admit_with(engine, kind, component, settings, Imports::None)
-}
-
-fn admit_with(
-    engine: &Arc<Engine>,
-    kind: Kind,
-    component: &[u8],
-    settings: &str,
-    imports: Imports,
-) -> Result<Policy, PolicyError> {
-    Policy::admit(engine, engine.compile_with(component, imports)?, kind, settings)
+/// A component of another language, compiled once for all tests that give it room.
+fn compiled(name: &str) -> Option<(Arc<Engine>, Compiled)> {
+    static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| Engine::new(GENEROUS).unwrap());
+    static COMPILED: Mutex<BTreeMap<String, Compiled>> = Mutex::new(BTreeMap::new());
+    let bytes = component(name)?;
+    let mut all = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let compiled = all.entry(name.to_owned()).or_insert_with(|| ENGINE.compile(&bytes).unwrap());
+    Some((Arc::clone(&ENGINE), compiled.clone()))
 }
 
 /// What is wrong with settings, as the policy says it.
-fn problems(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Vec<String> {
-    match admit(engine, kind, component, settings) {
+fn problems(engine: &Arc<Engine>, kind: Kind, compiled: &Compiled, settings: &str) -> Vec<String> {
+    match Policy::admit(engine, compiled.clone(), kind, settings) {
         Err(PolicyError::Settings { problems }) => problems,
         other => panic!("{other:?}"),
     }

@@ -11,7 +11,7 @@ use cutover::{
 };
 use serde_json::{Value, json};
 
-use super::{GENEROUS, admit, component, problems};
+use super::{GENEROUS, compiled, component, problems};
 use crate::harness::{Setup, components, root};
 
 /// Seconds in which V1 answers 1000 calls each and V2 some, of which some fail.
@@ -55,9 +55,8 @@ pub(super) const STORY: [Verdict; 4] = [Verdict::Hold, Verdict::Healthy, Verdict
 
 #[test]
 fn burn_rate_judges_and_remembers() {
-    let Some(component) = component("javascript-burn-rate") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
-    let policy = admit(&engine, Kind::Rollback, &component, "{}").unwrap();
+    let Some((engine, compiled)) = compiled("javascript-burn-rate") else { return };
+    let policy = Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").unwrap();
     assert_eq!((policy.description.name.as_str(), policy.decides()), ("burn-rate", false));
     let schema: Value = serde_json::from_str(&policy.description.settings_schema).unwrap();
     assert_eq!(schema["properties"]["objective"]["default"], "99.9%");
@@ -70,7 +69,7 @@ fn burn_rate_judges_and_remembers() {
     assert_eq!((finding.rule.as_str(), finding.limit, finding.unit.as_str()), ("burn-rate", 14_400_000, "ratio-ppm"));
     assert_eq!(finding.observed, 250_000_000, "1000 of 4000 calls failed and 0.1 % may");
     // Bit for bit and unit for unit, on another instance of another admission.
-    let again = admit(&engine, Kind::Rollback, &component, "{}").unwrap();
+    let again = Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").unwrap();
     assert_eq!(story(&again), (verdicts, fuel, memory));
 }
 
@@ -78,7 +77,8 @@ fn burn_rate_judges_and_remembers() {
 fn burn_rate_fits_the_default_limits() {
     let Some(component) = component("javascript-burn-rate") else { return };
     let engine = Engine::new(Limits { time: GENEROUS.time, ..Limits::default() }).unwrap();
-    let policy = admit(&engine, Kind::Rollback, &component, "{}").unwrap();
+    let compiled = engine.compile(&component).unwrap();
+    let policy = Policy::admit(&engine, compiled, Kind::Rollback, "{}").unwrap();
     let hour = policy.judge(&check(0..3_600, 200, 0), &[]);
     assert_eq!(hour.answer.unwrap().verdict, Verdict::Healthy, "an hour without a check");
     assert!(hour.memory.len() < 16 << 10, "{} bytes to remember", hour.memory.len());
@@ -86,14 +86,13 @@ fn burn_rate_fits_the_default_limits() {
 
 #[test]
 fn what_javascript_refuses_and_throws_has_words() {
-    let Some(component) = component("javascript-burn-rate") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let Some((engine, compiled)) = compiled("javascript-burn-rate") else { return };
     let settings = r#"{ "objective": "100%", "rules": [{ "long": "soon" }], "min": 1 }"#;
-    let said = problems(&engine, Kind::Rollback, &component, settings);
+    let said = problems(&engine, Kind::Rollback, &compiled, settings);
     assert_eq!(said.len(), 3, "{said:?}");
     assert_eq!(said[1], "`objective` is \"100%\"; it must be a share from 50% to 99.999%");
     assert!(said[0].starts_with("`min` is not a setting") && said[2].starts_with("`rules[0].long` is \"soon\""));
-    let policy = admit(&engine, Kind::Rollback, &component, "{}").unwrap();
+    let policy = Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").unwrap();
     match policy.judge(&check(0..1, 1, 0), b"not what it remembered").answer {
         Err(PolicyError::Said { message }) => assert!(message.starts_with("SyntaxError: "), "{message}"),
         other => panic!("{other:?}"),

@@ -1,12 +1,12 @@
 //! `guests/python`: the comparison policy `similar-text`, with room for an interpreter of 18 MB.
 
 use cutover::policy::{
-    engine::{Engine, Limits},
+    engine::{Engine, Limits, Policy},
     error::PolicyError,
     port::{Comparison, Kind, Pair, Side},
 };
 
-use super::{GENEROUS, admit, component, problems};
+use super::{GENEROUS, compiled, component, problems};
 
 const PROSE: &str =
     "The quick brown fox jumps over the lazy dog and sleeps for some of the long and warm hours of a day";
@@ -24,10 +24,9 @@ fn nested(depth: usize, inner: &str) -> String {
 
 #[test]
 fn similar_text_compares_prose_and_figures() {
-    let Some(component) = component("python-similar-text") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let Some((engine, compiled)) = compiled("python-similar-text") else { return };
     let settings = r#"{ "mask": [{ "pattern": "\\d\\d:\\d\\d", "category": "timing" }] }"#;
-    let policy = admit(&engine, Kind::Comparison, &component, settings).unwrap();
+    let policy = Policy::admit(&engine, compiled.clone(), Kind::Comparison, settings).unwrap();
     let pairs = [
         pair(PROSE, PROSE),
         pair(PROSE, &PROSE.replace("quick", "fast")),
@@ -74,13 +73,12 @@ fn summary(comparison: Comparison) -> String {
 
 #[test]
 fn what_python_refuses_has_words() {
-    let Some(component) = component("python-similar-text") else { return };
-    let engine = Engine::new(GENEROUS).unwrap();
+    let Some((engine, compiled)) = compiled("python-similar-text") else { return };
     let said =
-        problems(&engine, Kind::Comparison, &component, r#"{ "mask": [{ "pattern": "(" }], "similarity": "90%" }"#);
+        problems(&engine, Kind::Comparison, &compiled, r#"{ "mask": [{ "pattern": "(" }], "similarity": "90%" }"#);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].starts_with("`mask[0].pattern` is not a regular expression"), "{said:?}");
-    let said = problems(&engine, Kind::Comparison, &component, r#"{ "similarity": 2.5, "max_word": 1 }"#);
+    let said = problems(&engine, Kind::Comparison, &compiled, r#"{ "similarity": 2.5, "max_word": 1 }"#);
     assert_eq!((said.len(), said[1].as_str()), (2, "`similarity` is 2.5; it must be a share from 0% to 100%"));
 }
 

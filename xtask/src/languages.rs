@@ -135,7 +135,8 @@ impl Language {
         if tool.exists() && is_stamped(&stamp, &digest) {
             return Ok(tool);
         }
-        let _ = fs::remove_file(&stamp);
+        // There may be none.
+        drop(fs::remove_file(&stamp));
         fs::create_dir_all(&home).with_context(|| format!("could not create `{}`", home.display()))?;
         let cache = workspace.target.join("languages/cache");
         match self {

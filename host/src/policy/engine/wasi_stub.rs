@@ -87,7 +87,7 @@ struct Datetime {
 }
 
 impl Chance {
-    /// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+    /// `SplitMix64` (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -118,10 +118,10 @@ pub(super) fn define(linker: &mut Linker<State>, component: &Component) -> Resul
         let ComponentItem::ComponentInstance(ty) = item.ty else { continue };
         let mut instance = linker.instance(import)?;
         for (name, item) in ty.exports(&engine) {
-            match item.ty {
-                ComponentItem::ComponentFunc(_) => function(&mut instance, import, name)?,
-                ComponentItem::Resource(_) => instance.resource(name, resource(name), |_, _| Ok(()))?,
-                _ => {}
+            if let ComponentItem::ComponentFunc(_) = item.ty {
+                function(&mut instance, import, name)?;
+            } else if let ComponentItem::Resource(_) = item.ty {
+                instance.resource(name, resource(name), |_, _| Ok(()))?;
             }
         }
     }

@@ -174,7 +174,9 @@ impl Problems<'_> {
             self.say(place, "`name` must be one line, and not empty");
         }
         match (refusal, asks) {
-            (Some(_), true) => self.say(place, "a policy that is refused takes no steps; leave out `steps` or `expect`"),
+            (Some(_), true) => {
+                self.say(place, "a policy that is refused takes no steps; leave out `steps` or `expect`")
+            }
             (Some(ExpectRefusal { problems: None, error: None }), false) => {
                 self.say(&format!("{place}, `expect`"), "needs `problems` or `error`");
             }

@@ -43,19 +43,30 @@ prop_compose! {
     fn any_rule()(
         name in prop_oneof![3 => "[a-z0-9-]{1,64}", 1 => any_text()],
         conditions in vec((any_attribute(), any_test()), 0..3),
-        repeated in select(vec![1, 1, 1, 400, 2_000]),
         target in any_target(),
     ) -> Rule {
-        let conditions = conditions.into_iter().map(|(attribute, test)| Condition { attribute, test });
-        let conditions = conditions.flat_map(|c| vec![c; repeated]).collect();
+        let conditions = conditions.into_iter().map(|(attribute, test)| Condition { attribute, test }).collect();
         Rule { name, conditions, target }
     }
 }
 
+/// Rules up to more than a plan may have, rules with more conditions than it may have, or neither.
+fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+    prop_oneof![
+        3 => vec(any_rule(), 0..4),
+        1 => ("[a-z]{1,4}", any_target(), 0..2 * MAX_ITEMS).prop_map(|(name, target, n)| {
+            vec![Rule { name, conditions: Vec::new(), target }; n]
+        }),
+        1 => (any_rule(), 0..2 * MAX_ITEMS).prop_map(|(rule, n)| {
+            let condition = Condition { attribute: "path".into(), test: Test::Prefix("/".into()) };
+            vec![Rule { conditions: vec![condition; n], ..rule }]
+        }),
+    ]
+}
+
 prop_compose! {
     fn any_plan()(
-        rules in vec(any_rule(), 0..4),
-        repeated in select(vec![1, 1, 1, MAX_ITEMS]),
+        rules in any_rules(),
         otherwise in any_target(),
         sticky in any_attribute(),
         salt in any_text(),
@@ -65,7 +76,7 @@ prop_compose! {
         operations in 0..2 * MAX_ITEMS,
     ) -> Plan {
         Plan {
-            rules: if rules.len() * repeated > 3 * MAX_ITEMS { rules } else { vec![rules; repeated].concat() },
+            rules,
             otherwise,
             sticky,
             salt,

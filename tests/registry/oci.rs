@@ -8,6 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use cutover::policy::engine::Limits;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -215,9 +216,11 @@ fn artefact(lies: &mut Lies, name: &str, component: &[u8], served: &[u8], change
 async fn what_a_lying_registry_serves_is_refused() {
     let (good, bad) = (b"\0asm good".as_slice(), b"\0asm evil".as_slice());
     let same = |_: &mut Value| {};
+    let limit = Limits::default().component_bytes;
+    let too_large = format!("a component of more than {limit} bytes");
     let mut lies = Lies::new();
     artefact(&mut lies, "tampered", good, bad, same);
-    artefact(&mut lies, "endless", good, &vec![0; 17 << 20], same);
+    artefact(&mut lies, "endless", good, &vec![0; limit + 1], same);
     artefact(&mut lies, "huge", good, good, |m| m["layers"][0]["size"] = json!(1_u64 << 40));
     artefact(&mut lies, "image", good, good, |m| {
         m["config"]["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
@@ -246,8 +249,8 @@ async fn what_a_lying_registry_serves_is_refused() {
         push(&host, Path::new(&source), &["--kind", "rollback"]).await.fails(1, &[&[tail], words].concat());
     };
     pull("tampered:1.0.0", &[&sha256(good), &sha256(bad)]).await;
-    pull("endless:1.0.0", &["a component of more than 16777216 bytes"]).await;
-    pull("huge:1.0.0", &["a component of more than 16777216 bytes"]).await;
+    pull("endless:1.0.0", &[&too_large]).await;
+    pull("huge:1.0.0", &[&too_large]).await;
     pull("image:1.0.0", &["is not a WebAssembly artefact", "application/vnd.oci.image.config.v1+json"]).await;
     pull("two:1.0.0", &["it has 2 layers, not 1"]).await;
     pull("other:1.0.0", &["its annotation describes the component 00"]).await;

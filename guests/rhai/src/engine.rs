@@ -18,7 +18,7 @@ use crate::values::window::Windows;
 /// a question has.
 pub(crate) const MAX_OPERATIONS: u64 = 500_000;
 
-/// Calls of functions within functions. Each takes up to 10 KiB of the native stack of 256 KiB that guests have.
+/// Calls of functions within functions. Each takes up to 15 KiB of the native stack of 512 KiB that guests have.
 pub(crate) const MAX_CALLS: usize = 24;
 
 /// Bytes of a text.

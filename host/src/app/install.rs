@@ -152,7 +152,7 @@ impl Host {
         let Ok(serde_json::Value::Object(overrides)) = serde_json::to_value(settings) else {
             return Err("the settings cannot be said in JSON".into());
         };
-        let settings = release.manifest.settings().with(overrides).json();
+        let settings = release.manifest.settings().with(overrides).json(release.manifest.kind);
         let Manifest { name, version, kind, wasi_stub, .. } = release.manifest;
         Ok(Found { shown, kind, title: Title { name, version }, component, settings, wasi_stub })
     }

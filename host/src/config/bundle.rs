@@ -1,7 +1,7 @@
 //! Policy bundles: a folder with a `policy.toml` that names a kind, a component and settings.
 //!
 //! A bundle with a `script` is a script for the interpreter that its `guest` is: the interpreter gets
-//! `{"script": TEXT, "settings": {..}}` as its settings.
+//! `{"script": TEXT, "kind": KIND, "settings": {..}}` as its settings.
 
 use std::path::{Path, PathBuf};
 
@@ -157,7 +157,7 @@ impl Bundle {
             wasi_stub: manifest.wasi_stub,
             findings: manifest.findings,
             kind,
-            settings: own.clone().with(json(overrides.clone())?).json(),
+            settings: own.clone().with(json(overrides.clone())?).json(kind),
             own,
             envelope: envelope(folder)?,
             file,

@@ -133,6 +133,12 @@ pub fn measure(policy: &Policy, questions: &[Step], calls: usize) -> Result<Cost
     let mut kept = policy.warm();
     run(questions, WARM_UP.min(calls), |question, memory| alone(&mut kept, question, memory))?;
     let alone = run(questions, calls, |question, memory| alone(&mut kept, question, memory))?;
+    // Some questions are there to be refused; a policy that refuses them all is broken.
+    if alone.iter().all(|a| a.said.is_err())
+        && let Some(Err(error)) = alone.first().map(|a| &a.said)
+    {
+        return Err(BenchError::Failed { function, at: 1, error: error.clone() });
+    }
     let asked = if fresh {
         let asked = run(questions, calls, |question, memory| as_host(policy, question, memory))?;
         steady(questions, &asked)?;

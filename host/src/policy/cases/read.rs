@@ -175,7 +175,7 @@ impl Problems<'_> {
         }
         match (refusal, asks) {
             (Some(_), true) => {
-                self.say(place, "a policy that is refused takes no steps; leave out `steps` or `expect`")
+                self.say(place, "a policy that is refused takes no steps; leave out `steps` or `expect`");
             }
             (Some(ExpectRefusal { problems: None, error: None }), false) => {
                 self.say(&format!("{place}, `expect`"), "needs `problems` or `error`");

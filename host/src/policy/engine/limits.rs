@@ -111,7 +111,7 @@ impl Default for Limits {
             compile_bytes: 2 << 30,
             compilations: 2,
             // Wasmtime's default is 512 KiB; policies need far less.
-            stack_bytes: 256 << 10,
+            stack_bytes: 512 << 10,
             live_instances: 2_000,
         }
     }

@@ -118,7 +118,7 @@ impl Offer {
         if provenance > 4 * MAX_TEXT {
             return Err(invalid("provenance")(format!("has {provenance} bytes, more than {}", 4 * MAX_TEXT)));
         }
-        let settings = self.settings.json().len();
+        let settings = self.settings.json(self.kind).len();
         if settings > MAX_SETTINGS {
             return Err(invalid("settings")(format!("have {settings} bytes, more than {MAX_SETTINGS}")));
         }
@@ -139,7 +139,7 @@ pub fn inspect(engine: &Arc<Engine>, offer: &Offer) -> Result<Inspected, PolicyE
     let compiled = engine.compile_with(&offer.component, Imports::of(offer.wasi_stub))?;
     let exports = compiled.exports.clone();
     let contract = exports.iter().find_map(|e| e.strip_prefix(CONTRACT)).unwrap_or_default().to_owned();
-    let policy = Policy::admit(engine, compiled, offer.kind, &offer.settings.json())?;
+    let policy = Policy::admit(engine, compiled, offer.kind, &offer.settings.json(offer.kind))?;
     let settings_schema_sha256 = hex::encode(Sha256::digest(policy.description.settings_schema.as_bytes()));
     let description = Description::clone(&policy.description);
     let manifest = Manifest { contract, settings_schema_sha256, ..offer.claimed() };

@@ -111,14 +111,16 @@ impl Settings {
         self
     }
 
-    /// As the component takes them: JSON, with the script beside the settings where there is one.
-    pub fn json(&self) -> String {
+    /// As the component takes them: JSON, with the script and the kind that it is to be beside the settings where there
+    /// is one.
+    pub fn json(&self, kind: Kind) -> String {
         let values = Value::Object(self.values.clone());
         match &self.script {
             None => values.to_string(),
             Some(script) => {
-                let both = [("script".to_owned(), script.clone().into()), ("settings".to_owned(), values)];
-                Value::Object(Map::from_iter(both)).to_string()
+                let kind = kind.name().into();
+                let all = [("kind", kind), ("script", script.clone().into()), ("settings", values)];
+                Value::Object(all.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()).to_string()
             }
         }
     }
@@ -249,9 +251,9 @@ mod tests {
     fn settings_are_laid_beside_a_script_and_cannot_replace_it() {
         let map = |value: Value| value.as_object().unwrap().clone();
         let plain = Settings { values: map(json!({ "a": 1, "b": 2 })), script: None };
-        assert_eq!(plain.with(map(json!({ "b": 3 }))).json(), r#"{"a":1,"b":3}"#);
+        assert_eq!(plain.with(map(json!({ "b": 3 }))).json(Kind::Rollback), r#"{"a":1,"b":3}"#);
         let script = Settings { values: map(json!({ "a": 1 })), script: Some("fn judge() {}".into()) };
-        let json = script.with(map(json!({ "script": "fn evil() {}" }))).json();
-        assert_eq!(json, r#"{"script":"fn judge() {}","settings":{"a":1,"script":"fn evil() {}"}}"#);
+        let json = script.with(map(json!({ "script": "fn evil() {}" }))).json(Kind::Rollback);
+        assert_eq!(json, r#"{"kind":"rollback","script":"fn judge() {}","settings":{"a":1,"script":"fn evil() {}"}}"#);
     }
 }

@@ -1,8 +1,9 @@
 //! Who sits where: candidates, promotion and demotion, going back, slots that hold, and the log that can be replayed.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, process::Command, sync::Arc};
 
 use cutover::{
+    clock::UnixMs,
     migration::Verb,
     policy::{
         engine::{Engine, Limits},
@@ -15,7 +16,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Host, Reply, Setup, bundle, eventually, root};
+use crate::harness::{Host, Reply, Setup, binary, bundle, eventually, root};
 
 /// The guest `hostile` with a name of its own for each use.
 fn hostile(folder: &TempDir, kind: Kind, name: &str) -> PathBuf {
@@ -53,7 +54,7 @@ async fn until_slot(host: &Host, kind: Kind, what: &str, is: impl Fn(&Value) -> 
 
 async fn calls(host: &Host) -> Vec<Logged> {
     let wanted = Wanted { migration: Some("programs".into()), most: 10_000, ..Wanted::default() };
-    host.app.host.store.calls(&wanted).await.unwrap()
+    host.app.host.store.calls(&wanted).await.unwrap().calls
 }
 
 /// A host in the shadow phase in which nothing moves.
@@ -259,5 +260,41 @@ async fn every_call_on_record_gives_the_same_bytes_and_fuel_on_another_engine() 
     let component = host.app.host.store.component(&wrong.digest).await.unwrap().unwrap();
     let replayed = replay(&other, &component, &wrong).unwrap();
     assert_eq!(replayed.differences.iter().map(|d| d.what).collect::<Vec<_>>(), ["fuel"]);
+    host.app.shut_down().await;
+}
+
+/// What a command line that asks the host prints, and says beside that.
+fn command(host: &Host, arguments: &[&str]) -> (Value, String) {
+    let admin = format!("http://{}", host.app.admin);
+    let mut command = Command::new(binary());
+    command.env_remove("CUTOVER_ADMIN").arg("policy").args(arguments).args(["--admin", &admin, "--json"]);
+    let done = tokio::task::block_in_place(|| command.output().unwrap());
+    let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap());
+    assert!(done.status.success(), "{arguments:?}: {err}");
+    (serde_json::from_str(&out).unwrap(), err)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_log_is_read_though_the_checks_of_most_calls_are_gone() {
+    let host = still(Setup::default()).await;
+    let of = |kind, calls: &[Logged]| calls.iter().find(|c| c.call.question.kind() == kind).map(|c| c.call.clone());
+    let (judged, planned) = eventually("a check and a plan", async || {
+        let calls = calls(&host).await;
+        of(Kind::Rollback, &calls).zip(of(Kind::Routing, &calls))
+    })
+    .await;
+    let store = &host.app.host.store;
+    store.forget_checks(UnixMs(u64::MAX)).await.unwrap();
+    // Newer than the plans are more calls without a check than a page has.
+    store.log_calls("programs", &vec![planned; 250]).await.unwrap();
+    store.log_calls("programs", &vec![judged; 450]).await.unwrap();
+
+    let (shown, said) = command(&host, &["log", "programs", "--limit", "240"]);
+    assert_eq!(shown.as_array().map(Vec::len), Some(240));
+    assert!(said.contains("calls are left out") && said.contains("there are more: --before"), "{said}");
+    let (replayed, said) = command(&host, &["replay", "--all", "programs"]);
+    let replayed = replayed.as_array().unwrap();
+    assert!(replayed.len() >= 251 && replayed.iter().all(|one| one["same"] == true), "{}", replayed.len());
+    assert!(said.contains("keep_history"), "{said}");
     host.app.shut_down().await;
 }

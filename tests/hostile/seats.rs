@@ -45,7 +45,7 @@ async fn still(folder: Arc<TempDir>, setup: Setup) -> Host {
 /// A bundle of a policy that is written as text.
 fn text_bundle(folder: &Path, name: &str, guest: &Guest) -> PathBuf {
     let kind = guest.export.kind();
-    let manifest = format!("name = '{name}'\nversion = '1'\nkind = '{kind}'\ncomponent = 'policy.wasm'\n");
+    let manifest = format!("name = '{name}'\nversion = '1.0.0'\nkind = '{kind}'\ncomponent = 'policy.wasm'\n");
     write_bundle(folder.join(name), &manifest, Some(&guest.component()))
 }
 
@@ -216,7 +216,7 @@ async fn a_host_that_dies_between_the_record_and_the_swap_comes_back_as_recorded
 async fn judged(host: &Host) -> usize {
     let wanted =
         Wanted { migration: Some("programs".into()), kind: Some(Kind::Rollback), most: 100_000, ..Wanted::default() };
-    let calls = host.app.host.store.calls(&wanted).await.unwrap();
+    let calls = host.app.host.store.calls(&wanted).await.unwrap().calls;
     calls.iter().filter(|c| c.call.role == cutover::policy::record::Role::Active).count()
 }
 

@@ -24,12 +24,18 @@ use crate::{
         port::Kind,
         slot::{Seat, Slot},
     },
-    store::{StoreError, calls::Wanted},
+    store::{
+        StoreError,
+        calls::{Page, Wanted},
+    },
 };
 
 /// Calls that are shown unless fewer are asked for, and the most that may be asked for.
 const CALLS: u32 = 50;
 const MOST_CALLS: u32 = 1_000;
+
+/// Bytes of a page of calls, unless one is larger: a check of a busy migration may have a megabyte.
+const PAGE_BYTES: usize = 8 << 20;
 
 /// A policy to put in charge, or beside the one in charge.
 #[derive(Debug, Serialize, Deserialize)]
@@ -139,20 +145,20 @@ async fn reseat(
 }
 
 /// `GET .../policy-log`
-pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Query<Filter>) -> Answer<Value> {
+pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Query<Filter>) -> Answer<Page> {
     find(&host, &name)?;
     let Query(Filter { kind, before, limit }) = filter;
     let kind = kind.as_deref().map(parse_kind).transpose()?;
-    let most = limit.unwrap_or(CALLS).min(MOST_CALLS);
-    let wanted = Wanted { migration: Some(name), kind, before, most, ..Wanted::default() };
-    let calls = host.store.calls(&wanted).await.map_err(|e| broken(&e))?;
-    Ok(Json(json!({ "calls": calls })))
+    let most = limit.unwrap_or(CALLS).clamp(1, MOST_CALLS);
+    let most_bytes = Some(PAGE_BYTES);
+    let wanted = Wanted { migration: Some(name), kind, before, most, most_bytes, ..Wanted::default() };
+    host.store.calls(&wanted).await.map(Json).map_err(|e| broken(&e))
 }
 
 /// `GET /api/v1/policy-calls/{id}`
 pub(super) async fn call(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
     let wanted = Wanted { id: Some(id), most: 1, ..Wanted::default() };
-    let found = host.store.calls(&wanted).await.map_err(|e| broken(&e))?.into_iter().next();
+    let found = host.store.calls(&wanted).await.map_err(|e| broken(&e))?.calls.into_iter().next();
     let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no call {id}, or its check is not kept any more"));
     found.map(|call| Json(json!(call))).ok_or_else(none)
 }

@@ -37,9 +37,11 @@ pub(super) async fn all(app: &App) -> Result<Replayed, DemoError> {
     loop {
         let wanted = Wanted { migration: Some(MIGRATION.into()), before, most: PAGE, ..Wanted::default() };
         let page = store.calls(&wanted).await?;
-        let Some(last) = page.last() else { break };
-        before = Some(last.id);
-        calls.extend(page.into_iter().map(|logged| logged.call));
+        calls.extend(page.calls.into_iter().map(|logged| logged.call));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
     }
     let mut components = BTreeMap::new();
     for call in &calls {

@@ -1,7 +1,10 @@
 //! The log of what policies were asked and what they said.
 //!
 //! What rollback and stages policies look at is large and the same for both and for their candidates, so it is stored
-//! once, with the check of the same time.
+//! once, with the check of the same time. The log is read in pages that are bounded by calls and by bytes, and that say
+//! whether there is more: how many calls a page has says nothing about it, because those whose check is gone are left out.
+
+use std::io;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,6 +32,20 @@ pub struct Logged {
     pub call: Call,
 }
 
+/// Rows that are read at once: each has up to two memories of 64 KiB.
+const ROWS: u32 = 16;
+
+/// Some calls, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// The calls. There may be fewer than were asked for, even none, and yet more to come.
+    pub calls: Vec<Logged>,
+    /// What `before` has to be for the calls that follow; none at the end of the log.
+    pub next: Option<i64>,
+    /// Calls between the first and the last of this page that are left out, because their check is not kept any more.
+    pub left_out: u32,
+}
+
 /// Which calls are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
@@ -40,8 +57,10 @@ pub struct Wanted {
     pub id: Option<i64>,
     /// Only those before this number; the newest without it.
     pub before: Option<i64>,
-    /// At most so many.
+    /// At most so many are looked at.
     pub most: u32,
+    /// At most so many bytes of JSON, but at least one call; none for any number of bytes.
+    pub most_bytes: Option<usize>,
 }
 
 /// What is left of a question without its check.
@@ -65,11 +84,44 @@ impl Store {
         Ok(())
     }
 
-    /// Calls, newest first. A call whose check is not kept any more is left out.
+    /// A page of calls, newest first. A call whose check is not kept any more is left out.
     ///
     /// # Errors
     /// When the store fails or what it has cannot be read.
-    pub async fn calls(&self, wanted: &Wanted) -> Result<Vec<Logged>, StoreError> {
+    pub async fn calls(&self, wanted: &Wanted) -> Result<Page, StoreError> {
+        let mut page = Page::default();
+        let (mut before, mut left, mut bytes) = (wanted.before, wanted.most, 0);
+        loop {
+            // One more than there is room for: whether it is there is what `next` says.
+            let rows = self.rows(wanted, before, left.saturating_add(1).min(ROWS)).await?;
+            if rows.is_empty() {
+                return Ok(page);
+            }
+            for row in &rows {
+                page.next = before;
+                if left == 0 {
+                    return Ok(page);
+                }
+                let Some(logged) = self.read(row).await? else {
+                    page.left_out += 1;
+                    (before, left) = (Some(row.try_get("id")?), left - 1);
+                    continue;
+                };
+                if let Some(most) = wanted.most_bytes {
+                    bytes += written(&logged)?;
+                    if bytes > most && !page.calls.is_empty() {
+                        return Ok(page);
+                    }
+                }
+                (before, left) = (Some(logged.id), left - 1);
+                page.calls.push(logged);
+            }
+            page.next = None;
+        }
+    }
+
+    /// The next rows, newest first.
+    async fn rows(&self, wanted: &Wanted, before: Option<i64>, most: u32) -> Result<Vec<SqliteRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT p.*, s.settings FROM policy_calls p JOIN policy_settings s ON s.digest = p.settings_digest \
              WHERE (?1 IS NULL OR p.migration = ?1) AND (?2 IS NULL OR p.kind = ?2) AND (?3 IS NULL OR p.id = ?3) \
@@ -78,22 +130,21 @@ impl Store {
         .bind(&wanted.migration)
         .bind(wanted.kind.map(Kind::name))
         .bind(wanted.id)
-        .bind(wanted.before)
-        .bind(wanted.most)
-        .fetch_all(&self.0)
-        .await?;
-        let mut calls = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let check = match row.try_get::<Option<i64>, _>("check_at")? {
-                None => None,
-                Some(at) => match self.check_at(row.try_get("migration")?, at).await? {
-                    Some(check) => Some(check),
-                    None => continue,
-                },
-            };
-            calls.push(Logged::from_row(row, check)?);
-        }
-        Ok(calls)
+        .bind(before)
+        .bind(most);
+        Ok(rows.fetch_all(&self.0).await?)
+    }
+
+    /// A call with its check; none if that is gone.
+    async fn read(&self, row: &SqliteRow) -> Result<Option<Logged>, StoreError> {
+        let check = match row.try_get::<Option<i64>, _>("check_at")? {
+            None => None,
+            Some(at) => match self.check_at(row.try_get("migration")?, at).await? {
+                Some(check) => Some(check),
+                None => return Ok(None),
+            },
+        };
+        Logged::from_row(row, check).map(Some)
     }
 
     /// The check of a moment, if it is still kept.
@@ -116,6 +167,24 @@ impl Store {
         let deleted = sqlx::query("DELETE FROM policy_calls WHERE at < ?").bind(sql_ms(before)).execute(&self.0);
         Ok(deleted.await?.rows_affected())
     }
+}
+
+/// The bytes of a call as JSON, which are not kept.
+fn written(logged: &Logged) -> Result<usize, StoreError> {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, logged)?;
+    Ok(count.0)
 }
 
 async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call) -> Result<(), StoreError> {
@@ -189,5 +258,113 @@ impl Logged {
             took_us: unsigned("took_us")?,
         };
         Ok(Self { id: row.try_get("id")?, migration: row.try_get("migration")?, call })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::policy::history::synthetic::Synthetic;
+
+    /// A store with calls about checks that it has, two for each.
+    async fn store(checks: u64) -> (TempDir, Store, Vec<UnixMs>) {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(&folder.path().join("test.db")).await.unwrap();
+        let mut moments = Vec::new();
+        for recorded in (Synthetic { checks, batches: 5, ..Synthetic::default() }) {
+            let check = recorded.check;
+            store.record_check("mine", &check, None).await.unwrap();
+            moments.push(check.now_ms);
+            let progress = Progress { check: check.clone(), verdict: Verdict::Healthy, forced: false };
+            let calls = [Question::Rollback(check), Question::Stages(progress)].map(|question| Call {
+                at: question.now().unwrap(),
+                role: Role::Active,
+                policy: "p@1.0.0".into(),
+                digest: "00".into(),
+                wasi_stub: false,
+                settings: "{}".into(),
+                question,
+                memory: Memory(b"before".to_vec()),
+                answer: json!({ "ok": {} }),
+                memory_after: Memory(b"after".to_vec()),
+                fuel: 1,
+                took_us: 1,
+            });
+            store.log_calls("mine", &calls).await.unwrap();
+        }
+        (folder, store, moments)
+    }
+
+    fn of(most: u32, most_bytes: Option<usize>) -> Wanted {
+        Wanted { migration: Some("mine".into()), most, most_bytes, ..Wanted::default() }
+    }
+
+    /// Follows the pages to the end.
+    async fn pages(store: &Store, mut wanted: Wanted) -> Vec<Page> {
+        let mut pages = Vec::new();
+        loop {
+            let page = store.calls(&wanted).await.unwrap();
+            wanted.before = page.next;
+            pages.push(page);
+            if wanted.before.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    fn numbers(pages: &[Page]) -> Vec<i64> {
+        pages.iter().flat_map(|page| &page.calls).map(|logged| logged.id).collect()
+    }
+
+    #[tokio::test]
+    async fn pages_of_any_size_have_every_call_once_and_say_where_the_log_ends() {
+        let (_folder, store, _) = store(20).await;
+        let all: Vec<_> = (1..=40).rev().collect();
+        for (most, expected) in [(1, 40), (7, 6), (16, 3), (20, 2), (39, 2), (40, 1), (41, 1), (1_000, 1)] {
+            let pages = pages(&store, of(most, None)).await;
+            assert_eq!((pages.len(), numbers(&pages)), (expected, all.clone()), "{most}");
+        }
+        let none = Wanted { migration: Some("nobody".into()), ..of(10, None) };
+        assert_eq!(store.calls(&none).await.unwrap(), Page::default());
+        let one = Wanted { id: Some(3), ..of(1, None) };
+        assert_eq!(numbers(&pages(&store, one).await), [3]);
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_before_it_is_too_large_and_has_at_least_one_call() {
+        let (_folder, store, _) = store(10).await;
+        let all: Vec<_> = (1..=20).rev().collect();
+        let size = |page: &Page| serde_json::to_vec(page).unwrap().len();
+        let whole = size(&pages(&store, of(1_000, None)).await[0]);
+        let most = whole / 4;
+        let some = pages(&store, of(1_000, Some(most))).await;
+        assert_eq!(numbers(&some), all);
+        assert!((4..=6).contains(&some.len()), "{}", some.len());
+        // But for the commas and the fields around the calls.
+        assert!(some.iter().all(|page| size(page) < most + 200));
+        let single = pages(&store, of(1_000, Some(1))).await;
+        assert_eq!((single.len(), numbers(&single)), (20, all));
+    }
+
+    #[tokio::test]
+    async fn calls_whose_checks_are_gone_do_not_end_the_log() {
+        let (_folder, store, moments) = store(20).await;
+        // What routing policies were asked has no check, and is older than any check that is kept.
+        let frame = |call: &Logged| Call { question: Question::Decide(Memory(vec![1])), ..call.call.clone() };
+        let newest = store.calls(&of(1, None)).await.unwrap();
+        store.log_calls("mine", &[frame(&newest.calls[0])]).await.unwrap();
+        sqlx::query("UPDATE policy_calls SET id = 0 WHERE kind = 'decide'").execute(&store.0).await.unwrap();
+        store.forget_checks(moments[15]).await.unwrap();
+        for most in [1, 4, 10, 1_000] {
+            let pages = pages(&store, of(most, None)).await;
+            let kept: Vec<_> = (31..=40).rev().chain([0]).collect();
+            assert_eq!(numbers(&pages), kept, "{most}");
+            assert_eq!(pages.iter().map(|page| page.left_out).sum::<u32>(), 30);
+        }
+        let empty = store.calls(&Wanted { before: Some(31), ..of(10, None) }).await.unwrap();
+        assert_eq!((empty.calls.len(), empty.left_out, empty.next), (0, 10, Some(21)), "not the end");
     }
 }

@@ -1,6 +1,7 @@
 //! `cutover policy log`.
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -16,8 +17,8 @@ pub(crate) struct Log {
     /// Only policies of this kind.
     #[arg(long, value_name = "KIND")]
     kind: Option<Kind>,
-    /// At most so many, the newest first; 1000 at most.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// At most so many, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Only calls before this number, to page on.
     #[arg(long, value_name = "CALL")]
@@ -26,8 +27,39 @@ pub(crate) struct Log {
     host: HostAddress,
 }
 
+/// Calls that the host looks at for one page.
+const PAGE: usize = 200;
+
+/// Some calls, newest first.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    pub(super) calls: Vec<Value>,
+    /// Where the next page begins; none at the end.
+    pub(super) next: Option<i64>,
+    /// Calls of this page that the host cannot show any more.
+    pub(super) left_out: u64,
+}
+
 pub(super) fn run(args: &Log) -> Result<(), Failed> {
-    let calls = read(&Client::slow(&args.host.admin), &args.migration, args.kind, args.before, args.limit)?;
+    let client = Client::slow(&args.host.admin);
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let (mut calls, mut left_out, mut next) = (Vec::new(), 0, args.before);
+    loop {
+        let wanted = limit.saturating_sub(calls.len()).min(PAGE);
+        let page = read(&client, &args.migration, args.kind, next, wanted)?;
+        calls.extend(page.calls);
+        left_out += page.left_out;
+        next = page.next;
+        if next.is_none() || calls.len() >= limit {
+            break;
+        }
+    }
+    if left_out > 0 {
+        output::note(&gone(left_out));
+    }
+    if let Some(next) = next {
+        output::note(&format!("there are more: --before {next}"));
+    }
     if args.host.format.json {
         output::json(&calls);
         return Ok(());
@@ -50,14 +82,14 @@ pub(super) fn run(args: &Log) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Calls, the newest first.
+/// A page of calls, the newest first.
 pub(super) fn read(
     client: &Client,
     migration: &str,
     kind: Option<Kind>,
     before: Option<i64>,
-    limit: u32,
-) -> Result<Vec<Value>, Failed> {
+    limit: usize,
+) -> Result<Page, Failed> {
     let mut path = format!("/api/v1/migrations/{migration}/policy-log?limit={limit}");
     if let Some(kind) = kind {
         path = format!("{path}&kind={kind}");
@@ -65,10 +97,16 @@ pub(super) fn read(
     if let Some(before) = before {
         path = format!("{path}&before={before}");
     }
-    match client.get(&path)?.get_mut("calls").map(Value::take) {
-        Some(Value::Array(calls)) => Ok(calls),
-        _ => Err(Failed::new("the host's answer has no calls")),
-    }
+    serde_json::from_value(client.get(&path)?)
+        .map_err(|e| Failed::new(format!("the host's answer is not a page of calls: {e}; is it of the same version?")))
+}
+
+/// Says that calls are left out, and why.
+pub(super) fn gone(left_out: u64) -> String {
+    format!(
+        "{left_out} calls are left out: what they were asked is not kept any more (`host.keep_history` is shorter than \
+         `host.keep_policy_log`)"
+    )
 }
 
 /// What was said, in a few words.

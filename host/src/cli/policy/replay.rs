@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Calls that are read from the host at once.
-const PAGE: u32 = 200;
+const PAGE: usize = 200;
 
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
@@ -63,16 +63,22 @@ pub(super) fn run(args: &Replay) -> Result<(), Failed> {
     let mut replayer = Replayer { client: &client, engine, components: HashMap::new() };
     let mut shown = Vec::new();
     if let Some(migration) = &args.all {
-        let mut before = None;
+        let (mut before, mut left_out) = (None, 0);
         loop {
             let page = log::read(&client, migration, None, before, PAGE)?;
-            let Some(last) = page.last().and_then(|call| call.get("id")).and_then(Value::as_i64) else { break };
-            before = Some(last);
-            for call in page {
+            for call in page.calls {
                 let id = call.get("id").and_then(Value::as_i64).unwrap_or(0);
                 shown.push(replayer.replay(format!("call {id}"), &parse(call)?)?);
             }
+            left_out += page.left_out;
             output::note(&format!("replayed {} calls", shown.len()));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        if left_out > 0 {
+            output::note(&log::gone(left_out));
         }
     } else if let Some(id) = args.call {
         let call = client.get(&format!("/api/v1/policy-calls/{id}"))?;

@@ -14,6 +14,7 @@ use crate::{
     observe::Recorder,
     policy::{
         PolicyError,
+        engine::Policy,
         port::{Comparison, Difference, Kind, Pair},
         trial::{Job, Trials},
     },
@@ -111,25 +112,49 @@ async fn compare_all(
                 batch.push(pair);
             }
         }
-        let asked = std::mem::take(&mut batch);
+        let mut pairs = std::mem::take(&mut batch);
         let Some(policy) = trials.slots().get(Kind::Comparison).active() else { continue };
-        let digest = Arc::clone(policy.digest());
-        let answer = tokio::task::spawn_blocking(move || (policy.compare(&asked), asked)).await;
-        let Ok((answered, asked)) = answer else {
-            tracing::error!("a comparison panicked");
-            continue;
-        };
-        trials.submit(Kind::Comparison, || Job::Compared(asked.clone(), answered.clone()));
-        let outcomes = answered.answer.unwrap_or_else(|error| {
-            trials.failed(Kind::Comparison, &digest, &error);
-            failed(&error, asked.len(), &report)
-        });
-        let mut report = report.lock();
-        for (pair, outcome) in asked.iter().zip(outcomes) {
-            recorder.compared(&outcome);
-            report.add(&pair.operation, outcome);
+        while !pairs.is_empty() {
+            let (asked, outcomes) = match policy.pairs_at_once(&pairs) {
+                Ok(fitting) => {
+                    let rest = pairs.split_off(fitting);
+                    let asked = std::mem::replace(&mut pairs, rest);
+                    let Some(compared) = compare(asked, &policy, &trials, &report).await else { continue };
+                    compared
+                }
+                // No fault of the policy: it was not asked.
+                Err(too_large) => (vec![pairs.remove(0)], vec![Comparison::Incomparable(not_asked(&too_large))]),
+            };
+            let mut report = report.lock();
+            for (pair, outcome) in asked.iter().zip(outcomes) {
+                recorder.compared(&outcome);
+                report.add(&pair.operation, outcome);
+            }
         }
     }
+}
+
+/// Asks about pairs that fit one question. None if that panicked.
+async fn compare(
+    asked: Vec<Pair>,
+    policy: &Arc<Policy>,
+    trials: &Trials,
+    report: &Mutex<Report>,
+) -> Option<(Vec<Pair>, Vec<Comparison>)> {
+    let asking = Arc::clone(policy);
+    let answer = tokio::task::spawn_blocking(move || (asking.compare(&asked), asked)).await;
+    let (answered, asked) = answer.map_err(|error| tracing::error!(%error, "a comparison panicked")).ok()?;
+    trials.submit(Kind::Comparison, || Job::Compared(asked.clone(), answered.clone()));
+    let outcomes = answered.answer.unwrap_or_else(|error| {
+        trials.failed(Kind::Comparison, policy.digest(), &error);
+        failed(&error, asked.len(), report)
+    });
+    Some((asked, outcomes))
+}
+
+/// Why a pair is not compared that is larger than any question may be.
+fn not_asked(too_large: &PolicyError) -> String {
+    format!("both results together are too large to compare: the policy {too_large}")
 }
 
 /// A policy that does not answer has not said that anything is the same.

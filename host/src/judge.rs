@@ -8,7 +8,7 @@ use crate::{
     policy::{
         PolicyError,
         engine::Asked,
-        facts::Finding,
+        facts::{Batch, Finding},
         port::{Check, Judgement, Kind, Verdict},
         slot::{Seat, Slots},
     },
@@ -25,6 +25,20 @@ pub struct Answered<T> {
     pub asked: Asked<T>,
     /// When the answer was there.
     pub at: Mono,
+}
+
+/// Takes away from `batches` what is more than the policies in charge can be asked about at once, and returns it: the
+/// newest ones, which a check of their own is for. Nothing is lost on a policy that adds up what it sees, and a check
+/// after a stall does not fail for its size.
+pub fn set_aside(migration: &str, slots: &Slots, batches: &mut Vec<Batch>) -> Vec<Batch> {
+    let seats = [Kind::Rollback, Kind::Stages].into_iter().filter_map(|kind| slots.get(kind).active());
+    let fitting = seats.map(|policy| policy.batches_at_once(batches)).min().unwrap_or(batches.len());
+    let rest = batches.split_off(fitting);
+    if !rest.is_empty() {
+        let (asked, rest) = (batches.len(), rest.len());
+        tracing::warn!(migration, asked, rest, "a check is larger than `input_bytes`; it is made in several");
+    }
+    rest
 }
 
 /// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.

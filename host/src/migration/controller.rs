@@ -125,6 +125,8 @@ pub struct Controller {
     pub(super) last_plan: Option<(Plan, Option<Arc<Seat>>)>,
     pub(super) stale_plan: Option<String>,
     pending: Vec<Batch>,
+    /// Whether some of them were there for the last check and did not fit it.
+    behind: bool,
     verdict: Option<Judged>,
     waiting_for: Vec<Finding>,
     pub(super) last_rollback: Option<RollbackReport>,
@@ -185,6 +187,7 @@ impl Controller {
             last_plan: None,
             stale_plan: None,
             pending: Vec::new(),
+            behind: false,
             verdict: None,
             waiting_for: Vec::new(),
             last_rollback: None,
@@ -223,6 +226,9 @@ impl Controller {
                         self.learn(answer).await;
                     }
                     self.seat_all().await;
+                    if self.behind {
+                        checks.reset_immediately();
+                    }
                 }
                 Some(failed) = self.parts.failed.recv() => {
                     self.count_failure(failed.kind, &failed.digest, &failed.error).await;
@@ -256,19 +262,24 @@ impl Controller {
         if self.stale_plan.is_some() {
             self.happen(Event::FlagsChanged, Cause::host()).await;
         }
-        let batches = std::mem::take(&mut self.pending);
+        let mut batches = std::mem::take(&mut self.pending);
+        self.behind = false;
         if !self.state.is_judged() {
             self.keep(batches, None, Vec::new());
             return false;
         }
+        self.pending = judge::set_aside(&self.parts.name, &self.parts.slots, &mut batches);
+        self.behind = !self.pending.is_empty();
+        let behind = self.behind;
         let check = self.check(batches);
         let (epoch, staged, slots) = (self.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
         let asked = self.parts.tasks.spawn_blocking(move || {
             let judged = judge::judge(&slots, &check);
             let verdict = judge::verdict(judged.as_ref());
-            // Without a judge nobody would notice a bad V2, so nobody is asked for more of it.
+            // Without a judge nobody would notice a bad V2, so nobody is asked for more of it; nor while the judge has yet
+            // to see what came last.
             let has_verdict = judged.as_ref().is_some_and(|answered| answered.asked.answer.is_ok());
-            let ask_stages = staged && has_verdict && verdict != Verdict::RollBack;
+            let ask_stages = staged && has_verdict && !behind && verdict != Verdict::RollBack;
             let progress = Progress { check, verdict, forced: false };
             let staged = ask_stages.then(|| stage::next(&slots, &progress)).flatten();
             Checked { epoch, check: progress.check, judged, staged }

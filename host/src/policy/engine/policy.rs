@@ -8,8 +8,12 @@ use super::{
     convert,
     gate::{Gate, Place},
     guest::{Configured, Guest, Span},
+    size,
 };
-use crate::{clock, policy::check};
+use crate::{
+    clock,
+    policy::{check, facts::Batch, port::Pair},
+};
 
 /// See the module.
 #[derive(Clone)]
@@ -104,6 +108,25 @@ impl Policy {
     /// What it may use.
     pub fn limits(&self) -> &KindLimits {
         self.engine.limits.of(self.kind)
+    }
+
+    /// How many of the first of these batches fit one check, whatever the policy remembers; at least one, if there are
+    /// any, because half a batch says nothing.
+    pub fn batches_at_once(&self, batches: &[Batch]) -> usize {
+        let limits = self.limits();
+        let fitting = size::batches_within(batches, limits.input_bytes.saturating_sub(limits.remember_bytes));
+        fitting.max(1).min(batches.len())
+    }
+
+    /// How many of the first of these pairs fit one question.
+    ///
+    /// # Errors
+    /// If not even the first one does, how large it is.
+    pub fn pairs_at_once(&self, pairs: &[Pair]) -> Result<usize, PolicyError> {
+        match (size::pairs_within(pairs, self.limits().input_bytes), pairs.first()) {
+            (0, Some(first)) => self.limits().admit_input(size::pair(first)).map(|()| 1),
+            (fitting, _) => Ok(fitting),
+        }
     }
 
     /// Makes an instance, and says what that costs.

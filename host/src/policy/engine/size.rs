@@ -20,8 +20,30 @@ const BATCH: usize = 160;
 /// A bucket of a histogram.
 const BUCKET: usize = 16;
 
+/// What a check has beside its batches.
+const CHECK: usize = 64;
+
 pub(super) fn check(check: &Check) -> usize {
-    64 + check.batches.iter().map(batch).sum::<usize>()
+    CHECK + check.batches.iter().map(batch).sum::<usize>()
+}
+
+/// How many of the first batches fit a check of `room` bytes.
+pub(super) fn batches_within(batches: &[Batch], room: usize) -> usize {
+    within(batches.iter().map(batch), room.saturating_sub(CHECK))
+}
+
+/// How many of the first pairs fit a question of `room` bytes.
+pub(super) fn pairs_within(pairs: &[Pair], room: usize) -> usize {
+    within(pairs.iter().map(pair), room)
+}
+
+/// How many of the first of these sizes fit `room` together.
+fn within(sizes: impl Iterator<Item = usize>, room: usize) -> usize {
+    let sums = sizes.scan(0_usize, |sum, size| {
+        *sum = sum.saturating_add(size);
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= room).count()
 }
 
 pub(super) fn situation(situation: &Situation) -> usize {
@@ -30,8 +52,12 @@ pub(super) fn situation(situation: &Situation) -> usize {
 }
 
 pub(super) fn pairs(pairs: &[Pair]) -> usize {
+    pairs.iter().map(pair).sum()
+}
+
+pub(super) fn pair(pair: &Pair) -> usize {
     let side = |side: &Side| 3 * ENDS + side.media_type.len() + side.body.len();
-    pairs.iter().map(|pair| ENDS + pair.operation.len() + side(&pair.v1) + side(&pair.v2)).sum()
+    ENDS + pair.operation.len() + side(&pair.v1) + side(&pair.v2)
 }
 
 pub(super) fn call(call: &AdapterCall) -> usize {
@@ -58,8 +84,46 @@ fn calls(calls: &Calls) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::{clock::UnixMs, policy::port::Phase, request::Ppm};
+    use crate::{
+        clock::UnixMs,
+        policy::{facts::Gauge, port::Phase},
+        request::Ppm,
+    };
+
+    proptest! {
+        #[test]
+        fn what_fits_fits_and_not_one_more(bodies in proptest::collection::vec(0_usize..2_000, 0..20), room in 0_usize..9_000) {
+            let side = |n: usize| Side { success: true, status: 200, media_type: String::new(), body: vec![b' '; n] };
+            let all: Vec<_> =
+                bodies.iter().map(|n| Pair { operation: "read".into(), v1: side(*n), v2: side(0) }).collect();
+            let fitting = pairs_within(&all, room);
+            prop_assert!(pairs(&all[..fitting]) <= room);
+            prop_assert!(fitting == all.len() || pairs(&all[..=fitting]) > room);
+
+            let named = |n: &usize| Batch { gauges: vec![Gauge { name: "g".repeat(*n), value: 0 }], ..Batch::default() };
+            let mut question = check_of(0);
+            question.batches = bodies.iter().map(named).collect();
+            let fitting = batches_within(&question.batches, room);
+            question.batches.truncate(fitting + 1);
+            prop_assert!(fitting == bodies.len() || check(&question) > room);
+            question.batches.truncate(fitting);
+            prop_assert!(fitting == 0 || check(&question) <= room);
+        }
+    }
+
+    fn check_of(batches: usize) -> Check {
+        Check {
+            now_ms: UnixMs(0),
+            phase: Phase::Shadow,
+            stage: 0,
+            share: Ppm::ZERO,
+            stage_started_ms: UnixMs(0),
+            batches: vec![Batch::default(); batches],
+        }
+    }
 
     #[test]
     fn a_question_grows_with_what_is_in_it() {
@@ -68,14 +132,6 @@ mod tests {
         assert_eq!(pairs(&[pair("12345")]), pairs(&[pair("")]) + 5);
         assert_eq!(pairs(&[pair(""), pair("")]), 2 * pairs(&[pair("")]));
 
-        let check_of = |batches| Check {
-            now_ms: UnixMs(0),
-            phase: Phase::Shadow,
-            stage: 0,
-            share: Ppm::ZERO,
-            stage_started_ms: UnixMs(0),
-            batches: vec![Batch::default(); batches],
-        };
         assert_eq!(check(&check_of(10)) - check(&check_of(0)), 10 * BATCH);
     }
 }

@@ -95,7 +95,7 @@ fn write_bundle(folder: PathBuf, manifest: &str, component: Option<&[u8]>) -> Pa
 
 /// A bundle of the guest `hostile`.
 fn hostile_bundle(parent: &Path, kind: Kind) -> PathBuf {
-    let manifest = format!("name = 'hostile'\nversion = '1'\nkind = '{kind}'\nguest = 'hostile'\n");
+    let manifest = format!("name = 'hostile'\nversion = '1.0.0'\nkind = '{kind}'\nguest = 'hostile'\n");
     write_bundle(parent.join(format!("hostile-{kind}")), &manifest, None)
 }
 

@@ -35,7 +35,7 @@ fn hostile(kind: &str, cases: &str) -> TempDir {
 /// A bundle with one case file, `cases/all.toml`.
 fn bundle(guest: &str, kind: &str, manifest: &str, cases: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
-    let manifest = format!("name = '{guest}'\nversion = '1'\nkind = '{kind}'\nguest = '{guest}'\n{manifest}\n");
+    let manifest = format!("name = '{guest}'\nversion = '1.0.0'\nkind = '{kind}'\nguest = '{guest}'\n{manifest}\n");
     fs::write(folder.path().join("policy.toml"), manifest).unwrap();
     write_cases(folder.path(), "all.toml", cases);
     folder

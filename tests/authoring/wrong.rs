@@ -49,18 +49,31 @@ fn what_is_no_bundle_is_refused_by_every_verb() {
         fails(&[verb, &at("gone")], 2, &["gone` does not exist", "cutover policy new"]);
         fails(&[verb, &at("")], 2, &["policy.toml cannot be read"]);
     }
-    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'rollback'\nsettigns = {}\n")
+    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1.0.0'\nkind = 'rollback'\nsettigns = {}\n")
         .unwrap();
     fails(&["check", &at("")], 2, &["policy.toml is not one", "line 4", "settigns"]);
-    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'judge'\nguest = 'rhai'\n")
+    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1.0.0'\nkind = 'judge'\nguest = 'rhai'\n")
         .unwrap();
     fails(&["check", &at("")], 2, &["has a wrong `kind`", "`judge` is not a kind of policy"]);
-    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1'\nkind = 'rollback'\nguest = 'none'\n")
+    for (name, version, field, mend) in [
+        ("My Policy", "1.0.0", "`name`: `My Policy`", "1 to 64 characters of `a-z 0-9 -`"),
+        ("../up", "1.0.0", "`name`: `../up`", "1 to 64 characters of `a-z 0-9 -`"),
+        ("", "1.0.0", "`name`: ``", "1 to 64 characters of `a-z 0-9 -`"),
+        ("x", "1", "`version`: `1`", "a semantic version, such as `1.4.0`"),
+        ("x", "1.0.0+7", "`version`: `1.0.0+7`", "leave out what follows `+`"),
+    ] {
+        let manifest = format!("name = '{name}'\nversion = '{version}'\nkind = 'rollback'\nguest = 'rhai'\n");
+        fs::write(folder.path().join("policy.toml"), manifest).unwrap();
+        for verb in ["build", "check", "test", "bench"] {
+            fails(&[verb, &at("")], 2, &[&format!("policy.toml has a wrong {field}"), mend]);
+        }
+    }
+    fs::write(folder.path().join("policy.toml"), "name = 'x'\nversion = '1.0.0'\nkind = 'rollback'\nguest = 'none'\n")
         .unwrap();
     fails(&["check", &at("")], 2, &["none.wasm", "CUTOVER_COMPONENTS"]);
     fs::write(
         folder.path().join("policy.toml"),
-        "name = 'x'\nversion = '1'\nkind = 'rollback'\ncomponent = 'x.wasm'\n",
+        "name = 'x'\nversion = '1.0.0'\nkind = 'rollback'\ncomponent = 'x.wasm'\n",
     )
     .unwrap();
     fails(&["check", &at("")], 2, &["x.wasm", "cutover policy build"]);

@@ -23,12 +23,12 @@ struct Offer {
 
 impl Offer {
     fn component(what: &'static str, component: Vec<u8>, words: &[&'static str]) -> Self {
-        let manifest = "name = 'p'\nversion = '1'\nkind = 'rollback'\ncomponent = 'policy.wasm'\n".into();
+        let manifest = "name = 'p'\nversion = '1.0.0'\nkind = 'rollback'\ncomponent = 'policy.wasm'\n".into();
         Self { what, manifest, component: Some(component), settings: json!({}), words: words.to_vec() }
     }
 
     fn guest(guest: &'static str, settings: Value, words: &[&'static str]) -> Self {
-        let manifest = format!("name = 'p'\nversion = '1'\nkind = 'rollback'\nguest = '{guest}'\n");
+        let manifest = format!("name = 'p'\nversion = '1.0.0'\nkind = 'rollback'\nguest = '{guest}'\n");
         Self { what: guest, manifest, component: None, settings, words: words.to_vec() }
     }
 
@@ -138,31 +138,45 @@ fn manifests_that_are_none() -> Vec<Offer> {
     let offer = Offer::manifest;
     vec![
         offer("not TOML", "name = ", &["policy.toml is not one", "line 1"]),
-        offer("no kind", "name = 'p'\nversion = '1'\nguest = 'hostile'\n", &["policy.toml", "`kind`"]),
+        offer("no kind", "name = 'p'\nversion = '1.0.0'\nguest = 'hostile'\n", &["policy.toml", "`kind`"]),
+        offer(
+            "wrong name",
+            "name = 'A b/c'\nversion = '1.0.0'\nkind = 'rollback'\nguest = 'hostile'\n",
+            &["policy.toml has a wrong `name`: `A b/c`", "use 1 to 64 characters of `a-z 0-9 -`"],
+        ),
+        offer(
+            "wrong version",
+            "name = 'p'\nversion = 'latest'\nkind = 'rollback'\nguest = 'hostile'\n",
+            &["policy.toml has a wrong `version`: `latest`", "a semantic version, such as `1.4.0`"],
+        ),
         offer(
             "other kind",
-            "name = 'p'\nversion = '1'\nkind = 'stages'\nguest = 'hostile'\n",
+            "name = 'p'\nversion = '1.0.0'\nkind = 'stages'\nguest = 'hostile'\n",
             &["is a stages policy, not rollback"],
         ),
         offer(
             "no such kind",
-            "name = 'p'\nversion = '1'\nkind = 'judge'\nguest = 'hostile'\n",
+            "name = 'p'\nversion = '1.0.0'\nkind = 'judge'\nguest = 'hostile'\n",
             &["`kind`", "`judge`", "rollback"],
         ),
         offer(
             "unknown field",
-            "name = 'p'\nversion = '1'\nkind = 'rollback'\nguset = 'hostile'\n",
+            "name = 'p'\nversion = '1.0.0'\nkind = 'rollback'\nguset = 'hostile'\n",
             &["`guset`", "`guest`"],
         ),
-        offer("no component", "name = 'p'\nversion = '1'\nkind = 'rollback'\n", &["one of `guest` and `component`"]),
+        offer(
+            "no component",
+            "name = 'p'\nversion = '1.0.0'\nkind = 'rollback'\n",
+            &["one of `guest` and `component`"],
+        ),
         offer(
             "two components",
-            "name = 'p'\nversion = '1'\nkind = 'rollback'\nguest = 'hostile'\ncomponent = 'policy.wasm'\n",
+            "name = 'p'\nversion = '1.0.0'\nkind = 'rollback'\nguest = 'hostile'\ncomponent = 'policy.wasm'\n",
             &["one of `guest` and `component`"],
         ),
         offer(
             "no such guest",
-            "name = 'p'\nversion = '1'\nkind = 'rollback'\nguest = 'gone'\n",
+            "name = 'p'\nversion = '1.0.0'\nkind = 'rollback'\nguest = 'gone'\n",
             &["gone.wasm", "cannot be read"],
         ),
     ]

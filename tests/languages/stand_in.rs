@@ -114,7 +114,7 @@ async fn a_bundle_asks_for_it_and_a_restarted_host_remembers() {
     let bundle = folder.path().join("burn-rate");
     fs::create_dir_all(&bundle).unwrap();
     fs::write(bundle.join("policy.wasm"), component).unwrap();
-    let manifest = "name = 'burn-rate'\nversion = '1'\nkind = 'rollback'\ncomponent = 'policy.wasm'\n";
+    let manifest = "name = 'burn-rate'\nversion = '1.0.0'\nkind = 'rollback'\ncomponent = 'policy.wasm'\n";
     let mut setup = Setup::default().with("rollback", format!("'{}'", bundle.display()));
     setup.limits = "time = '10s'";
 

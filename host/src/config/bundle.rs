@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::policy::{
+    check,
     port::Kind,
     registry::{
         MAX_ENVELOPE,
-        release::{Manifest as Released, Settings},
+        release::{Manifest as Released, Settings, check_name, check_version},
     },
 };
 
@@ -49,9 +50,9 @@ pub struct Bundle {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The bundle's name.
+    /// The bundle's name, 1 to 64 characters of `a-z 0-9 -`.
     pub name: String,
-    /// Its version.
+    /// Its version, a semantic version without build metadata.
     pub version: String,
     kind: String,
     /// The guest that is its component, by name.
@@ -91,7 +92,16 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(folder.join("policy.toml"))
             .map_err(|e| format!("names the bundle `{}`, whose policy.toml cannot be read: {e}", folder.display()))?;
-        toml::from_str(&text).map_err(|e| wrong(folder, &format!("is not one: {}", e.to_string().trim_end())))
+        let manifest: Self =
+            toml::from_str(&text).map_err(|e| wrong(folder, &format!("is not one: {}", e.to_string().trim_end())))?;
+        // What the registry takes, so that nobody finds out when it is pushed.
+        let field = |field, value: &str, why: String| {
+            let value = check::text(value.to_owned());
+            wrong(folder, &format!("has a wrong `{field}`: `{value}` {why}"))
+        };
+        check_name(&manifest.name).map_err(|why| field("name", &manifest.name, why))?;
+        check_version(&manifest.version).map_err(|why| field("version", &manifest.version, why))?;
+        Ok(manifest)
     }
 
     /// The kind of policy.

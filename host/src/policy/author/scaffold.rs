@@ -8,7 +8,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::super::port::Kind;
+use super::super::{port::Kind, registry::release::check_name};
 
 mod templates;
 
@@ -166,14 +166,10 @@ impl Plan<'_> {
     }
 
     fn check(&self) -> Result<(), ScaffoldError> {
-        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let (name, length) = (self.name, self.name.len());
+        // It also becomes the name of a crate.
+        let name = self.name;
         let begins = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-');
-        if (1..=64).contains(&length) && name.bytes().all(fine) && begins {
-            Ok(())
-        } else {
-            Err(ScaffoldError::Name(name.to_owned()))
-        }
+        if check_name(name).is_ok() && begins { Ok(()) } else { Err(ScaffoldError::Name(name.to_owned())) }
     }
 
     /// Paths within the folder, and what they contain.

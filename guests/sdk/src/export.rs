@@ -144,6 +144,10 @@ pub mod __private {
     /// # Errors
     /// What is wrong with the settings.
     pub fn configure<P: Policy>(settings: &str) -> Result<P, Vec<Problem>> {
+        // `serde` would read an array as the fields of a struct by their positions, and `[]` as all of its defaults.
+        if let Some(found) = no_object(settings) {
+            return Err(vec![problem("", format!("settings are a JSON object, such as `{{}}`, and not {found}"))]);
+        }
         let mut json = serde_json::Deserializer::from_str(settings);
         let settings = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
@@ -153,6 +157,20 @@ pub mod __private {
             vec![problem(if path == "." { String::new() } else { path }, message)]
         })?;
         P::configure(settings)
+    }
+
+    /// What settings are that do not begin as an object does.
+    fn no_object(settings: &str) -> Option<&'static str> {
+        match settings.trim_start().bytes().next() {
+            Some(b'{') => None,
+            Some(b'[') => Some("an array"),
+            Some(b'"') => Some("a text"),
+            Some(b'-' | b'0'..=b'9') => Some("a number"),
+            Some(b'n') => Some("null"),
+            Some(b't' | b'f') => Some("true or false"),
+            Some(_) => Some("what is no JSON"),
+            None => Some("nothing"),
+        }
     }
 
     /// Unpacks memory, asks, and packs it again.
@@ -175,5 +193,64 @@ pub mod __private {
         let mut stored = Vec::with_capacity(bytes.len() + bytes.len() / 8 + 128);
         serde_json::to_writer(&mut stored, &memory).map_err(|e| format!("memory cannot be stored: {e}"))?;
         Ok((answer, stored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+
+    use super::__private::configure;
+    use crate::{Policy, Problem};
+
+    struct Lenient(Settings);
+
+    /// All have defaults.
+    #[derive(Debug, Default, PartialEq, Deserialize, JsonSchema)]
+    #[serde(default, deny_unknown_fields)]
+    struct Settings {
+        limit: u32,
+        name: String,
+    }
+
+    impl Policy for Lenient {
+        type Settings = Settings;
+        const NAME: &'static str = "lenient";
+        const VERSION: &'static str = "0.0.0";
+        const SUMMARY: &'static str = "takes any settings";
+
+        fn configure(settings: Settings) -> Result<Self, Vec<Problem>> {
+            Ok(Self(settings))
+        }
+    }
+
+    fn read(settings: &str) -> Result<Settings, (String, String)> {
+        configure::<Lenient>(settings).map(|policy| policy.0).map_err(|problems| {
+            let [one] = problems.try_into().expect("one problem");
+            (one.path, one.message)
+        })
+    }
+
+    #[test]
+    fn settings_that_are_no_object_are_refused_with_a_sentence() {
+        for (settings, found) in [
+            ("[]", "an array"),
+            (r#"[7, "seven"]"#, "an array"),
+            ("\"{}\"", "a text"),
+            ("-3", "a number"),
+            ("null", "null"),
+            ("true", "true or false"),
+            ("", "nothing"),
+            (" \n", "nothing"),
+            ("limit = 7", "what is no JSON"),
+        ] {
+            let sentence = format!("settings are a JSON object, such as `{{}}`, and not {found}");
+            assert_eq!(read(settings), Err((String::new(), sentence)), "{settings}");
+        }
+        assert_eq!(read(" {} "), Ok(Settings::default()));
+        assert_eq!(read(r#"{ "limit": 7 }"#), Ok(Settings { limit: 7, name: String::new() }));
+        assert_eq!(read(r#"{ "limit": -7 }"#).unwrap_err().0, "limit");
+        assert!(read("{").unwrap_err().1.contains("EOF"));
     }
 }

@@ -453,6 +453,10 @@ mod tests {
         let good = *b"0123456789abcdef";
         assert_eq!(Fields::new("0123456789abcdef").doubles().map(|d| d[0].to_bits()), Some(0x0123_4567_89ab_cdef));
         for (place, byte) in (0..16).flat_map(|place| (0..=u8::MAX).map(move |byte| (place, byte))) {
+            if byte == SEPARATOR {
+                // It ends the field: what follows is another.
+                continue;
+            }
             let mut digits = good;
             digits[place] = byte;
             let Ok(text) = std::str::from_utf8(&digits) else { continue };

@@ -1,18 +1,24 @@
 //! What a policy needs or is asked is held against the limits of its kind before it runs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cutover::{
-    clock,
+    clock, judge,
     policy::{
         PolicyError,
         engine::{Engine, Limits, Policy},
         port::{AdapterCall, Kind, Situation, Target},
+        slot::{Seat, Slots},
     },
     request::Ppm,
 };
 
 use super::{admit, check, engine, guest};
+use crate::{
+    harness::PATIENCE,
+    hostile::contract::{Export, Guest},
+};
+
 /// A component with `instances` core instances and a few bytes of code.
 fn crowd(instances: usize, module: &str) -> Vec<u8> {
     let run = "(core instance (instantiate $m))".repeat(instances);
@@ -144,4 +150,94 @@ fn a_plan_is_asked_under_the_limits_of_routing() {
     };
     let asked = policy.make_plan(&situation, &[]);
     assert_eq!(asked.answer, Err(PolicyError::Deadline { limit_ms: 20, setting: "time" }));
+}
+
+/// Works for so many rounds in a function with this local.
+fn spin(rounds: u128) -> String {
+    format!(
+        "(local.set $left (i64.const {rounds})) (loop $again \
+         (local.set $left (i64.sub (local.get $left) (i64.const 1))) \
+         (br_if $again (i64.ne (local.get $left) (i64.const 0))))"
+    )
+}
+
+/// A judge that works when it is instantiated and when it gets its settings, and then never answers.
+fn late(rounds: [u128; 2]) -> Vec<u8> {
+    let [instantiation, configuration] = rounds.map(spin);
+    let mut guest = Guest::with(Export::Judge).body("(loop $for_ever (br $for_ever)) unreachable").fields(format!(
+        "(global $asked (mut i32) (i32.const 0)) (func $begin (local $left i64) {instantiation}) (start $begin)"
+    ));
+    // The first memory that is asked for is for the settings.
+    guest.realloc = Some(format!(
+        "(local $left i64) (local $at i32) \
+         (if (i32.eqz (global.get $asked)) (then (global.set $asked (i32.const 1)) {configuration})) \
+         (local.set $at (i32.and (i32.add (global.get $heap) (i32.const 15)) (i32.const -16))) \
+         (global.set $heap (i32.add (local.get $at) (local.get 3))) local.get $at"
+    ));
+    guest.component()
+}
+
+#[test]
+fn instantiation_configuration_and_question_share_one_time_limit() {
+    let limit = Duration::from_secs(1);
+    let mut limits = Limits::default();
+    limits.rollback.time = limit;
+    let engine = Engine::new(limits).unwrap();
+    let judge = |rounds| Policy::admit(&engine, engine.compile(&late(rounds)).unwrap(), Kind::Rollback, "{}").unwrap();
+    let fastest = |policy: &Policy| {
+        let all = (0..5).map(|_| policy.start_up().unwrap());
+        all.fold([Duration::MAX; 2], |[a, b], s| [a.min(s.instantiation), b.min(s.configuration)])
+    };
+    // As much work that each of the two takes an eighth of the limit, and less than two: it is not to run out before the question.
+    let (mut rounds, mut policy) = ([1_000_000; 2], judge([1_000_000; 2]));
+    loop {
+        let took = fastest(&policy);
+        if took.iter().all(|took| *took >= limit / 8) {
+            break;
+        }
+        rounds = std::array::from_fn(|n| if took[n] < limit / 8 { rounds[n] * 2 } else { rounds[n] });
+        policy = judge(rounds);
+    }
+    let part = fastest(&policy).into_iter().min().unwrap();
+    let fuel = policy.start_up().unwrap().fuel;
+    let (at_once, mut limit_alone) = (judge([1; 2]), Duration::MAX);
+    let started = clock::mono();
+    loop {
+        let deadline = PolicyError::Deadline { limit_ms: 1_000, setting: "time" };
+        let alone = at_once.judge(&check(0, 0), &[]);
+        let asked = policy.judge(&check(0, 0), &[]);
+        assert_eq!((alone.answer, asked.answer), (Err(deadline.clone()), Err(deadline)));
+        limit_alone = limit_alone.min(alone.took);
+        // If any of the three had a limit of its own, all of it would take longer than that limit by at least another
+        // part. A machine that has no time for this test makes it longer, too, but not each time.
+        if asked.fuel > fuel && asked.took < limit_alone + part / 2 {
+            return;
+        }
+        let in_vain = clock::mono().since(started) > PATIENCE;
+        assert!(!in_vain, "{:?} instead of {limit_alone:?}, with {part:?} for each part", asked.took);
+    }
+}
+
+#[test]
+fn what_a_policy_remembers_is_limited_and_too_much_of_it_is_a_failure() {
+    let mut limits = Limits::default();
+    limits.rollback.remember_bytes = 2_000;
+    let engine = Engine::new(limits).unwrap();
+    let judge = |n: u32| admit(&engine, "hostile", Kind::Rollback, &format!(r#"{{ "remember": {n} }}"#));
+    let fits = judge(1_900).judge(&check(0, 0), b"");
+    assert!(fits.answer.is_ok() && (1_900..=2_000).contains(&fits.memory.len()), "{fits:?}");
+    for asked in [judge(2_001).judge(&check(0, 0), b""), judge(2_001).warm().judge(&check(0, 0), b"")] {
+        let Err(PolicyError::OverBudget { what, needs, limit, setting }) = asked.answer else { panic!("{asked:?}") };
+        assert_eq!((what, limit, setting), ("bytes to remember", 2_000, "remember_bytes"));
+        assert!(needs > 2_000, "{needs}");
+        assert_eq!(asked.memory, b"", "nothing of it is kept");
+    }
+
+    // What was remembered before stays.
+    let slots = Slots::default();
+    let slot = slots.get(Kind::Rollback);
+    slot.activate(Seat::of(Arc::new(judge(2_001))), br#""before""#.to_vec());
+    let answered = judge::judge(&slots, &check(0, 0)).unwrap();
+    assert_eq!(answered.asked.answer.unwrap_err().cause(), "over-budget");
+    assert_eq!(slot.question().unwrap().1, br#""before""#);
 }

@@ -263,6 +263,45 @@ async fn every_call_on_record_gives_the_same_bytes_and_fuel_on_another_engine() 
     host.app.shut_down().await;
 }
 
+/// What a metric with these labels is; none if it is not there. Gauges are written as `3.0`.
+fn metric(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.strip_suffix(".0").unwrap_or(value).parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_have_what_was_compiled_and_how_the_candidate_of_now_does() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let host = still(Setup::default()).await;
+    let metrics = async || {
+        let body = host.http.admin(Method::GET, "/metrics", &Value::Null).await.body;
+        body.as_str().unwrap().to_owned()
+    };
+    let of = |name: &str| format!("cutover_candidate_{name}{{migration=\"programs\",kind=\"rollback\"}}");
+    let text = metrics().await;
+    let made = host.app.host.engine.compilations();
+    assert_eq!(metric(&text, "cutover_policy_compilations_total"), Some(made.compiled), "{text}");
+    assert_eq!(metric(&text, "cutover_policy_cache_hits_total"), Some(made.from_disk));
+    assert_eq!(metric(&text, "cutover_policy_cache_rejected_total"), Some(0));
+    assert_eq!(metric(&text, "cutover_policy_cache_in_use"), Some(1));
+    assert!(made.compiled + made.from_disk >= 4 && !text.contains("cutover_candidate_"));
+
+    let settings = json!({ "do": "refuse", "in": "rollback" });
+    let patient = json!({ "demote": { "failed": 1_000_000 } });
+    stand_by(&host, &hostile(&folder, Kind::Rollback, "refuses"), settings, patient).await;
+    eventually("a candidate that fails", async || metric(&metrics().await, &of("failed")).filter(|n| *n >= 2)).await;
+    let text = metrics().await;
+    let now = ["asked", "failed", "disagreed", "left_out"].map(|name| metric(&text, &of(name)).unwrap());
+    assert!(now[0] == now[1] && now[2..] == [0, 0], "{now:?}");
+
+    // The next one begins again.
+    let opinion = json!({ "verdict": "roll-back" });
+    stand_by(&host, &hostile(&folder, Kind::Rollback, "disagrees"), opinion, json!({})).await;
+    eventually("one that disagrees", async || metric(&metrics().await, &of("disagreed")).filter(|n| *n >= 1)).await;
+    assert_eq!(metric(&metrics().await, &of("failed")), Some(0));
+    host.app.shut_down().await;
+}
+
 /// What a command line that asks the host prints, and says beside that.
 fn command(host: &Host, arguments: &[&str]) -> (Value, String) {
     let admin = format!("http://{}", host.app.admin);

@@ -12,6 +12,7 @@ use prometheus_client::{
 use crate::{
     app::Host,
     policy::{
+        engine::Compilations,
         facts::{Calls, Members},
         port::Phase,
     },
@@ -48,11 +49,43 @@ pub fn render(host: &Host) -> Result<String, fmt::Error> {
 impl Scrape {
     fn of(host: &Host) -> Self {
         let mut scrape = Self::default();
+        scrape.compilations(host.engine.compilations());
         for (name, migration) in &host.migrations {
             scrape.calls(name, migration);
             scrape.state(name, migration);
+            scrape.candidates(name, migration);
         }
         scrape
+    }
+
+    fn compilations(&mut self, made: Compilations) {
+        let counts = [
+            ("cutover_policy_compilations", "Policies that were compiled", made.compiled),
+            ("cutover_policy_cache_hits", "Policies whose machine code was loaded from disk", made.from_disk),
+            ("cutover_policy_cache_rejected", "Files of machine code that were not trusted", made.rejected),
+        ];
+        for (name, help, count) in counts {
+            self.counter(name, help, Vec::new(), count);
+        }
+        let in_use = f64::from(u8::from(made.kept_on_disk));
+        self.gauge("cutover_policy_cache_in_use", "1 if machine code is kept on disk", Vec::new(), in_use);
+    }
+
+    /// Gauges, though they count: they are about whoever stands by now, and begin again with the next one.
+    fn candidates(&mut self, name: &str, migration: &crate::app::Migration) {
+        for (kind, candidate) in migration.slots.iter().filter_map(|(kind, slot)| Some((kind, slot.candidate()?))) {
+            let evidence = candidate.evidence.lock();
+            let values = [
+                ("cutover_candidate_asked", "Questions that the candidate was asked", evidence.asked),
+                ("cutover_candidate_disagreed", "Answers of the candidate that differ", evidence.disagreed),
+                ("cutover_candidate_failed", "Questions that the candidate failed", evidence.failed),
+                ("cutover_candidate_left_out", "Questions that did not reach the candidate", evidence.left_out),
+            ];
+            for (metric, help, value) in values {
+                let labels = vec![("migration", name.to_owned()), ("kind", kind.name().to_owned())];
+                self.gauge(metric, help, labels, float(value));
+            }
+        }
     }
 
     fn calls(&mut self, name: &str, migration: &crate::app::Migration) {
@@ -172,6 +205,12 @@ impl Collector for Scrape {
         for (name, help, samples) in &self.counters {
             let counter = ConstCounter::new(0_u64);
             let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            if let [(labels, value)] = samples.as_slice()
+                && labels.is_empty()
+            {
+                ConstCounter::new(*value).encode(family)?;
+                continue;
+            }
             for (labels, value) in samples {
                 ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
             }
@@ -179,6 +218,12 @@ impl Collector for Scrape {
         for (name, help, samples) in &self.gauges {
             let gauge = ConstGauge::new(0.0_f64);
             let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            if let [(labels, value)] = samples.as_slice()
+                && labels.is_empty()
+            {
+                ConstGauge::new(*value).encode(family)?;
+                continue;
+            }
             for (labels, value) in samples {
                 ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
             }
@@ -192,7 +237,7 @@ const fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 9 petabytes")]
-const fn float(bytes: u64) -> f64 {
-    bytes as f64
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53: 9 petabytes")]
+const fn float(value: u64) -> f64 {
+    value as f64
 }

@@ -36,7 +36,12 @@ pub fn set_aside(migration: &str, slots: &Slots, batches: &mut Vec<Batch>) -> Ve
     let rest = batches.split_off(fitting);
     if !rest.is_empty() {
         let (asked, rest) = (batches.len(), rest.len());
-        tracing::warn!(migration, asked, rest, "a check is larger than `input_bytes`; it is made in several");
+        tracing::warn!(
+            migration,
+            asked,
+            rest,
+            "a check is larger than a quarter of `input_bytes`; it is made in several"
+        );
     }
     rest
 }

@@ -24,8 +24,8 @@ use crate::harness::{Setup, bundle, eventually};
 #[test]
 fn a_check_after_a_stall_is_made_in_several_that_each_fit() {
     let mut limits = Limits::default();
-    (limits.rollback.input_bytes, limits.rollback.remember_bytes) = (64 << 10, 32 << 10);
-    limits.stages.input_bytes = 128 << 10;
+    (limits.rollback.input_bytes, limits.rollback.remember_bytes) = (256 << 10, 32 << 10);
+    limits.stages.input_bytes = 512 << 10;
     let engine = Engine::new(limits).unwrap();
     let slots = Slots::default();
     let seat = |name, kind| slots.get(kind).activate(Seat::of(Arc::new(admit(&engine, name, kind, "{}"))), Vec::new());
@@ -66,11 +66,11 @@ fn a_check_after_a_stall_is_made_in_several_that_each_fit() {
 #[test]
 fn a_batch_that_is_too_large_on_its_own_is_asked_alone_and_the_others_are_not_lost() {
     let mut limits = Limits::default();
-    limits.rollback.input_bytes = 4 << 10;
+    limits.rollback.input_bytes = 16 << 10;
     limits.rollback.remember_bytes = 1 << 10;
     let policy = admit(&Engine::new(limits).unwrap(), "hostile", Kind::Rollback, "{}");
     let mut batches = check(0, 0).batches;
-    batches[0].operations[0].operation = "o".repeat(5 << 10);
+    batches[0].operations[0].operation = "o".repeat(20 << 10);
     assert_eq!(policy.batches_at_once(&batches), 1);
     assert_eq!(policy.batches_at_once(&batches[1..]), 4);
     assert_eq!(policy.batches_at_once(&[]), 0);

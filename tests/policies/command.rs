@@ -113,7 +113,7 @@ fn junit_has_a_suite_for_each_bundle_and_a_test_for_each_case() {
         <testsuite name="hostile" tests="3" skipped="0" errors="0" failures="2" time="..">
             <properties>
                 <property name="kind" value="rollback"/>
-                <property name="version" value="1"/>
+                <property name="version" value="1.0.0"/>
                 <property name="digest" value=".."/>
             </properties>
             <testcase name="good" classname="hostile.all.toml" time=".." file="BUNDLE/cases/all.toml"/>

@@ -113,15 +113,15 @@ async fn compare_all(
         }
         let asked = std::mem::take(&mut batch);
         let Some(policy) = trials.slots().get(Kind::Comparison).active() else { continue };
-        let digest = Arc::clone(policy.digest());
-        let answer = tokio::task::spawn_blocking(move || (policy.compare(&asked), asked)).await;
+        let compares = Arc::clone(&policy);
+        let answer = tokio::task::spawn_blocking(move || (compares.compare(&asked), asked)).await;
         let Ok((answered, asked)) = answer else {
             tracing::error!("a comparison panicked");
             continue;
         };
         trials.submit(Kind::Comparison, || Job::Compared(asked.clone(), answered.clone()));
         let outcomes = answered.answer.unwrap_or_else(|error| {
-            trials.failed(Kind::Comparison, &digest, &error);
+            trials.failed(Kind::Comparison, Some(&policy), &error);
             failed(&error, asked.len(), &report)
         });
         let mut report = report.lock();

@@ -228,6 +228,33 @@ fn gaps_and_lines_of_newer_hosts_are_told() {
 }
 
 #[test]
+fn the_lines_of_the_documentation_are_history() {
+    let text = fs::read_to_string(root().join("docs/history.md")).unwrap();
+    let lines = text.split("```jsonl\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("lines.jsonl");
+    fs::write(&file, lines).unwrap();
+    let report = backtest(&file.display().to_string(), &["--policy", &shipped("thresholds"), "--json"]).json();
+    assert_eq!((&report["history"]["checks"], &report["recorded"]["healthy"]), (&1.into(), &1.into()), "{report}");
+    assert_eq!(report["history"]["marks"][0]["kind"], FAULT);
+    // Whatever a host writes today is in it.
+    let written = {
+        let mut line = Vec::new();
+        Synthetic { checks: 1, ..Synthetic::default() }.into_iter().next().unwrap().write(&mut line).unwrap();
+        serde_json::from_slice::<Value>(&line).unwrap()
+    };
+    let documented: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let batch = |value: &Value| value["batches"][0].clone();
+    assert_eq!(keys(&batch(&written)), keys(&batch(&documented)));
+    for part in ["v1", "comparisons"] {
+        assert_eq!(keys(&batch(&written)[part]), keys(&batch(&documented)[part]));
+    }
+    let calls = |value: &Value| value["batches"][0]["operations"][0]["v1"].clone();
+    assert_eq!(keys(&calls(&written)), keys(&calls(&documented)));
+}
+
+#[test]
 fn wrong_history_and_wrong_options_are_told_where_and_how_to_mend_them() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| -> PathBuf { folder.path().join(name) };

@@ -173,6 +173,10 @@ fn policies_are_held_against_each_other_in_virtual_time() {
     let in_spans = spans.map(|span| span["checks"].as_u64().unwrap()).sum::<u64>();
     assert_eq!(Some(in_spans), differences["differing"].as_u64());
 
+    // A script goes by its bundle's name, not by its interpreter's.
+    let script = backtest(&file, &["--policy", &shipped("error-budget"), "--json"]).json();
+    assert_eq!(script["sides"][0]["policies"][0]["name"], "error-budget");
+
     // Without the fault there is no roll-back, and a fault that is only claimed is not noticed.
     let quiet = write(&folder.path().join("quiet.jsonl"), Synthetic { fault: None, ..faulty() });
     let claimed = fault.rfc3339();

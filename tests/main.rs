@@ -21,6 +21,7 @@
 )]
 
 mod authoring;
+mod backtest;
 mod bad_input;
 mod harness;
 mod hostile;

@@ -226,6 +226,23 @@ async fn a_policy_takes_over_with_the_memory_that_it_would_have_had() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_missed_checks_is_shown_all_of_them_before_it_takes_over() {
+    let host = still(Setup::default()).await;
+    let promoted = async |missed| {
+        stand_by(&host, &root().join("policies/thresholds"), json!({ "min_requests": 7 }), json!({})).await;
+        until_slot(&host, Kind::Rollback, "some checks", |s| s["candidate"]["evidence"]["asked"].as_u64() >= Some(8))
+            .await;
+        host.migration().slots.get(Kind::Rollback).candidate().unwrap().evidence.lock().left_out = missed;
+        let promote = json!({ "reason": "a test" });
+        send(&host, Method::POST, "policies/rollback/candidate/promote", promote).await.body["detail"]["replayed"]["checks"].as_u64().unwrap()
+    };
+    let (remembered, shown_again) = (promoted(0).await, promoted(1).await);
+    assert!(remembered < 8, "{remembered}: it remembers what it was asked");
+    assert!(shown_again >= 16, "{shown_again}: all since the stage began");
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_call_on_record_gives_the_same_bytes_and_fuel_on_another_engine() {
     let folder = Arc::new(TempDir::new().unwrap());
     let decides = hostile(&folder, Kind::Routing, "decides").display().to_string();

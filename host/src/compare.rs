@@ -146,7 +146,7 @@ async fn compare(
     let (answered, asked) = answer.map_err(|error| tracing::error!(%error, "a comparison panicked")).ok()?;
     trials.submit(Kind::Comparison, || Job::Compared(asked.clone(), answered.clone()));
     let outcomes = answered.answer.unwrap_or_else(|error| {
-        trials.failed(Kind::Comparison, policy.digest(), &error);
+        trials.failed(Kind::Comparison, Some(policy), &error);
         failed(&error, asked.len(), report)
     });
     Some((asked, outcomes))

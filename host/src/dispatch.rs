@@ -175,10 +175,10 @@ impl Dispatch {
 
     fn route(&self, request: &Request) -> crate::route::Route {
         let route = self.router.route(request);
-        if let Some((error, digest)) = &route.error {
+        if let Some((error, policy)) = &route.error {
             tracing::warn!(%error, "the routing policy failed to decide; V1 serves");
             *self.decide_failures.lock().entry(error.cause()).or_default() += 1;
-            self.trials.failed(Kind::Routing, digest, error);
+            self.trials.failed(Kind::Routing, policy.as_ref(), error);
         }
         if let Some(sampled) = route.sampled.clone() {
             self.trials.log(Kind::Routing, Job::Sampled(sampled.seat, sampled.frame, sampled.target));

@@ -9,6 +9,7 @@ pub mod effects;
 pub mod flags;
 pub mod handle;
 mod orders;
+pub mod rehearse;
 pub mod seats;
 pub mod snapshot;
 pub mod state;

@@ -14,6 +14,7 @@ use cutover_contract::{frame, share};
 use crate::{
     policy::{
         PolicyError,
+        engine::Policy,
         port::{Condition, Plan, Target, Test},
         slot::Seat,
     },
@@ -43,14 +44,14 @@ pub struct Route {
     pub reason: Arc<str>,
     /// Whether the request is mirrored to V2.
     pub mirror: bool,
-    /// What went wrong while asking `decide`, if anything did, and the digest of who was asked.
+    /// What went wrong while asking `decide`, if anything did, and who was asked.
     pub error: Option<Undecided>,
     /// What `decide` was asked and what it said, for a sample of the requests.
     pub sampled: Option<Box<Sampled>>,
 }
 
-/// Why `decide` has no answer, and the digest of who was asked.
-pub type Undecided = (PolicyError, Arc<str>);
+/// Why `decide` has no answer, and who was asked, if anybody was in charge.
+pub type Undecided = (PolicyError, Option<Arc<Policy>>);
 
 /// One question to `decide`.
 #[derive(Debug, Clone)]
@@ -199,7 +200,7 @@ impl Compiled {
     fn decide(&self, request: &Request) -> (Target, Option<Undecided>, Option<Box<Sampled>>) {
         let Some((seat, wanted)) = &self.decider else {
             let error = PolicyError::nonsense("nobody is in charge whom the plan's `decide` could be asked of");
-            return (Target::V1, Some((error, "".into())), None);
+            return (Target::V1, Some((error, None)), None);
         };
         let mut packed = Vec::with_capacity(256);
         let attributes = wanted.iter().map(|a| request.attribute(a));
@@ -210,7 +211,7 @@ impl Compiled {
                 let sample = || Box::new(Sampled { seat: Arc::clone(seat), frame: packed, target });
                 (target, None, sampled.then(sample))
             }
-            Err(error) => (Target::V1, Some((error, Arc::clone(seat.policy.digest()))), None),
+            Err(error) => (Target::V1, Some((error, Some(Arc::clone(&seat.policy)))), None),
         }
     }
 

@@ -23,7 +23,7 @@ use self::records::{Audited, Decision, PoolConfiguration};
 use crate::{
     clock::{self, UnixMs},
     migration::State,
-    policy::facts::Batch,
+    policy::{facts::Batch, port::Kind},
 };
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -53,6 +53,9 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("the store has something that cannot be read")]
     Content(#[from] serde_json::Error),
+    /// A candidate is in its seat, but not on record.
+    #[error("the store has no candidate for {0}; make it one again")]
+    NoCandidate(Kind),
     /// A check's batches are not what they were when they were packed.
     #[error("check {id} cannot be unpacked")]
     Packed {

@@ -218,7 +218,8 @@ async fn restore_others(
     let candidate = shared.store.seat(migration, kind, Place::Candidate).await?;
     if let Some(mut record) = vouched(migration, kind, candidate, bundle, shared).await {
         let (rule, evidence) = (record.rule.take().unwrap_or_default(), record.evidence.take().unwrap_or_default());
-        let (since, memory) = (record.since, record.memory.clone());
+        // No check was made while there was no host.
+        let (since, memory) = (record.since, (record.memory.clone(), clock::unix_ms()));
         if let Some(seat) = seated(migration, kind, record, shared).await {
             slot.stand_by(Some(Arc::new(Candidate::new(seat, rule, since, memory, evidence))));
         }

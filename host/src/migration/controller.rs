@@ -21,7 +21,7 @@ use super::{
     effects::{Cause, Settled},
     flags::Flags,
     handle::{Command, Handle},
-    seats::Rehearsed,
+    rehearse::Rehearsed,
     snapshot::{self, Failures, Judged, RollbackReport, Snapshot},
     state::{Event, State},
     step::step,
@@ -140,8 +140,10 @@ pub struct Controller {
     pub(super) recent: VecDeque<(Check, Option<Verdict>)>,
     /// Slots that get a policy just now.
     pub(super) installing: BTreeSet<Kind>,
-    /// Policies that wait for the check under way to end.
-    pub(super) rehearsed: Vec<Rehearsed>,
+    /// Newcomers that wait for the check under way to end.
+    pub(super) waiting: Vec<Rehearsed>,
+    /// Newcomers that are shown the last checks; until they have seen them, no new check is made.
+    pub(super) last_looks: usize,
     commands: mpsc::Receiver<Command>,
     pub(super) settled: mpsc::Sender<Settled>,
     settling: mpsc::Receiver<Settled>,
@@ -197,7 +199,8 @@ impl Controller {
             asking: false,
             recent: VecDeque::new(),
             installing: BTreeSet::new(),
-            rehearsed: Vec::new(),
+            waiting: Vec::new(),
+            last_looks: 0,
             commands,
             settled,
             settling,
@@ -225,16 +228,16 @@ impl Controller {
                     if let Some(answer) = answer {
                         self.learn(answer).await;
                     }
-                    self.seat_all().await;
+                    self.go_on().await;
                     if self.behind {
                         checks.reset_immediately();
                     }
                 }
                 Some(failed) = self.parts.failed.recv() => {
-                    self.count_failure(failed.kind, &failed.digest, &failed.error).await;
+                    self.count_failure(failed.kind, failed.policy.as_ref(), &failed.error).await;
                 }
                 _ = batches.tick() => self.cut_batch(),
-                _ = checks.tick(), if !self.asking => self.asking = self.ask(&answers).await,
+                _ = checks.tick(), if !self.asking && self.last_looks == 0 => self.asking = self.ask(&answers).await,
             }
             self.show();
         }
@@ -329,7 +332,7 @@ impl Controller {
         if let Some(answered) = judged {
             if let Err(error) = &answered.asked.answer {
                 self.waiting_for = vec![judge::failure(error)];
-                self.count_failure(Kind::Rollback, answered.seat.policy.digest(), error).await;
+                self.count_failure(Kind::Rollback, Some(&answered.seat.policy), error).await;
             }
             let judgement = answered.asked.answer.clone().unwrap_or_else(|error| Judgement {
                 verdict: Verdict::Hold,
@@ -343,7 +346,7 @@ impl Controller {
         }
         let Some(answered) = staged.filter(|_| epoch == self.epoch) else { return };
         if let Err(error) = &answered.asked.answer {
-            self.count_failure(Kind::Stages, answered.seat.policy.digest(), error).await;
+            self.count_failure(Kind::Stages, Some(&answered.seat.policy), error).await;
         }
         if let Event::Moved { findings, .. } = stage::event(&answered) {
             self.waiting_for = findings;
@@ -446,17 +449,15 @@ fn record<T: serde::Serialize>(answered: &Answered<T>, question: Question) -> Ca
 
 /// What the policies in charge and their candidates remember now.
 fn remembered(slots: &Slots) -> Vec<Remembered> {
-    let active = slots.iter().filter_map(|(kind, slot)| {
+    let active = slots.iter().filter_map(|(_, slot)| {
         let (seat, memory) = slot.question()?;
-        let digest = seat.policy.digest().to_string();
-        Some(Remembered { kind, place: Place::Active, digest, memory, evidence: None })
+        Some(Remembered::of(Place::Active, &seat.policy, memory, None))
     });
-    let candidates = slots.iter().filter_map(|(kind, slot)| {
+    let candidates = slots.iter().filter_map(|(_, slot)| {
         let candidate = slot.candidate()?;
-        let digest = candidate.seat.policy.digest().to_string();
         let (memory, _) = candidate.memory.lock().clone();
         let evidence = Some(candidate.evidence.lock().clone());
-        Some(Remembered { kind, place: Place::Candidate, digest, memory, evidence })
+        Some(Remembered::of(Place::Candidate, &candidate.seat.policy, memory, evidence))
     });
     active.chain(candidates).collect()
 }

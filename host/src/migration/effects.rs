@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     controller::Controller,
-    seats::Rehearsed,
+    rehearse::Rehearsed,
     snapshot::RollbackReport,
     state::{Decided, Effect, Event, State},
 };
@@ -183,7 +183,7 @@ impl Controller {
                     }
                     Err(error) => {
                         self.keep_plan(format!("the routing policy {error}"));
-                        self.count_failure(Kind::Routing, seat.policy.digest(), &error).await;
+                        self.count_failure(Kind::Routing, Some(&seat.policy), &error).await;
                     }
                 }
             }
@@ -287,7 +287,7 @@ impl Controller {
                 self.notice("pools-not-ready", "critical", message, Vec::new());
             }
             Settled::Drained { report } => self.last_rollback = Some(report),
-            Settled::Rehearsed(rehearsed) => self.seat_between_checks(*rehearsed).await,
+            Settled::Rehearsed(rehearsed) => self.rehearse(*rehearsed).await,
         }
     }
 

@@ -1,8 +1,7 @@
 //! Puts policies into seats: in charge, back in charge, or beside the one in charge.
 //!
-//! On record first, then for the next question. A policy that remembers checks is shown those since the stage began, off
-//! the controller's path, and then, between two checks, those that came meanwhile: it takes over with the memory that it
-//! would have.
+//! On record first, then for the next question. A policy that remembers checks is shown those since the stage began
+//! before (see [`rehearse`](super::rehearse)): it takes over with the memory that it would have.
 
 use std::sync::Arc;
 
@@ -11,8 +10,9 @@ use tokio::sync::oneshot;
 
 use super::{
     controller::Controller,
-    effects::{Cause, Settled},
+    effects::Cause,
     handle::{Newcomer, Ordered},
+    rehearse::Rehearsed,
     state::Event,
 };
 use crate::{
@@ -22,23 +22,16 @@ use crate::{
         PolicyError,
         candidate::{Candidate, Evidence, Rule},
         engine::Policy,
-        history::Recorded,
         port::Kind,
         rehearsal::Rehearsal,
         slot::Seat,
     },
     store::{
-        Store, StoreError,
+        StoreError,
         records::Audited,
         seats::{Place, SeatRecord},
     },
 };
-
-/// Checks that are read from the store at once.
-const PAGE: u32 = 500;
-
-/// Failures after which a rehearsal ends: a policy that loops would take its whole time limit for each check.
-const ENOUGH_FAILURES: u64 = 3;
 
 /// A policy that is being put somewhere.
 #[derive(Debug)]
@@ -70,12 +63,15 @@ pub enum Install {
     Drop(Kind),
 }
 
-/// A policy that was shown what it would have seen until a moment.
-#[derive(Debug)]
-pub struct Rehearsed {
-    installing: Installing,
-    rehearsal: Rehearsal,
-    until: UnixMs,
+impl Installing {
+    fn answer(self, done: Result<Ordered, String>) {
+        match (self.reply, done) {
+            // Whoever asked may have gone; what was done is on record.
+            (Some(reply), done) => drop(reply.send(done)),
+            (None, Err(why)) => tracing::error!("{why}"),
+            (None, Ok(_)) => {}
+        }
+    }
 }
 
 impl Install {
@@ -92,109 +88,66 @@ impl Controller {
     /// Begins to put a policy somewhere; whoever waits is answered when it is done or refused.
     pub(super) async fn install(&mut self, installing: Installing) {
         let kind = installing.what.kind();
-        let newcomer = match self.newcomer(&installing.what) {
+        let (newcomer, memory, from) = match self.newcomer(&installing.what) {
             Ok(newcomer) => newcomer,
-            Err(why) => return answer(installing, Err(why)),
+            Err(why) => return installing.answer(Err(why)),
         };
         if self.installing.contains(&kind) {
             let why = format!("another {kind} policy is just being put in its seat; try again in a moment");
-            return answer(installing, Err(why));
+            return installing.answer(Err(why));
         }
         self.installing.insert(kind);
-        let state = &self.state;
-        let blank = Rehearsed { installing, rehearsal: Rehearsal::default(), until: UnixMs(u64::MAX) };
-        match newcomer.filter(|_| Rehearsal::is_for(kind) && state.is_judged()) {
-            None if !Rehearsal::is_for(kind) => self.seat_now(blank).await,
-            None => self.seat_between_checks(blank).await,
-            Some(policy) => {
-                let (store, name, settled) = (self.parts.store.clone(), self.parts.name.clone(), self.settled.clone());
-                let since = state.since;
-                self.parts.tasks.spawn(async move {
-                    let Rehearsed { installing, .. } = blank;
-                    let (rehearsal, until) = rehearse(&store, &name, policy, since).await;
-                    let rehearsed = Rehearsed { installing, rehearsal, until };
-                    // The controller is gone when the host stops.
-                    drop(settled.send(Settled::Rehearsed(Box::new(rehearsed))).await);
-                });
-            }
+        let shown = newcomer.filter(|_| Rehearsal::is_for(kind) && self.state.is_judged());
+        match shown {
+            None if !Rehearsal::is_for(kind) => self.seat_now(Rehearsed::new(installing, None, memory, from)).await,
+            policy => self.rehearse(Rehearsed::new(installing, policy, memory, from)).await,
         }
     }
 
-    /// The policy that has to be shown what happened; none if it knows.
-    fn newcomer(&self, what: &Install) -> Result<Option<Arc<Policy>>, String> {
+    /// The policy that has to be shown what happened, with what it remembers and from when on; none if nothing has to.
+    fn newcomer(&self, what: &Install) -> Result<(Option<Arc<Policy>>, Vec<u8>, UnixMs), String> {
         let slot = self.parts.slots.get(what.kind());
         let kind = what.kind();
+        let blank = |policy: &Arc<Policy>| Ok((Some(Arc::clone(policy)), Vec::new(), self.state.since));
         match what {
-            Install::Activate(new) => Ok(Some(Arc::clone(&new.seat.policy))),
+            Install::Activate(new) => blank(&new.seat.policy),
             Install::Candidate(new, _) => match slot.seat() {
-                Some(_) => Ok(Some(Arc::clone(&new.seat.policy))),
+                Some(_) => blank(&new.seat.policy),
                 None => Err(format!("no {kind} policy is in charge that a candidate could be compared with")),
             },
-            Install::Promote(_) | Install::Drop(_) if slot.candidate().is_none() => {
-                Err(format!("no {kind} policy is a candidate"))
-            }
-            Install::Promote(_) | Install::Drop(_) => Ok(None),
+            Install::Promote(_) => match slot.candidate() {
+                // It missed some, so what it remembers is not what it would.
+                Some(candidate) if candidate.evidence.lock().left_out > 0 => blank(&candidate.seat.policy),
+                Some(candidate) => {
+                    let (memory, from) = candidate.memory.lock().clone();
+                    Ok((Some(Arc::clone(&candidate.seat.policy)), memory, from))
+                }
+                None => Err(format!("no {kind} policy is a candidate")),
+            },
+            Install::Drop(_) if slot.candidate().is_none() => Err(format!("no {kind} policy is a candidate")),
+            Install::Drop(_) => Ok((None, Vec::new(), UnixMs(0))),
             Install::Revert(_) => match slot.previous() {
-                Some(seat) => Ok(Some(Arc::clone(&seat.policy))),
+                Some(seat) => blank(&seat.policy),
                 None => Err(format!("there is no previous {kind} policy to go back to; activate one")),
             },
         }
     }
 
-    /// Waits for the end of the check under way, so that the newcomer misses none.
-    pub(super) async fn seat_between_checks(&mut self, rehearsed: Rehearsed) {
-        self.rehearsed.push(rehearsed);
-        if !self.asking {
-            self.seat_all().await;
-        }
-    }
-
-    /// Seats those that wait.
-    pub(super) async fn seat_all(&mut self) {
-        for mut rehearsed in std::mem::take(&mut self.rehearsed) {
-            let what = &rehearsed.installing.what;
-            if let Install::Promote(kind) = what
-                && let Some(candidate) = self.parts.slots.get(*kind).candidate()
-            {
-                let (memory, until) = candidate.memory.lock().clone();
-                let known = Rehearsal::new(memory);
-                rehearsed.rehearsal = self.catch_up(Arc::clone(&candidate.seat.policy), known, until).await;
-            } else if let Ok(Some(policy)) = self.newcomer(what) {
-                rehearsed.rehearsal = self.catch_up(policy, rehearsed.rehearsal, rehearsed.until).await;
-            }
-            self.seat_now(rehearsed).await;
-        }
-    }
-
-    async fn seat_now(&mut self, rehearsed: Rehearsed) {
-        let Rehearsed { installing, rehearsal, .. } = rehearsed;
+    pub(super) async fn seat_now(&mut self, rehearsed: Rehearsed) {
+        let Rehearsed { installing, rehearsal, from: seen, .. } = rehearsed;
         self.installing.remove(&installing.what.kind());
-        let done = self.seat(&installing, rehearsal).await;
+        let done = self.seat(&installing, rehearsal, seen).await;
         self.show();
-        answer(installing, done);
+        installing.answer(done);
     }
 
-    /// Shows a policy the checks that came while it was being shown the others.
-    async fn catch_up(&self, policy: Arc<Policy>, mut rehearsal: Rehearsal, until: UnixMs) -> Rehearsal {
-        let missed: Vec<_> = self.recent.iter().filter(|(check, _)| check.now_ms > until).cloned().collect();
-        if missed.is_empty() || rehearsal.failed > 0 {
-            return rehearsal;
-        }
-        let before = rehearsal.clone();
-        let shown = self.parts.tasks.spawn_blocking(move || {
-            let mut warm = policy.warm();
-            for (check, verdict) in missed {
-                rehearsal.show(policy.kind, &mut warm, &check, verdict);
-                if rehearsal.failed > 0 {
-                    break;
-                }
-            }
-            rehearsal
-        });
-        shown.await.unwrap_or(before)
+    /// Leaves everything as it is.
+    pub(super) fn refuse(&mut self, installing: Installing, why: String) {
+        self.installing.remove(&installing.what.kind());
+        installing.answer(Err(format!("nothing was changed: {why}")));
     }
 
-    async fn seat(&mut self, installing: &Installing, rehearsal: Rehearsal) -> Result<Ordered, String> {
+    async fn seat(&mut self, installing: &Installing, rehearsal: Rehearsal, seen: UnixMs) -> Result<Ordered, String> {
         let kind = installing.what.kind();
         let slot = self.parts.slots.get(kind);
         let from = slot.seat().map(|seat| seat.policy.digest().to_string());
@@ -211,7 +164,7 @@ impl Controller {
         let audited = self.audited(&installing.actor, verb, detail.clone());
         let done = match &installing.what {
             Install::Activate(new) => self.take_over(new, rehearsal.memory, &audited).await,
-            Install::Candidate(new, rule) => self.stand_by(new, *rule, rehearsal.memory, &audited).await,
+            Install::Candidate(new, rule) => self.stand_by(new, *rule, (rehearsal.memory, seen), &audited).await,
             Install::Promote(_) => self.promote(kind, rehearsal.memory, &audited).await,
             Install::Revert(_) => self.go_back(kind, rehearsal.memory, &audited).await,
             Install::Drop(_) => self.dismiss(kind, &audited).await,
@@ -248,20 +201,27 @@ impl Controller {
         Ok(())
     }
 
-    async fn stand_by(&self, new: &Newcomer, rule: Rule, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
+    async fn stand_by(
+        &self,
+        new: &Newcomer,
+        rule: Rule,
+        (memory, from): (Vec<u8>, UnixMs),
+        audited: &Audited,
+    ) -> Result<(), StoreError> {
         let kind = new.seat.policy.kind;
         let record = SeatRecord { rule: Some(rule), ..record(new, memory.clone(), audited) };
         self.parts.store.set_candidate(kind, Some(&record), audited).await?;
-        let candidate = Candidate::new(new.seat.clone(), rule, audited.at, memory, Evidence::default());
+        let candidate = Candidate::new(new.seat.clone(), rule, audited.at, (memory, from), Evidence::default());
         self.parts.slots.get(kind).stand_by(Some(Arc::new(candidate)));
         Ok(())
     }
 
     async fn promote(&self, kind: Kind, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
         let slot = self.parts.slots.get(kind);
-        let Some(candidate) = slot.candidate() else { return Ok(()) };
         let stored = self.parts.store.seat(&self.parts.name, kind, Place::Candidate).await?;
-        let Some(stored) = stored else { return Ok(()) };
+        let (Some(candidate), Some(stored)) = (slot.candidate(), stored) else {
+            return Err(StoreError::NoCandidate(kind));
+        };
         let record = SeatRecord {
             memory: memory.clone(),
             rule: None,
@@ -318,18 +278,19 @@ impl Controller {
     }
 
     /// Counts a policy's failure. The first of its cause within a minute is audited; too many put it out of charge.
-    pub(super) async fn count_failure(&mut self, kind: Kind, digest: &str, error: &PolicyError) {
+    /// Without a policy it is the slot that failed: nobody was in charge.
+    pub(super) async fn count_failure(&mut self, kind: Kind, policy: Option<&Arc<Policy>>, error: &PolicyError) {
         let now = clock::unix_ms();
         if self.failures.count(kind, error, now) {
             tracing::error!(migration = self.parts.name, %kind, "the policy {error}");
-            let detail = json!({ "kind": kind, "digest": digest, "error": error, "message": error.to_string() });
+            let detail = json!({ "kind": kind, "digest": policy.map(|p| p.digest()), "error": error, "message": error.to_string() });
             let audited = self.audited("host", "policy-failed", detail);
             if let Err(error) = self.parts.store.audit(&audited).await {
                 tracing::error!(%error, "a policy's failure could not be audited");
             }
         }
         let in_charge = self.parts.slots.get(kind).seat();
-        if in_charge.is_none_or(|seat| **seat.policy.digest() != *digest) {
+        if !in_charge.is_some_and(|seat| policy.is_some_and(|policy| Arc::ptr_eq(policy, &seat.policy))) {
             return;
         }
         let patience = self.parts.patience;
@@ -342,40 +303,6 @@ impl Controller {
             let within = humantime::format_duration(patience.within);
             let why = format!("it failed {} times within {within}; the last time it {error}", recent.len());
             self.give_up(kind, why).await;
-        }
-    }
-}
-
-/// Shows a policy the checks since the stage began.
-async fn rehearse(store: &Store, migration: &str, policy: Arc<Policy>, since: UnixMs) -> (Rehearsal, UnixMs) {
-    let (mut rehearsal, mut until, mut after) = (Rehearsal::default(), UnixMs(0), 0);
-    loop {
-        let page = match store.checks(migration, since, UnixMs(u64::MAX), after, PAGE).await {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::error!(migration, "recorded checks cannot be replayed: {}", chain(&error));
-                return (rehearsal, until);
-            }
-        };
-        let Some(last) = page.last() else { return (rehearsal, until) };
-        (after, until) = (last.id, last.now_ms);
-        let (asked, before) = (Arc::clone(&policy), rehearsal.clone());
-        let shown = tokio::task::spawn_blocking(move || {
-            let mut warm = asked.warm();
-            for stored in page {
-                match stored.read() {
-                    Ok(Recorded { check, verdict, .. }) => rehearsal.show(asked.kind, &mut warm, &check, verdict),
-                    Err(error) => tracing::error!(%error, "a recorded check cannot be read"),
-                }
-                if rehearsal.failed >= ENOUGH_FAILURES {
-                    break;
-                }
-            }
-            rehearsal
-        });
-        rehearsal = shown.await.unwrap_or(before);
-        if rehearsal.failed >= ENOUGH_FAILURES {
-            return (rehearsal, UnixMs(u64::MAX));
         }
     }
 }
@@ -409,17 +336,5 @@ const fn event_of(what: &Install) -> &'static str {
         Install::Promote(_) => "candidate-promoted",
         Install::Revert(_) => "policy-reverted",
         Install::Drop(_) => "candidate-dropped",
-    }
-}
-
-fn answer(installing: Installing, done: Result<Ordered, String>) {
-    match installing.reply {
-        // Whoever asked may have gone; what was done is on record.
-        Some(reply) => drop(reply.send(done)),
-        None => {
-            if let Err(why) = done {
-                tracing::error!("{why}");
-            }
-        }
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Handle, Verb, seats::Install};
 use crate::{
     causes::chain,
-    clock,
+    clock::{self, UnixMs},
     policy::{
         PolicyError,
         candidate::{Candidate, Compared, Disagreement, Weighed},
@@ -113,7 +113,7 @@ impl Trial {
         let Ok((seat, frame, asked)) = asked.await else { return };
         if asked.answer.as_ref().is_ok_and(|fresh| *fresh != target) {
             let message = "a warm instance answers `decide` differently from a fresh one: it keeps something to itself";
-            self.trials.failed(Kind::Routing, seat.policy.digest(), &PolicyError::nonsense(message));
+            self.trials.failed(Kind::Routing, Some(&seat.policy), &PolicyError::nonsense(message));
         }
         let question = Question::Decide(Memory(frame));
         self.log(&[Call::of(clock::unix_ms(), Role::Active, &seat, question, Vec::new(), &asked)]).await;
@@ -186,11 +186,13 @@ fn router(plan: &Plan, seat: &Seat) -> Router {
     router
 }
 
-/// Keeps the candidate's memory, if it has answered.
-fn remember<T>(candidate: &Candidate, at: clock::UnixMs, asked: &Asked<T>) {
+/// Keeps the candidate's memory, if it has answered, and until when it has seen everything.
+fn remember<T>(candidate: &Candidate, at: UnixMs, asked: &Asked<T>) {
+    let mut kept = candidate.memory.lock();
     if asked.answer.is_ok() {
-        *candidate.memory.lock() = (asked.memory.clone(), at);
+        kept.0.clone_from(&asked.memory);
     }
+    kept.1 = UnixMs(at.0 + 1);
 }
 
 /// Two answers to one question. `decided` is what counts of an answer, `shown` what people see of it.

@@ -12,8 +12,6 @@ pub mod gaps;
 pub mod report;
 pub mod runs;
 pub mod side;
-#[cfg(test)]
-mod tests;
 
 use std::{
     sync::{

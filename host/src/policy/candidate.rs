@@ -24,7 +24,7 @@ pub struct Candidate {
     pub rule: Rule,
     /// Since when it runs.
     pub since: UnixMs,
-    /// What it remembers, and until when it was asked.
+    /// What it remembers. It has seen the checks from before the moment beside it.
     pub memory: Mutex<(Vec<u8>, UnixMs)>,
     /// What is known of it.
     pub evidence: Mutex<Evidence>,
@@ -147,8 +147,8 @@ impl Default for Demote {
 
 impl Candidate {
     /// A candidate that begins.
-    pub fn new(seat: Seat, rule: Rule, since: UnixMs, memory: Vec<u8>, evidence: Evidence) -> Self {
-        Self { seat, rule, since, memory: Mutex::new((memory, since)), evidence: Mutex::new(evidence) }
+    pub fn new(seat: Seat, rule: Rule, since: UnixMs, memory: (Vec<u8>, UnixMs), evidence: Evidence) -> Self {
+        Self { seat, rule, since, memory: Mutex::new(memory), evidence: Mutex::new(evidence) }
     }
 
     /// Counts what became of a question and weighs it all.

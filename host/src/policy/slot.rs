@@ -147,11 +147,17 @@ impl Slot {
     }
 }
 
+impl From<&Description> for Title {
+    /// What it calls itself.
+    fn from(said: &Description) -> Self {
+        Self { name: said.name.clone(), version: said.version.clone() }
+    }
+}
+
 impl Seat {
     /// A policy that nobody gave a name: it goes by what it says itself.
     pub fn of(policy: Arc<Policy>) -> Self {
-        let Description { name, version, .. } = &*policy.description;
-        let title = Title { name: name.clone(), version: version.clone() };
+        let title = Title::from(&*policy.description);
         Self { policy, title, wasi_stub: false }
     }
 

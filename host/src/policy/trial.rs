@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{
     PolicyError,
-    engine::Asked,
+    engine::{Asked, Policy},
     port::{
         AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
         Situation, Target,
@@ -54,8 +54,8 @@ pub enum Job {
 pub struct Failed {
     /// Of which kind.
     pub kind: Kind,
-    /// Which policy.
-    pub digest: Arc<str>,
+    /// Which policy; none if nobody was in charge.
+    pub policy: Option<Arc<Policy>>,
     /// Why.
     pub error: PolicyError,
 }
@@ -115,8 +115,8 @@ impl Trials {
     }
 
     /// Tells that a policy failed. If too many wait, there is nothing that this one would add.
-    pub fn failed(&self, kind: Kind, digest: &Arc<str>, error: &PolicyError) {
-        let failed = Failed { kind, digest: Arc::clone(digest), error: error.clone() };
+    pub fn failed(&self, kind: Kind, policy: Option<&Arc<Policy>>, error: &PolicyError) {
+        let failed = Failed { kind, policy: policy.cloned(), error: error.clone() };
         // What does not fit is one of more than 256 failures that wait: the controller will act on those.
         drop(self.failures.try_send(failed));
     }

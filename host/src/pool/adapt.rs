@@ -80,10 +80,10 @@ impl Translation {
 }
 
 /// The answer, or what V2's callers are told. An adapter that says itself that V2 cannot serve a call has not failed.
-fn judged<T>(trials: &Trials, policy: &Policy, asked: Asked<T>) -> Result<T, Failure> {
+fn judged<T>(trials: &Trials, policy: &Arc<Policy>, asked: Asked<T>) -> Result<T, Failure> {
     asked.answer.map_err(|error| {
         if !matches!(error, PolicyError::Said { .. }) {
-            trials.failed(Kind::Adapter, policy.digest(), &error);
+            trials.failed(Kind::Adapter, Some(policy), &error);
         }
         Failure::unsent(FailureKind::Worker, format!("the adapter policy {error}"))
     })

@@ -1,5 +1,7 @@
 //! Who is in charge of what: the seats of every slot, as they are found again after a restart.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
@@ -8,6 +10,7 @@ use crate::{
     clock::UnixMs,
     policy::{
         candidate::{Evidence, Rule},
+        engine::Policy,
         port::Kind,
         slot::Title,
     },
@@ -186,10 +189,10 @@ impl Store {
     /// When the store fails.
     pub async fn remember(&self, migration: &str, remembered: Vec<Remembered>) -> Result<(), StoreError> {
         let mut tx = self.0.begin().await?;
-        for Remembered { kind, place, digest, memory, evidence } in remembered {
+        for Remembered { kind, place, digest, settings, memory, evidence } in remembered {
             let evidence = evidence.map(|e| serde_json::to_string(&e)).transpose()?;
             sqlx::query(
-                "UPDATE seats SET memory = ?, evidence = ? WHERE migration = ? AND kind = ? AND seat = ? AND digest = ? AND held IS NULL",
+                "UPDATE seats SET memory = ?, evidence = ? WHERE migration = ? AND kind = ? AND seat = ? AND digest = ? AND settings = ? AND held IS NULL",
             )
             .bind(memory)
             .bind(evidence)
@@ -197,6 +200,7 @@ impl Store {
             .bind(kind.name())
             .bind(place.name())
             .bind(digest)
+            .bind(settings)
             .execute(&mut *tx)
             .await?;
         }
@@ -213,11 +217,21 @@ pub struct Remembered {
     /// In which seat.
     pub place: Place,
     /// Its component.
-    pub digest: String,
+    pub digest: Arc<str>,
+    /// Its settings.
+    pub settings: Arc<str>,
     /// What it remembers.
     pub memory: Vec<u8>,
     /// A candidate's evidence.
     pub evidence: Option<Evidence>,
+}
+
+impl Remembered {
+    /// What a policy in a seat remembers now.
+    pub fn of(place: Place, policy: &Policy, memory: Vec<u8>, evidence: Option<Evidence>) -> Self {
+        let (digest, settings) = (Arc::clone(policy.digest()), Arc::clone(&policy.settings));
+        Self { kind: policy.kind, place, digest, settings, memory, evidence }
+    }
 }
 
 async fn leave(

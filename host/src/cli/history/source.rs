@@ -108,6 +108,9 @@ impl Origin {
             return Ok(Self::Stdin);
         }
         if let Some(migration) = text.strip_prefix("host:") {
+            if migration.is_empty() {
+                return Err(Failed::usage("the history `host:` names no migration; write `host:MIGRATION`"));
+            }
             return Ok(Self::Host { admin: admin.into(), migration: migration.into() });
         }
         let file = PathBuf::from(text);

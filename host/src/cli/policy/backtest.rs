@@ -25,6 +25,7 @@ use crate::{
             read::{Lines, ReadError},
         },
         port::Kind,
+        slot::Title,
     },
 };
 
@@ -136,8 +137,8 @@ impl Backtest {
         })?;
         let mut side = Side::default();
         for path in policies {
-            let policy = self.admit(engine, path, &settings)?;
-            if !side.seat(&policy) {
+            let (policy, title) = self.admit(engine, path, &settings)?;
+            if !side.seat(&policy, title) {
                 let message = format!(
                     "`{}` is a {} policy; {option} takes one rollback policy and one stages policy at the most",
                     path.display(),
@@ -149,7 +150,12 @@ impl Backtest {
         Ok(side)
     }
 
-    fn admit(&self, engine: &Arc<Engine>, path: &PathBuf, settings: &Map<String, Value>) -> Result<Policy, Failed> {
+    fn admit(
+        &self,
+        engine: &Arc<Engine>,
+        path: &PathBuf,
+        settings: &Map<String, Value>,
+    ) -> Result<(Policy, Title), Failed> {
         let shown = path.display();
         let refused = |error| Failed::usage(format!("the policy of `{shown}` {error}"));
         if path.is_dir() {
@@ -157,7 +163,8 @@ impl Backtest {
                 .map_err(|e| Failed::usage(format!("the settings for `{shown}` cannot be laid over its own: {e}")))?;
             let bundle = Bundle::read(path, &self.components, &overrides)
                 .map_err(|e| Failed::usage(format!("the command line {e}")))?;
-            return app::admit(engine, bundle.kind, &bundle.component, &bundle.settings).map_err(refused);
+            let policy = app::admit(engine, bundle.kind, &bundle.component, &bundle.settings).map_err(refused)?;
+            return Ok((policy, Title { name: bundle.name, version: bundle.version }));
         }
         let component = fs::read(path).map_err(|e| {
             Failed::usage(format!(
@@ -177,6 +184,9 @@ impl Backtest {
                 return Err(Failed::usage(message));
             }
         };
-        Policy::admit(engine, compiled, kind, &Value::Object(settings.clone()).to_string()).map_err(refused)
+        let settings = Value::Object(settings.clone()).to_string();
+        let policy = Policy::admit(engine, compiled, kind, &settings).map_err(refused)?;
+        let title = Title::from(&*policy.description);
+        Ok((policy, title))
     }
 }

@@ -11,6 +11,7 @@ use crate::policy::{
     engine::{Asked, Policy},
     history::Recorded,
     port::{Action, Check, Judgement, Kind, Move, Phase, Progress, Verdict},
+    slot::Title,
 };
 
 /// Changes that are kept with their findings; more are counted.
@@ -58,8 +59,8 @@ struct Seat<F> {
 }
 
 impl Side {
-    /// Seats a policy by its kind. False if it is of a kind that a back-test does not ask, or the seat is taken.
-    pub fn seat(&mut self, policy: &Policy) -> bool {
+    /// Seats a policy by its kind, under the name that people know it by. False if it is of a kind that a back-test does not ask, or the seat is taken.
+    pub fn seat(&mut self, policy: &Policy, title: Title) -> bool {
         let mut warm = policy.warm();
         match policy.kind {
             Kind::Rollback if self.judge.is_none() => {
@@ -72,8 +73,8 @@ impl Side {
         }
         self.policies.push(Seated {
             kind: policy.kind,
-            name: policy.description.name.clone(),
-            version: policy.description.version.clone(),
+            name: title.name,
+            version: title.version,
             digest: policy.digest().to_string(),
             settings: serde_json::from_str(&policy.settings).unwrap_or_default(),
         });

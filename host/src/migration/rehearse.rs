@@ -1,0 +1,207 @@
+//! Shows a newcomer the checks that it would have seen, without holding up anything.
+//!
+//! In rounds, off the controller's path: first what the store has of the stage, then what came meanwhile, which is less
+//! each time. The last few checks are shown while no new check is made; orders are taken all along. A newcomer that is
+//! slower than checks come never gets there, and is refused.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{controller::Controller, effects::Settled, seats::Installing};
+use crate::{
+    causes::chain,
+    clock::{self, UnixMs},
+    policy::{
+        engine::Policy,
+        history::Recorded,
+        port::{Check, Verdict},
+        rehearsal::Rehearsal,
+    },
+    store::Store,
+};
+
+/// Checks that are read from the store at once.
+const PAGE: u32 = 500;
+
+/// Failures after which a rehearsal ends: a policy that loops would take its whole time limit for each check.
+const ENOUGH_FAILURES: u64 = 3;
+
+/// Rounds with no fewer checks to show than the one before; then a newcomer is too slow.
+const LOST_ROUNDS: u32 = 2;
+
+/// Checks that may be shown while no new one is made: at their time limit they delay it by a second.
+const LAST: usize = 4;
+
+/// A policy that is being shown what it would have seen.
+#[derive(Debug)]
+pub struct Rehearsed {
+    /// Where it is to be put.
+    pub(super) installing: Installing,
+    /// Who is shown; nobody, if there is nothing to show.
+    pub(super) policy: Option<Arc<Policy>>,
+    /// How it did so far.
+    pub(super) rehearsal: Rehearsal,
+    /// It has seen what came before this.
+    pub(super) from: UnixMs,
+    /// Checks of the last round, if they were at hand.
+    before: usize,
+    lost_rounds: u32,
+    /// Whether checks wait for it.
+    last: bool,
+    shown_for: Duration,
+}
+
+/// A check, and the verdict that was in force.
+type Shown = (Check, Option<Verdict>);
+
+/// What a newcomer is to see next.
+enum Round {
+    /// What the store has until before a moment.
+    Stored(UnixMs),
+    /// These.
+    Missed(Vec<Shown>),
+    /// These, while no new check is made.
+    Last(Vec<Shown>),
+    /// It has seen everything.
+    Done,
+    /// It never will, and why.
+    TooSlow(String),
+}
+
+impl Rehearsed {
+    /// One that has seen what came before `from`.
+    pub(super) fn new(installing: Installing, policy: Option<Arc<Policy>>, memory: Vec<u8>, from: UnixMs) -> Self {
+        let rehearsal = Rehearsal::new(memory);
+        Self {
+            installing,
+            policy,
+            rehearsal,
+            from,
+            before: usize::MAX,
+            lost_rounds: 0,
+            last: false,
+            shown_for: Duration::ZERO,
+        }
+    }
+
+    /// Shows the checks that the store has until before `to`.
+    async fn show_stored(&mut self, store: &Store, migration: &str, policy: &Arc<Policy>, to: UnixMs) {
+        let mut after = 0;
+        while self.rehearsal.failed < ENOUGH_FAILURES {
+            let page = match store.checks(migration, self.from, to, after, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::error!(migration, "recorded checks cannot be replayed: {}", chain(&error));
+                    break;
+                }
+            };
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            let readable = page.into_iter().filter_map(|stored| match stored.read() {
+                Ok(Recorded { check, verdict, .. }) => Some((check, verdict)),
+                Err(error) => {
+                    tracing::error!(%error, "a recorded check cannot be read");
+                    None
+                }
+            });
+            self.show(policy, readable.collect()).await;
+        }
+        self.from = to;
+    }
+
+    async fn show(&mut self, policy: &Arc<Policy>, checks: Vec<Shown>) {
+        let (asked, mut rehearsal) = (Arc::clone(policy), self.rehearsal.clone());
+        let until = checks.last().map(|(check, _)| check.now_ms);
+        let shown = tokio::task::spawn_blocking(move || {
+            let mut warm = asked.warm();
+            for (check, verdict) in checks {
+                rehearsal.show(asked.kind, &mut warm, &check, verdict);
+                if rehearsal.failed >= ENOUGH_FAILURES {
+                    break;
+                }
+            }
+            rehearsal
+        });
+        match shown.await {
+            Ok(rehearsal) => self.rehearsal = rehearsal,
+            Err(error) => tracing::error!(%error, "a rehearsal panicked"),
+        }
+        self.from = until.map_or(self.from, |until| UnixMs(until.0 + 1));
+    }
+}
+
+impl Controller {
+    /// Shows a newcomer what comes next, or seats it.
+    pub(super) async fn rehearse(&mut self, mut rehearsed: Rehearsed) {
+        if std::mem::take(&mut rehearsed.last) {
+            self.last_looks -= 1;
+            return self.seat_now(rehearsed).await;
+        }
+        let Some(policy) = rehearsed.policy.clone() else { return self.seat_between_checks(rehearsed).await };
+        match self.round(&mut rehearsed) {
+            Round::Done => self.seat_between_checks(rehearsed).await,
+            Round::TooSlow(why) => self.refuse(rehearsed.installing, why),
+            // The check under way comes first: it is one that the newcomer has to see.
+            Round::Last(_) if self.asking => self.waiting.push(rehearsed),
+            Round::Last(checks) => {
+                rehearsed.last = true;
+                self.last_looks += 1;
+                self.show_off_path(rehearsed, policy, Round::Last(checks));
+            }
+            round @ (Round::Stored(_) | Round::Missed(_)) => self.show_off_path(rehearsed, policy, round),
+        }
+    }
+
+    fn round(&self, rehearsed: &mut Rehearsed) -> Round {
+        let Rehearsed { rehearsal, from, before, lost_rounds, shown_for, .. } = rehearsed;
+        if rehearsal.failed >= ENOUGH_FAILURES {
+            return Round::Done;
+        }
+        // What was recorded in an earlier life of the host, or so long ago that it is not at hand.
+        let at_hand = self.recent.front().map_or_else(clock::unix_ms, |(check, _)| check.now_ms);
+        if *from < at_hand {
+            return Round::Stored(at_hand);
+        }
+        let checks: Vec<_> = self.recent.iter().filter(|(check, _)| check.now_ms >= *from).cloned().collect();
+        *lost_rounds += u32::from(checks.len() >= std::mem::replace(before, checks.len()));
+        match checks.len() {
+            0 => Round::Done,
+            n if n <= LAST => Round::Last(checks),
+            n if *lost_rounds >= LOST_ROUNDS => Round::TooSlow(format!(
+                "it cannot catch up with the checks: it was shown {} in {}, and {n} more came \
+                 meanwhile; raise `check_interval`, or use a policy that takes less time",
+                rehearsal.checks,
+                humantime::format_duration(Duration::from_millis(
+                    u64::try_from(shown_for.as_millis()).unwrap_or(u64::MAX)
+                )),
+            )),
+            _ => Round::Missed(checks),
+        }
+    }
+
+    fn show_off_path(&self, mut rehearsed: Rehearsed, policy: Arc<Policy>, round: Round) {
+        let (store, name, settled) = (self.parts.store.clone(), self.parts.name.clone(), self.settled.clone());
+        self.parts.tasks.spawn(async move {
+            let started = clock::mono();
+            match round {
+                Round::Stored(to) => rehearsed.show_stored(&store, &name, &policy, to).await,
+                Round::Missed(checks) | Round::Last(checks) => rehearsed.show(&policy, checks).await,
+                Round::Done | Round::TooSlow(_) => {}
+            }
+            rehearsed.shown_for += clock::mono().since(started);
+            // The controller is gone when the host stops.
+            drop(settled.send(Settled::Rehearsed(Box::new(rehearsed))).await);
+        });
+    }
+
+    /// Waits for the end of the check under way, so that the newcomer misses none.
+    async fn seat_between_checks(&mut self, rehearsed: Rehearsed) {
+        if self.asking { self.waiting.push(rehearsed) } else { self.seat_now(rehearsed).await }
+    }
+
+    /// Goes on with those that waited for the end of a check.
+    pub(super) async fn go_on(&mut self) {
+        for rehearsed in std::mem::take(&mut self.waiting) {
+            self.rehearse(rehearsed).await;
+        }
+    }
+}

@@ -104,7 +104,7 @@ impl Bundle {
     /// Why they cannot be run. A case that fails is not an error but in the report.
     pub fn run(&self) -> Result<BundleReport, TestError> {
         let components = self.components.clone().unwrap_or_else(|| beside(&self.folder));
-        let engine = engine(self.limits)?;
+        let engine = engine(&self.limits)?;
         Ok(cases::run(&engine, &self.folder, &components, &self.options)?)
     }
 
@@ -128,14 +128,14 @@ impl Bundle {
 
 /// One engine for all bundles with the same limits, one after the other: it keeps what it compiled, and an interpreter
 /// takes seconds.
-fn engine(limits: Limits) -> Result<Arc<Engine>, EngineError> {
+fn engine(limits: &Limits) -> Result<Arc<Engine>, EngineError> {
     static LAST: Mutex<Option<(Limits, Arc<Engine>)>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, engine)) = last.as_ref().filter(|(of, _)| *of == limits) {
+    if let Some((_, engine)) = last.as_ref().filter(|(of, _)| of == limits) {
         return Ok(Arc::clone(engine));
     }
-    let engine = Engine::new(limits)?;
-    *last = Some((limits, Arc::clone(&engine)));
+    let engine = Engine::new(*limits)?;
+    *last = Some((*limits, Arc::clone(&engine)));
     Ok(engine)
 }
 

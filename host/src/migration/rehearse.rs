@@ -50,6 +50,16 @@ pub struct Rehearsed {
     shown_for: Duration,
 }
 
+/// Who is to be shown checks, and what it knows already.
+pub(super) struct Learner {
+    /// Nobody, if there is nothing to show.
+    pub policy: Option<Arc<Policy>>,
+    /// What it remembers.
+    pub memory: Vec<u8>,
+    /// It has seen what came before this.
+    pub from: UnixMs,
+}
+
 /// A check, and the verdict that was in force.
 type Shown = (Check, Option<Verdict>);
 
@@ -68,8 +78,8 @@ enum Round {
 }
 
 impl Rehearsed {
-    /// One that has seen what came before `from`.
-    pub(super) fn new(installing: Installing, policy: Option<Arc<Policy>>, memory: Vec<u8>, from: UnixMs) -> Self {
+    /// One that was shown nothing yet.
+    pub(super) fn new(installing: Installing, Learner { policy, memory, from }: Learner) -> Self {
         let rehearsal = Rehearsal::new(memory);
         Self {
             installing,
@@ -139,7 +149,7 @@ impl Controller {
         let Some(policy) = rehearsed.policy.clone() else { return self.seat_between_checks(rehearsed).await };
         match self.round(&mut rehearsed) {
             Round::Done => self.seat_between_checks(rehearsed).await,
-            Round::TooSlow(why) => self.refuse(rehearsed.installing, why),
+            Round::TooSlow(why) => self.refuse(rehearsed.installing, &why),
             // The check under way comes first: it is one that the newcomer has to see.
             Round::Last(_) if self.asking => self.waiting.push(rehearsed),
             Round::Last(checks) => {

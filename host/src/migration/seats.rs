@@ -12,7 +12,7 @@ use super::{
     controller::Controller,
     effects::Cause,
     handle::{Newcomer, Ordered},
-    rehearse::Rehearsed,
+    rehearse::{Learner, Rehearsed},
     state::Event,
 };
 use crate::{
@@ -88,8 +88,8 @@ impl Controller {
     /// Begins to put a policy somewhere; whoever waits is answered when it is done or refused.
     pub(super) async fn install(&mut self, installing: Installing) {
         let kind = installing.what.kind();
-        let (newcomer, memory, from) = match self.newcomer(&installing.what) {
-            Ok(newcomer) => newcomer,
+        let learner = match self.learner(&installing.what) {
+            Ok(learner) => learner,
             Err(why) => return installing.answer(Err(why)),
         };
         if self.installing.contains(&kind) {
@@ -97,18 +97,19 @@ impl Controller {
             return installing.answer(Err(why));
         }
         self.installing.insert(kind);
-        let shown = newcomer.filter(|_| Rehearsal::is_for(kind) && self.state.is_judged());
-        match shown {
-            None if !Rehearsal::is_for(kind) => self.seat_now(Rehearsed::new(installing, None, memory, from)).await,
-            policy => self.rehearse(Rehearsed::new(installing, policy, memory, from)).await,
+        if !Rehearsal::is_for(kind) {
+            return self.seat_now(Rehearsed::new(installing, Learner { policy: None, ..learner })).await;
         }
+        let policy = learner.policy.filter(|_| self.state.is_judged());
+        self.rehearse(Rehearsed::new(installing, Learner { policy, ..learner })).await;
     }
 
-    /// The policy that has to be shown what happened, with what it remembers and from when on; none if nothing has to.
-    fn newcomer(&self, what: &Install) -> Result<(Option<Arc<Policy>>, Vec<u8>, UnixMs), String> {
+    /// Who has to be shown what happened.
+    fn learner(&self, what: &Install) -> Result<Learner, String> {
         let slot = self.parts.slots.get(what.kind());
         let kind = what.kind();
-        let blank = |policy: &Arc<Policy>| Ok((Some(Arc::clone(policy)), Vec::new(), self.state.since));
+        let learner = |policy: Option<&Arc<Policy>>, memory, from| Learner { policy: policy.cloned(), memory, from };
+        let blank = |policy| Ok(learner(Some(policy), Vec::new(), self.state.since));
         match what {
             Install::Activate(new) => blank(&new.seat.policy),
             Install::Candidate(new, _) => match slot.seat() {
@@ -120,12 +121,12 @@ impl Controller {
                 Some(candidate) if candidate.evidence.lock().left_out > 0 => blank(&candidate.seat.policy),
                 Some(candidate) => {
                     let (memory, from) = candidate.memory.lock().clone();
-                    Ok((Some(Arc::clone(&candidate.seat.policy)), memory, from))
+                    Ok(learner(Some(&candidate.seat.policy), memory, from))
                 }
                 None => Err(format!("no {kind} policy is a candidate")),
             },
             Install::Drop(_) if slot.candidate().is_none() => Err(format!("no {kind} policy is a candidate")),
-            Install::Drop(_) => Ok((None, Vec::new(), UnixMs(0))),
+            Install::Drop(_) => Ok(learner(None, Vec::new(), UnixMs(0))),
             Install::Revert(_) => match slot.previous() {
                 Some(seat) => blank(&seat.policy),
                 None => Err(format!("there is no previous {kind} policy to go back to; activate one")),
@@ -142,7 +143,7 @@ impl Controller {
     }
 
     /// Leaves everything as it is.
-    pub(super) fn refuse(&mut self, installing: Installing, why: String) {
+    pub(super) fn refuse(&mut self, installing: Installing, why: &str) {
         self.installing.remove(&installing.what.kind());
         installing.answer(Err(format!("nothing was changed: {why}")));
     }

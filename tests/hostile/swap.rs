@@ -42,9 +42,9 @@ async fn decisions(host: &Host) -> Value {
     host.http.admin(Method::GET, "/api/v1/migrations/programs/decisions", &Value::Null).await.body
 }
 
-/// A setup in which nothing moves by itself, however slow the machine is.
+/// A setup in which nothing moves by itself and no question runs out of time, however slow the machine is.
 fn still(folder: &Path) -> Setup {
-    Setup::default()
+    Setup { limits: "time = '10s'\ndecide_time = '10s'", ..Setup::default() }
         .with("rollback", configured_hostile(folder, Kind::Rollback, ""))
         .with("stages", bundle("standard-stages", "shadow = { min_compared = 1000000000 }"))
 }

@@ -15,6 +15,7 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dsse::Envelope;
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::timeout};
@@ -37,6 +38,9 @@ use crate::{
 /// How long a push may wait for its turn, and how long its body may take to arrive.
 const TURN: Duration = Duration::from_secs(30);
 const ARRIVAL: Duration = Duration::from_mins(1);
+
+/// Bytes beyond the limit of a body that are still taken from the wire.
+const LISTENED: usize = 64 << 20;
 
 /// Versions that are shown at once: each may be as large as its settings and its script.
 const MOST_VERSIONS: usize = 100;
@@ -135,6 +139,33 @@ fn shown(host: &Host, release: &Release, versions: usize, full: bool) -> Value {
     shown
 }
 
+/// A body of at most `limit` bytes. One that is larger is listened to for some time longer, and forgotten: a client that
+/// is cut off while it sends does not hear why.
+async fn whole(body: Body, limit: usize) -> Result<Vec<u8>, Refused> {
+    let (mut pieces, mut bytes, mut length) = (body.into_data_stream(), Vec::new(), 0_usize);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            Refused(StatusCode::BAD_REQUEST, "invalid", format!("the body broke off after {length} bytes: {error}"))
+        })?;
+        length = length.saturating_add(piece.len());
+        if length <= limit {
+            bytes.extend_from_slice(&piece);
+        } else {
+            bytes = Vec::new();
+        }
+        if length > limit.saturating_add(LISTENED) {
+            break;
+        }
+    }
+    let large = || {
+        let message = format!(
+            "the body has more than {limit} bytes; shrink the component, or raise `host.policy_limits.component_bytes`"
+        );
+        Refused(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
+    };
+    if length > limit { Err(large()) } else { Ok(bytes) }
+}
+
 async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(StatusCode, Json<Value>), Refused> {
     let busy = || Refused(StatusCode::SERVICE_UNAVAILABLE, "busy", "other policies are being pushed; try again".into());
     let _turn = timeout(TURN, turn.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)?;
@@ -142,12 +173,7 @@ async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(Stat
     let limit = host.engine.limits().component_bytes.div_ceil(3) * 4 + 4 * (MAX_SETTINGS + MAX_ENVELOPE);
     let slow =
         |_elapsed| Refused(StatusCode::REQUEST_TIMEOUT, "slow", format!("the body did not arrive in {ARRIVAL:?}"));
-    let bytes = timeout(ARRIVAL, axum::body::to_bytes(body, limit)).await.map_err(slow)?;
-    let large = |error: axum::Error| {
-        let message = format!("the body has more than {limit} bytes, or broke off: {error}");
-        Refused(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
-    };
-    let bytes = bytes.map_err(large)?;
+    let bytes = timeout(ARRIVAL, whole(body, limit)).await.map_err(slow)??;
     let wrong = |message: String| Refused(StatusCode::BAD_REQUEST, "invalid", message);
     let push: Push = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("the body is not a policy: {e}")))?;
     drop(bytes);

@@ -7,7 +7,6 @@ use cutover_policy::hypergeometric::{Table, real};
 use cutover_policy::memory::{Fields, Text};
 use serde::Deserialize;
 
-
 /// Counts since V2 last did as well as the null allows: where a suspicion comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 pub struct Run {

@@ -14,7 +14,6 @@
 use cutover_policy::hypergeometric::{Table, real};
 use serde::{Deserialize, Serialize};
 
-
 /// Alternatives as parts of the null's limit, half of the bets on each: with the usual limit of 3 times, a V2 that is
 /// as good as V1, and a much better one. The first is also what the need for more units is reckoned with.
 const BESIDE: [f64; 2] = [1.0 / 3.0, 0.1];

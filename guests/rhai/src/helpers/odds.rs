@@ -12,7 +12,9 @@ const NAME: &str = "likelihood_ratios";
 fn likelihood_ratios(table: Array, odds: Array, null: Dynamic) -> Result<Array, Box<EvalAltResult>> {
     let counts: Vec<INT> = table.into_iter().filter_map(|count| count.as_int().ok()).collect();
     let [n1, x1, n2, x2] = counts.as_slice() else {
-        return Err("a table of `likelihood_ratios` is four counts: V1's units and bad ones, V2's units and bad ones".into());
+        return Err(
+            "a table of `likelihood_ratios` is four counts: V1's units and bad ones, V2's units and bad ones".into()
+        );
     };
     let (odds, null) = (lists::numbers(NAME, &odds)?, lists::number(NAME, &null)?);
     if odds.iter().chain([&null]).any(|odds| !(odds.is_finite() && *odds > 0.0)) {

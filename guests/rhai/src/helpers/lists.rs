@@ -3,7 +3,7 @@
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT};
 
 /// `name(a, b)`: what `of` makes of the numbers of `a` and those of `b` in their order, or of `b` if it is one number.
-fn each(name: &str, a: &Array, b: &Dynamic, of: fn(FLOAT, FLOAT) -> FLOAT) -> Result<Array, Box<EvalAltResult>> {
+fn each(name: &str, a: &[Dynamic], b: &Dynamic, of: fn(FLOAT, FLOAT) -> FLOAT) -> Result<Array, Box<EvalAltResult>> {
     let a = numbers(name, a)?;
     let b = match b.as_array_ref() {
         Ok(list) => numbers(name, &list)?,
@@ -16,12 +16,12 @@ fn each(name: &str, a: &Array, b: &Dynamic, of: fn(FLOAT, FLOAT) -> FLOAT) -> Re
 }
 
 /// In their order, so that the sum is the same everywhere.
-fn sum(list: Array) -> Result<FLOAT, Box<EvalAltResult>> {
-    Ok(numbers("sum", &list)?.into_iter().fold(0.0, |sum, number| sum + number))
+fn sum(list: &[Dynamic]) -> Result<FLOAT, Box<EvalAltResult>> {
+    Ok(numbers("sum", list)?.into_iter().fold(0.0, |sum, number| sum + number))
 }
 
 /// The numbers of a list.
-pub(crate) fn numbers(name: &str, list: &Array) -> Result<Vec<FLOAT>, Box<EvalAltResult>> {
+pub(crate) fn numbers(name: &str, list: &[Dynamic]) -> Result<Vec<FLOAT>, Box<EvalAltResult>> {
     list.iter().map(|value| number(name, value)).collect()
 }
 
@@ -32,10 +32,11 @@ pub(crate) fn number(name: &str, value: &Dynamic) -> Result<FLOAT, Box<EvalAltRe
 }
 
 pub(crate) fn register(engine: &mut Engine) {
-    let operations: [(&'static str, fn(FLOAT, FLOAT) -> FLOAT); 3] =
-        [("each_plus", |a, b| a + b), ("each_times", |a, b| a * b), ("each_min", FLOAT::min)];
-    for (name, of) in operations {
+    let mut register = |name: &'static str, of: fn(FLOAT, FLOAT) -> FLOAT| {
         engine.register_fn(name, move |a: Array, b: Dynamic| each(name, &a, &b, of));
-    }
-    engine.register_fn("sum", sum);
+    };
+    register("each_plus", |a, b| a + b);
+    register("each_times", |a, b| a * b);
+    register("each_min", FLOAT::min);
+    engine.register_fn("sum", |list: Array| sum(&list));
 }

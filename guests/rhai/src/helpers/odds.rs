@@ -9,14 +9,14 @@ const NAME: &str = "likelihood_ratios";
 
 /// How many times likelier the table `[n1, x1, n2, x2]` (V1's units and bad ones, V2's units and bad ones) is if V2's
 /// odds of a bad unit are so many times V1's than if they are `null` times; one answer for each of `odds`.
-fn likelihood_ratios(table: Array, odds: Array, null: Dynamic) -> Result<Array, Box<EvalAltResult>> {
-    let counts: Vec<INT> = table.into_iter().filter_map(|count| count.as_int().ok()).collect();
+fn likelihood_ratios(table: &[Dynamic], odds: &[Dynamic], null: &Dynamic) -> Result<Array, Box<EvalAltResult>> {
+    let counts: Vec<INT> = table.iter().filter_map(|count| count.as_int().ok()).collect();
     let [n1, x1, n2, x2] = counts.as_slice() else {
         return Err(
             "a table of `likelihood_ratios` is four counts: V1's units and bad ones, V2's units and bad ones".into()
         );
     };
-    let (odds, null) = (lists::numbers(NAME, &odds)?, lists::number(NAME, &null)?);
+    let (odds, null) = (lists::numbers(NAME, odds)?, lists::number(NAME, null)?);
     if odds.iter().chain([&null]).any(|odds| !(odds.is_finite() && *odds > 0.0)) {
         return Err("`likelihood_ratios` takes odds above 0".into());
     }
@@ -27,5 +27,5 @@ fn likelihood_ratios(table: Array, odds: Array, null: Dynamic) -> Result<Array, 
 }
 
 pub(crate) fn register(engine: &mut Engine) {
-    engine.register_fn(NAME, likelihood_ratios);
+    engine.register_fn(NAME, |table: Array, odds: Array, null: Dynamic| likelihood_ratios(&table, &odds, &null));
 }

@@ -3,7 +3,7 @@
 use cutover::{
     clock::UnixMs,
     policy::{
-        facts::Finding,
+        facts::{Batch, Finding},
         port::{Check, Comparison, Phase, Progress, Verdict},
     },
     request::Ppm,
@@ -101,6 +101,77 @@ fn thresholds_gives_the_verdicts_of_its_original() {
         }
     }
     assert_eq!(rules.len(), 11, "the inputs reach every rule: {rules:?}");
+}
+
+/// A second in which little goes wrong, but for what is wrong with V2 in this run: its errors, everything, its workers,
+/// or nothing. The draws alone fail so often that each run would end with the first check.
+fn second(draw: &mut Draw, start_ms: u64, fault: u64) -> Batch {
+    let mut batch = draw.batch(start_ms);
+    for operation in &mut batch.operations {
+        for calls in [&mut operation.v1, &mut operation.v2, &mut operation.shadow] {
+            calls.errors = u64::from(calls.requests > 0 && draw.one_in(30));
+            calls.unit_errors = calls.errors;
+        }
+        for calls in [&mut operation.v2, &mut operation.shadow] {
+            match fault {
+                1 if draw.one_in(4) => calls.errors = (calls.requests / 20).max(calls.errors),
+                2 => calls.errors = calls.requests,
+                _ => {}
+            }
+            calls.unit_errors = calls.errors;
+        }
+    }
+    batch.v1.ready = 4;
+    batch.v2.failures = u32::from(fault == 3 && draw.one_in(2));
+    batch
+}
+
+/// Findings and verdicts are the same; evidence may differ in the last millionth, because the interpreter's logarithm is
+/// not the one of the original.
+#[test]
+fn sequential_gives_the_verdicts_of_its_original() {
+    let (mut rules, mut verdicts) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for settings in [
+        "",
+        "effects = 5\nslow_window = '1m'\nmax_error_odds = 1.5\nmax_p99_ratio = 1.5\nalpha_warn = '30%'\nbeta = '20%'",
+        "weight_errors = '10%'\nweight_slow = '30%'\nweight_p99 = '20%'\nweight_failures = '40%'\nslow_floor = '60ms'",
+    ] {
+        let (original, twin) = (bundle("sequential", settings), bundle("sequential-rhai", settings));
+        for number in 0..8 {
+            let mut draw = Draw::new(number);
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            let (mut stage, mut started) = (0, 0);
+            let mut now = 0;
+            for step in 1..40_u64 {
+                if draw.one_in(15) {
+                    (stage, started) = (stage + 1, now + 2_500);
+                }
+                // Mostly a check of five seconds, at times one after a stall.
+                let seconds = draw.of(&[5, 5, 5, 7, 40]);
+                let fault = if step < 20 { 0 } else { number % 4 };
+                let batches = (0..seconds).map(|n| second(&mut draw, now + n * 1_000, fault)).collect();
+                now += seconds * 1_000;
+                let check = Check {
+                    now_ms: UnixMs(now),
+                    phase: if number == 5 { Phase::Shadow } else { Phase::Ramping },
+                    stage,
+                    share: Ppm::new(100_000),
+                    stage_started_ms: UnixMs(started),
+                    batches,
+                };
+                let (a, b) = (original.judge(&check, &one), twin.judge(&check, &other));
+                let (expected, got) = (a.answer.unwrap(), b.answer.unwrap());
+                assert_eq!(got.findings, expected.findings, "{settings} {number} {step}");
+                assert_eq!(got.verdict, expected.verdict, "{settings} {number} {step}");
+                let off = got.evidence.abs_diff(expected.evidence);
+                assert!(off <= 1, "{settings} {number} {step}: {} and {}", got.evidence, expected.evidence);
+                verdicts.insert(expected.verdict.name());
+                rules.extend(expected.findings.into_iter().map(|f: Finding| f.rule));
+                (one, other) = (a.memory, b.memory);
+            }
+        }
+    }
+    assert_eq!((rules.len(), verdicts.len()), (6, 4), "the inputs reach every rule: {rules:?} {verdicts:?}");
 }
 
 /// What a comparison says, without the words for people in which two JSON readers may differ.

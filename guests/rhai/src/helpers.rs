@@ -3,7 +3,9 @@
 mod answers;
 mod compare;
 mod documents;
+mod lists;
 pub(crate) mod numbers;
+mod odds;
 mod pattern;
 mod time;
 mod typed;
@@ -17,7 +19,9 @@ pub(crate) fn register(engine: &mut Engine, windows: &Windows) {
     compare::register(engine);
     answers::register(engine);
     documents::register(engine);
+    lists::register(engine);
     numbers::register(engine);
+    odds::register(engine);
     pattern::register(engine);
     time::register(engine);
     typed::register(engine);

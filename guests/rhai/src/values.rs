@@ -3,6 +3,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod check;
+pub(crate) mod latency;
 pub(crate) mod pair;
 pub(crate) mod request;
 pub(crate) mod window;
@@ -15,6 +16,7 @@ pub(crate) use crate::json::int;
 pub(crate) fn register(engine: &mut Engine) {
     calls::register(engine);
     check::register(engine);
+    latency::register(engine);
     pair::register(engine);
     request::register(engine);
     window::register(engine);

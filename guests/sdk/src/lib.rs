@@ -48,6 +48,7 @@
 #[doc(hidden)]
 pub mod bindings;
 mod export;
+pub mod hypergeometric;
 pub mod memory;
 pub mod settings;
 pub mod testing;

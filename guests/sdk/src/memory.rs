@@ -211,6 +211,13 @@ impl Text {
     }
 }
 
+impl From<Text> for String {
+    /// What was written, for those who keep it themselves.
+    fn from(text: Text) -> Self {
+        Self::from_utf8(text.bytes).unwrap_or_default()
+    }
+}
+
 impl<'a> Fields<'a> {
     /// The fields of a text.
     #[must_use]
@@ -364,7 +371,7 @@ mod tests {
     fn written(write: impl FnOnce(&mut Text)) -> String {
         let mut text = Text::default();
         write(&mut text);
-        String::from_utf8(text.bytes).unwrap()
+        text.into()
     }
 
     #[test]

@@ -15,9 +15,9 @@
 
 use std::collections::BTreeMap;
 
+use cutover_policy::hypergeometric::Table;
 use cutover_policy::{Batch, Calls, Members, OperationCalls};
 
-use crate::hypergeometric::Table;
 use crate::latency::{self, Limits};
 
 /// Batches that begin within this span make one table.

@@ -2,7 +2,7 @@
 //! long it is asked, over all metrics together.
 //!
 //! It compares V2 with V1 in the same seconds and for the same operation, so that neither drift nor an incident that
-//! hits both looks like a fault of V2 ([`hypergeometric`]); it bets on V2 being worse and says `roll-back` when the
+//! hits both looks like a fault of V2 ([`cutover_policy::hypergeometric`]); it bets on V2 being worse and says `roll-back` when the
 //! bets have won 1/`alpha_rollback` times the stake ([`process`]); it bets on V2 being fine and says `healthy` only
 //! when those have won 1/`beta` times the stake ([`safety`]). In between it says `hold` and how much is missing.
 //!
@@ -18,7 +18,6 @@
 //! sees latency call by call, so a handful of sessions whose calls are all slow look like more evidence than they are.
 
 pub mod counting;
-pub mod hypergeometric;
 pub mod latency;
 pub mod outage;
 pub mod process;

@@ -18,11 +18,11 @@
 //! **The promise** (Ville's inequality): the wealth of a fair game that starts at 1 ever reaches 1/alpha with a
 //! probability of at most alpha, however often it is looked at and whatever is done because of it.
 
+use cutover_policy::hypergeometric::{Table, real};
 use cutover_policy::memory::{Fields, Packed, Text};
 use cutover_policy::packed;
 use serde::{Deserialize, Serialize};
 
-use crate::hypergeometric::{Table, real};
 use crate::run::Run;
 
 /// Operations with a bet of their own for each metric; later ones count in the common bet only. It bounds memory.

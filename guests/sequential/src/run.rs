@@ -3,10 +3,9 @@
 //! Evidence does not need them. Without them a fault that begins after a good hour would be reported with the counts of
 //! that hour.
 
+use cutover_policy::hypergeometric::{Table, real};
 use cutover_policy::memory::{Fields, Text};
 use serde::Deserialize;
-
-use crate::hypergeometric::{Table, real};
 
 /// Counts since V2 last did as well as the null allows: where a suspicion comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]

@@ -11,9 +11,8 @@
 //! with a probability of at most beta. Wealth is cut at a hundred times what is needed, which no fair game minds, so
 //! that a V2 that becomes worse loses it again soon.
 
+use cutover_policy::hypergeometric::{Table, real};
 use serde::{Deserialize, Serialize};
-
-use crate::hypergeometric::{Table, real};
 
 /// Alternatives as parts of the null's limit, half of the bets on each: with the usual limit of 3 times, a V2 that is
 /// as good as V1, and a much better one. The first is also what the need for more units is reckoned with.

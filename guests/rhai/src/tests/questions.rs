@@ -244,3 +244,66 @@ fn json_values() -> impl Strategy<Value = Value> {
         ]
     })
 }
+
+#[test]
+fn a_script_keeps_latencies_of_its_own() {
+    let policy = policy(
+        "fn judge(check, memory) {
+             memory.v1 = (histogram(memory.get(\"v1\") ?? \"\") + check.v1.latency).text;
+             let all = histogram(memory.v1);
+             let both = (check.v1 + check.v2).latency;
+             let seen = [all.count, all.quantile(\"99%\"), all.beyond(50175), all.beyond(49000), both.count];
+             hold([finding(\"seen\", json_text(seen))])
+         }",
+    );
+    let mut memory = Memory::default();
+    ask(&policy, &check(0, vec![served(0, 7, 0)]), &mut memory);
+    assert_eq!(ask(&policy, &check(0, vec![served(1_000, 3, 0)]), &mut memory), "[10,50175,0,10,6]");
+    assert_eq!(serde_json::to_string(&memory).unwrap(), r#"{"memory":{"v1":"368:10"}}"#);
+    for (expression, expected) in [
+        ("histogram(\"10:5 4;20:1\").folded(\"90%\").text", "\"11:9;20:1\""),
+        ("histogram(\"10:5 4;20:1\").folded(\"91%\").text", "\"11:9;20:1\""),
+        ("histogram(\"10:5 4;20:1\").folded(\"100%\").text", "\"20:10\""),
+        ("histogram(\"10:5 4;20:1\").folded(\"0%\").text", "\"10:5 4;20:1\""),
+        ("histogram().folded(\"90%\").text", "\"\""),
+        ("histogram().quantile(\"99%\")", "null"),
+    ] {
+        assert_eq!(value(expression), expected, "{expression}");
+    }
+    assert!(value("histogram(\"10\").count").contains("`histogram` reads what a histogram's `text` was"));
+}
+
+#[test]
+fn lists_of_numbers_are_reckoned_with_number_by_number() {
+    for (expression, expected) in [
+        ("sum([1, 2.5])", "3.5"),
+        ("sum([])", "0.0"),
+        ("each_plus([1, 2], [10, 0.5])", "[11.0,2.5]"),
+        ("each_times([1, 2], 3)", "[3.0,6.0]"),
+        ("each_min([1, 4], 2)", "[1.0,2.0]"),
+    ] {
+        assert_eq!(value(expression), expected, "{expression}");
+    }
+    assert!(value("each_plus([1], [1, 2])").ends_with("`each_plus` takes lists of one length, not of 1 and 2"));
+    assert!(value("sum([\"1\"])").ends_with("`sum` takes numbers, not string"));
+}
+
+#[test]
+fn likelihood_ratios_are_those_of_the_distribution() {
+    // Two units each and one bad one: V2's with a probability of odds / (1 + odds).
+    assert_eq!(
+        value("likelihood_ratios([2, 0, 2, 1], [1, 4, 9.0], 1).map(|ratio| (ratio * 10).round())"),
+        "[10.0,16.0,18.0]"
+    );
+    assert_eq!(value("likelihood_ratios([5, 0, 0, 0], [7], 1.5)"), "[1.0]");
+    // Costs no more than the table that is believed: the rest is scaled down.
+    let most = i64::MAX;
+    assert!(value(&format!("likelihood_ratios([{most}, {most}, {most}, {most}], [2], 1)")).starts_with('['));
+    for (wrong, why) in [("[1, 2, 3]", "is four counts"), ("[1, 2, 3, 0.5]", "is four counts")] {
+        assert!(value(&format!("likelihood_ratios({wrong}, [2], 1)")).contains(why), "{wrong}");
+    }
+    for odds in ["[0], 1", "[2], 0", "[-1.0], 1"] {
+        let said = value(&format!("likelihood_ratios([9, 1, 9, 1], {odds})"));
+        assert!(said.ends_with("`likelihood_ratios` takes odds above 0"), "{said}");
+    }
+}

@@ -6,6 +6,7 @@ use cutover_policy::Histogram;
 use rhai::{Dynamic, Engine, EvalAltResult, INT};
 
 use super::int;
+use super::latency::Latency;
 use crate::helpers::{numbers, units};
 
 /// Calls, as a script sees them. The fields are those of the contract.
@@ -58,6 +59,13 @@ impl Calls {
         &self.0
     }
 
+    /// Both together.
+    fn plus(self, other: &Self) -> Self {
+        let mut sum = Arc::unwrap_or_clone(self.0);
+        sum.add(&other.0);
+        sum.into()
+    }
+
     fn quantile(&self, share: &Dynamic) -> Result<Dynamic, Box<EvalAltResult>> {
         let ppm = units::share(share)?;
         Ok(self.0.latency.quantile_us(ppm).map_or(Dynamic::UNIT, |us| int(us).into()))
@@ -105,6 +113,8 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("unit_errors", |c: &mut Calls| int(c.0.unit_errors))
         .register_get("error_rate", |c: &mut Calls| numbers::parts(int(c.0.errors), int(c.0.requests)))
         .register_get("unit_error_rate", |c: &mut Calls| numbers::parts(int(c.0.unit_errors), int(c.0.units)))
+        .register_get("latency", |c: &mut Calls| Latency::from(c.0.latency.clone()))
+        .register_fn("+", |a: Calls, b: Calls| a.plus(&b))
         .register_fn("quantile", |c: &mut Calls, share: Dynamic| c.quantile(&share))
         .register_fn("slower_than", Calls::slower_than);
 }

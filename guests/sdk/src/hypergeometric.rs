@@ -4,6 +4,8 @@
 //! depends on the odds ratio alone. That is why neither a drifting baseline nor an incident that hits both pools, nor a
 //! share that moves, looks like a fault of V2.
 //!
+//! It is here and not in a policy because scripts have it, too, as `likelihood_ratios`.
+//!
 //! A probability is summed outwards from its mode by the recurrence between neighbouring terms, in multiples of the
 //! mode's own term, until a term adds nothing that a double can hold: about 18 standard deviations of terms, and at
 //! most the way to the observed count. No factorial is taken, so nothing cancels. Tables with more than `MOST_BAD`
@@ -169,7 +171,8 @@ impl Walk {
 
 /// A count as a double; exact below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53; beyond, a part in 10^16 is lost")]
-pub(crate) const fn real(count: u64) -> f64 {
+#[must_use]
+pub const fn real(count: u64) -> f64 {
     count as f64
 }
 

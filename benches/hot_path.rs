@@ -1,62 +1,27 @@
 //! What a request and a check cost inside the host, beside what they are measured against.
 //!
 //! `route/plan` is the shipped routing policy's plan on a request that no rule matches; `route/by hand` does the same
-//! with a Rust `match` and the same hash. `policy/*` are questions to shipped policies, each in a fresh instance, and
-//! `decide` on a warm one. Read them as ratios: absolute times drift on shared machines.
+//! with a Rust `match` and the same hash. `policy/*` are questions to shipped policies, each in a fresh instance as the
+//! host asks them, or in a kept one as back-tests do, and `decide` on a warm one. Read them as ratios: absolute times
+//! drift on shared machines.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot start has nothing to say")]
 
-use std::{hint::black_box, sync::Arc};
+mod fixtures;
+
+use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use cutover::{
-    app::admit,
-    clock::{Mono, UnixMs},
+    clock::UnixMs,
     policy::{
-        engine::{Engine, Limits, Policy},
         facts::{Batch, Calls, OperationCalls},
-        port::{Check, Kind, Phase, Situation},
+        port::{Check, Kind, Phase},
     },
-    request::{Class, Head, PoolId, Ppm, Request},
+    request::{Class, PoolId, Ppm, Request},
     route::{Published, Router},
 };
 use cutover_contract::{frame, share};
-
-const SHARE: u32 = 250_000;
-
-fn policy(engine: &Arc<Engine>, kind: Kind, guest: &str, settings: &str) -> Policy {
-    let file = format!("{}/../target/components/{guest}.wasm", env!("CARGO_MANIFEST_DIR"));
-    admit(engine, kind, &std::fs::read(file).unwrap(), settings).unwrap()
-}
-
-fn request(n: usize) -> Request {
-    Request {
-        id: format!("request-{n}").into(),
-        operation: "execute".into(),
-        session: Some(format!("session-{n}").into()),
-        arguments: Arc::default(),
-        deadline: Mono::default(),
-        head: Arc::new(Head {
-            method: "POST".into(),
-            path: "/v1/programs/execute".into(),
-            host: "localhost".into(),
-            headers: [("accept", "*/*"), ("user-agent", "bench"), ("x-session-id", "s"), ("content-length", "12")]
-                .map(|(n, v)| (n.to_owned(), v.to_owned()))
-                .into(),
-        }),
-    }
-}
-
-fn situation() -> Situation {
-    Situation {
-        now_ms: UnixMs(0),
-        migration: "programs".into(),
-        phase: Phase::Ramping,
-        stage: 2,
-        share: Ppm::new(SHARE),
-        salt: "programs".into(),
-        operations: vec![("execute".into(), Class::Read)],
-    }
-}
+use fixtures::{SALT, SHARE, bundled, engine, policy, request, situation};
 
 /// What somebody would write by hand for the same rules: a header that overrides, else the hash.
 fn by_hand(request: &Request) -> PoolId {
@@ -67,7 +32,7 @@ fn by_hand(request: &Request) -> PoolId {
         Some("v2") => PoolId::V2,
         _ => {
             let key = request.session.as_deref().unwrap_or(&request.id);
-            let v2 = share::is_v2(share::position("programs", key), SHARE);
+            let v2 = share::is_v2(share::position(SALT, key), SHARE);
             // The plan also draws whether a request that stays on V1 is mirrored.
             if !v2 {
                 black_box(share::is_v2(share::position("shadow", &request.id), 100_000));
@@ -78,7 +43,7 @@ fn by_hand(request: &Request) -> PoolId {
 }
 
 fn route(c: &mut Criterion) {
-    let engine = Engine::new(Limits::default()).unwrap();
+    let engine = engine();
     let sticky = policy(&engine, Kind::Routing, "sticky-share", "{}");
     let plan = sticky.make_plan(&situation(), b"").answer.unwrap();
     let router = Router::closed();
@@ -92,22 +57,25 @@ fn route(c: &mut Criterion) {
 }
 
 fn policies(c: &mut Criterion) {
-    let engine = Engine::new(Limits::default()).unwrap();
+    let engine = engine();
     let mut group = c.benchmark_group("policy");
     let sticky = policy(&engine, Kind::Routing, "sticky-share", "{}");
     group.bench_function("make-plan, sticky-share", |b| b.iter(|| sticky.make_plan(&situation(), b"").answer.unwrap()));
 
     let check = check();
-    for guest in ["thresholds", "sequential"] {
-        let judge = policy(&engine, Kind::Rollback, guest, "{}");
+    for name in ["thresholds", "sequential", "thresholds-rhai"] {
+        let judge = bundled(&engine, &format!("policies/{name}"));
         let memory = judge.judge(&check, b"").memory;
-        group.bench_function(format!("judge, {guest}"), |b| b.iter(|| judge.judge(&check, &memory).answer.unwrap()));
+        group.bench_function(format!("judge, {name}"), |b| b.iter(|| judge.judge(&check, &memory).answer.unwrap()));
+        let mut warm = judge.warm();
+        let warm_name = format!("judge, {name}, kept instance");
+        group.bench_function(warm_name, |b| b.iter(|| warm.judge(&check, &memory).answer.unwrap()));
     }
 
-    let decider = policy(&engine, Kind::Routing, "hostile", r#"{"do": "behave"}"#);
+    let decider = policy(&engine, Kind::Routing, "ring-decide", "{}");
     let mut packed = Vec::new();
-    let attributes = ["execute", "session-1", "POST", "/v1/programs/execute", "localhost", "*/*", "bench", "beta"];
-    frame::pack(&mut packed, 123_456, SHARE, attributes.into_iter().map(Some));
+    let attributes = ["beta", "execute", "session-1", "POST", "/v1/programs/execute", "localhost", "*/*", "bench"];
+    frame::pack(&mut packed, 900_000, SHARE, attributes.into_iter().map(Some));
     group.bench_function("decide, 8 attributes, warm", |b| b.iter(|| decider.decide(black_box(&packed)).unwrap()));
     group.finish();
 }

@@ -1,6 +1,6 @@
 //! The verbs, each a list of steps.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -34,13 +34,16 @@ enum Verb {
     Test,
     /// Run everything that a change must pass.
     Ci,
-    /// Run the benches.
+    /// Run the benches: of the host, and of the host beside other rule engines.
     Bench {
         /// Passed on to `cargo bench`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
 }
+
+/// The bench that is not in the workspace.
+const PEERS: &str = "peers";
 
 const PYTHON: Step = Step { name: "looking for python3", action: toolchain::python };
 const TARGET: Step = Step { name: "looking for the wasm target", action: toolchain::wasm_target };
@@ -94,7 +97,7 @@ impl Cli {
             }
             Verb::Bench { args } => {
                 steps::run(BUILD_GUESTS, &workspace)?;
-                return process::hand_over(workspace.cargo(["bench", "--package", "cutover-benches"]).args(args));
+                return bench(&workspace, &args);
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -103,6 +106,30 @@ impl Cli {
 
 fn build_release(workspace: &Workspace) -> Result<()> {
     process::run(&mut workspace.cargo(["build", "--release", "--package", "cutover"]))
+}
+
+/// The benches of the host, then the one beside its peers. That is a workspace of its own, because its dependencies would
+/// change what the host is built with; it is built in the same folder, so that what is the same is built once.
+fn bench(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
+    let mut hosts = workspace.cargo(["bench", "--package", "cutover-benches"]);
+    let mut peers = workspace.cargo(["bench", "--manifest-path", "benches/peers/Cargo.toml"]);
+    hosts.args(args);
+    peers.env("CARGO_TARGET_DIR", &workspace.target).args(args);
+    match named_bench(args) {
+        Some(name) if name == PEERS => process::hand_over(&mut peers),
+        Some(_) => process::hand_over(&mut hosts),
+        None => {
+            process::run(&mut hosts)?;
+            process::hand_over(&mut peers)
+        }
+    }
+}
+
+/// What `--bench` asks for, as cargo reads it.
+fn named_bench(args: &[OsString]) -> Option<&OsStr> {
+    let ours = args.iter().take_while(|arg| *arg != "--");
+    let mut after = ours.skip_while(|arg| *arg != "--bench").skip(1);
+    after.next().map(OsString::as_os_str)
 }
 
 /// The binary together with the tests, which start it: built alone it would have other features, and so be built twice.
@@ -153,6 +180,17 @@ mod tests {
     #[test]
     fn arguments_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bench_is_asked_for_before_the_dashes() {
+        let named = |args: &[&str]| {
+            let args: Vec<_> = args.iter().map(OsString::from).collect();
+            named_bench(&args).map(OsStr::to_owned)
+        };
+        assert_eq!(named(&["--bench", "peers", "--", "rule"]), Some("peers".into()));
+        assert_eq!(named(&["--", "--bench", "peers"]), None);
+        assert_eq!(named(&[]), None);
     }
 
     #[test]

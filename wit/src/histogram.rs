@@ -128,10 +128,15 @@ impl Sum {
 }
 
 fn quantile_us(buckets: impl Iterator<Item = (u32, u64)>, total: u64, ppm: u32) -> Option<u64> {
-    let rank = (u128::from(total) * u128::from(ppm)).div_ceil(1_000_000).max(1);
-    let mut seen = 0_u128;
+    let rank = match total.checked_mul(ppm.into()) {
+        Some(parts) => parts.div_ceil(1_000_000),
+        // More than ten million million calls: the rare case may be slow.
+        None => u64::try_from((u128::from(total) * u128::from(ppm)).div_ceil(1_000_000)).unwrap_or(u64::MAX),
+    };
+    let rank = rank.max(1);
+    let mut seen = 0_u64;
     for (index, count) in buckets {
-        seen += u128::from(count);
+        seen = seen.saturating_add(count);
         if seen >= rank {
             return Some(upper_bound(index));
         }

@@ -321,11 +321,15 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = digit(first)?;
     while let Some((&next, after)) = rest.split_first() {
         let Some(digit) = digit(next) else { break };
-        number = number.checked_mul(10)?.checked_add(digit)?;
+        // Looking for an overflow takes a multiplication of 128 bits there; it cannot come before the twentieth digit.
+        number = if number < SAFE { number * 10 + digit } else { number.checked_mul(10)?.checked_add(digit)? };
         rest = after;
     }
     Some((number, rest))
 }
+
+/// Another digit fits behind any number below this.
+const SAFE: u64 = u64::MAX / 10;
 
 fn digit(byte: u8) -> Option<u64> {
     let value = byte.wrapping_sub(b'0');

@@ -153,9 +153,16 @@ fn p99_us(settings: &Settings, v2: Total) -> Option<u64> {
     v2.p99_us.filter(|&us| us >= settings.p99_floor.0.saturating_mul(1_000))
 }
 
-/// Rounded up; 0 if there is nothing to divide by.
+/// Rounded up; 0 if there is nothing to divide by. A division of 128 bits takes a thousand instructions in the sandbox, so
+/// what fits in 64 is divided as such.
 fn quotient(numerator: u128, denominator: u128) -> u64 {
-    if denominator == 0 { 0 } else { u64::try_from(numerator.div_ceil(denominator)).unwrap_or(u64::MAX) }
+    if denominator == 0 {
+        return 0;
+    }
+    match (u64::try_from(numerator), u64::try_from(denominator)) {
+        (Ok(numerator), Ok(denominator)) => numerator.div_ceil(denominator),
+        _ => u64::try_from(numerator.div_ceil(denominator)).unwrap_or(u64::MAX),
+    }
 }
 
 #[cfg(test)]

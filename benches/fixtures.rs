@@ -41,7 +41,8 @@ fn root() -> PathBuf {
 /// A guest's component, as `cargo xtask guests` builds it.
 pub(crate) fn component(guest: &str) -> Vec<u8> {
     let file = root().join(format!("target/components/{guest}.wasm"));
-    std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask guests`", file.display()))
+    let read = std::fs::read(&file).map_err(|e| format!("{}: {e}; run `cargo xtask guests`", file.display()));
+    read.unwrap()
 }
 
 /// A guest with settings.

@@ -26,6 +26,7 @@ use cutover::{
         backtest::{self, Options, report::SideReport, side::Side},
         engine::Engine,
         history::{FAULT, Mark, read::Lines, synthetic::Synthetic},
+        slot::Title,
     },
     request::Ppm,
 };
@@ -122,7 +123,8 @@ fn rows(name: &'static str, native: fn() -> Side) -> Vec<Row> {
 /// As the command line seats a policy.
 fn kept(engine: &Arc<Engine>, folder: &str) -> Side {
     let mut side = Side::default();
-    assert!(side.seat(&bundled(engine, folder)));
+    let policy = bundled(engine, folder);
+    assert!(side.seat(&policy, Title::from(&*policy.description)));
     side
 }
 

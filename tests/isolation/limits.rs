@@ -190,7 +190,7 @@ fn instantiation_configuration_and_question_share_one_time_limit() {
         limits.rollback.time = time;
         Engine::new(limits).unwrap()
     };
-    let (patient, strict) = (engine(Duration::from_secs(60)), engine(LIMIT));
+    let (patient, strict) = (engine(Duration::from_mins(1)), engine(LIMIT));
     // Two thirds of the limit: one of the three takes no longer, any two do. A machine whose speed changes in the middle of
     // it shows nothing, so it may take another look.
     let shown = || {

@@ -1,5 +1,6 @@
 //! What several benches begin with: an engine, policies in it, and requests.
 #![allow(dead_code, reason = "each bench uses a part of it")]
+#![allow(clippy::panic, reason = "a bench that cannot start has nothing to say")]
 
 use std::{
     path::{Path, PathBuf},

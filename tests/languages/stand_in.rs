@@ -5,7 +5,7 @@ use std::fs;
 use cutover::{
     config::bundle::Bundle,
     policy::{
-        engine::{Engine, Imports, Limits, Policy},
+        engine::{Compiled, Engine, Imports, Limits, Policy},
         error::PolicyError,
         port::{Kind, Verdict},
     },
@@ -79,6 +79,21 @@ fn what_is_not_stood_in_for_is_refused_by_name_with_the_opt_in_too() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn what_one_may_import_another_may_not_that_is_the_same_component() {
+    let engine = Engine::new(Limits::default()).unwrap();
+    let component = every_interface();
+    let digest = |compiled: Compiled| compiled.digest.to_string();
+    let before = engine.compilations().compiled;
+    let with = engine.compile_with(&component, Imports::WasiStub).map(digest);
+    let again = engine.compile_with(&component, Imports::WasiStub).map(digest);
+    assert_eq!(with.as_ref().ok(), again.as_ref().ok(), "{with:?}");
+    assert!(with.is_ok(), "{with:?}");
+    assert_eq!(engine.compilations().compiled - before, 1, "it is compiled once");
+    let error = engine.compile(&component).unwrap_err();
+    assert!(matches!(&error, PolicyError::Imports { .. }), "{error:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Compiled components by digest, in memory: a component that is activated a thousand times is compiled once.
+//! Compiled components by digest and what they may import, in memory: a component that is activated a thousand times is compiled once.
 //!
 //! Whoever asks for a component that is just being compiled waits for that instead of compiling it again. Bounded by
 //! number; the one that was asked for least lately goes first. Policies in charge keep their component whether it is
@@ -19,9 +19,9 @@ const KEPT: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Cache {
-    /// The latest last.
-    kept: Mutex<Vec<Compiled>>,
-    /// One lock for each digest that is being compiled.
+    /// With their keys; the latest last.
+    kept: Mutex<Vec<(String, Compiled)>>,
+    /// One lock for each key that is being compiled.
     under_way: Mutex<BTreeMap<String, Weak<Mutex<()>>>>,
 }
 
@@ -29,16 +29,16 @@ impl Cache {
     /// What was compiled before, or what `compile` makes now.
     pub(super) fn get_or_compile(
         &self,
-        digest: &str,
+        key: &str,
         compile: impl FnOnce() -> Result<Compiled, PolicyError>,
     ) -> Result<Compiled, PolicyError> {
-        if let Some(known) = self.get(digest) {
+        if let Some(known) = self.get(key) {
             return Ok(known);
         }
-        let turn = self.turn(digest);
+        let turn = self.turn(key);
         let _mine = turn.lock();
         // Another may have compiled it while this one waited for its turn.
-        if let Some(known) = self.get(digest) {
+        if let Some(known) = self.get(key) {
             return Ok(known);
         }
         let compiled = compile()?;
@@ -46,26 +46,27 @@ impl Cache {
         if kept.len() >= KEPT {
             kept.remove(0);
         }
-        kept.push(compiled.clone());
+        kept.push((key.to_owned(), compiled.clone()));
         Ok(compiled)
     }
 
-    fn get(&self, digest: &str) -> Option<Compiled> {
+    fn get(&self, key: &str) -> Option<Compiled> {
         let mut kept = self.kept.lock();
-        let at = kept.iter().position(|compiled| &*compiled.digest == digest)?;
-        let known = kept.remove(at);
-        kept.push(known.clone());
-        Some(known)
+        let at = kept.iter().position(|(known, _)| known == key)?;
+        let entry = kept.remove(at);
+        let compiled = entry.1.clone();
+        kept.push(entry);
+        Some(compiled)
     }
 
-    fn turn(&self, digest: &str) -> Arc<Mutex<()>> {
+    fn turn(&self, key: &str) -> Arc<Mutex<()>> {
         let mut under_way = self.under_way.lock();
         under_way.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = under_way.get(digest).and_then(Weak::upgrade) {
+        if let Some(turn) = under_way.get(key).and_then(Weak::upgrade) {
             return turn;
         }
         let turn = Arc::default();
-        under_way.insert(digest.to_owned(), Arc::downgrade(&turn));
+        under_way.insert(key.to_owned(), Arc::downgrade(&turn));
         turn
     }
 }

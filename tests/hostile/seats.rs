@@ -245,28 +245,30 @@ async fn slow(host: &Host, wanted: Duration) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_candidate_that_cannot_keep_up_delays_no_check_and_no_order() {
     let folder = Arc::new(TempDir::new().unwrap());
-    let host = still(Arc::clone(&folder), Setup { check_interval: "100ms", ..Setup::default() }).await;
-    let bundle = slow(&host, Duration::from_millis(150)).await;
-    let alone = judged(&host).await;
-    let started = clock::mono();
-    while clock::mono().since(started) < Duration::from_secs(3) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let alone = judged(&host).await - alone;
-    // However often it runs out of its time on a busy machine.
+    let setup = Setup { check_interval: "100ms", limits: "rollback.time = '2s'", ..Setup::default() };
+    let host = still(Arc::clone(&folder), setup).await;
+    let never = Guest::with(Export::Judge).body("(loop $for_ever (br $for_ever)) unreachable");
+    let bundle = text_bundle(folder.path(), "never", &never);
     let body = json!({ "bundle": bundle, "rule": { "demote": { "failed": 1_000_000 } } });
     let reply = order(&host.http, Method::PUT, "rollback/candidate", body).await;
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
-    let beside = judged(&host).await;
-    let started = clock::mono();
-    while clock::mono().since(started) < Duration::from_secs(3) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let beside = judged(&host).await - beside;
-    assert!(beside * 2 >= alone, "{beside} checks in 3 s with a slow candidate, {alone} without");
     let candidate = host.migration().slots.get(Kind::Rollback).candidate().unwrap();
-    let asked = candidate.evidence.lock().asked;
-    assert!(asked > 0, "it was asked");
+    let asked = || candidate.evidence.lock().asked;
+    // It takes 2 s for each question. Whoever waited for it would make a check as often as it answers.
+    let before = judged(&host).await;
+    eventually("many checks for each of its questions", async || {
+        let asked = usize::try_from(asked()).unwrap();
+        (asked > 0 && judged(&host).await - before > 3 * (asked + 1)).then_some(())
+    })
+    .await;
+    eventually("orders while it is asked one question", async || {
+        let before = asked();
+        for verb in [Verb::Pause, Verb::Resume] {
+            host.ask(verb).await.unwrap();
+        }
+        (asked() == before).then_some(())
+    })
+    .await;
     host.app.shut_down().await;
 }
 
@@ -282,18 +284,17 @@ async fn an_order_to_roll_back_does_not_wait_for_a_policy_that_is_shown_what_hap
     let installing =
         tokio::task::spawn(async move { order(&http, Method::PUT, "rollback", json!({ "bundle": bundle })).await });
     // It is shown some fifteen checks for some two seconds, and then those that came meanwhile. Orders are given all
-    // the while; the slowest answer counts.
-    let mut slowest = Duration::ZERO;
+    // the while, and carried out before it is in charge.
+    let mut carried_out = 0;
     while !installing.is_finished() {
-        let started = clock::mono();
         host.ask(Verb::Pause).await.ok();
         host.ask(Verb::Resume).await.ok();
-        slowest = slowest.max(clock::mono().since(started));
+        carried_out += usize::from(!installing.is_finished());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let reply = installing.await.unwrap();
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
-    assert!(slowest < Duration::from_secs(1), "an order waited {slowest:?}");
+    assert!(carried_out >= 3, "{carried_out} orders were carried out meanwhile");
     let replayed = reply.body["detail"]["replayed"]["checks"].as_u64();
     assert!(replayed >= Some(15), "{reply:?}");
     host.app.shut_down().await;

@@ -52,14 +52,17 @@ use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serializer,
-    de::{self, DeserializeOwned, MapAccess, value::MapAccessDeserializer},
+    de::{
+        self, DeserializeOwned, MapAccess, SeqAccess,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
     ser::Error as _,
 };
 
 /// Between fields.
 const SEPARATOR: u8 = b'|';
 
-/// A part of memory that is written as a text of fields. It is also read from the plain JSON object that it was before
+/// A part of memory that is written as a text of fields. It is also read from the plain JSON object or list that it was before
 /// it was packed, so that a policy that begins to pack keeps what it remembered.
 pub trait Packed: Sized {
     /// The plain form.
@@ -118,7 +121,7 @@ pub fn serialize<T: Packed, S: Serializer>(value: &T, serializer: S) -> Result<S
 /// What [`packed!`](crate::packed) reads with.
 ///
 /// # Errors
-/// When it is neither a text of fields nor the plain object.
+/// When it is neither a text of fields nor the plain object or list.
 pub fn deserialize<'de, T: Packed, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_any(Either(PhantomData))
 }
@@ -129,13 +132,17 @@ impl<'de, T: Packed> de::Visitor<'de> for Either<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text of fields, or the object that it was before")
+        f.write_str("a text of fields, or the object or list that it was before")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
         let mut fields = Fields::new(text);
         let read = T::read(&mut fields).filter(|_| fields.is_over());
         read.ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<T, A::Error> {
+        T::Plain::deserialize(SeqAccessDeserializer::new(seq)).map(Into::into)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
@@ -148,6 +155,14 @@ impl Text {
     pub fn number(&mut self, number: u64) -> &mut Self {
         self.begin();
         self.push(number);
+        self
+    }
+
+    /// Appends a field that was written before, such as a part of memory that need not be read at each question. What has a
+    /// `|` is several fields.
+    pub fn raw(&mut self, field: &str) -> &mut Self {
+        self.begin();
+        self.bytes.extend_from_slice(field.as_bytes());
         self
     }
 
@@ -232,6 +247,15 @@ impl<'a> Fields<'a> {
         Some(number)
     }
 
+    /// The next field as it was written, to be read later.
+    pub fn raw(&mut self) -> Option<&'a str> {
+        let rest = self.rest?;
+        let length = rest.iter().position(|&byte| byte == SEPARATOR).unwrap_or(rest.len());
+        let (field, after) = rest.split_at(length);
+        self.go_on(after)?;
+        std::str::from_utf8(field).ok()
+    }
+
     /// The next fields as numbers.
     pub fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
         let mut numbers = [0; N];
@@ -274,11 +298,7 @@ impl<'a> Fields<'a> {
 
     /// The next field as doubles; see [`Text::doubles`].
     pub fn doubles(&mut self) -> Option<Vec<f64>> {
-        let rest = self.rest?;
-        let length = rest.iter().position(|&byte| byte == SEPARATOR).unwrap_or(rest.len());
-        let (field, after) = rest.split_at(length);
-        self.go_on(after)?;
-        let (doubles, []) = field.as_chunks::<16>() else { return None };
+        let (doubles, []) = self.raw()?.as_bytes().as_chunks::<16>() else { return None };
         let double = |digits: &[u8; 16]| {
             let [high, low] = digits.as_chunks::<8>().0 else { return None };
             let half = |digits: &[u8; 8]| parse(u64::from_be_bytes(*digits));

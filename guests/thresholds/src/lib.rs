@@ -55,7 +55,7 @@ impl Rollback for Thresholds {
         memory.rss.add(&check.batches, settings.memory_span.0);
         let facts = Facts {
             totals: memory.window.totals(),
-            growth_ppm: memory.rss.per_hour_ppm(settings.memory_span.0),
+            growth_ppm: memory.rss.growth_ppm(),
             cpu_ppm: latest(&check.batches, "host.cpu-ppm"),
             memory_ppm: latest(&check.batches, "host.memory-ppm"),
         };

@@ -206,7 +206,7 @@ async fn climb_and_fall(
     let before = load.counts();
     sleep(Duration::from_secs(2)).await;
     let after = load.counts();
-    summary.v2_after_rollback = after.v2 - before.v2;
+    summary.v2_after_rollback = after.v2_too_late;
     narrator.say(&format!("{} calls since: all on V1", after.total - before.total));
     Ok(())
 }

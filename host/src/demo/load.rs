@@ -76,6 +76,8 @@ pub(super) struct Counts {
     pub(super) failures: u64,
     pub(super) v1: u64,
     pub(super) v2: u64,
+    /// Those of `v2` that were sent when a rollback was over.
+    pub(super) v2_too_late: u64,
 }
 
 #[derive(Debug, Default)]
@@ -179,6 +181,8 @@ impl Load {
 
     async fn call(&self, number: u32) {
         let before = self.stage();
+        // A call that V2 had already may be answered after the rollback; one that is sent after it may not be V2's.
+        let rolled_back = self.handle.snapshot().last_rollback.is_some();
         let answered = self.caller.greet(&session(number), None).await;
         let after = self.stage();
         let mut seen = self.seen.lock();
@@ -192,7 +196,10 @@ impl Load {
             }
         };
         match answered.pool {
-            Some(PoolId::V2) => seen.counts.v2 += 1,
+            Some(PoolId::V2) => {
+                seen.counts.v2 += 1;
+                seen.counts.v2_too_late += u64::from(rolled_back);
+            }
             Some(PoolId::V1) | None => seen.counts.v1 += 1,
         }
         let Some((stage, share, _)) = before.filter(|_| before == after) else { return };
@@ -216,7 +223,7 @@ impl Load {
     /// Adds what clients and the host counted to the summary.
     pub(super) fn fill(&self, summary: &mut Summary, totals: &Totals) {
         let seen = self.seen.lock();
-        let Counts { total, failures, v1, v2 } = seen.counts;
+        let Counts { total, failures, v1, v2, .. } = seen.counts;
         let sum = |of: fn(&[crate::policy::facts::Calls; 3]) -> u64| totals.operations.values().map(of).sum();
         summary.requests = Requests {
             total,

@@ -44,7 +44,7 @@ pub struct Summary {
     /// Mirrored results that differed while V2 was sound.
     #[serde(skip)]
     pub different_before_fault: u64,
-    /// Calls that V2 answered after the rollback.
+    /// Calls that were sent after the rollback and that V2 answered.
     #[serde(skip)]
     pub v2_after_rollback: u64,
 }

@@ -6,24 +6,16 @@ mod wrong;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
 use cutover::{migration::Verb, policy::port::Phase};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Setup, binary, bundle, components, eventually};
+use crate::harness::{Done, Setup, binary, bundle, components, eventually};
 
 const KINDS: [&str; 5] = ["routing", "adapter", "comparison", "rollback", "stages"];
-
-/// What came of a command line.
-#[derive(Debug)]
-struct Done {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
 
 /// The host binary, its components, a cache, and nothing else: nothing on the `PATH`, so no toolchain.
 fn bare() -> Command {
@@ -47,9 +39,7 @@ fn equipped() -> Command {
 }
 
 fn run(mut command: Command, arguments: &[&str]) -> Done {
-    let Output { status, stdout, stderr } = command.arg("policy").args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Done { code: status.code(), out: text(stdout), err: text(stderr) }
+    Done::of(command.arg("policy").args(arguments).output().unwrap())
 }
 
 /// What it prints; it must succeed.

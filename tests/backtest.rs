@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use cutover::{
@@ -18,39 +18,7 @@ use cutover::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Setup, binary, bundle, components, eventually, root};
-
-/// What came of a command line.
-#[derive(Debug)]
-struct Done {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Done {
-    fn of(Output { status, stdout, stderr }: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: status.code(), out: text(stdout), err: text(stderr) }
-    }
-
-    fn succeeds(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.out
-    }
-
-    fn json(self) -> Value {
-        serde_json::from_str(&self.succeeds()).unwrap()
-    }
-
-    /// Fails as wrong usage, and says these words.
-    fn refuses(&self, words: &[&str]) {
-        assert_eq!((self.code, &*self.out), (Some(2), ""), "{self:?}");
-        for word in words {
-            assert!(self.err.contains(word), "no {word:?} in {self:?}");
-        }
-    }
-}
+use crate::harness::{Done, Setup, binary, bundle, components, eventually, root};
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
@@ -269,7 +237,7 @@ fn wrong_history_and_wrong_options_are_told_where_and_how_to_mend_them() {
     let good = write(&at("good.jsonl"), Synthetic { checks: 10, ..Synthetic::default() });
     let text = fs::read_to_string(&good).unwrap();
     let thresholds = shipped("thresholds");
-    let refuses = |history: &str, words: &[&str]| backtest(history, &["--policy", &thresholds]).refuses(words);
+    let refuses = |history: &str, words: &[&str]| backtest(history, &["--policy", &thresholds]).fails(2, words);
     refuses(&named("half.jsonl", &text[..text.len() - 40]), &["half.jsonl", "line 10"]);
     refuses(&named("words.jsonl", &format!("{text}not json\n")), &["words.jsonl", "line 11"]);
     refuses(&named("empty.jsonl", ""), &["empty.jsonl", "no checks in this span"]);
@@ -277,7 +245,7 @@ fn wrong_history_and_wrong_options_are_told_where_and_how_to_mend_them() {
     refuses(&at("gone.jsonl").display().to_string(), &["gone.jsonl"]);
     refuses("host:", &["names no migration"]);
 
-    let with = |arguments: &[&str], words: &[&str]| backtest(&good, arguments).refuses(words);
+    let with = |arguments: &[&str], words: &[&str]| backtest(&good, arguments).fails(2, words);
     with(&["--policy", &shipped("standard-stages")], &["no recorded verdicts", "`--policy` twice"]);
     with(&["--policy", &shipped("sticky-share")], &["routing"]);
     with(&["--policy", &thresholds, "--policy", &shipped("sequential")], &["one rollback policy", "sequential"]);

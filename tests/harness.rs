@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Output,
     sync::Arc,
     time::Duration,
 };
@@ -61,6 +62,39 @@ pub(crate) struct Reply {
     pub(crate) pool: String,
     pub(crate) reason: String,
     pub(crate) body: Value,
+}
+
+/// What came of a command line.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Done {
+    pub(crate) fn of(Output { status, stdout, stderr }: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: status.code(), out: text(stdout), err: text(stderr) }
+    }
+
+    /// What it printed; it must have succeeded.
+    pub(crate) fn succeeds(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
+    pub(crate) fn json(self) -> Value {
+        serde_json::from_str(&self.succeeds()).unwrap()
+    }
+
+    /// It must have failed with this code, printing nothing and saying these words.
+    pub(crate) fn fails(&self, code: i32, words: &[&str]) {
+        assert_eq!((self.code, &*self.out), (Some(code), ""), "{self:?}");
+        for word in words {
+            assert!(self.err.contains(word), "no {word:?} in {self:?}");
+        }
+    }
 }
 
 impl Default for Setup {

@@ -6,7 +6,7 @@ mod trust;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     sync::Arc,
 };
 
@@ -16,29 +16,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Host, Setup, binary, components};
-
-/// What came of a command line.
-#[derive(Debug)]
-struct Done {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Done {
-    fn json(&self) -> Value {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
-    }
-
-    fn fails(&self, code: i32, words: &[&str]) {
-        assert_eq!((self.code, self.out.as_str()), (Some(code), ""), "{self:?}");
-        for word in words {
-            assert!(self.err.contains(word), "no {word:?} in {self:?}");
-        }
-    }
-}
+use crate::harness::{Done, Host, Setup, binary, components};
 
 /// Runs `cutover policy ..`. The host runs on the runtime's own threads, so this one may block.
 async fn policy(arguments: &[&str]) -> Done {
@@ -49,10 +27,7 @@ async fn policy(arguments: &[&str]) -> Done {
         .env_remove("CUTOVER_ADMIN")
         .env("USER", "olga")
         .env("DOCKER_CONFIG", "/nowhere");
-    let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let Output { status, stdout, stderr } = done;
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Done { code: status.code(), out: text(stdout), err: text(stderr) }
+    Done::of(tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap())
 }
 
 /// A bundle with the settings of a version of `thresholds`, in a folder of its own.

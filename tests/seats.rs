@@ -16,7 +16,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Host, Reply, Setup, binary, bundle, eventually, root};
+use crate::harness::{Host, PATIENCE, Reply, Setup, binary, bundle, eventually, root};
 
 /// The guest `hostile` with a name of its own for each use.
 fn hostile(folder: &TempDir, kind: Kind, name: &str) -> PathBuf {
@@ -63,6 +63,15 @@ async fn still(setup: Setup) -> Host {
     let host = setup.start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     host
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_takes_over_before_the_first_check() {
+    let host = still(Setup { check_interval: "1h", ..Setup::default() }).await;
+    let bundle = root().join("policies/thresholds");
+    let activated = tokio::time::timeout(PATIENCE, activate(&host, &bundle, json!({ "min_requests": 7 }))).await;
+    let activated = activated.expect("nothing to show takes no time");
+    assert_eq!(activated["detail"]["replayed"]["checks"], 0, "{activated}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,9 +42,10 @@ pub struct Rehearsed {
     pub(super) rehearsal: Rehearsal,
     /// It has seen what came before this.
     pub(super) from: UnixMs,
-    /// Checks of the last round, if they were at hand.
-    before: usize,
-    lost_rounds: u32,
+    /// How much of the store each round was about, in milliseconds.
+    stored: Pace,
+    /// How many checks at hand each round was about.
+    at_hand: Pace,
     /// Whether checks wait for it.
     last: bool,
     shown_for: Duration,
@@ -58,6 +59,25 @@ pub(super) struct Learner {
     pub memory: Vec<u8>,
     /// It has seen what came before this.
     pub from: UnixMs,
+}
+
+/// Whether there is less to show in each round than in the one before.
+#[derive(Debug, Default)]
+struct Pace {
+    before: Option<u64>,
+    lost_rounds: u32,
+}
+
+impl Pace {
+    const fn has_begun(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Takes the next round; true if there were too many that got nowhere.
+    fn is_lost(&mut self, to_show: u64) -> bool {
+        self.lost_rounds += u32::from(self.before.replace(to_show).is_some_and(|before| to_show >= before));
+        self.lost_rounds >= LOST_ROUNDS
+    }
 }
 
 /// A check, and the verdict that was in force.
@@ -86,8 +106,8 @@ impl Rehearsed {
             policy,
             rehearsal,
             from,
-            before: usize::MAX,
-            lost_rounds: 0,
+            stored: Pace::default(),
+            at_hand: Pace::default(),
             last: false,
             shown_for: Duration::ZERO,
         }
@@ -162,28 +182,35 @@ impl Controller {
     }
 
     fn round(&self, rehearsed: &mut Rehearsed) -> Round {
-        let Rehearsed { rehearsal, from, before, lost_rounds, shown_for, .. } = rehearsed;
+        let Rehearsed { rehearsal, from, shown_for, .. } = rehearsed;
         if rehearsal.failed >= ENOUGH_FAILURES {
             return Round::Done;
         }
+        let too_slow = || {
+            let shown_for = Duration::from_millis(u64::try_from(shown_for.as_millis()).unwrap_or(u64::MAX));
+            Round::TooSlow(format!(
+                "it cannot catch up with the checks: it was shown {} in {}, and as many came meanwhile; raise \
+                 `check_interval`, or use a policy that takes less time",
+                rehearsal.checks,
+                humantime::format_duration(shown_for),
+            ))
+        };
         // What was recorded in an earlier life of the host, or so long ago that it is not at hand.
-        let at_hand = self.recent.front().map_or_else(clock::unix_ms, |(check, _)| check.now_ms);
+        let at_hand = match self.recent.front() {
+            Some((check, _)) => check.now_ms,
+            None if rehearsed.stored.has_begun() => return Round::Done,
+            None => clock::unix_ms(),
+        };
         if *from < at_hand {
-            return Round::Stored(at_hand);
+            let is_lost = rehearsed.stored.is_lost(at_hand.0 - from.0);
+            return if is_lost { too_slow() } else { Round::Stored(at_hand) };
         }
         let checks: Vec<_> = self.recent.iter().filter(|(check, _)| check.now_ms >= *from).cloned().collect();
-        *lost_rounds += u32::from(checks.len() >= std::mem::replace(before, checks.len()));
+        let is_lost = rehearsed.at_hand.is_lost(checks.len() as u64);
         match checks.len() {
             0 => Round::Done,
             n if n <= LAST => Round::Last(checks),
-            n if *lost_rounds >= LOST_ROUNDS => Round::TooSlow(format!(
-                "it cannot catch up with the checks: it was shown {} in {}, and {n} more came \
-                 meanwhile; raise `check_interval`, or use a policy that takes less time",
-                rehearsal.checks,
-                humantime::format_duration(Duration::from_millis(
-                    u64::try_from(shown_for.as_millis()).unwrap_or(u64::MAX)
-                )),
-            )),
+            _ if is_lost => too_slow(),
             _ => Round::Missed(checks),
         }
     }
@@ -213,5 +240,28 @@ impl Controller {
         for rehearsed in std::mem::take(&mut self.waiting) {
             self.rehearse(rehearsed).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost_at(rounds: &[u64]) -> Option<usize> {
+        let mut pace = Pace::default();
+        rounds.iter().position(|to_show| pace.is_lost(*to_show))
+    }
+
+    #[test]
+    fn who_has_less_to_see_each_time_gets_there() {
+        assert_eq!(lost_at(&[u64::MAX, 1_000, 500, 499, 3, 0]), None);
+        assert_eq!(lost_at(&[100, 128, 90, 60, 4]), None, "one bad moment is none");
+    }
+
+    #[test]
+    fn who_has_as_much_to_see_each_time_never_does() {
+        assert_eq!(lost_at(&[5, 15, 45]), Some(2));
+        assert_eq!(lost_at(&[128, 128, 128]), Some(2));
+        assert_eq!(lost_at(&[100, 128, 90, 128]), Some(3));
     }
 }

@@ -139,7 +139,7 @@ async fn a_broken_v2_is_rolled_back_and_no_caller_sees_it() {
     assert!(report.policy.unwrap().starts_with("thresholds@"), "the policy is named");
     assert!(report.findings.iter().any(|f| f.rule == "v2-error-rate" && f.observed > f.limit), "{:?}", report.findings);
     assert!(pools_of(&host).await.iter().all(|pool| pool == "v1"));
-    assert!(host.migration().dispatch.v2.pids().is_empty(), "V2's workers are stopped");
+    assert!(host.migration().split.v2.pids().is_empty(), "V2's workers are stopped");
     let decisions = host.app.host.store.decisions("programs", 10).await.unwrap();
     assert_eq!((decisions[0].kind.as_str(), &decisions[0].digest), ("rollback", &report.digest));
     assert!(
@@ -190,7 +190,7 @@ async fn a_rollback_and_a_new_ramp_bring_the_same_sessions_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_is_replaced_and_its_sessions_keep_their_programs() {
     let host = shadowing(&Setup::default()).await;
-    let pids = host.migration().dispatch.v1.pids();
+    let pids = host.migration().split.v1.pids();
     let pid = rustix::process::Pid::from_raw(i32::try_from(pids[0]).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     eventually("the worker's successor", async || {
@@ -198,7 +198,7 @@ async fn a_worker_that_dies_is_replaced_and_its_sessions_keep_their_programs() {
         (greeting(&reply) == Some("hello s1")).then_some(())
     })
     .await;
-    assert_ne!(host.migration().dispatch.v1.pids(), pids);
+    assert_ne!(host.migration().split.v1.pids(), pids);
     host.app.shut_down().await;
 }
 

@@ -66,7 +66,7 @@ fn blamed(host: &Host) -> (u64, u64, u64, u64) {
 /// Sends reads to a V2 that fails each of them. `replaced` says whether that costs it the worker.
 async fn v1_answers_for(v2: String, timeouts: u64, replaced: bool) {
     let host = start(v2).await;
-    let before = host.migration().dispatch.v2.pids();
+    let before = host.migration().split.v2.pids();
     for _ in 0..CALLS {
         let asked = clock::mono();
         let reply = host.http.greet("s", &[("x-cutover-pool", "v2")]).await;
@@ -76,14 +76,14 @@ async fn v1_answers_for(v2: String, timeouts: u64, replaced: bool) {
     }
     let all = (CALLS, CALLS, timeouts, CALLS);
     eventually("V2 to be blamed", async || (blamed(&host) == all).then_some(())).await;
-    let whole = async || (host.migration().dispatch.v2.members_now().ready == 2).then_some(());
+    let whole = async || (host.migration().split.v2.members_now().ready == 2).then_some(());
     eventually("a whole pool", whole).await;
     let failures = || host.migration().history.totals().failures;
     if replaced {
         eventually("workers that failed", async || (failures()[1] >= CALLS).then_some(())).await;
-        assert_ne!(host.migration().dispatch.v2.pids(), before);
+        assert_ne!(host.migration().split.v2.pids(), before);
     } else {
-        assert_eq!((failures(), host.migration().dispatch.v2.pids()), ([0, 0], before));
+        assert_eq!((failures(), host.migration().split.v2.pids()), ([0, 0], before));
     }
     assert_eq!(failures()[0], 0, "V1 is not blamed");
     // What does not misbehave works on the workers that came after, and they know the session.

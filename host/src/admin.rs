@@ -113,9 +113,9 @@ async fn ready(State(host): Shared) -> Response {
     for (name, migration) in &host.migrations {
         // Whoever answers for V1's callers must be up; V2 may be starting.
         let decommissioned = migration.handle.snapshot().state.phase == Phase::Decommissioned;
-        let pool = if decommissioned { &migration.dispatch.v2 } else { &migration.dispatch.v1 };
+        let pool = if decommissioned { &migration.split.v2 } else { &migration.split.v1 };
         if !pool.is_ready() {
-            waiting.push(format!("{name}: {} has no worker yet", pool.spec().label));
+            waiting.push(format!("{name}: {} is not ready yet", pool.label()));
         }
     }
     let status = if waiting.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -165,7 +165,7 @@ async fn decisions(State(host): Shared, Path(name): Path<String>) -> Answer<Valu
 async fn comparisons(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
     let migration = find(&host, &name)?;
     let counts = migration.history.totals().comparisons;
-    let left_out = migration.dispatch.mirror.left_out();
+    let left_out = migration.plane.left_out();
     Ok(Json(json!({ "counts": counts, "report": migration.comparer.report(), "left_out": left_out })))
 }
 

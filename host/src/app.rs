@@ -30,8 +30,9 @@ use crate::{
         slot::Slots,
         trial::Trials,
     },
-    pool::{PoolSpec, WorkerPool, journal::Journal, spawner::Spawner},
+    pool::{Pool, PoolSpec, WorkerPool, journal::Journal, spawner::Spawner},
     shadow::Mirror,
+    split::Split,
     store::{Store, StoreError, records::PoolConfiguration},
 };
 
@@ -74,8 +75,10 @@ pub struct Host {
 pub struct Migration {
     /// Its controller.
     pub handle: Handle,
-    /// What its requests pass through.
-    pub dispatch: Arc<Dispatch>,
+    /// Where its requests part.
+    pub split: Arc<Split>,
+    /// How they come in.
+    pub plane: Plane,
     /// Its batches.
     pub history: Arc<History>,
     /// What comparisons found.
@@ -86,6 +89,29 @@ pub struct Migration {
     pub configured: BTreeMap<Kind, String>,
     /// How long its callers wait.
     pub deadline: Duration,
+}
+
+/// How a migration's requests come in.
+#[derive(Debug, Clone)]
+pub enum Plane {
+    /// As calls of operations, for worker processes.
+    Operations(Arc<Dispatch>),
+}
+
+impl Plane {
+    /// Sessions whose state both pools have to know.
+    pub fn sessions(&self) -> usize {
+        match self {
+            Self::Operations(dispatch) => dispatch.journal.sessions(),
+        }
+    }
+
+    /// Mirrored calls that were left out.
+    pub fn left_out(&self) -> u64 {
+        match self {
+            Self::Operations(dispatch) => dispatch.mirror.left_out(),
+        }
+    }
 }
 
 /// Why a host cannot start.
@@ -169,7 +195,8 @@ impl App {
         background.spawn(keep_house(store.clone(), keep, background_stop.clone()));
         let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
         let routes = host.migrations.iter().map(|(name, m)| {
-            (name.clone(), ingress::Route { dispatch: Arc::clone(&m.dispatch), deadline: m.deadline })
+            let Plane::Operations(dispatch) = &m.plane;
+            (name.clone(), ingress::Route { dispatch: Arc::clone(dispatch), deadline: m.deadline })
         });
         let listen = |address| move |source| StartError::Listen { address, source };
         let bound = Ingress::bind(config.data_plane, routes.collect(), working.clone()).await;
@@ -191,7 +218,7 @@ impl App {
         self.serving.close();
         self.serving.wait().await;
         for migration in self.host.migrations.values() {
-            let (v1, v2) = (&migration.dispatch.v1, &migration.dispatch.v2);
+            let (v1, v2) = (&migration.split.v1, &migration.split.v2);
             tokio::join!(v1.shut_down(), v2.shut_down());
         }
         self.working.close();
@@ -233,12 +260,14 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         config.shadow_timeout,
         shared.working.clone(),
     ));
+    let classes = config.operations.iter().map(|(name, operation)| (Arc::clone(name), operation.class)).collect();
+    let pools = (Pool::Workers(v1.clone()), Pool::Workers(v2.clone()));
+    let split = Arc::new(Split::new(classes, pools, Arc::clone(&recorder), trials.clone()));
     let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
-        trials: trials.clone(),
+        split: Arc::clone(&split),
         operations: config.operations,
         v1,
         v2,
-        recorder,
         mirror,
         journal,
         failover_reserve_percent: config.failover_reserve_percent,
@@ -251,7 +280,7 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         check_interval: config.check_interval,
         state,
         flags,
-        dispatch: Arc::clone(&dispatch),
+        split: Arc::clone(&split),
         slots: Arc::clone(&slots),
         history: Arc::clone(&history),
         store: store.clone(),
@@ -272,7 +301,8 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     };
     shared.background.spawn(trial.run(queues.jobs, shared.background_stop.clone()));
     shared.background.spawn(controller.run(shared.background_stop.clone()));
-    Ok(Migration { handle, dispatch, history, comparer, slots, configured, deadline: config.deadline })
+    let plane = Plane::Operations(dispatch);
+    Ok(Migration { handle, split, plane, history, comparer, slots, configured, deadline: config.deadline })
 }
 
 /// A pool as the store keeps it; the values of its environment may be secrets and stay out.

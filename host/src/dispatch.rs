@@ -6,22 +6,17 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     clock::{self, Mono},
-    observe::{Observation, Outcome, Recorder},
-    policy::{
-        port::Kind,
-        trial::{Job, Trials},
-    },
+    observe::{Observation, Outcome},
     pool::{Call, WorkerPool, journal::Journal},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
-    route::Router,
     shadow::Mirror,
+    split::Split,
 };
 
 /// Replications to V2 that may be under way at once. What does not fit is caught up with by the session's next call.
@@ -43,42 +38,33 @@ pub struct Operation {
 pub struct Dispatch {
     /// Its operations by name.
     pub operations: BTreeMap<Arc<str>, Operation>,
-    /// The plan in force.
-    pub router: Router,
+    /// What routes them.
+    pub split: Arc<Split>,
     /// The pool that is being replaced.
     pub v1: WorkerPool,
     /// Its successor.
     pub v2: WorkerPool,
-    /// Where calls are counted.
-    pub recorder: Arc<Recorder>,
     /// Where reads are mirrored.
     pub mirror: Arc<Mirror>,
     /// What both pools have to know.
     pub journal: Arc<Journal>,
     /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.
     pub failover_reserve_percent: u32,
-    /// Failures of `decide`, by cause.
-    pub decide_failures: Mutex<BTreeMap<&'static str, u64>>,
-    /// Whoever opens or drains V2 takes turns.
-    pub v2_turn: tokio::sync::Mutex<()>,
     replications: Arc<Semaphore>,
-    trials: Trials,
     tasks: TaskTracker,
 }
 
 /// The parts that a [`Dispatch`] is made of.
 #[derive(Debug)]
 pub struct Parts {
-    /// Who tries candidates out, and hears of failures.
-    pub trials: Trials,
     /// See [`Dispatch::operations`].
     pub operations: BTreeMap<Arc<str>, Operation>,
+    /// See [`Dispatch::split`].
+    pub split: Arc<Split>,
     /// See [`Dispatch::v1`].
     pub v1: WorkerPool,
     /// See [`Dispatch::v2`].
     pub v2: WorkerPool,
-    /// See [`Dispatch::recorder`].
-    pub recorder: Arc<Recorder>,
     /// See [`Dispatch::mirror`].
     pub mirror: Arc<Mirror>,
     /// See [`Dispatch::journal`].
@@ -90,22 +76,18 @@ pub struct Parts {
 }
 
 impl Dispatch {
-    /// V1 for everything until a plan is published.
+    /// Of its parts.
     pub fn new(parts: Parts) -> Self {
         Self {
             operations: parts.operations,
-            router: Router::closed(),
+            split: parts.split,
             v1: parts.v1,
             v2: parts.v2,
-            recorder: parts.recorder,
             mirror: parts.mirror,
             journal: parts.journal,
             failover_reserve_percent: parts.failover_reserve_percent,
-            decide_failures: Mutex::default(),
-            v2_turn: tokio::sync::Mutex::default(),
             replications: Arc::new(Semaphore::new(REPLICATIONS)),
             tasks: parts.tasks,
-            trials: parts.trials,
         }
     }
 
@@ -120,7 +102,7 @@ impl Dispatch {
     }
 
     async fn read(&self, request: Request) -> Served {
-        let route = self.route(&request);
+        let route = self.split.route(&request, || request.clone());
         if route.pool == PoolId::V1 {
             let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
             if route.mirror {
@@ -162,7 +144,7 @@ impl Dispatch {
     }
 
     async fn exclusive(&self, request: Request) -> Served {
-        let route = self.route(&request);
+        let route = self.split.route(&request, || request.clone());
         let result = self.call(route.pool, &request, Class::Exclusive, request.deadline).await;
         match result {
             Err(failure) if route.pool == PoolId::V2 && !failure.sent => {
@@ -171,21 +153,6 @@ impl Dispatch {
             }
             result => Served { result, pool: route.pool, reason: route.reason },
         }
-    }
-
-    fn route(&self, request: &Request) -> crate::route::Route {
-        let route = self.router.route(request);
-        if let Some((error, policy)) = &route.error {
-            tracing::warn!(%error, "the routing policy failed to decide; V1 serves");
-            *self.decide_failures.lock().entry(error.cause()).or_default() += 1;
-            self.trials.failed(Kind::Routing, policy.as_ref(), error);
-        }
-        if let Some(sampled) = route.sampled.clone() {
-            self.trials.log(Kind::Routing, Job::Sampled(sampled.seat, sampled.frame, sampled.target));
-        }
-        let whole = || Job::Routed(Box::new(request.clone()), route.pool, route.mirror);
-        self.trials.submit(Kind::Routing, whole);
-        route
     }
 
     /// Calls a pool and counts the call.
@@ -215,7 +182,7 @@ impl Dispatch {
         failed_over: bool,
     ) {
         let outcome = result.as_ref().map_or_else(|failure| Outcome::Failed(failure.kind), |_| Outcome::Answered);
-        self.recorder.record(Observation {
+        self.split.recorder.record(Observation {
             operation: &request.operation,
             class,
             pool,
@@ -239,7 +206,7 @@ impl Dispatch {
         // State without a session is caught up with by each worker on its next call.
         let Some(session) = request.session.clone().filter(|_| self.v2.is_open()) else { return };
         let Ok(permit) = Arc::clone(&self.replications).try_acquire_owned() else { return };
-        let (v2, recorder) = (self.v2.clone(), Arc::clone(&self.recorder));
+        let (v2, recorder) = (self.v2.clone(), Arc::clone(&self.split.recorder));
         self.tasks.spawn(async move {
             let started = clock::mono();
             let synced = v2.sync(&session, started + Duration::from_secs(10)).await;

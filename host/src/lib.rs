@@ -30,5 +30,6 @@ pub mod pool;
 pub mod request;
 pub mod route;
 pub mod shadow;
+pub mod split;
 pub mod stage;
 pub mod store;

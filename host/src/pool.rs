@@ -14,3 +14,126 @@ pub mod spawner;
 pub mod workers;
 
 pub use workers::{Call, PoolSpec, WorkerPool};
+
+use crate::{
+    clock::Mono,
+    policy::facts::Members,
+    request::{Failure, PoolId},
+};
+
+/// One of a migration's two pools, as its controller sees it; clones are the same pool.
+#[derive(Debug, Clone)]
+pub enum Pool {
+    /// Worker processes.
+    Workers(WorkerPool),
+}
+
+impl Pool {
+    /// Lets calls in.
+    pub fn open(&self) {
+        match self {
+            Self::Workers(pool) => pool.open(),
+        }
+    }
+
+    /// Whether it lets calls in.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Workers(pool) => pool.is_open(),
+        }
+    }
+
+    /// Waits until it can serve as it is meant to.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub async fn ready_by(&self, deadline: Mono) -> Result<(), Failure> {
+        match self {
+            Self::Workers(pool) => pool.ready_by(deadline).await,
+        }
+    }
+
+    /// When a call was last sent to a member.
+    pub fn last_dispatch(&self) -> Mono {
+        match self {
+            Self::Workers(pool) => pool.last_dispatch(),
+        }
+    }
+
+    /// Lets no call in any more, at once; those that wait are turned away unsent.
+    pub fn close(&self) {
+        match self {
+            Self::Workers(pool) => pool.close(),
+        }
+    }
+
+    /// Waits for calls in flight, as long as the pool's settings say. Returns those that are left.
+    pub async fn drain(&self) -> usize {
+        match self {
+            Self::Workers(pool) => pool.drain().await,
+        }
+    }
+
+    /// Stops what a closed pool keeps running; `kill` gives up calls in flight, too.
+    pub async fn stop(&self, kill: bool) {
+        match self {
+            Self::Workers(pool) => pool.stop_workers(kill).await,
+        }
+    }
+
+    /// Closes, drains, stops and waits for everything that the pool started.
+    pub async fn shut_down(&self) {
+        match self {
+            Self::Workers(pool) => pool.shut_down().await,
+        }
+    }
+
+    /// Whether at least one member can take calls.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Workers(pool) => pool.is_ready(),
+        }
+    }
+
+    /// Its members, with those that failed since the last time that this was asked.
+    pub fn members(&self) -> Members {
+        match self {
+            Self::Workers(pool) => pool.members(),
+        }
+    }
+
+    /// Its members, leaving the count of failures alone.
+    pub fn members_now(&self) -> Members {
+        match self {
+            Self::Workers(pool) => pool.members_now(),
+        }
+    }
+
+    /// Why it is not whole, while it is not.
+    pub fn why_not_whole(&self) -> Option<String> {
+        match self {
+            Self::Workers(pool) => pool.why_not_whole(),
+        }
+    }
+
+    /// Process ids of its members on this machine.
+    pub fn pids(&self) -> Vec<u32> {
+        match self {
+            Self::Workers(pool) => pool.pids(),
+        }
+    }
+
+    /// Whose pool it is: `programs/v2`.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Workers(pool) => &pool.spec().label,
+        }
+    }
+
+    /// Which of the two it is.
+    pub fn id(&self) -> PoolId {
+        match self {
+            Self::Workers(pool) => pool.spec().id,
+        }
+    }
+}

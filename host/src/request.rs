@@ -131,6 +131,18 @@ pub enum Attribute {
     Header(String),
 }
 
+/// What routing looks at.
+pub trait Attributes {
+    /// The request's id: a draw of its own for what is decided request by request.
+    fn id(&self) -> &str;
+
+    /// The operation's name.
+    fn operation(&self) -> &str;
+
+    /// The value of an attribute; `None` if the request does not have it.
+    fn attribute(&self, attribute: &Attribute) -> Option<&str>;
+}
+
 impl Attribute {
     /// Reads a name as routing policies write it; `None` for what no request has.
     pub fn parse(name: &str) -> Option<Self> {
@@ -149,9 +161,16 @@ impl Attribute {
     }
 }
 
-impl Request {
-    /// The value of an attribute; `None` if the request does not have it.
-    pub fn attribute(&self, attribute: &Attribute) -> Option<&str> {
+impl Attributes for Request {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn operation(&self) -> &str {
+        &self.operation
+    }
+
+    fn attribute(&self, attribute: &Attribute) -> Option<&str> {
         let text = match attribute {
             Attribute::Operation => &*self.operation,
             Attribute::Session => self.session.as_deref()?,

@@ -18,7 +18,7 @@ use crate::{
         port::{Condition, Plan, Target, Test},
         slot::Seat,
     },
-    request::{Attribute, PoolId, Ppm, Request},
+    request::{Attribute, Attributes, PoolId, Ppm},
 };
 
 /// A plan and what goes with it, as `act` publishes it.
@@ -123,7 +123,7 @@ impl Router {
     }
 
     /// Where a request goes.
-    pub fn route(&self, request: &Request) -> Route {
+    pub fn route(&self, request: &impl Attributes) -> Route {
         self.0.load().route(request)
     }
 }
@@ -175,7 +175,7 @@ impl Compiled {
         }
     }
 
-    fn route(&self, request: &Request) -> Route {
+    fn route(&self, request: &impl Attributes) -> Route {
         let rule = self.rules.iter().find(|rule| rule.matches(request));
         let (target, named) = rule.map_or((self.otherwise, None), |r| (r.target, Some(&r.name)));
         let (target, error, sampled) = match target {
@@ -197,7 +197,7 @@ impl Compiled {
         Route { pool, reason: Arc::clone(reason), mirror, error, sampled }
     }
 
-    fn decide(&self, request: &Request) -> (Target, Option<Undecided>, Option<Box<Sampled>>) {
+    fn decide(&self, request: &impl Attributes) -> (Target, Option<Undecided>, Option<Box<Sampled>>) {
         let Some((seat, wanted)) = &self.decider else {
             let error = PolicyError::nonsense("nobody is in charge whom the plan's `decide` could be asked of");
             return (Target::V1, Some((error, None)), None);
@@ -215,25 +215,25 @@ impl Compiled {
         }
     }
 
-    fn position(&self, request: &Request) -> u32 {
-        share::position(&self.salt, request.attribute(&self.sticky).unwrap_or(&request.id))
+    fn position(&self, request: &impl Attributes) -> u32 {
+        share::position(&self.salt, request.attribute(&self.sticky).unwrap_or_else(|| request.id()))
     }
 
-    fn is_v2(&self, request: &Request) -> bool {
+    fn is_v2(&self, request: &impl Attributes) -> bool {
         self.share > Ppm::ZERO && share::is_v2(self.position(request), self.share.get())
     }
 
     /// Mirrors a share of requests, not of sessions: each request id is a draw of its own.
-    fn is_mirrored(&self, request: &Request) -> bool {
+    fn is_mirrored(&self, request: &impl Attributes) -> bool {
         self.v2_serves
             && self.shadow_share > Ppm::ZERO
-            && self.shadow_operations.iter().any(|o| **o == *request.operation)
-            && share::is_v2(share::position("shadow", &request.id), self.shadow_share.get())
+            && self.shadow_operations.iter().any(|o| o == request.operation())
+            && share::is_v2(share::position("shadow", request.id()), self.shadow_share.get())
     }
 }
 
 impl CompiledRule {
-    fn matches(&self, request: &Request) -> bool {
+    fn matches(&self, request: &impl Attributes) -> bool {
         self.conditions.iter().all(|(attribute, test)| {
             let value = request.attribute(attribute);
             match (test, value) {
@@ -250,7 +250,11 @@ impl CompiledRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Mono, policy::port::Rule, request::Head};
+    use crate::{
+        clock::Mono,
+        policy::port::Rule,
+        request::{Head, Request},
+    };
 
     fn request(session: &str, headers: &[(&str, &str)]) -> Request {
         Request {

@@ -133,7 +133,7 @@ impl Scrape {
     fn state(&mut self, name: &str, migration: &crate::app::Migration) {
         let snapshot = migration.handle.snapshot();
         let here = || vec![("migration", name.to_owned())];
-        let share = f64::from(migration.dispatch.router.share().get()) / 1e6;
+        let share = f64::from(migration.split.router.share().get()) / 1e6;
         self.gauge("cutover_v2_share", "Share of sessions that V2 serves", here(), share);
         self.gauge("cutover_stage", "Stage of the ramp", here(), f64::from(snapshot.state.stage));
         let phases = [
@@ -157,12 +157,12 @@ impl Scrape {
             labels.extend([("kind", failing.kind.name().to_owned()), ("cause", failing.cause.to_owned())]);
             self.counter("cutover_policy_failures", "Questions that a policy did not answer", labels, failing.count);
         }
-        let dispatch = &migration.dispatch;
-        let left_out = dispatch.mirror.left_out();
+        let split = &migration.split;
+        let left_out = migration.plane.left_out();
         self.counter("cutover_shadow_left_out", "Mirrored calls that the budget had no room for", here(), left_out);
-        for pool in [&dispatch.v1, &dispatch.v2] {
+        for pool in [&split.v1, &split.v2] {
             let mut labels = here();
-            labels.push(("pool", pool.spec().id.name().to_owned()));
+            labels.push(("pool", pool.id().name().to_owned()));
             self.members(&labels, pool.members_now());
         }
     }

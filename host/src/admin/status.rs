@@ -43,20 +43,17 @@ struct Workers {
 
 /// Takes the picture.
 pub(super) fn of(migration: &Migration) -> Status {
-    let dispatch = &migration.dispatch;
+    let split = &migration.split;
     Status {
         snapshot: Snapshot::clone(&migration.handle.snapshot()),
-        effective_share: dispatch.router.share(),
+        effective_share: split.router.share(),
         window_seconds: WINDOW,
         v1: migration.history.window(PoolId::V1, WINDOW),
         v2: migration.history.window(PoolId::V2, WINDOW),
         comparisons: migration.history.totals().comparisons,
-        sessions: dispatch.journal.sessions(),
-        workers: Workers { v1: dispatch.v1.pids(), v2: dispatch.v2.pids() },
-        not_starting: [&dispatch.v1, &dispatch.v2]
-            .into_iter()
-            .filter_map(crate::pool::WorkerPool::why_not_whole)
-            .collect(),
-        decide_failures: dispatch.decide_failures.lock().clone(),
+        sessions: migration.plane.sessions(),
+        workers: Workers { v1: split.v1.pids(), v2: split.v2.pids() },
+        not_starting: [&split.v1, &split.v2].into_iter().filter_map(crate::pool::Pool::why_not_whole).collect(),
+        decide_failures: split.decide_failures.lock().clone(),
     }
 }

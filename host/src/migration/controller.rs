@@ -28,7 +28,6 @@ use super::{
 };
 use crate::{
     clock::{self, UnixMs},
-    dispatch::Dispatch,
     judge::{self, Answered},
     notify::Notifier,
     observe::{History, machine::Machine, recorder::Measured},
@@ -40,6 +39,7 @@ use crate::{
         slot::{Seat, Slots},
         trial::{Failed, Job, Trials},
     },
+    split::Split,
     stage,
     store::{
         Store,
@@ -91,7 +91,7 @@ pub struct Parts {
     /// What operators have switched.
     pub flags: Flags,
     /// What its requests pass through.
-    pub dispatch: Arc<Dispatch>,
+    pub split: Arc<Split>,
     /// Who is in charge of what.
     pub slots: Arc<Slots>,
     /// Its batches.
@@ -244,14 +244,14 @@ impl Controller {
     }
 
     pub(super) fn cut_batch(&mut self) {
-        let dispatch = &self.parts.dispatch;
+        let split = &self.parts.split;
         let measured = Measured {
-            share: dispatch.router.share(),
-            v1: dispatch.v1.members(),
-            v2: dispatch.v2.members(),
+            share: split.router.share(),
+            v1: split.v1.members(),
+            v2: split.v2.members(),
             gauges: self.parts.machine.sample(),
         };
-        let batch = dispatch.recorder.cut(clock::unix_ms(), measured);
+        let batch = split.recorder.cut(clock::unix_ms(), measured);
         self.parts.history.push(batch.clone());
         if self.pending.len() >= MAX_PENDING {
             tracing::warn!(migration = self.parts.name, "checks cannot keep up; the oldest batch is dropped");

@@ -100,7 +100,7 @@ impl Controller {
                 Effect::BeginStage => {
                     // A batch belongs to one stage: what came before must not count for or against what follows.
                     self.cut_batch();
-                    self.parts.dispatch.recorder.begin_stage();
+                    self.parts.split.recorder.begin_stage();
                 }
                 Effect::Notify => self.tell(decision.as_ref()),
             }
@@ -146,12 +146,12 @@ impl Controller {
 
     /// Puts a plan for the current state in force. Closing V2 asks nobody and waits for nothing.
     async fn route(&mut self) {
-        let dispatch = Arc::clone(&self.parts.dispatch);
+        let split = Arc::clone(&self.parts.split);
         if !self.state.v2_runs() {
-            dispatch.router.close();
+            split.router.close();
             // While the pools start, V2 stays open: a flag or a policy that changes must not stop it.
             if self.state.phase != Phase::Preparing {
-                dispatch.v2.close();
+                split.v2.close();
             }
             self.stale_plan = None;
             return;
@@ -206,11 +206,11 @@ impl Controller {
         if !flags.shadow() {
             plan.shadow_share = Ppm::ZERO;
         }
-        self.parts.dispatch.router.publish(Published { plan, v2_serves: flags.v2_enabled(), decider });
+        self.parts.split.router.publish(Published { plan, v2_serves: flags.v2_enabled(), decider });
     }
 
     fn situation(&self) -> Situation {
-        let operations = self.parts.dispatch.operations.iter();
+        let operations = self.parts.split.operations.iter();
         Situation {
             now_ms: clock::unix_ms(),
             migration: self.parts.name.clone(),
@@ -218,24 +218,24 @@ impl Controller {
             stage: self.state.stage,
             share: self.state.share,
             salt: self.parts.salt.clone(),
-            operations: operations.map(|(name, o)| (name.to_string(), o.class)).collect::<Vec<(String, Class)>>(),
+            operations: operations.map(|(name, o)| (name.to_string(), *o)).collect::<Vec<(String, Class)>>(),
         }
     }
 
     /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
     pub(super) fn open_pools(&self) {
         let needs_v2 = self.state.v2_runs() || self.state.phase == Phase::Preparing;
-        let (dispatch, settled) = (Arc::clone(&self.parts.dispatch), self.settled.clone());
-        dispatch.v1.open();
+        let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
+        split.v1.open();
         self.parts.tasks.spawn(async move {
-            let _turn = dispatch.v2_turn.lock().await;
+            let _turn = split.v2_turn.lock().await;
             if needs_v2 {
-                dispatch.v2.open();
+                split.v2.open();
             }
             loop {
                 let deadline = clock::mono() + START_PATIENCE;
-                let ready = match dispatch.v1.ready_by(deadline).await {
-                    Ok(()) if needs_v2 => dispatch.v2.ready_by(deadline).await,
+                let ready = match split.v1.ready_by(deadline).await {
+                    Ok(()) if needs_v2 => split.v2.ready_by(deadline).await,
                     other => other,
                 };
                 let report = match ready {
@@ -243,7 +243,7 @@ impl Controller {
                     Err(failure) => Settled::StillStarting(failure.message),
                 };
                 let done = matches!(report, Settled::Ready);
-                let closed = needs_v2 && !dispatch.v2.is_open();
+                let closed = needs_v2 && !split.v2.is_open();
                 if settled.send(report).await.is_err() || done || closed {
                     return;
                 }
@@ -263,12 +263,12 @@ impl Controller {
             last_v2_request_us: 0,
             undrained: 0,
         };
-        let (dispatch, settled, at) = (Arc::clone(&self.parts.dispatch), self.settled.clone(), cause.at);
+        let (split, settled, at) = (Arc::clone(&self.parts.split), self.settled.clone(), cause.at);
         self.parts.tasks.spawn(async move {
-            let _turn = dispatch.v2_turn.lock().await;
-            let undrained = if kill { 0 } else { dispatch.v2.drain().await };
-            dispatch.v2.stop_workers(kill).await;
-            let last = dispatch.v2.last_dispatch().since(at);
+            let _turn = split.v2_turn.lock().await;
+            let undrained = if kill { 0 } else { split.v2.drain().await };
+            split.v2.stop(kill).await;
+            let last = split.v2.last_dispatch().since(at);
             let last_v2_request_us = u64::try_from(last.as_micros()).unwrap_or(u64::MAX);
             let report = RollbackReport { last_v2_request_us, undrained, ..report };
             // The controller is gone when the host stops.

@@ -1,10 +1,12 @@
 //! The composition root: builds the stages from a configuration, owns their tasks, drains them on a signal.
 
 pub mod install;
+mod planes;
 mod policies;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{net::TcpListener, runtime};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -12,9 +14,13 @@ pub use self::policies::{admit, admit_bundle};
 use crate::{
     admin, clock,
     compare::{self, Comparer},
-    config::{Config, MigrationConfig},
-    dispatch::{self, Dispatch},
-    ingress::{self, Ingress},
+    config::{Config, MigrationConfig, PlaneConfig},
+    dispatch::Dispatch,
+    ingress::{
+        Ingress, listen,
+        operations::Route,
+        table::{Match, Table},
+    },
     migration::{
         Controller, Handle, State, controller,
         controller::Patience,
@@ -30,10 +36,10 @@ use crate::{
         slot::Slots,
         trial::Trials,
     },
-    pool::{Pool, PoolSpec, WorkerPool, journal::Journal, spawner::Spawner},
-    shadow::Mirror,
+    pool::{Pool, UpstreamPool, spawner::Spawner},
+    proxy::Proxy,
     split::Split,
-    store::{Store, StoreError, records::PoolConfiguration},
+    store::{Store, StoreError},
 };
 
 /// How often old metrics are removed.
@@ -53,6 +59,8 @@ pub struct App {
     background: TaskTracker,
     shutdown: CancellationToken,
     background_stop: CancellationToken,
+    /// Upstreams of requests that belong to no migration.
+    otherwise: Option<UpstreamPool>,
 }
 
 /// What a host runs, as the admin plane sees it.
@@ -96,6 +104,8 @@ pub struct Migration {
 pub enum Plane {
     /// As calls of operations, for worker processes.
     Operations(Arc<Dispatch>),
+    /// As HTTP requests, for upstreams.
+    Http(Arc<Proxy>, Vec<Match>),
 }
 
 impl Plane {
@@ -103,6 +113,7 @@ impl Plane {
     pub fn sessions(&self) -> usize {
         match self {
             Self::Operations(dispatch) => dispatch.journal.sessions(),
+            Self::Http(..) => 0,
         }
     }
 
@@ -110,6 +121,7 @@ impl Plane {
     pub fn left_out(&self) -> u64 {
         match self {
             Self::Operations(dispatch) => dispatch.mirror.left_out(),
+            Self::Http(proxy, _) => proxy.mirror.left_out(),
         }
     }
 }
@@ -149,6 +161,8 @@ struct Shared {
     notifier: Notifier,
     machine: Arc<Machine>,
     patience: Patience,
+    /// Threads that serve requests.
+    threads: usize,
     working: TaskTracker,
     background: TaskTracker,
     background_stop: CancellationToken,
@@ -180,6 +194,7 @@ impl App {
             notifier,
             machine: Arc::default(),
             patience: config.patience,
+            threads: config.http.threads,
             working: working.clone(),
             background: background.clone(),
             background_stop: background_stop.clone(),
@@ -189,25 +204,44 @@ impl App {
             let name = migration.name.clone();
             migrations.insert(name, start_migration(migration, &shared).await?);
         }
-        drop(shared);
         let keep =
             Keep { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log };
         background.spawn(keep_house(store.clone(), keep, background_stop.clone()));
         let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
-        let routes = host.migrations.iter().map(|(name, m)| {
-            let Plane::Operations(dispatch) = &m.plane;
-            (name.clone(), ingress::Route { dispatch: Arc::clone(dispatch), deadline: m.deadline })
-        });
-        let listen = |address| move |source| StartError::Listen { address, source };
-        let bound = Ingress::bind(config.data_plane, routes.collect(), working.clone()).await;
-        let ingress = bound.map_err(listen(config.data_plane))?;
-        let admin = TcpListener::bind(config.admin).await.map_err(listen(config.admin))?;
-        let data_plane = ingress.address().map_err(listen(config.data_plane))?;
-        let admin_address = admin.local_addr().map_err(listen(config.admin))?;
-        serving.spawn(ingress.serve(shutdown.clone()));
+        let mut table = Table::default();
+        for (name, migration) in &host.migrations {
+            match &migration.plane {
+                Plane::Operations(dispatch) => {
+                    let route = Route { dispatch: Arc::clone(dispatch), deadline: migration.deadline };
+                    table.operations.insert(name.clone(), route);
+                }
+                Plane::Http(proxy, matches) => table.add(matches.clone(), proxy),
+            }
+        }
+        let otherwise = config.default_upstreams.map(|spec| planes::default(spec, config.forwarding, &shared));
+        table.otherwise.clone_from(&otherwise);
+        let otherwise = otherwise.map(|proxy| proxy.v1.clone());
+        drop(shared);
+        let failed = |address| move |source| StartError::Listen { address, source };
+        let sockets = listen::bind(config.data_plane, config.http.threads).map_err(failed(config.data_plane))?;
+        let ingress = Ingress::new(sockets, table, config.http);
+        let admin = TcpListener::bind(config.admin).await.map_err(failed(config.admin))?;
+        let data_plane = ingress.address().map_err(failed(config.data_plane))?;
+        let admin_address = admin.local_addr().map_err(failed(config.admin))?;
+        serving.spawn(ingress.start(&shutdown).map_err(failed(config.data_plane))?);
         serving.spawn(admin::serve(admin, Arc::clone(&host), background_stop.clone()));
         tracing::info!(%data_plane, admin = %admin_address, "serving");
-        Ok(Self { host, data_plane, admin: admin_address, serving, working, background, shutdown, background_stop })
+        Ok(Self {
+            host,
+            data_plane,
+            admin: admin_address,
+            serving,
+            working,
+            background,
+            shutdown,
+            background_stop,
+            otherwise,
+        })
     }
 
     /// Stops accepting, lets requests end, stops controllers and workers, closes the store.
@@ -216,7 +250,17 @@ impl App {
         self.shutdown.cancel();
         self.background_stop.cancel();
         self.serving.close();
-        self.serving.wait().await;
+        let pools = self.host.migrations.values().flat_map(|m| [&m.split.v1, &m.split.v2]);
+        let upstreams = pools.filter_map(Pool::upstreams).chain(&self.otherwise);
+        // Connections end when their exchanges have, and long ones end when they are told to.
+        let ends = join_all(upstreams.map(|pool| async {
+            pool.drain().await;
+            pool.stop();
+        }));
+        tokio::join!(self.serving.wait(), ends);
+        if let Some(pool) = &self.otherwise {
+            pool.shut_down().await;
+        }
         for migration in self.host.migrations.values() {
             let (v1, v2) = (&migration.split.v1, &migration.split.v2);
             tokio::join!(v1.shut_down(), v2.shut_down());
@@ -238,41 +282,25 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     let store = &shared.store;
     let state = store.state(&config.name).await?.unwrap_or_else(|| State::new(clock::unix_ms()));
     let flags = Flags::new(config.flags, store.flags(&config.name).await?)?;
-    for spec in [&config.v1, &config.v2] {
-        store.configure_pool(&pool_configuration(spec)).await?;
-    }
     let policies::Filled { slots, configured, refused } =
         policies::fill_slots(&config.name, config.policies, shared).await?;
-    let (journal, keeper) = Journal::new(store.journal(&config.name).await?);
-    let journal = Arc::new(journal);
-    shared.background.spawn(store.clone().keep_journal(config.name.clone(), keeper));
     let (trials, queues) = Trials::new(Arc::clone(&slots));
-    let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), trials.clone());
-    let (v1, v2) = (pool(config.v1), pool(config.v2));
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
     let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(&recorder));
     shared.background.spawn(compare);
-    let mirror = Arc::new(Mirror::new(
-        v2.clone(),
-        Arc::clone(&recorder),
-        comparer.clone(),
-        config.shadow_budget,
-        config.shadow_timeout,
-        shared.working.clone(),
-    ));
-    let classes = config.operations.iter().map(|(name, operation)| (Arc::clone(name), operation.class)).collect();
-    let pools = (Pool::Workers(v1.clone()), Pool::Workers(v2.clone()));
-    let split = Arc::new(Split::new(classes, pools, Arc::clone(&recorder), trials.clone()));
-    let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
-        split: Arc::clone(&split),
-        operations: config.operations,
-        v1,
-        v2,
-        mirror,
-        journal,
+    let common = planes::Common {
+        trials: trials.clone(),
+        recorder,
+        comparer: comparer.clone(),
+        deadline: config.deadline,
         failover_reserve_percent: config.failover_reserve_percent,
-        tasks: shared.working.clone(),
-    }));
+        shadow_budget: config.shadow_budget,
+        shadow_timeout: config.shadow_timeout,
+    };
+    let (split, plane) = match config.plane {
+        PlaneConfig::Operations(operations) => planes::operations(&config.name, operations, common, shared).await?,
+        PlaneConfig::Http(http) => planes::http(http, common, shared).await?,
+    };
     let history = Arc::<History>::default();
     let (controller, handle) = Controller::new(controller::Parts {
         name: config.name.clone(),
@@ -301,28 +329,7 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
     };
     shared.background.spawn(trial.run(queues.jobs, shared.background_stop.clone()));
     shared.background.spawn(controller.run(shared.background_stop.clone()));
-    let plane = Plane::Operations(dispatch);
     Ok(Migration { handle, split, plane, history, comparer, slots, configured, deadline: config.deadline })
-}
-
-/// A pool as the store keeps it; the values of its environment may be secrets and stay out.
-fn pool_configuration(spec: &PoolSpec) -> PoolConfiguration {
-    let variables: Vec<_> = spec.command.environment.iter().map(|(name, _)| name).collect();
-    PoolConfiguration {
-        name: spec.label.clone(),
-        version: match spec.id {
-            crate::request::PoolId::V1 => 1,
-            crate::request::PoolId::V2 => 2,
-        },
-        config: serde_json::json!({
-            "mode": format!("{:?}", spec.mode).to_lowercase(),
-            "workers": spec.workers,
-            "command": spec.command.command,
-            "directory": spec.command.directory,
-            "environment": variables,
-            "max_waiting": spec.max_waiting,
-        }),
-    }
 }
 
 /// How long things are kept.

@@ -22,9 +22,12 @@ use std::{
 use self::bundle::Bundle;
 use crate::{
     dispatch::Operation,
+    ingress::{Settings, table::Match},
     migration::controller::Patience,
     policy::{engine::Limits, port::Kind, registry::trust::Trust},
-    pool::PoolSpec,
+    pool::{PoolSpec, UpstreamSpec},
+    proxy::{catalogue::Catalogue, head::SessionKey, headers::Forwarding},
+    request::Class,
 };
 
 /// A configuration without problems.
@@ -32,6 +35,12 @@ use crate::{
 pub struct Config {
     /// Where requests come in.
     pub data_plane: SocketAddr,
+    /// How requests are served.
+    pub http: Settings,
+    /// Who gets what belongs to no migration.
+    pub default_upstreams: Option<UpstreamSpec>,
+    /// What upstreams are told of callers.
+    pub forwarding: Forwarding,
     /// Where operators come in.
     pub admin: SocketAddr,
     /// The store's file.
@@ -75,16 +84,51 @@ pub struct MigrationConfig {
     pub shadow_budget: usize,
     /// How long a mirrored call may take.
     pub shadow_timeout: Duration,
+    /// How its requests come in, and who serves them.
+    pub plane: PlaneConfig,
+    /// Who is in charge of what.
+    pub policies: BTreeMap<Kind, Bundle>,
+    /// Flags that the environment sets.
+    pub flags: BTreeMap<String, serde_json::Value>,
+}
+
+/// How requests come in.
+#[derive(Debug)]
+pub enum PlaneConfig {
+    /// As calls of operations.
+    Operations(OperationsConfig),
+    /// As HTTP requests.
+    Http(HttpConfig),
+}
+
+/// A migration of worker pools.
+#[derive(Debug)]
+pub struct OperationsConfig {
     /// Its operations.
     pub operations: BTreeMap<Arc<str>, Operation>,
     /// The pool that is being replaced.
     pub v1: PoolSpec,
     /// Its successor.
     pub v2: PoolSpec,
-    /// Who is in charge of what.
-    pub policies: BTreeMap<Kind, Bundle>,
-    /// Flags that the environment sets.
-    pub flags: BTreeMap<String, serde_json::Value>,
+}
+
+/// A migration of HTTP services.
+#[derive(Debug)]
+pub struct HttpConfig {
+    /// What belongs to it.
+    pub matches: Vec<Match>,
+    /// Where the sticky key is looked for.
+    pub session: Vec<SessionKey>,
+    /// What operation a request is.
+    pub catalogue: Catalogue,
+    /// All operations and their classes.
+    pub classes: BTreeMap<Arc<str>, Class>,
+    /// What upstreams are told of callers.
+    pub forwarding: Forwarding,
+    /// The pool that is being replaced.
+    pub v1: UpstreamSpec,
+    /// Its successor.
+    pub v2: UpstreamSpec,
 }
 
 /// One thing that is wrong.

@@ -11,8 +11,10 @@ pub mod guard;
 pub mod journal;
 pub mod process;
 pub mod spawner;
+pub mod upstream;
 pub mod workers;
 
+pub use upstream::{UpstreamPool, UpstreamSpec};
 pub use workers::{Call, PoolSpec, WorkerPool};
 
 use crate::{
@@ -26,13 +28,24 @@ use crate::{
 pub enum Pool {
     /// Worker processes.
     Workers(WorkerPool),
+    /// HTTP upstreams.
+    Upstreams(UpstreamPool),
 }
 
 impl Pool {
+    /// The pool, if its members are HTTP upstreams.
+    pub const fn upstreams(&self) -> Option<&UpstreamPool> {
+        match self {
+            Self::Workers(_) => None,
+            Self::Upstreams(pool) => Some(pool),
+        }
+    }
+
     /// Lets calls in.
     pub fn open(&self) {
         match self {
             Self::Workers(pool) => pool.open(),
+            Self::Upstreams(pool) => pool.open(),
         }
     }
 
@@ -40,6 +53,7 @@ impl Pool {
     pub fn is_open(&self) -> bool {
         match self {
             Self::Workers(pool) => pool.is_open(),
+            Self::Upstreams(pool) => pool.is_open(),
         }
     }
 
@@ -50,6 +64,7 @@ impl Pool {
     pub async fn ready_by(&self, deadline: Mono) -> Result<(), Failure> {
         match self {
             Self::Workers(pool) => pool.ready_by(deadline).await,
+            Self::Upstreams(pool) => pool.ready_by(deadline).await,
         }
     }
 
@@ -57,6 +72,7 @@ impl Pool {
     pub fn last_dispatch(&self) -> Mono {
         match self {
             Self::Workers(pool) => pool.last_dispatch(),
+            Self::Upstreams(pool) => pool.last_dispatch(),
         }
     }
 
@@ -64,6 +80,7 @@ impl Pool {
     pub fn close(&self) {
         match self {
             Self::Workers(pool) => pool.close(),
+            Self::Upstreams(pool) => pool.close(),
         }
     }
 
@@ -71,6 +88,7 @@ impl Pool {
     pub async fn drain(&self) -> usize {
         match self {
             Self::Workers(pool) => pool.drain().await,
+            Self::Upstreams(pool) => pool.drain().await,
         }
     }
 
@@ -78,6 +96,7 @@ impl Pool {
     pub async fn stop(&self, kill: bool) {
         match self {
             Self::Workers(pool) => pool.stop_workers(kill).await,
+            Self::Upstreams(pool) => pool.stop(),
         }
     }
 
@@ -85,6 +104,7 @@ impl Pool {
     pub async fn shut_down(&self) {
         match self {
             Self::Workers(pool) => pool.shut_down().await,
+            Self::Upstreams(pool) => pool.shut_down().await,
         }
     }
 
@@ -92,6 +112,7 @@ impl Pool {
     pub fn is_ready(&self) -> bool {
         match self {
             Self::Workers(pool) => pool.is_ready(),
+            Self::Upstreams(pool) => pool.is_ready(),
         }
     }
 
@@ -99,6 +120,7 @@ impl Pool {
     pub fn members(&self) -> Members {
         match self {
             Self::Workers(pool) => pool.members(),
+            Self::Upstreams(pool) => pool.members(),
         }
     }
 
@@ -106,6 +128,7 @@ impl Pool {
     pub fn members_now(&self) -> Members {
         match self {
             Self::Workers(pool) => pool.members_now(),
+            Self::Upstreams(pool) => pool.members_now(),
         }
     }
 
@@ -113,6 +136,7 @@ impl Pool {
     pub fn why_not_whole(&self) -> Option<String> {
         match self {
             Self::Workers(pool) => pool.why_not_whole(),
+            Self::Upstreams(pool) => pool.why_not_whole(),
         }
     }
 
@@ -120,6 +144,7 @@ impl Pool {
     pub fn pids(&self) -> Vec<u32> {
         match self {
             Self::Workers(pool) => pool.pids(),
+            Self::Upstreams(_) => Vec::new(),
         }
     }
 
@@ -127,6 +152,7 @@ impl Pool {
     pub fn label(&self) -> &str {
         match self {
             Self::Workers(pool) => &pool.spec().label,
+            Self::Upstreams(pool) => &pool.spec().label,
         }
     }
 
@@ -134,6 +160,7 @@ impl Pool {
     pub fn id(&self) -> PoolId {
         match self {
             Self::Workers(pool) => pool.spec().id,
+            Self::Upstreams(pool) => pool.spec().id,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
 
+pub mod http;
+
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{
@@ -28,6 +30,8 @@ pub struct File {
 pub struct Host {
     /// Where requests come in.
     pub data_plane: String,
+    /// How requests are served.
+    pub http: http::Http,
     /// Where operators come in.
     pub admin: String,
     /// The store's file.
@@ -56,6 +60,7 @@ impl Default for Host {
     fn default() -> Self {
         Self {
             data_plane: "127.0.0.1:8080".into(),
+            http: http::Http::default(),
             admin: "127.0.0.1:8081".into(),
             store: "cutover.db".into(),
             components: None,
@@ -128,6 +133,11 @@ pub struct Migration {
     /// How long a mirrored call may take.
     #[serde(default = "five_seconds")]
     pub shadow_timeout: String,
+    /// What belongs to it, for HTTP services.
+    #[serde(default, rename = "match")]
+    pub matches: Vec<http::Match>,
+    /// Where the sticky key of HTTP requests is.
+    pub session: Option<Vec<String>>,
     /// Operations by name.
     #[serde(default)]
     pub operations: BTreeMap<String, Operation>,
@@ -151,12 +161,54 @@ pub struct Operation {
     /// Whether it takes that away.
     #[serde(default)]
     pub removes: bool,
+    /// The path of its requests, for HTTP services.
+    pub path: Option<String>,
+    /// Their methods; any if there are none.
+    #[serde(default)]
+    pub methods: Vec<String>,
+}
+
+/// What a migration of HTTP services is made of.
+#[derive(Debug)]
+pub struct HttpMigration {
+    /// What belongs to it.
+    pub matches: Vec<http::Match>,
+    /// Where the sticky key is.
+    pub session: Vec<String>,
+    /// Operations by name.
+    pub operations: BTreeMap<String, Operation>,
+    /// The pool that is being replaced.
+    pub v1: http::Upstreams,
+    /// Its successor.
+    pub v2: http::Upstreams,
 }
 
 /// `[migrations.NAME.v1]` and `.v2`.
+#[derive(Debug)]
+pub enum Pool {
+    /// Worker processes.
+    Workers(Box<Workers>),
+    /// HTTP upstreams: it has `upstreams`.
+    Upstreams(Box<http::Upstreams>),
+}
+
+// By hand, because the derived `untagged` forgets what was wrong with a table.
+impl<'de> Deserialize<'de> for Pool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = toml::Table::deserialize(deserializer)?;
+        let wrong = serde::de::Error::custom::<toml::de::Error>;
+        if table.contains_key("upstreams") {
+            table.try_into().map(|pool| Self::Upstreams(Box::new(pool))).map_err(wrong)
+        } else {
+            table.try_into().map(|pool| Self::Workers(Box::new(pool))).map_err(wrong)
+        }
+    }
+}
+
+/// A pool of worker processes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pool {
+pub struct Workers {
     /// `serialized` or `concurrent`.
     pub mode: String,
     /// How many workers.

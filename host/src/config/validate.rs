@@ -1,5 +1,6 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
+mod http;
 mod trust;
 
 use std::{
@@ -10,12 +11,15 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, MigrationConfig, Problem, bundle::Bundle, environment, limits, raw};
+use super::{
+    Config, MigrationConfig, OperationsConfig, PlaneConfig, Problem, bundle::Bundle, environment, limits, raw,
+};
 use crate::{
     dispatch::Operation,
     migration::{controller::Patience, flags::Flags},
     policy::port::Kind,
     pool::{PoolSpec, process::WorkerCommand, workers::Mode},
+    proxy::headers::Forwarding,
     request::{Class, PoolId},
 };
 
@@ -36,7 +40,17 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
     let mut root = At { path: String::new(), problems: &mut problems };
     let components = raw.host.components.map_or_else(|| environment::components(base), |said| base.join(said));
     let mut host = root.field("host");
+    let forwarding = http::forwarding(&mut host.field("http"), &raw.host.http);
+    let settings = http::listener(&mut host.field("http"), &raw.host.http, base);
+    let default = raw
+        .host
+        .http
+        .default
+        .map(|raw| http::upstreams(&mut host.field("http").field("default"), "default", PoolId::V1, raw, base));
     let config = Config {
+        http: settings,
+        default_upstreams: default,
+        forwarding,
         data_plane: host.field("data_plane").address(&raw.host.data_plane),
         admin: host.field("admin").address(&raw.host.admin),
         store: base.join(&raw.host.store),
@@ -67,7 +81,14 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
     for (name, migration_raw) in raw.migrations {
         let mut at = root.field(&format!("migrations.{name}"));
         let environment = environment::flags_of(&name, &names, flags).into_iter().collect();
-        migrations.push(migration(&mut at, &name, migration_raw, base, &config.components, environment));
+        migrations.extend(migration(
+            &mut at,
+            &name,
+            migration_raw,
+            (base, &config.components),
+            forwarding,
+            environment,
+        ));
     }
     for flag in flags {
         let own = std::slice::from_ref(flag);
@@ -91,39 +112,70 @@ fn migration(
     at: &mut At<'_>,
     name: &str,
     raw: raw::Migration,
-    base: &Path,
-    components: &Path,
+    (base, components): (&Path, &Path),
+    forwarding: Forwarding,
     environment: BTreeMap<String, serde_json::Value>,
-) -> MigrationConfig {
+) -> Option<MigrationConfig> {
     if !is_name(name, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
         at.wrong("is not a name; use 1 to 64 characters of `a-z 0-9 -`");
     }
     if raw.failover_reserve > 99 {
         at.field("failover_reserve").wrong("is a percentage; it must be between 0 and 99");
     }
-    if raw.operations.is_empty() {
-        at.field("operations").wrong("has no operation; add a `[migrations.NAME.operations.OPERATION]`");
-    }
     if let Err(error) = Flags::new(environment.clone(), BTreeMap::new()) {
         at.field("flags").wrong(&format!("are set wrongly by the environment: {error}"));
     }
-    let operations = raw.operations.into_iter().map(|(operation, raw)| {
-        let checked = self::operation(&mut at.field("operations").field(&operation), &operation, raw);
-        (Arc::<str>::from(operation), checked)
-    });
-    MigrationConfig {
-        operations: operations.collect(),
+    let session = raw.session.unwrap_or_else(|| vec!["header:x-session-id".into()]);
+    let plane = match (raw.v1, raw.v2) {
+        (raw::Pool::Workers(v1), raw::Pool::Workers(v2)) => {
+            if !raw.matches.is_empty() {
+                at.field("match")
+                    .wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
+            }
+            PlaneConfig::Operations(operations(at, name, raw.operations, (*v1, *v2), base))
+        }
+        (raw::Pool::Upstreams(v1), raw::Pool::Upstreams(v2)) => {
+            let (matches, operations) = (raw.matches, raw.operations);
+            let raw = raw::HttpMigration { matches, session, operations, v1: *v1, v2: *v2 };
+            PlaneConfig::Http(http::plane(at, name, raw, forwarding, base))
+        }
+        _ => {
+            at.field("v2").wrong("is not of the same kind as `v1`; both are workers, or both are upstreams");
+            return None;
+        }
+    };
+    Some(MigrationConfig {
+        plane,
         salt: raw.salt.unwrap_or_else(|| name.to_owned()),
         check_interval: at.field("check_interval").duration(&raw.check_interval, "100ms", "1h"),
         deadline: at.field("deadline").duration(&raw.deadline, "1ms", "1h"),
         failover_reserve_percent: raw.failover_reserve,
         shadow_budget: raw.shadow_budget,
         shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
-        v1: pool(&mut at.field("v1"), name, PoolId::V1, raw.v1, base),
-        v2: pool(&mut at.field("v2"), name, PoolId::V2, raw.v2, base),
         policies: policies(&mut at.field("policies"), raw.policies, base, components),
         flags: environment,
         name: name.to_owned(),
+    })
+}
+
+fn operations(
+    at: &mut At<'_>,
+    name: &str,
+    raw: BTreeMap<String, raw::Operation>,
+    (v1, v2): (raw::Workers, raw::Workers),
+    base: &Path,
+) -> OperationsConfig {
+    if raw.is_empty() {
+        at.field("operations").wrong("has no operation; add a `[migrations.NAME.operations.OPERATION]`");
+    }
+    let operations = raw.into_iter().map(|(operation, raw)| {
+        let checked = self::operation(&mut at.field("operations").field(&operation), &operation, raw);
+        (Arc::<str>::from(operation), checked)
+    });
+    OperationsConfig {
+        operations: operations.collect(),
+        v1: pool(&mut at.field("v1"), name, PoolId::V1, v1, base),
+        v2: pool(&mut at.field("v2"), name, PoolId::V2, v2, base),
     }
 }
 
@@ -137,10 +189,13 @@ fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation) -> Operation {
     if raw.removes && raw.key.is_none() {
         at.field("removes").wrong("needs a `key` that names what is removed");
     }
+    if raw.path.is_some() || !raw.methods.is_empty() {
+        at.field("path").wrong("and `methods` are for HTTP services; remove them");
+    }
     Operation { class: raw.class, key: raw.key, removes: raw.removes }
 }
 
-fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Pool, base: &Path) -> PoolSpec {
+fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &Path) -> PoolSpec {
     let mode = match raw.mode.as_str() {
         "serialized" => Mode::Serialized,
         "concurrent" => Mode::Concurrent,
@@ -252,6 +307,12 @@ impl At<'_> {
             self.wrong(&format!("is `{text}`; it must be an address and a port, such as `127.0.0.1:8080`"));
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
+    }
+
+    pub(super) fn within(&mut self, number: usize, least: usize, most: usize) {
+        if !(least..=most).contains(&number) {
+            self.wrong(&format!("is {number}; it must be between {least} and {most}"));
+        }
     }
 
     pub(super) fn duration(&mut self, text: &str, least: &str, most: &str) -> Duration {

@@ -1,0 +1,208 @@
+//! The shapes of what is said about HTTP: the listener, and pools of upstreams.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+
+/// `[host.http]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Threads that serve; as many as there are cores unless it is set.
+    pub threads: Option<usize>,
+    /// Connections that are served at once.
+    pub max_connections: usize,
+    /// Requests that are served at once.
+    pub max_requests: usize,
+    /// How long a caller may take to send a head.
+    pub header_timeout: String,
+    /// How long a connection may wait for its next request.
+    pub keep_alive: String,
+    /// How long a caller may not take what it is sent.
+    pub send_timeout: String,
+    /// `x-forwarded`, `forwarded`, `both` or `none`.
+    pub forwarded: String,
+    /// Whether callers are believed what they say of those before them.
+    pub trust_forwarded: bool,
+    /// TLS, if it is spoken.
+    pub tls: Option<Identity>,
+    /// Who gets what belongs to no migration.
+    pub default: Option<Upstreams>,
+}
+
+/// `[host.http.tls]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The certificate and those that vouch for it, as PEM.
+    pub certificate: PathBuf,
+    /// Its key, as PEM.
+    pub key: PathBuf,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            max_connections: 20_000,
+            max_requests: 10_000,
+            header_timeout: "10s".into(),
+            keep_alive: "75s".into(),
+            send_timeout: "60s".into(),
+            forwarded: "x-forwarded".into(),
+            trust_forwarded: false,
+            tls: None,
+            default: None,
+        }
+    }
+}
+
+/// `[[migrations.NAME.match]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// A host, `*.SUFFIX`, or `*`.
+    #[serde(default = "any")]
+    pub host: String,
+    /// How paths begin.
+    #[serde(default)]
+    pub path: String,
+    /// Headers and their values.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// `[migrations.NAME.v1]` and `.v2` with `upstreams`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstreams {
+    /// Their addresses.
+    pub upstreams: Vec<String>,
+    /// Whether they are spoken to by HTTP/2.
+    #[serde(default)]
+    pub http2: bool,
+    /// TLS to them.
+    #[serde(default)]
+    pub tls: Tls,
+    /// How long a connection may take to be made.
+    #[serde(default = "two_seconds")]
+    pub connect_timeout: String,
+    /// How long a body may stand still.
+    #[serde(default = "one_minute")]
+    pub idle_timeout: String,
+    /// How long a whole exchange may take.
+    pub total_timeout: Option<String>,
+    /// Requests that one upstream is sent at once.
+    #[serde(default = "thousand")]
+    pub max_connections: usize,
+    /// Requests that may wait.
+    #[serde(default = "thousand")]
+    pub max_waiting: usize,
+    /// How often a request is tried again at most.
+    #[serde(default = "one")]
+    pub retries: u32,
+    /// The part of requests that may be tried again, in percent.
+    #[serde(default = "twenty")]
+    pub retry_budget: u32,
+    /// When upstreams are ejected.
+    #[serde(default)]
+    pub ejection: Ejection,
+    /// How upstreams are asked how they are.
+    pub health: Option<Health>,
+    /// How long requests may take when the pool is drained.
+    #[serde(default = "thirty_seconds")]
+    pub drain_timeout: String,
+    /// How long streams may go on when the pool is drained.
+    #[serde(default = "ten_seconds")]
+    pub stream_timeout: String,
+}
+
+/// `tls` of a pool of upstreams.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates that are trusted, as PEM.
+    pub ca: Option<PathBuf>,
+    /// The name that certificates must be for.
+    pub server_name: Option<String>,
+}
+
+/// `ejection` of a pool of upstreams.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ejection {
+    /// Failures in a row.
+    pub failures: u32,
+    /// How long the first time.
+    pub time: String,
+    /// The largest part of a pool, in percent.
+    pub most: u32,
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Self { failures: 5, time: "30s".into(), most: 50 }
+    }
+}
+
+/// `health` of a pool of upstreams.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// What is asked for.
+    pub path: String,
+    /// The `Host` that is asked for.
+    pub host: Option<String>,
+    /// How often.
+    #[serde(default = "five_seconds")]
+    pub interval: String,
+    /// How long an answer may take.
+    #[serde(default = "two_seconds")]
+    pub timeout: String,
+    /// Failures in a row.
+    #[serde(default = "three")]
+    pub failures: u32,
+    /// Successes in a row.
+    #[serde(default = "one")]
+    pub successes: u32,
+}
+
+fn any() -> String {
+    "*".into()
+}
+
+fn two_seconds() -> String {
+    "2s".into()
+}
+
+fn five_seconds() -> String {
+    "5s".into()
+}
+
+fn ten_seconds() -> String {
+    "10s".into()
+}
+
+fn thirty_seconds() -> String {
+    "30s".into()
+}
+
+fn one_minute() -> String {
+    "1m".into()
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn three() -> u32 {
+    3
+}
+
+const fn twenty() -> u32 {
+    20
+}
+
+const fn thousand() -> usize {
+    1_000
+}

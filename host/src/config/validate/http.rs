@@ -1,0 +1,221 @@
+//! What is said about HTTP, checked.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread};
+
+use super::{At, is_name};
+use crate::{
+    causes::chain,
+    config::{HttpConfig, raw},
+    ingress::{
+        Settings,
+        table::{HostMatch, Match},
+        tls,
+    },
+    pool::{
+        UpstreamSpec,
+        upstream::{Address, Checks, Connector, Ejection, HealthCheck, TlsSettings},
+    },
+    proxy::{
+        catalogue::{Catalogue, Pattern},
+        head::SessionKey,
+        headers::Forwarding,
+    },
+    request::{Class, PoolId},
+};
+
+/// Threads that may serve.
+const MAX_THREADS: usize = 256;
+
+/// Upstreams that a pool may have.
+const MAX_UPSTREAMS: usize = 256;
+
+/// How connections are served.
+pub(super) fn listener(at: &mut At<'_>, raw: &raw::http::Http, base: &Path) -> Settings {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = raw.threads.unwrap_or(cores);
+    at.field("threads").within(threads, 1, MAX_THREADS);
+    at.field("max_connections").within(raw.max_connections, 1, 1_000_000);
+    at.field("max_requests").within(raw.max_requests, 1, 1_000_000);
+    let tls = raw.tls.as_ref().and_then(|identity| {
+        let loaded = tls::server(&base.join(&identity.certificate), &base.join(&identity.key));
+        loaded.map_err(|error| at.field("tls").wrong(&format!("cannot be used: {}", chain(&error)))).ok()
+    });
+    Settings {
+        threads,
+        max_connections: raw.max_connections,
+        max_in_flight: raw.max_requests,
+        header_timeout: at.field("header_timeout").duration(&raw.header_timeout, "10ms", "1h"),
+        keep_alive: at.field("keep_alive").duration(&raw.keep_alive, "10ms", "1d"),
+        send_timeout: at.field("send_timeout").duration(&raw.send_timeout, "10ms", "1h"),
+        tls,
+    }
+}
+
+/// What upstreams are told of callers.
+pub(super) fn forwarding(at: &mut At<'_>, raw: &raw::http::Http) -> Forwarding {
+    let (x_forwarded, forwarded) = match raw.forwarded.as_str() {
+        "x-forwarded" => (true, false),
+        "forwarded" => (false, true),
+        "both" => (true, true),
+        "none" => (false, false),
+        other => {
+            at.field("forwarded")
+                .wrong(&format!("is `{other}`; it must be `x-forwarded`, `forwarded`, `both` or `none`"));
+            (true, false)
+        }
+    };
+    Forwarding { x_forwarded, forwarded, trust: raw.trust_forwarded }
+}
+
+/// A migration of HTTP services.
+pub(super) fn plane(
+    at: &mut At<'_>,
+    name: &str,
+    raw: raw::HttpMigration,
+    forwarding: Forwarding,
+    base: &Path,
+) -> HttpConfig {
+    if raw.matches.is_empty() {
+        at.field("match")
+            .wrong("is missing; say what belongs to the migration, such as `[{ host = \"shop.example.com\" }]`");
+    }
+    let matches =
+        raw.matches.into_iter().enumerate().map(|(n, raw)| one_match(&mut at.field(&format!("match[{n}]")), raw));
+    let matches = matches.collect();
+    let session = raw.session.iter().enumerate().filter_map(|(n, text)| {
+        let key = SessionKey::parse(text);
+        if key.is_none() {
+            at.field(&format!("session[{n}]"))
+                .wrong(&format!("is `{text}`; it must be `header:NAME` or `cookie:NAME`"));
+        }
+        key
+    });
+    let session = session.collect();
+    let (patterns, by_method) = operations(&mut at.field("operations"), raw.operations);
+    let catalogue = Catalogue::new(patterns.clone(), &by_method).unwrap_or_else(|error| {
+        at.field("operations").wrong(&format!("cannot be told apart: {error}"));
+        Catalogue::default()
+    });
+    HttpConfig {
+        matches,
+        session,
+        classes: catalogue.classes(&patterns),
+        catalogue,
+        forwarding,
+        v1: upstreams(&mut at.field("v1"), &format!("{name}/v1"), PoolId::V1, raw.v1, base),
+        v2: upstreams(&mut at.field("v2"), &format!("{name}/v2"), PoolId::V2, raw.v2, base),
+    }
+}
+
+fn one_match(at: &mut At<'_>, raw: raw::http::Match) -> Match {
+    let host = HostMatch::parse(&raw.host).unwrap_or_else(|| {
+        at.field("host").wrong(&format!("is `{}`; it must be a name, `*.SUFFIX` or `*`", raw.host));
+        HostMatch::Any
+    });
+    if !raw.path.is_empty() && !raw.path.starts_with('/') {
+        at.field("path").wrong(&format!("is `{}`; it must begin with `/`", raw.path));
+    }
+    let headers = raw.headers.into_iter().filter_map(|(name, value)| match name.parse() {
+        Ok(name) => Some((name, value)),
+        Err(_invalid) => {
+            at.field("headers").wrong(&format!("has `{name}`, which is not the name of a header"));
+            None
+        }
+    });
+    let headers = headers.collect();
+    Match { host, path: raw.path, headers }
+}
+
+/// Named operations, and the classes of those that go by a method.
+fn operations(at: &mut At<'_>, raw: BTreeMap<String, raw::Operation>) -> (Vec<Pattern>, BTreeMap<String, Class>) {
+    let (mut patterns, mut by_method) = (Vec::new(), BTreeMap::new());
+    for (name, operation) in raw {
+        let mut at = at.field(&name);
+        if !is_name(&name, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
+            at.wrong("is not an operation's name; use 1 to 64 characters of `a-z A-Z 0-9 _ - .`");
+        }
+        if operation.class == Class::Replicate || operation.key.is_some() || operation.removes {
+            at.wrong("is of HTTP services: the class `replicate`, `key` and `removes` are for worker pools");
+        }
+        let goes_by_method = Catalogue::method_names().any(|method| method == name);
+        match operation.path {
+            None if goes_by_method => drop(by_method.insert(name, operation.class)),
+            None => at.field("path").wrong("is missing; say which requests it is, such as `/orders/{id}`"),
+            Some(_) if goes_by_method => at.wrong("has the name of a method, and can have no path"),
+            Some(path) if !path.starts_with('/') => {
+                at.field("path").wrong(&format!("is `{path}`; it must begin with `/`"));
+            }
+            Some(path) => {
+                let methods = operation.methods.iter().map(|method| method.to_ascii_uppercase()).collect();
+                patterns.push(Pattern { name: Arc::from(name), class: operation.class, methods, path });
+            }
+        }
+    }
+    (patterns, by_method)
+}
+
+/// A pool of upstreams.
+pub(super) fn upstreams(
+    at: &mut At<'_>,
+    label: &str,
+    id: PoolId,
+    raw: raw::http::Upstreams,
+    base: &Path,
+) -> UpstreamSpec {
+    let mut addresses = Vec::new();
+    for url in &raw.upstreams {
+        match Address::parse(url) {
+            Some(address) => addresses.push(address),
+            None => at
+                .field("upstreams")
+                .wrong(&format!("has `{url}`; it must be `http://HOST:PORT` or `https://HOST:PORT` without a path")),
+        }
+    }
+    at.field("upstreams").within(raw.upstreams.len(), 1, MAX_UPSTREAMS);
+    at.field("max_connections").within(raw.max_connections, 1, 1_000_000);
+    at.field("retry_budget").within(raw.retry_budget as usize, 0, 100);
+    at.field("ejection.failures").within(raw.ejection.failures as usize, 1, 1_000);
+    at.field("ejection.most").within(raw.ejection.most as usize, 0, 100);
+    let settings = TlsSettings { ca: raw.tls.ca.map(|ca| base.join(ca)), server_name: raw.tls.server_name };
+    let needs_tls = addresses.iter().any(|address| address.tls);
+    let connector = Connector::new(raw.http2, needs_tls.then_some(&settings)).unwrap_or_else(|error| {
+        at.field("tls").wrong(&format!("cannot be used: {}", chain(&error)));
+        Connector::plain(raw.http2)
+    });
+    UpstreamSpec {
+        label: label.to_owned(),
+        id,
+        upstreams: addresses,
+        connector,
+        connect_timeout: at.field("connect_timeout").duration(&raw.connect_timeout, "1ms", "1h"),
+        idle_timeout: at.field("idle_timeout").duration(&raw.idle_timeout, "10ms", "7d"),
+        total_timeout: raw.total_timeout.map(|text| at.field("total_timeout").duration(&text, "10ms", "30d")),
+        max_connections: raw.max_connections,
+        max_waiting: raw.max_waiting,
+        retries: raw.retries,
+        retry_budget_percent: raw.retry_budget,
+        ejection: Ejection {
+            failures: raw.ejection.failures,
+            time: at.field("ejection.time").duration(&raw.ejection.time, "10ms", "1d"),
+            most_percent: raw.ejection.most,
+        },
+        health: raw.health.map(|raw| health(&mut at.field("health"), raw)),
+        drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),
+        stream_timeout: at.field("stream_timeout").duration(&raw.stream_timeout, "0s", "1d"),
+    }
+}
+
+fn health(at: &mut At<'_>, raw: raw::http::Health) -> HealthCheck {
+    if !raw.path.starts_with('/') || raw.path.parse::<hyper::Uri>().is_err() {
+        at.field("path").wrong(&format!("is `{}`; it must be a path, such as `/healthz`", raw.path));
+    }
+    at.field("failures").within(raw.failures as usize, 1, 1_000);
+    at.field("successes").within(raw.successes as usize, 1, 1_000);
+    HealthCheck {
+        path: raw.path,
+        host: raw.host,
+        interval: at.field("interval").duration(&raw.interval, "10ms", "1h"),
+        timeout: at.field("timeout").duration(&raw.timeout, "1ms", "1h"),
+        rule: Checks { failures: raw.failures, successes: raw.successes },
+    }
+}

@@ -1,0 +1,194 @@
+//! Operations of worker pools: `POST /v1/{migration}/{operation}` with a JSON object.
+//!
+//! A request that was accepted runs to its end even if its caller goes away, because a worker that is cut off in the
+//! middle of a call has to be replaced. Bodies and waiting calls are bounded.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{
+    Method, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+};
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    clock,
+    dispatch::Dispatch,
+    proxy::{Reply, ReplyBody, refuse},
+    request::{Answer, Failure, FailureKind, Head, Request, Served},
+};
+
+/// The largest body: half of what fits a worker's frame, because JSON may grow when it is written again.
+const MAX_BODY: usize = 8 << 20;
+
+/// How long a caller may take to send its body.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest request or session id.
+const MAX_ID: usize = 256;
+
+/// One migration, as the ingress sees it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Where its requests go.
+    pub dispatch: Arc<Dispatch>,
+    /// How long its callers wait.
+    pub deadline: Duration,
+}
+
+/// The migration and operation that a path names; none if it names no such migration.
+pub(super) fn find<'a>(routes: &'a BTreeMap<String, Route>, path: &'a str) -> Option<(&'a Route, &'a str)> {
+    let (migration, operation) = path.strip_prefix("/v1/")?.split_once('/')?;
+    Some((routes.get(migration)?, operation))
+}
+
+/// What a request gets that belongs to nobody.
+pub(super) fn nothing_here(routes: &BTreeMap<String, Route>, path: &str) -> Reply {
+    let migration = path.strip_prefix("/v1/").and_then(|rest| rest.split_once('/')).map(|(migration, _)| migration);
+    match migration.filter(|name| !routes.is_empty() && !routes.contains_key(*name)) {
+        Some(name) => refuse(StatusCode::NOT_FOUND, "no-migration", &format!("there is no migration `{name}`")),
+        None if routes.is_empty() => {
+            refuse(StatusCode::NOT_FOUND, "no-route", "no migration serves this host and path")
+        }
+        None => refuse(StatusCode::NOT_FOUND, "no-route", "nothing is here; call `/v1/{migration}/{operation}`"),
+    }
+}
+
+/// Calls an operation.
+pub(super) async fn answer(
+    request: hyper::Request<Incoming>,
+    route: &Route,
+    operation: &str,
+    tasks: &TaskTracker,
+) -> Reply {
+    if request.method() != Method::POST {
+        let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "operations are called with POST");
+        reply.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return reply;
+    }
+    let Some((operation, _)) = route.dispatch.operations.get_key_value(operation) else {
+        let message = format!("the migration has no operation `{operation}`");
+        return refuse(StatusCode::NOT_FOUND, "no-operation", &message);
+    };
+    let operation = Arc::clone(operation);
+    let call = match read(request, operation, route.deadline).await {
+        Ok(call) => call,
+        Err(reply) => return reply,
+    };
+    let id = Arc::clone(&call.id);
+    let dispatch = Arc::clone(&route.dispatch);
+    // A task of its own: it is not dropped with the connection.
+    let served = tasks.spawn(async move { dispatch.serve(call).await }).await;
+    let mut reply = match served {
+        Ok(Some(served)) => reply(served),
+        Ok(None) => refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation"),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "system", &format!("the host failed: {error}")),
+    };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        reply.headers_mut().insert("x-request-id", id);
+    }
+    reply
+}
+
+/// Reads headers and body into a request.
+async fn read(request: hyper::Request<Incoming>, operation: Arc<str>, deadline: Duration) -> Result<Request, Reply> {
+    let deadline = clock::mono() + deadline;
+    let (parts, body) = request.into_parts();
+    let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+    for name in ["x-request-id", "x-session-id"] {
+        let unusable = parts.headers.get(name).is_some_and(|v| v.to_str().is_err() || v.len() > MAX_ID);
+        if unusable {
+            let message = format!("`{name}` must be at most {MAX_ID} visible ASCII characters");
+            return Err(refuse(StatusCode::BAD_REQUEST, "header", &message));
+        }
+    }
+    let id = header("x-request-id").map_or_else(|| uuid::Uuid::new_v4().to_string().into(), Arc::from);
+    let session = header("x-session-id").map(str::to_owned);
+    let head = Head {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        host: header("host").unwrap_or_default().to_owned(),
+        headers: parts
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+            .collect(),
+    };
+    let collected = match timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_too_large)) => {
+            let message = format!("the body could not be read, or has more than {MAX_BODY} bytes");
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "body", &message));
+        }
+        Err(_elapsed) => {
+            return Err(refuse(StatusCode::REQUEST_TIMEOUT, "body", &format!("no whole body within {PATIENCE:?}")));
+        }
+    };
+    let arguments = if collected.is_empty() { Ok(Map::new()) } else { serde_json::from_slice(&collected) };
+    let mut arguments: Map<String, Value> = arguments.map_err(|error| {
+        refuse(StatusCode::BAD_REQUEST, "body", &format!("the body must be a JSON object: {error}"))
+    })?;
+    let session = one_session(session, arguments.remove("session_id"));
+    let session = session.map_err(|why| refuse(StatusCode::BAD_REQUEST, "session", why))?.map(Arc::from);
+    Ok(Request { id, operation, session, arguments: Arc::new(arguments), deadline, head: Arc::new(head) })
+}
+
+/// The session, which the body may name in the header's place. It must be the one that requests are routed by, or a
+/// caller could reach another's state: so it is taken out of the arguments, and two that differ are refused.
+fn one_session(header: Option<String>, body: Option<Value>) -> Result<Option<String>, &'static str> {
+    match (header, body) {
+        (header, None | Some(Value::Null)) => Ok(header),
+        (Some(header), Some(Value::String(body))) if header == body => Ok(Some(header)),
+        (Some(_), Some(_)) => Err("`x-session-id` and `session_id` in the body differ; give one of them"),
+        (None, Some(Value::String(body))) if (1..=MAX_ID).contains(&body.len()) => Ok(Some(body)),
+        (None, Some(_)) => Err("`session_id` in the body must be a text of 1 to 256 bytes"),
+    }
+}
+
+fn reply(served: Served) -> Reply {
+    let (status, body) = match served.result {
+        Ok(Answer::Success(result)) => (StatusCode::OK, Bytes::from(Box::<str>::from(result).into_string())),
+        Ok(Answer::Refused(error)) => {
+            let status = match error_type(error.get()).as_deref() {
+                Some("not_found") => StatusCode::NOT_FOUND,
+                Some("conflict") => StatusCode::CONFLICT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (status, Bytes::from(format!(r#"{{"error":{error}}}"#)))
+        }
+        Err(failure) => (status(&failure), error_body(failure.kind.name(), &failure.message)),
+    };
+    let mut reply = Response::new(ReplyBody::whole(body));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("x-cutover-pool", HeaderValue::from_static(served.pool.name()));
+    if let Ok(reason) = HeaderValue::from_str(&served.reason) {
+        headers.insert("x-cutover-reason", reason);
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    reply
+}
+
+const fn status(failure: &Failure) -> StatusCode {
+    match failure.kind {
+        FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        FailureKind::Resource | FailureKind::System | FailureKind::Initialization => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::Connection | FailureKind::Communication | FailureKind::Worker => StatusCode::BAD_GATEWAY,
+    }
+}
+
+fn error_type(error: &str) -> Option<String> {
+    let error: Value = serde_json::from_str(error).ok()?;
+    Some(error.get("type")?.as_str()?.to_owned())
+}
+
+fn error_body(kind: &str, message: &str) -> Bytes {
+    Bytes::from(json!({ "error": { "type": kind, "message": message } }).to_string())
+}

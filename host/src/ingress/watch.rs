@@ -1,0 +1,197 @@
+//! Sees to it that no caller holds on to a connection without using it.
+//!
+//! A connection is closed when a head does not become whole in time, when no further request comes, or when the caller
+//! does not take what it is sent. While a request is served, its pool's limits hold instead.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Settings;
+use crate::clock::{self, Mono};
+
+/// What is known of a connection. Times are nanoseconds of the monotonic clock; 0 is "not now".
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// Requests whose answers are not whole yet.
+    active: AtomicU32,
+    /// Since when no request is served.
+    idle_since: AtomicU64,
+    /// Since when a head comes in.
+    head_since: AtomicU64,
+    /// Since when the caller takes nothing.
+    stuck_since: AtomicU64,
+    served: AtomicU32,
+}
+
+/// A request that is served; dropping it ends that.
+#[derive(Debug)]
+pub(super) struct Active(Arc<Pulse>);
+
+/// A stream whose reads and writes are noted.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    inner: S,
+    pulse: Arc<Pulse>,
+}
+
+/// Why a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// The head did not become whole in time.
+    Head,
+    /// No request came.
+    Idle,
+    /// The caller took nothing.
+    Stuck,
+}
+
+impl Pulse {
+    pub(super) fn new(now: Mono) -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            idle_since: AtomicU64::new(now.nanos()),
+            head_since: AtomicU64::new(0),
+            stuck_since: AtomicU64::new(0),
+            served: AtomicU32::new(0),
+        }
+    }
+
+    /// A request's head is whole.
+    pub(super) fn begin(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.served.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        Active(Arc::clone(self))
+    }
+
+    /// Whether the connection is to be closed now.
+    pub(super) fn overdue(&self, limits: &Settings, now: Mono) -> Option<Overdue> {
+        let past = |since: &AtomicU64, limit: Duration| {
+            let since = since.load(Ordering::Relaxed);
+            since > 0 && now.since(Mono::from_nanos(since)) >= limit
+        };
+        if past(&self.stuck_since, limits.send_timeout) {
+            return Some(Overdue::Stuck);
+        }
+        if self.active.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        if past(&self.head_since, limits.header_timeout) {
+            return Some(Overdue::Head);
+        }
+        let first = self.served.load(Ordering::Relaxed) == 0;
+        let limit = if first { limits.header_timeout.min(limits.keep_alive) } else { limits.keep_alive };
+        past(&self.idle_since, limit).then_some(Overdue::Idle)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        if self.0.active.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle_since.store(clock::mono().nanos(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl<S> Watched<S> {
+    pub(super) const fn new(inner: S, pulse: Arc<Pulse>) -> Self {
+        Self { inner, pulse }
+    }
+
+    fn wrote<T>(&self, polled: &Poll<T>) {
+        let since = &self.pulse.stuck_since;
+        match polled {
+            Poll::Ready(_) if since.load(Ordering::Relaxed) == 0 => {}
+            Poll::Ready(_) => since.store(0, Ordering::Relaxed),
+            Poll::Pending if since.load(Ordering::Relaxed) > 0 => {}
+            Poll::Pending => since.store(clock::mono().nanos(), Ordering::Relaxed),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if buffer.filled().len() > before
+            && self.pulse.active.load(Ordering::Relaxed) == 0
+            && self.pulse.head_since.load(Ordering::Relaxed) == 0
+        {
+            self.pulse.head_since.store(clock::mono().nanos(), Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.wrote(&polled);
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.wrote(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Settings = Settings {
+        threads: 1,
+        max_connections: 1,
+        max_in_flight: 1,
+        header_timeout: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(75),
+        send_timeout: Duration::from_secs(60),
+        tls: None,
+    };
+
+    #[test]
+    fn a_connection_that_is_not_used_is_overdue() {
+        let start = clock::mono() + Duration::from_secs(1);
+        let pulse = Arc::new(Pulse::new(start));
+        let after = |seconds| pulse.overdue(&LIMITS, start + Duration::from_secs(seconds));
+        assert_eq!((after(9), after(10)), (None, Some(Overdue::Idle)), "the first request is wanted soon");
+        let active = pulse.begin();
+        assert_eq!(after(1_000), None, "its pool looks after a request that is served");
+        drop(active);
+        pulse.idle_since.store(start.nanos(), Ordering::Relaxed);
+        assert_eq!((after(74), after(75)), (None, Some(Overdue::Idle)));
+        pulse.head_since.store((start + Duration::from_secs(5)).nanos(), Ordering::Relaxed);
+        assert_eq!((after(14), after(15)), (None, Some(Overdue::Head)));
+        pulse.stuck_since.store(start.nanos(), Ordering::Relaxed);
+        let _active = pulse.begin();
+        assert_eq!((after(59), after(60)), (None, Some(Overdue::Stuck)));
+    }
+}

@@ -1,0 +1,95 @@
+//! How much the host serves at once, and what it gives up first when that is too much.
+//!
+//! Mirrored requests are the first to go, then V2's, and V1's last: nobody waits for the first, and a migration must not
+//! cost those who are not part of it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Nothing is mirrored above this part of what may be served, in percent.
+const MIRRORS: usize = 70;
+
+/// V2 gets nothing above this part, in percent.
+const V2: usize = 90;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Load {
+    in_flight: AtomicUsize,
+    most: usize,
+}
+
+/// What there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// Nothing.
+    None,
+    /// V1's requests.
+    V1,
+    /// And V2's.
+    V2,
+    /// And mirrored ones.
+    Mirrors,
+}
+
+/// A request that is served; dropping it ends that.
+#[derive(Debug)]
+pub struct Served(Arc<Load>);
+
+impl Load {
+    /// At most so many requests at once.
+    pub const fn new(most: usize) -> Self {
+        Self { in_flight: AtomicUsize::new(0), most }
+    }
+
+    /// A request came: what there is room for with it.
+    pub fn enter(self: &Arc<Self>) -> (Served, Room) {
+        let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        (Served(Arc::clone(self)), room(others, self.most))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+const fn room(others: usize, most: usize) -> Room {
+    if others >= most {
+        Room::None
+    } else if others * 100 >= most * V2 {
+        Room::V1
+    } else if others * 100 >= most * MIRRORS {
+        Room::V2
+    } else {
+        Room::Mirrors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_go_first_and_v1_last() {
+        let rooms: Vec<_> = (0..12).map(|others| room(others, 10)).collect();
+        assert!(rooms.is_sorted_by(|a, b| a >= b));
+        assert_eq!(
+            [0, 6, 7, 8, 9, 10].map(|at| rooms[at]),
+            [Room::Mirrors, Room::Mirrors, Room::V2, Room::V2, Room::V1, Room::None]
+        );
+    }
+
+    #[test]
+    fn who_has_ended_makes_room() {
+        let load = Arc::new(Load::new(1));
+        let (first, room) = load.enter();
+        assert_eq!(room, Room::Mirrors);
+        assert_eq!(load.enter().1, Room::None);
+        drop(first);
+        assert_eq!(load.enter().1, Room::Mirrors);
+    }
+}

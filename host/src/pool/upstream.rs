@@ -1,0 +1,409 @@
+//! A pool of HTTP upstreams: picks a member, keeps connections, and sends one request at a time over each.
+//!
+//! Connections belong to the thread that made them ([`lane`]): a request never crosses threads on its way. What is
+//! known of members (load, latency, standing) is shared. A closed pool takes no request; what is in flight may end, and
+//! [`Signals`] tell long streams when to end and what is left when to give up. **Invariant**: a request that was handed
+//! back was never seen by a member.
+
+pub mod balance;
+pub mod budget;
+pub mod connection;
+mod health;
+pub mod lane;
+mod member;
+mod send;
+pub mod standing;
+pub mod upload;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    time::timeout_at,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{budget::Budget, lane::Lane, member::Member};
+pub use self::{
+    connection::{Connector, TlsError, TlsSettings},
+    health::HealthCheck,
+    member::Address,
+    send::{Answered, Reuse, Unanswered},
+    standing::{Checks, Ejection},
+};
+use crate::{
+    clock::{self, Mono},
+    policy::facts::Members,
+    request::{Failure, FailureKind, PoolId},
+};
+
+/// What a pool of upstreams is made of.
+#[derive(Debug, Clone)]
+pub struct UpstreamSpec {
+    /// Whose pool it is, for logs: `shop/v2`.
+    pub label: String,
+    /// Which of the two.
+    pub id: PoolId,
+    /// Its members.
+    pub upstreams: Vec<Address>,
+    /// How connections to them are made.
+    pub connector: Connector,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long a body may stand still, in either direction, and how long a connection without a request is kept.
+    pub idle_timeout: Duration,
+    /// How long a whole exchange may take; none for as long as it goes on.
+    pub total_timeout: Option<Duration>,
+    /// Requests that one member is sent at once; over HTTP/1.1 that is connections.
+    pub max_connections: usize,
+    /// Requests that may wait for one of them to end.
+    pub max_waiting: usize,
+    /// How often a request is tried again at most.
+    pub retries: u32,
+    /// The part of requests that may be, in percent.
+    pub retry_budget_percent: u32,
+    /// When members are ejected.
+    pub ejection: Ejection,
+    /// How members are asked how they are; none for not at all.
+    pub health: Option<HealthCheck>,
+    /// How long requests in flight may take when the pool is drained.
+    pub drain_timeout: Duration,
+    /// How long streams may go on when the pool is drained.
+    pub stream_timeout: Duration,
+}
+
+/// A pool; clones are the same pool.
+#[derive(Debug, Clone)]
+pub struct UpstreamPool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    spec: UpstreamSpec,
+    members: Vec<Member>,
+    lanes: Vec<Lane>,
+    budget: Budget,
+    open: AtomicBool,
+    waiting: AtomicUsize,
+    /// A request ended, a member is up or down, or the pool was opened or closed.
+    changed: Notify,
+    signals: Mutex<Arc<Signals>>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+/// What long exchanges listen to.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// Streams are to end where they can end cleanly.
+    pub end: CancellationToken,
+    /// Whatever is left is to be given up.
+    pub give_up: CancellationToken,
+}
+
+/// A request's place at a member. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Ticket {
+    pool: Arc<Inner>,
+    member: usize,
+    /// What it listens to.
+    pub signals: Arc<Signals>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl UpstreamPool {
+    /// A pool that is closed. `lanes` is the number of threads that serve requests.
+    pub fn new(spec: UpstreamSpec, lanes: usize) -> Self {
+        let unseen = spec.health.is_some();
+        let members = spec.upstreams.iter().map(|address| Member::new(address.clone(), spec.max_connections, unseen));
+        let inner = Arc::new(Inner {
+            members: members.collect(),
+            lanes: (0..=lanes).map(|_| Lane::new(spec.upstreams.len())).collect(),
+            budget: Budget::new(spec.retry_budget_percent),
+            open: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            changed: Notify::new(),
+            signals: Mutex::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            spec,
+        });
+        for member in 0..inner.members.len() {
+            inner.tasks.spawn(health::watch(Arc::clone(&inner), member));
+        }
+        inner.tasks.spawn(lane::keep_idle_short(Arc::clone(&inner)));
+        Self(inner)
+    }
+
+    /// Lets requests in.
+    pub fn open(&self) {
+        let mut signals = self.0.signals.lock();
+        if signals.end.is_cancelled() {
+            *signals = Arc::default();
+        }
+        self.0.open.store(true, Ordering::Release);
+        drop(signals);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Whether it lets requests in.
+    pub fn is_open(&self) -> bool {
+        self.0.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until a member is usable.
+    ///
+    /// # Errors
+    /// What is known of the members.
+    pub async fn ready_by(&self, deadline: Mono) -> Result<(), Failure> {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.is_ready() {
+                return Ok(());
+            }
+            if !self.is_open() || timeout_at(deadline.timer(), changed).await.is_err() {
+                let why = self.why_not_whole().unwrap_or_else(|| "no upstream was reached yet".into());
+                return Err(Failure::unsent(FailureKind::Initialization, format!("{}: {why}", self.0.spec.label)));
+            }
+        }
+    }
+
+    /// A place for a request at a member, another one than `avoid` if there is another. Waits if all places are taken.
+    ///
+    /// # Errors
+    /// Unsent: the pool is closed or full, or no place became free in time.
+    pub async fn check_out(&self, avoid: Option<usize>, deadline: Mono) -> Result<Ticket, Failure> {
+        let inner = &self.0;
+        let signals = {
+            let signals = inner.signals.lock();
+            if !self.is_open() {
+                let message = format!("{} is closed", inner.spec.label);
+                return Err(Failure::unsent(FailureKind::System, message));
+            }
+            Arc::clone(&signals)
+        };
+        let at = inner.choose(avoid, clock::mono());
+        let Some(member) = inner.members.get(at) else {
+            return Err(Failure::unsent(FailureKind::System, format!("{} has no upstream", inner.spec.label)));
+        };
+        let places = Arc::clone(&member.places);
+        let place = match places.try_acquire_owned() {
+            Ok(place) => place,
+            Err(_taken) => inner.wait(member, deadline).await?,
+        };
+        member.in_flight.fetch_add(1, Ordering::AcqRel);
+        Ok(Ticket { pool: Arc::clone(inner), member: at, signals, _place: place })
+    }
+
+    /// A request came that may be tried again.
+    pub fn count_request(&self) {
+        self.0.budget.pay_in();
+    }
+
+    /// Whether a request may be tried again after so many attempts.
+    pub fn may_retry(&self, attempts: u32) -> bool {
+        attempts <= self.0.spec.retries && self.0.budget.take()
+    }
+
+    /// When a request was last sent to a member.
+    pub fn last_dispatch(&self) -> Mono {
+        self.0.lanes.iter().map(Lane::last_dispatch).max().unwrap_or_default()
+    }
+
+    /// Lets no request in any more, at once.
+    pub fn close(&self) {
+        let signals = self.0.signals.lock();
+        self.0.open.store(false, Ordering::Release);
+        drop(signals);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits for requests in flight, at most as long as the settings say; streams are told to end before that. Returns
+    /// those that are left.
+    pub async fn drain(&self) -> usize {
+        let start = clock::mono();
+        let (streams, all) = (start + self.0.spec.stream_timeout, start + self.0.spec.drain_timeout);
+        let signals = Arc::clone(&self.0.signals.lock());
+        self.until_idle(streams.min(all)).await;
+        signals.end.cancel();
+        self.until_idle(all).await
+    }
+
+    /// Gives up what is in flight in a closed pool and closes its connections.
+    pub fn stop(&self) {
+        let signals = Arc::clone(&self.0.signals.lock());
+        signals.end.cancel();
+        signals.give_up.cancel();
+        self.0.lanes.iter().for_each(Lane::clear);
+    }
+
+    /// Closes, drains, stops and waits for everything that the pool started.
+    pub async fn shut_down(&self) {
+        self.close();
+        self.drain().await;
+        self.stop();
+        self.0.shutdown.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Whether at least one member is usable.
+    pub fn is_ready(&self) -> bool {
+        let now = clock::mono();
+        self.0.members.iter().any(|member| member.is_usable(now))
+    }
+
+    /// The pool's members, with those that went down or were ejected since the last time that this was asked.
+    pub fn members(&self) -> Members {
+        let failures = self.0.members.iter().map(Member::take_failures).sum();
+        Members { failures, ..self.members_now() }
+    }
+
+    /// The pool's members, leaving the count of failures alone.
+    pub fn members_now(&self) -> Members {
+        let now = clock::mono();
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Members {
+            wanted: small(self.0.members.len()),
+            ready: small(self.0.members.iter().filter(|member| member.is_usable(now)).count()),
+            failures: 0,
+            queued: small(self.0.waiting.load(Ordering::Acquire)),
+            rss_bytes: 0,
+        }
+    }
+
+    /// Which members are not usable, and why, if any.
+    pub fn why_not_whole(&self) -> Option<String> {
+        if !self.is_open() {
+            return None;
+        }
+        let now = clock::mono();
+        let out = self.0.members.iter().filter(|member| !member.is_usable(now)).map(Member::why_out);
+        let out: Vec<_> = out.collect();
+        (!out.is_empty()).then(|| format!("{}: {}", self.0.spec.label, out.join("; ")))
+    }
+
+    /// What the pool is made of.
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.0.spec
+    }
+
+    /// Requests and streams that are under way.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight()
+    }
+
+    async fn until_idle(&self, deadline: Mono) -> usize {
+        loop {
+            let changed = self.0.changed.notified();
+            let left = self.0.in_flight();
+            if left == 0 || timeout_at(deadline.timer(), changed).await.is_err() {
+                return left;
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// A member that is usable and not to be avoided; if there is none, any: a pool whose members all look bad is more
+    /// likely misjudged than gone, and nobody is served by not trying.
+    fn choose(&self, avoid: Option<usize>, now: Mono) -> usize {
+        let (members, chance) = (self.members.len(), fastrand::u64(..));
+        let usable = |at: usize| self.members.get(at).is_some_and(|member| member.is_usable(now));
+        let cost = |at: usize| self.members.get(at).map_or(u64::MAX, Member::cost);
+        balance::choose(members, chance, |at| usable(at) && Some(at) != avoid, cost)
+            .or_else(|| balance::choose(members, chance, usable, cost))
+            .or_else(|| balance::choose(members, chance, |at| Some(at) != avoid, cost))
+            .unwrap_or(0)
+    }
+
+    async fn wait(&self, member: &Member, deadline: Mono) -> Result<OwnedSemaphorePermit, Failure> {
+        let refused = |message| Err(Failure::unsent(FailureKind::Resource, message));
+        let label = &self.spec.label;
+        if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.spec.max_waiting {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            return refused(format!("{label} is full; try again later"));
+        }
+        let _counted = Counted(&self.waiting);
+        match timeout_at(deadline.timer(), Arc::clone(&member.places).acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => refused(format!("no connection of {label} became free in time")),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.members.iter().map(|member| member.in_flight.load(Ordering::Acquire)).sum()
+    }
+
+    /// A member did not answer.
+    fn failed(&self, at: usize, why: &str) {
+        let now = clock::mono();
+        let out = self.members.iter().filter(|member| !member.is_usable(now)).count();
+        let may_go = standing::may_go(self.members.len(), out, self.spec.ejection);
+        let Some(member) = self.members.get(at) else { return };
+        if member.failed(self.spec.ejection, may_go, why, now) {
+            tracing::warn!(pool = self.spec.label, upstream = %member.address, "ejected after failures in a row: {why}");
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+/// Counts one that waits, however the waiting ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Ticket {
+    /// The member's place among the pool's.
+    pub const fn member(&self) -> usize {
+        self.member
+    }
+
+    /// What the pool is made of.
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.pool.spec
+    }
+
+    /// The member's host and port.
+    pub fn authority(&self) -> String {
+        self.pool.members.get(self.member).map_or_else(String::new, |member| member.address.authority())
+    }
+
+    /// Whether the member is spoken to over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.pool.members.get(self.member).is_some_and(|member| member.address.tls)
+    }
+
+    /// The member answered with something that counts against it.
+    pub fn count_failure(&self, why: &str) {
+        self.pool.failed(self.member, why);
+    }
+
+    /// The member answered.
+    pub fn count_success(&self) {
+        if let Some(member) = self.pool.members.get(self.member) {
+            member.succeeded();
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(member) = self.pool.members.get(self.member) {
+            member.in_flight.fetch_sub(1, Ordering::AcqRel);
+        }
+        if !self.pool.open.load(Ordering::Acquire) {
+            self.pool.changed.notify_waiters();
+        }
+    }
+}

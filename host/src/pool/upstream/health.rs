@@ -1,0 +1,85 @@
+//! Active checks: asks members how they are, each from a task of its own.
+//!
+//! A pool without checks has no news of members that get no requests; then a member counts as up once a connection to it
+//! could be made, which is tried when the pool is opened.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::{Request, header::HOST};
+use tokio::time::timeout;
+
+use super::{Inner, member::Member, standing::Checks, upload::Upload};
+use crate::causes::chain;
+
+/// How members are asked how they are: a GET that has to be answered with a status below 400.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: String,
+    /// The `Host` that is asked for; the member's address unless it is set.
+    pub host: Option<String>,
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// When to believe it.
+    pub rule: Checks,
+}
+
+/// Checks a member while the pool is open, until the pool is shut down.
+pub(super) async fn watch(pool: Arc<Inner>, at: usize) {
+    let (Some(member), Some(check)) = (pool.members.get(at), &pool.spec.health) else { return };
+    loop {
+        let changed = pool.changed.notified();
+        if pool.shutdown.is_cancelled() {
+            return;
+        }
+        if !pool.open.load(std::sync::atomic::Ordering::Acquire) {
+            changed.await;
+            continue;
+        }
+        let asked = timeout(check.timeout, ask(&pool, member, check)).await;
+        let result =
+            asked.unwrap_or_else(|_elapsed| Err(format!("no answer to a health check within {:?}", check.timeout)));
+        let why = result.as_ref().err().cloned().unwrap_or_default();
+        if member.checked(check.rule, result) {
+            let (label, upstream) = (&pool.spec.label, &member.address);
+            if why.is_empty() {
+                tracing::info!(pool = label, %upstream, "up");
+            } else {
+                tracing::warn!(pool = label, %upstream, "down: {why}");
+            }
+            pool.changed.notify_waiters();
+        }
+        // The first answers are wanted soon: a pool is not ready before.
+        let wait = if member.is_usable(crate::clock::mono()) {
+            check.interval
+        } else {
+            check.interval.min(Duration::from_secs(1))
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = pool.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// On a connection of its own, so that it says something about connecting, too.
+async fn ask(pool: &Inner, member: &Member, check: &HealthCheck) -> Result<(), String> {
+    let mut sender = pool.connect(&member.address).await.map_err(|failure| failure.message)?;
+    let authority = member.address.authority();
+    let host = check.host.as_deref().unwrap_or(&authority);
+    let uri = if pool.spec.connector.is_http2() {
+        format!("{}://{host}{}", if member.address.tls { "https" } else { "http" }, check.path)
+    } else {
+        check.path.clone()
+    };
+    let request = Request::get(uri).header("user-agent", "cutover-health-check");
+    let request = if pool.spec.connector.is_http2() { request } else { request.header(HOST, host) };
+    let request = request.body(Upload::default()).map_err(|e| chain(&e))?;
+    match sender.send(request).await {
+        Ok(response) if response.status().as_u16() < 400 => Ok(()),
+        Ok(response) => Err(format!("a health check was answered with {}", response.status())),
+        Err(error) => Err(format!("a health check failed: {}", chain(error.error()))),
+    }
+}

@@ -1,0 +1,181 @@
+//! One upstream: where it is, and what is known of it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::{
+    balance::{self, Latency},
+    standing::{Checks, Ejection, Standing},
+};
+use crate::clock::Mono;
+
+/// Where an upstream is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Whether it is spoken to over TLS.
+    pub tls: bool,
+    /// Its name or IP address; an IPv6 address without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) address: Address,
+    pub(super) places: Arc<Semaphore>,
+    pub(super) in_flight: AtomicUsize,
+    latency: Latency,
+    standing: Mutex<Standing>,
+    /// What the standing says, for those who look at each request.
+    down: AtomicBool,
+    out_until: AtomicU64,
+    /// Whether its last answer was a failure: then the next success has something to forgive.
+    troubled: AtomicBool,
+    failures: AtomicU32,
+    why: Mutex<String>,
+}
+
+impl Address {
+    /// From a URL of scheme, host and port: `http://10.0.0.1:8080`, `https://api.internal`.
+    pub fn parse(url: &str) -> Option<Self> {
+        let uri: hyper::Uri = url.parse().ok()?;
+        let tls = match uri.scheme_str()? {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        if !matches!(uri.path_and_query().map_or("/", |p| p.as_str()), "/" | "")
+            || uri.authority()?.as_str().contains('@')
+        {
+            return None;
+        }
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        (!host.is_empty() && port > 0).then_some(Self { tls, host, port })
+    }
+
+    /// Host and port as a URL or the header `Host` has them.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+}
+
+impl Member {
+    pub(super) fn new(address: Address, places: usize, unseen: bool) -> Self {
+        let standing = if unseen { Standing::unseen() } else { Standing::default() };
+        Self {
+            address,
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            in_flight: AtomicUsize::new(0),
+            latency: Latency::default(),
+            standing: Mutex::new(standing),
+            down: AtomicBool::new(standing.is_down()),
+            out_until: AtomicU64::new(0),
+            troubled: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            why: Mutex::new("was not reached yet".into()),
+        }
+    }
+
+    pub(super) fn is_usable(&self, now: Mono) -> bool {
+        !self.down.load(Ordering::Relaxed) && self.out_until.load(Ordering::Relaxed) <= now.nanos()
+    }
+
+    /// What one more request costs.
+    pub(super) fn cost(&self) -> u64 {
+        balance::cost(self.in_flight.load(Ordering::Relaxed), self.latency.average_ns())
+    }
+
+    /// It answered after this time.
+    pub(super) fn answered(&self, took: Duration, now: Mono) {
+        self.latency.add(took, now);
+    }
+
+    pub(super) fn succeeded(&self) {
+        if self.troubled.load(Ordering::Relaxed) {
+            self.troubled.store(false, Ordering::Relaxed);
+            self.standing.lock().succeeded();
+        }
+    }
+
+    /// True if it is ejected now.
+    pub(super) fn failed(&self, rule: Ejection, may_go: bool, why: &str, now: Mono) -> bool {
+        self.troubled.store(true, Ordering::Relaxed);
+        let mut standing = self.standing.lock();
+        let ejected = standing.failed(rule, may_go, now);
+        self.out_until.store(standing.out_until().nanos(), Ordering::Relaxed);
+        drop(standing);
+        why.clone_into(&mut self.why.lock());
+        if ejected {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        ejected
+    }
+
+    /// What an active check said. True if that changed whether it is down.
+    pub(super) fn checked(&self, rule: Checks, result: Result<(), String>) -> bool {
+        let mut standing = self.standing.lock();
+        let changed = standing.checked(rule, result.is_ok());
+        let down = standing.is_down();
+        self.down.store(down, Ordering::Relaxed);
+        drop(standing);
+        if changed && down {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(why) = result {
+            *self.why.lock() = why;
+        }
+        changed
+    }
+
+    /// How often it went down or was ejected since the last time that this was asked.
+    pub(super) fn take_failures(&self) -> u32 {
+        self.failures.swap(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn why_out(&self) -> String {
+        format!("{}: {}", self.address, self.why.lock())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_scheme_host_and_port() {
+        for (url, shown) in [
+            ("http://10.0.0.1:8080", "http://10.0.0.1:8080"),
+            ("https://api.internal", "https://api.internal:443"),
+            ("http://[::1]:9000/", "http://[::1]:9000"),
+        ] {
+            assert_eq!(Address::parse(url).unwrap().to_string(), shown);
+        }
+        for wrong in
+            ["10.0.0.1:80", "ftp://a", "http://a/path", "http://", "http://user@a", "http://a:0", "http://a?x=1", ""]
+        {
+            assert_eq!(Address::parse(wrong), None, "{wrong}");
+        }
+    }
+}

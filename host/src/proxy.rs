@@ -1,0 +1,477 @@
+//! One HTTP request through a migration: route, send, retry, fail over, observe, mirror.
+//!
+//! Bodies stream both ways. A request is sent again only if its upstream has not seen any of it, or if it is idempotent
+//! (RFC 9110, 9.2.2), has no body and got no byte of an answer; how many are is bounded by a budget. A `read` without a
+//! body that V2 fails, also by a status of 500 or more, is answered by V1 within the caller's deadline. The deadline is
+//! for the head of the answer; a body may take as long as it moves.
+
+mod account;
+pub mod catalogue;
+mod download;
+pub mod head;
+pub mod headers;
+pub mod mirror;
+mod tunnel;
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::{
+    Request, Response, StatusCode, Uri, Version,
+    body::Incoming,
+    header::{CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER},
+    http::request::Parts,
+    upgrade::OnUpgrade,
+};
+use tokio_util::task::TaskTracker;
+
+pub use self::download::{Cut, Download, ReplyBody};
+use self::{
+    account::{Account, Whose},
+    catalogue::Catalogue,
+    head::{SessionKey, View},
+    headers::{Caller, Forwarding, Malformed},
+    mirror::HttpMirror,
+};
+use crate::{
+    clock::{self, Mono},
+    load::Room,
+    observe::{Observation, Outcome},
+    pool::{
+        UpstreamPool,
+        upstream::{
+            Answered, Ticket, Unanswered,
+            upload::{Progress, Upload},
+        },
+    },
+    request::{Class, Failure, FailureKind, PoolId},
+    split::Split,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const POOL: HeaderName = HeaderName::from_static("x-cutover-pool");
+const REASON: HeaderName = HeaderName::from_static("x-cutover-reason");
+
+/// What a caller gets.
+pub type Reply = Response<ReplyBody>;
+
+/// What one migration's HTTP requests pass through.
+#[derive(Debug)]
+pub struct Proxy {
+    /// What routes them.
+    pub split: Arc<Split>,
+    /// The pool that is being replaced.
+    pub v1: UpstreamPool,
+    /// Its successor.
+    pub v2: UpstreamPool,
+    /// What operation a request is.
+    pub catalogue: Catalogue,
+    /// Where the sticky key is looked for, in this order.
+    pub session: Vec<SessionKey>,
+    /// How long callers wait for the head of an answer.
+    pub deadline: Duration,
+    /// The part of that time that is kept for V1 after V2 failed a read, in percent.
+    pub failover_reserve_percent: u32,
+    /// What upstreams are told of callers.
+    pub forwarding: Forwarding,
+    /// Whether callers are told which pool answered, and why.
+    pub says_pool: bool,
+    /// Where reads are mirrored.
+    pub mirror: Arc<HttpMirror>,
+}
+
+/// Where and when a request came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The host that it is for.
+    pub host: &'a str,
+    /// Who sent it.
+    pub caller: Caller,
+    /// What there is room for.
+    pub room: Room,
+    /// Where connections that change their protocol live on: a part of the thread that serves them.
+    pub tasks: &'a TaskTracker,
+}
+
+/// A request on its way, and what is needed to send it again.
+struct Journey {
+    whose: Whose,
+    /// The head, if the request may be sent again after an upstream saw it.
+    spare: Option<Parts>,
+    progress: Option<Arc<Progress>>,
+    /// Whether V1 may answer instead of V2.
+    may_fail_over: bool,
+    deadline: Mono,
+    id: HeaderValue,
+    reason: Arc<str>,
+}
+
+/// Where an attempt goes.
+#[derive(Clone, Copy)]
+struct Target {
+    pool: PoolId,
+    avoid: Option<usize>,
+    attempts: u32,
+}
+
+/// An attempt that was answered, or that was the last.
+enum Outcomes {
+    Answered(Box<(Answered, Ticket)>),
+    Again(Box<Request<Upload>>, Target),
+    Failed(Failure),
+}
+
+impl Proxy {
+    /// Serves a request for `host`, as far as there is room.
+    pub async fn serve(&self, (mut parts, body): (Parts, Incoming), scene: Scene<'_>) -> Reply {
+        let Scene { host, caller, room, tasks } = scene;
+        if let Some(reply) = answer_here(&parts) {
+            return reply;
+        }
+        let Some(kind) = self.catalogue.of(&parts.method, parts.uri.path()) else {
+            return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
+        };
+        let id = request_id(&mut parts);
+        let session: Option<Arc<str>> = self.session.iter().find_map(|key| key.of(&parts.headers)).map(Arc::from);
+        let route = {
+            let id = id.to_str().unwrap_or_default();
+            let view = View { parts: &parts, id, operation: &kind.name, session: session.as_ref(), host };
+            self.split.route(&view, || view.copy())
+        };
+        if route.pool == PoolId::V2 && room < Room::V2 {
+            let message = "the host serves so many requests that V2 gets none; try again later";
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", message);
+        }
+        let mirror = route.mirror && room >= Room::Mirrors;
+        let upgrade = headers::upgrade(&parts);
+        let changing = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        headers::to_upstream(&mut parts, host, caller, self.forwarding, upgrade.clone());
+        let (upload, progress) = Upload::of(body);
+        let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
+        let journey = Journey {
+            spare: (repeatable || (mirror && upload.is_empty())).then(|| parts.clone()),
+            may_fail_over: kind.class == Class::Read && repeatable,
+            whose: Whose {
+                recorder: Arc::clone(&self.split.recorder),
+                operation: Arc::clone(&kind.name),
+                class: kind.class,
+                session,
+            },
+            progress,
+            deadline: clock::mono() + self.deadline,
+            id,
+            reason: route.reason,
+        };
+        let mut request = Request::from_parts(parts, upload);
+        expect(&mut request);
+        let (result, pool, reason) = self.travel(request, route.pool, &journey, repeatable).await;
+        let mut reply = match result {
+            Ok((answered, ticket)) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                self.change(answered, ticket, changing.map(|caller| (caller, tasks)), &journey, pool)
+            }
+            Ok((answered, ticket)) => self.pass_on(answered, ticket, &journey, pool, mirror),
+            Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
+        };
+        let headers = reply.headers_mut();
+        headers.insert(REQUEST_ID, journey.id);
+        if !self.says_pool {
+            return reply;
+        }
+        headers.insert(POOL, HeaderValue::from_static(pool.name()));
+        if let Ok(reason) = HeaderValue::from_str(&reason) {
+            headers.insert(REASON, reason);
+        }
+        reply
+    }
+
+    /// Sends a request until it is answered or must not be sent again.
+    async fn travel(
+        &self,
+        request: Request<Upload>,
+        pool: PoolId,
+        journey: &Journey,
+        repeatable: bool,
+    ) -> (Result<(Answered, Ticket), Failure>, PoolId, Arc<str>) {
+        if repeatable {
+            self.pool(pool).count_request();
+        }
+        let mut target = Target { pool, avoid: None, attempts: 1 };
+        let mut request = request;
+        loop {
+            let reason = if target.pool == pool { Arc::clone(&journey.reason) } else { "failover".into() };
+            match self.attempt(request, target, journey, repeatable).await {
+                Outcomes::Answered(answered) => return (Ok(*answered), target.pool, reason),
+                Outcomes::Failed(failure) => return (Err(failure), target.pool, reason),
+                Outcomes::Again(again, next) => (request, target) = (*again, next),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        mut request: Request<Upload>,
+        target: Target,
+        journey: &Journey,
+        repeatable: bool,
+    ) -> Outcomes {
+        let pool = self.pool(target.pool);
+        let started = clock::mono();
+        let deadline = if target.pool == PoolId::V2 && journey.may_fail_over {
+            started + journey.deadline.since(started) * (100 - self.failover_reserve_percent.min(99)) / 100
+        } else {
+            journey.deadline
+        };
+        let ticket = match pool.check_out(target.avoid, deadline).await {
+            Ok(ticket) => ticket,
+            Err(failure) => {
+                let unanswered = Unanswered { failure, request: Some(Box::new(request)), by_caller: false };
+                return self.after(unanswered, target, None, journey, repeatable, started);
+            }
+        };
+        address_request(&mut request, &ticket);
+        match ticket.send(request, journey.progress.as_deref(), deadline).await {
+            Ok(answered)
+                if target.pool == PoolId::V2 && journey.may_fail_over && is_failure(answered.response.status()) =>
+            {
+                ticket.count_failure(&format!("answered with {}", answered.response.status()));
+                let Some(spare) = journey.spare.clone() else {
+                    return Outcomes::Answered(Box::new((answered, ticket)));
+                };
+                self.observe(journey, PoolId::V2, Outcome::Failed(FailureKind::Worker), started, true);
+                let request = Box::new(Request::from_parts(spare, Upload::default()));
+                Outcomes::Again(request, Target { pool: PoolId::V1, avoid: None, attempts: 1 })
+            }
+            Ok(answered) => Outcomes::Answered(Box::new((answered, ticket))),
+            Err(unanswered) => {
+                if unanswered.failure.sent && !unanswered.by_caller
+                    || unanswered.failure.kind == FailureKind::Connection
+                {
+                    ticket.count_failure(&unanswered.failure.message);
+                }
+                self.after(unanswered, target, Some(ticket.member()), journey, repeatable, started)
+            }
+        }
+    }
+
+    /// What comes after an attempt without an answer.
+    fn after(
+        &self,
+        unanswered: Unanswered,
+        target: Target,
+        member: Option<usize>,
+        journey: &Journey,
+        repeatable: bool,
+        started: Mono,
+    ) -> Outcomes {
+        let Unanswered { failure, request, by_caller } = unanswered;
+        if by_caller {
+            return Outcomes::Failed(failure);
+        }
+        let spare = || journey.spare.clone().filter(|_| repeatable);
+        let again = request.or_else(|| spare().map(|parts| Box::new(Request::from_parts(parts, Upload::default()))));
+        let in_time = clock::mono() < journey.deadline;
+        let outcome = Outcome::Failed(failure.kind);
+        let Some(again) = again.filter(|_| in_time) else {
+            self.observe(journey, target.pool, outcome, started, false);
+            return Outcomes::Failed(failure);
+        };
+        // Another member of the same pool, unless there is no member to be had or no time to wait for one.
+        let other = member.filter(|_| failure.kind != FailureKind::Timeout);
+        if other.is_some() && self.pool(target.pool).may_retry(target.attempts) {
+            return Outcomes::Again(again, Target { avoid: other, attempts: target.attempts + 1, ..target });
+        }
+        let unseen = !failure.sent;
+        if target.pool == PoolId::V2 && (journey.may_fail_over || unseen) {
+            // A V2 that was closed before it saw the request has not failed it.
+            if failure.sent || failure.kind != FailureKind::System {
+                self.observe(journey, PoolId::V2, outcome, started, true);
+            }
+            return Outcomes::Again(again, Target { pool: PoolId::V1, avoid: None, attempts: 1 });
+        }
+        self.observe(journey, target.pool, outcome, started, false);
+        Outcomes::Failed(failure)
+    }
+
+    /// An answer for the caller.
+    fn pass_on(&self, answered: Answered, ticket: Ticket, journey: &Journey, pool: PoolId, mirror: bool) -> Reply {
+        let Answered { response, mut reuse, took } = answered;
+        let (mut parts, body) = response.into_parts();
+        let outcome = if is_failure(parts.status) {
+            ticket.count_failure(&format!("answered with {}", parts.status));
+            Outcome::Failed(FailureKind::Worker)
+        } else {
+            ticket.count_success();
+            Outcome::Answered
+        };
+        headers::to_caller(&mut parts.headers, None);
+        parts.version = Version::HTTP_11;
+        let media_type = parts.headers.get(CONTENT_TYPE);
+        let is_events = media_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        let mirrored = (mirror && pool == PoolId::V1 && !is_events)
+            .then(|| self.mirror.begin(&journey.whose.operation, journey.spare.as_ref(), parts.status, media_type))
+            .flatten();
+        let mut account = Account::new(journey.whose.clone(), pool, took, outcome, mirrored);
+        if hyper::body::Body::is_end_stream(&body) {
+            reuse.keep();
+            account.close(None);
+            return Response::from_parts(parts, ReplyBody::whole(""));
+        }
+        if is_events {
+            // It may go on for days: it counts now.
+            account.close(None);
+        }
+        let download = Download::new(body, (ticket, reuse), account, is_events);
+        Response::from_parts(parts, ReplyBody::Download(Box::new(download)))
+    }
+
+    /// The upstream changes the protocol: from now on bytes are passed on as they come.
+    fn change(
+        &self,
+        answered: Answered,
+        ticket: Ticket,
+        caller: Option<(OnUpgrade, &TaskTracker)>,
+        journey: &Journey,
+        pool: PoolId,
+    ) -> Reply {
+        let Answered { mut response, took, .. } = answered;
+        let Some((caller, tasks)) = caller else {
+            ticket.count_failure("changed the protocol without having been asked");
+            Account::new(journey.whose.clone(), pool, took, Outcome::Failed(FailureKind::Communication), None)
+                .close(None);
+            let message = "the upstream changed the protocol without having been asked";
+            return refuse(StatusCode::BAD_GATEWAY, FailureKind::Communication.name(), message);
+        };
+        ticket.count_success();
+        Account::new(journey.whose.clone(), pool, took, Outcome::Answered, None).close(None);
+        let upstream = hyper::upgrade::on(&mut response);
+        let (mut parts, _) = response.into_parts();
+        let protocol = parts.headers.get(hyper::header::UPGRADE).cloned();
+        let is_websocket = protocol.as_ref().is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        headers::to_caller(&mut parts.headers, protocol);
+        tasks.spawn(tunnel::run(caller, upstream, ticket, is_websocket));
+        Response::from_parts(parts, ReplyBody::whole(""))
+    }
+
+    const fn pool(&self, id: PoolId) -> &UpstreamPool {
+        match id {
+            PoolId::V1 => &self.v1,
+            PoolId::V2 => &self.v2,
+        }
+    }
+
+    fn observe(&self, journey: &Journey, pool: PoolId, outcome: Outcome, started: Mono, failed_over: bool) {
+        let Whose { recorder, operation, class, session } = &journey.whose;
+        recorder.record(Observation {
+            operation,
+            class: *class,
+            pool,
+            mirrored: false,
+            session: session.as_deref(),
+            outcome,
+            failed_over,
+            took: clock::mono().since(started),
+        });
+    }
+}
+
+/// Statuses that are the pool's failure.
+fn is_failure(status: StatusCode) -> bool {
+    status.is_server_error()
+}
+
+/// The caller's id of a request, or a new one.
+fn request_id(parts: &mut Parts) -> HeaderValue {
+    let given = parts.headers.get(REQUEST_ID).filter(|id| (1..=256).contains(&id.len()) && id.to_str().is_ok());
+    if let Some(id) = given {
+        return id.clone();
+    }
+    let text = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let id = HeaderValue::from_str(&text).unwrap_or_else(|_never| HeaderValue::from_static("none"));
+    parts.headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// What the host answers itself: a TRACE or OPTIONS that must not be passed on any further, and CONNECT.
+fn answer_here(parts: &Parts) -> Option<Reply> {
+    if parts.method == hyper::Method::CONNECT {
+        let message = "the host is no forward proxy; `CONNECT` is not served";
+        return Some(refuse(StatusCode::NOT_IMPLEMENTED, "method", message));
+    }
+    if headers::max_forwards(&parts.method, &parts.headers) != Some(0) {
+        return None;
+    }
+    if parts.method == hyper::Method::TRACE {
+        return Some(refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "`TRACE` ends here, and nothing is echoed"));
+    }
+    let mut reply = Response::new(ReplyBody::whole(""));
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    Some(reply)
+}
+
+/// Lets the upstream say whether it wants the body, if the caller waits for that.
+fn expect(request: &mut Request<Upload>) {
+    let Some(expectation) = request.headers().get(EXPECT) else { return };
+    let waits = expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !waits || request.body().is_empty() {
+        request.headers_mut().remove(EXPECT);
+        return;
+    }
+    let asked = request.body_mut().hold_back();
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            asked.open();
+        }
+    });
+}
+
+fn address_request(request: &mut Request<Upload>, ticket: &Ticket) {
+    let body = std::mem::take(request.body_mut());
+    let (mut parts, _) = std::mem::replace(request, Request::new(Upload::default())).into_parts();
+    address(&mut parts, ticket);
+    *request = Request::from_parts(parts, body);
+}
+
+/// Writes the target as the upstream's protocol wants it.
+fn address(parts: &mut Parts, ticket: &Ticket) {
+    if !ticket.spec().connector.is_http2() {
+        parts.version = Version::HTTP_11;
+        if parts.uri.authority().is_some() {
+            // It was meant for HTTP/2 before.
+            parts.uri = parts.uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
+        }
+        return;
+    }
+    parts.version = Version::HTTP_2;
+    parts.headers.remove(EXPECT);
+    let host = parts.headers.remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
+    let authority = host.filter(|host| !host.is_empty()).unwrap_or_else(|| ticket.authority());
+    let scheme = if ticket.is_tls() { "https" } else { "http" };
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
+        parts.uri = uri;
+    }
+}
+
+const fn status(failure: &Failure) -> StatusCode {
+    match failure.kind {
+        FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        FailureKind::Resource | FailureKind::System | FailureKind::Initialization => StatusCode::SERVICE_UNAVAILABLE,
+        FailureKind::Connection | FailureKind::Communication | FailureKind::Worker => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// A request that no proxy may pass on.
+pub fn refuse_malformed(malformed: Malformed) -> Reply {
+    refuse(StatusCode::BAD_REQUEST, "request", &malformed.to_string())
+}
+
+/// An answer of the host itself.
+pub fn refuse(status: StatusCode, kind: &str, message: &str) -> Reply {
+    let body = serde_json::json!({ "error": { "type": kind, "message": message } }).to_string();
+    let mut reply = Response::new(ReplyBody::whole(body));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    reply
+}

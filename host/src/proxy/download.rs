@@ -1,0 +1,274 @@
+//! An answer's body on its way to the caller.
+//!
+//! It holds the request's place at its upstream until the body has been read to its end, gives the connection back, and
+//! tells what became of the exchange. It gives up when nothing moves for too long, and ends where a stream can end when
+//! its pool is drained: server-sent events end after a whole event, which is a clean end; any other body is cut off
+//! only when its pool is stopped, and then visibly, because a part must not pass for the whole.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::account::Account;
+use crate::{
+    clock::{self, Mono},
+    observe::Outcome,
+    pool::upstream::{Reuse, Ticket},
+    request::FailureKind,
+};
+
+/// What is sent to a caller.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// Something that is already here.
+    Whole(Full<Bytes>),
+    /// Something that an upstream still sends.
+    Download(Box<Download>),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// The upstream broke off.
+    #[error("the upstream broke off")]
+    Upstream(#[source] hyper::Error),
+    /// Nothing came for too long.
+    #[error("the upstream sent nothing for {0:?}")]
+    Idle(Duration),
+    /// It took too long.
+    #[error("the exchange took longer than {0:?}")]
+    Total(Duration),
+    /// Its pool was stopped.
+    #[error("the pool was stopped")]
+    Stopped,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Download {
+    inner: Incoming,
+    /// None once it has ended.
+    exchange: Option<Exchange>,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    ticket: Ticket,
+    reuse: Reuse,
+    account: Account,
+    /// Whether and where a stream of events can end.
+    events: Option<Events>,
+    last: Mono,
+    total: Option<(Duration, Mono)>,
+    alarms: Option<Box<Alarms>>,
+}
+
+/// What wakes a body that waits. Made when it first waits: most bodies never do.
+#[derive(Debug)]
+struct Alarms {
+    timer: Pin<Box<Sleep>>,
+    end: Pin<Box<WaitForCancellationFutureOwned>>,
+    give_up: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// Where in a stream of server-sent events it is: an event ends with an empty line.
+#[derive(Debug, Clone, Copy, Default)]
+struct Events {
+    /// Line ends in a row.
+    ends: u8,
+    /// Whether the last byte was a carriage return, which a line feed may belong to.
+    after_return: bool,
+    /// Whether anything has come.
+    begun: bool,
+}
+
+impl ReplyBody {
+    /// Bytes that are already here.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(Full::new(bytes.into()))
+    }
+}
+
+impl Download {
+    /// The body of an answer.
+    pub fn new(inner: Incoming, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
+        let now = clock::mono();
+        let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
+        let events = is_events.then(Events::default);
+        Self { inner, exchange: Some(Exchange { ticket, reuse, account, events, last: now, total, alarms: None }) }
+    }
+
+    /// The body was read to its end.
+    fn finish(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.reuse.keep();
+            exchange.account.close(None);
+        }
+    }
+
+    /// It ended before.
+    fn cut(&mut self, kind: Option<FailureKind>, why: Cut) -> Cut {
+        if let Some(mut exchange) = self.exchange.take() {
+            if kind.is_some() {
+                exchange.ticket.count_failure(&crate::causes::chain(&why));
+            }
+            exchange.account.close(kind.map(Outcome::Failed));
+        }
+        why
+    }
+
+    /// Whether something other than the next frame has come to pass.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(())) };
+        let idle = exchange.ticket.spec().idle_timeout;
+        let due = |last: Mono, total: Option<(Duration, Mono)>| {
+            let idle_at = last + idle;
+            total.map_or(idle_at, |(_, total_at)| total_at.min(idle_at))
+        };
+        let alarms = exchange.alarms.get_or_insert_with(|| {
+            let signals = Arc::clone(&exchange.ticket.signals);
+            Box::new(Alarms {
+                timer: Box::pin(tokio::time::sleep_until(due(exchange.last, exchange.total).timer())),
+                end: Box::pin(signals.end.clone().cancelled_owned()),
+                give_up: Box::pin(signals.give_up.clone().cancelled_owned()),
+            })
+        });
+        if alarms.give_up.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(self.cut(None, Cut::Stopped)));
+        }
+        let can_end = exchange.events.is_some_and(|events| events.at_end());
+        if can_end && alarms.end.as_mut().poll(cx).is_ready() {
+            if let Some(mut exchange) = self.exchange.take() {
+                exchange.account.close(None);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        while alarms.timer.as_mut().poll(cx).is_ready() {
+            let now = clock::mono();
+            if let Some((limit, at)) = exchange.total
+                && at <= now
+            {
+                return Poll::Ready(Err(self.cut(Some(FailureKind::Timeout), Cut::Total(limit))));
+            }
+            if exchange.last + idle <= now {
+                return Poll::Ready(Err(self.cut(Some(FailureKind::Timeout), Cut::Idle(idle))));
+            }
+            alarms.timer.as_mut().reset(due(exchange.last, exchange.total).timer());
+        }
+        Poll::Pending
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if self.exchange.is_none() {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(exchange) = &mut self.exchange {
+                    if exchange.alarms.is_some() {
+                        exchange.last = clock::mono();
+                    }
+                    if let Some(data) = frame.data_ref() {
+                        exchange.account.see(data);
+                        exchange.events.iter_mut().for_each(|events| events.see(data));
+                    }
+                }
+                if self.inner.is_end_stream() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let kind = if error.is_parse() { FailureKind::Communication } else { FailureKind::Connection };
+                Poll::Ready(Some(Err(self.cut(Some(kind), Cut::Upstream(error)))))
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.wait(cx).map(|ended| ended.err().map(Err)),
+        }
+    }
+}
+
+impl Events {
+    fn see(&mut self, data: &[u8]) {
+        for &byte in data {
+            self.begun = true;
+            match byte {
+                b'\n' if self.after_return => self.after_return = false,
+                b'\n' => self.ends = self.ends.saturating_add(1),
+                b'\r' => {
+                    self.ends = self.ends.saturating_add(1);
+                    self.after_return = true;
+                }
+                _ => (self.ends, self.after_return) = (0, false),
+            }
+        }
+    }
+
+    /// Whether no event is half-way.
+    const fn at_end(self) -> bool {
+        !self.begun || self.ends >= 2
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // The caller went away: no fault of the pool. The connection is closed, because the rest is still on it.
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.account.close(None);
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Download(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Download(body) => body.exchange.is_none() || body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Download(body) => body.inner.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_of_events_can_end_after_an_empty_line() {
+        let after = |parts: &[&str]| {
+            let mut events = Events::default();
+            parts.iter().for_each(|part| events.see(part.as_bytes()));
+            events.at_end()
+        };
+        assert!(after(&[]) && after(&["data: 1\n\n"]) && after(&["data: 1\r\n\r\n"]) && after(&["data: 1\r\r"]));
+        assert!(after(&["data: 1\n", "\n"]) && after(&["data: 1\r", "\n\r", "\n"]) && after(&[": hi\n\n\n"]));
+        assert!(!after(&["data: 1\n"]) && !after(&["data: 1\r\n"]) && !after(&["data: 1\n\ndata: 2"]));
+    }
+}

@@ -1,0 +1,129 @@
+//! The head of a request, as routing looks at it.
+
+use std::sync::Arc;
+
+use hyper::{
+    HeaderMap,
+    header::{COOKIE, HeaderName},
+    http::request::Parts,
+};
+
+use crate::{
+    clock::Mono,
+    request::{Attribute, Attributes, Head, Request},
+};
+
+/// Where the sticky key of a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionKey {
+    /// In a header.
+    Header(HeaderName),
+    /// In a cookie.
+    Cookie(String),
+}
+
+/// A request's head and what was found out about it.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The head.
+    pub parts: &'a Parts,
+    /// The request's id.
+    pub id: &'a str,
+    /// The operation's name.
+    pub operation: &'a Arc<str>,
+    /// The sticky key.
+    pub session: Option<&'a Arc<str>>,
+    /// The host that the caller asked for.
+    pub host: &'a str,
+}
+
+impl SessionKey {
+    /// From a configuration: `header:NAME` or `cookie:NAME`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(name) = text.strip_prefix("header:") {
+            return name.parse().ok().map(Self::Header);
+        }
+        let name = text.strip_prefix("cookie:")?;
+        let is_token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && !b"=;,\"\\".contains(&b));
+        is_token.then(|| Self::Cookie(name.to_owned()))
+    }
+
+    /// The sticky key, if the request has it here.
+    pub fn of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let found = match self {
+            Self::Header(name) => headers.get(name)?.to_str().ok(),
+            Self::Cookie(name) => {
+                let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+                let mut pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+                pairs.find(|(key, _)| key == name).map(|(_, value)| value.trim_matches('"'))
+            }
+        };
+        found.filter(|text| !text.is_empty())
+    }
+}
+
+impl View<'_> {
+    /// A copy that outlives the request.
+    pub fn copy(&self) -> Request {
+        let headers = self.parts.headers.iter();
+        let head = Head {
+            method: self.parts.method.to_string(),
+            path: self.parts.uri.path().to_owned(),
+            host: self.host.to_owned(),
+            headers: headers.filter_map(|(n, v)| Some((n.to_string(), v.to_str().ok()?.to_owned()))).collect(),
+        };
+        Request {
+            id: self.id.into(),
+            operation: Arc::clone(self.operation),
+            session: self.session.cloned(),
+            arguments: Arc::default(),
+            deadline: Mono::default(),
+            head: Arc::new(head),
+        }
+    }
+}
+
+impl Attributes for View<'_> {
+    fn id(&self) -> &str {
+        self.id
+    }
+
+    fn operation(&self) -> &str {
+        self.operation
+    }
+
+    fn attribute(&self, attribute: &Attribute) -> Option<&str> {
+        let text = match attribute {
+            Attribute::Operation => self.operation,
+            Attribute::Session => self.session?,
+            Attribute::Method => self.parts.method.as_str(),
+            Attribute::Path => self.parts.uri.path(),
+            Attribute::Host => self.host,
+            Attribute::Header(name) => self.parts.headers.get(name.as_str())?.to_str().ok()?,
+        };
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn session_keys_are_headers_and_cookies() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-session-id", HeaderValue::from_static("s1"));
+        headers.append(COOKIE, HeaderValue::from_static("theme=dark; sid=\"abc\""));
+        headers.append(COOKIE, HeaderValue::from_static("other=1"));
+        let of = |text: &str| SessionKey::parse(text).unwrap().of(&headers).map(str::to_owned);
+        assert_eq!(of("header:X-Session-Id").as_deref(), Some("s1"));
+        assert_eq!(of("cookie:sid").as_deref(), Some("abc"));
+        assert_eq!(of("cookie:other").as_deref(), Some("1"));
+        assert_eq!((of("cookie:nothing"), of("header:nothing")), (None, None));
+        for wrong in ["sid", "cookie:", "cookie:a=b", "header:", "header:a b", "query:x"] {
+            assert_eq!(SessionKey::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Mirrors reads to V2 once V1 has answered, inside a budget, and hands both answers in for comparison.
+//!
+//! **Invariant**: nothing here can delay or change what the caller gets. Mirrored requests run on another runtime than
+//! those of callers; what the budget has no room for is left out and counted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::{
+    Request, StatusCode,
+    body::Bytes,
+    header::{CONTENT_TYPE, HeaderValue},
+    http::request::Parts,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    clock,
+    compare::Comparer,
+    observe::{Observation, Outcome, Recorder},
+    policy::port::{Pair, Side},
+    pool::{UpstreamPool, upstream::upload::Upload},
+    request::{Class, Failure, FailureKind, PoolId},
+};
+
+/// The largest body that is compared; of larger ones only that they were larger.
+const MOST: usize = 256 << 10;
+
+/// Says to V2 that nobody waits for the answer.
+const MARK: &str = "x-cutover-shadow";
+
+/// Mirrors the reads of one migration.
+#[derive(Debug)]
+pub struct HttpMirror {
+    parts: Setup,
+    budget: Arc<Semaphore>,
+    left_out: AtomicU64,
+}
+
+/// What a mirror is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where requests are mirrored to.
+    pub v2: UpstreamPool,
+    /// Where they are counted.
+    pub recorder: Arc<Recorder>,
+    /// Where answers are compared.
+    pub comparer: Comparer,
+    /// Mirrored requests that may be under way at once.
+    pub budget: usize,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Where they run.
+    pub runtime: Handle,
+    /// Who waits for them to end.
+    pub tasks: TaskTracker,
+}
+
+/// A request that is to be mirrored, and V1's answer as far as it has come.
+#[derive(Debug)]
+pub struct Original {
+    mirror: Arc<HttpMirror>,
+    operation: Arc<str>,
+    request: Parts,
+    status: StatusCode,
+    media_type: String,
+    body: Vec<u8>,
+    too_large: bool,
+    permit: OwnedSemaphorePermit,
+}
+
+impl HttpMirror {
+    /// Of its parts.
+    pub fn new(parts: Setup) -> Self {
+        let budget = Arc::new(Semaphore::new(parts.budget));
+        Self { parts, budget, left_out: AtomicU64::new(0) }
+    }
+
+    /// Begins to mirror a request that V1 answers, if the budget has room. `request` is what V1 was sent.
+    pub fn begin(
+        self: &Arc<Self>,
+        operation: &Arc<str>,
+        request: Option<&Parts>,
+        status: StatusCode,
+        media_type: Option<&HeaderValue>,
+    ) -> Option<Box<Original>> {
+        let (Ok(permit), Some(request)) = (Arc::clone(&self.budget).try_acquire_owned(), request) else {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let media_type = media_type.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        Some(Box::new(Original {
+            mirror: Arc::clone(self),
+            operation: Arc::clone(operation),
+            request: request.clone(),
+            status,
+            media_type,
+            body: Vec::new(),
+            too_large: false,
+            permit,
+        }))
+    }
+
+    /// Mirrored requests that were left out because the budget was spent, or because they have a body.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+}
+
+impl Original {
+    /// A part of V1's body came by.
+    pub fn see(&mut self, data: &Bytes) {
+        self.too_large |= self.body.len() + data.len() > MOST;
+        if !self.too_large {
+            self.body.extend_from_slice(data);
+        }
+    }
+
+    /// V1's answer is whole: asks V2, and hands both in.
+    pub fn compare(self: Box<Self>) {
+        let (tasks, runtime) = (self.mirror.parts.tasks.clone(), self.mirror.parts.runtime.clone());
+        tasks.spawn_on(async move { self.run().await }, &runtime);
+    }
+
+    async fn run(self: Box<Self>) {
+        let Self { mirror, operation, request, status, media_type, body, too_large, permit } = *self;
+        let Setup { v2, recorder, comparer, timeout: limit, .. } = &mirror.parts;
+        let started = clock::mono();
+        let asked = timeout(*limit, ask(v2, request, started + *limit)).await;
+        let asked = asked.unwrap_or_else(|_elapsed| {
+            Err(Failure::sent(FailureKind::Timeout, "the mirrored request was not answered in time"))
+        });
+        let outcome = match &asked {
+            Ok((side, _)) if side.status >= 500 => Outcome::Failed(FailureKind::Worker),
+            Ok(_) => Outcome::Answered,
+            // A pool that was closed under a mirrored request says nothing about V2.
+            Err(failure) if !failure.sent && !v2.is_open() => return,
+            Err(failure) => Outcome::Failed(failure.kind),
+        };
+        recorder.record(Observation {
+            operation: &operation,
+            class: Class::Read,
+            pool: PoolId::V2,
+            mirrored: true,
+            session: None,
+            outcome,
+            failed_over: false,
+            took: clock::mono().since(started),
+        });
+        if let Ok((v2, whole)) = asked
+            && whole
+            && !too_large
+        {
+            let v1 = Side { success: status.as_u16() < 400, status: status.as_u16(), media_type, body };
+            comparer.submit(Pair { operation: operation.to_string(), v1, v2 });
+        }
+        drop(permit);
+    }
+}
+
+/// V2's answer, and whether that is all of it.
+async fn ask(v2: &UpstreamPool, mut request: Parts, deadline: clock::Mono) -> Result<(Side, bool), Failure> {
+    let ticket = v2.check_out(None, deadline).await?;
+    request.headers.insert(MARK, HeaderValue::from_static("1"));
+    super::address(&mut request, &ticket);
+    let request = Request::from_parts(request, Upload::default());
+    let mut answered = ticket.send(request, None, deadline).await.map_err(|unanswered| unanswered.failure)?;
+    let (head, body) = answered.response.into_parts();
+    let media_type = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let body = match Limited::new(body, MOST).collect().await {
+        Ok(body) => Some(body.to_bytes().to_vec()),
+        Err(error) if error.is::<LengthLimitError>() => None,
+        Err(error) => {
+            let message = format!("the mirrored answer broke off: {error}");
+            return Err(Failure::sent(FailureKind::Communication, message));
+        }
+    };
+    // What was not read to its end is closed.
+    if body.is_some() {
+        answered.reuse.keep();
+    }
+    let (status, whole) = (head.status.as_u16(), body.is_some());
+    Ok((Side { success: status < 400, status, media_type, body: body.unwrap_or_default() }, whole))
+}

@@ -298,8 +298,8 @@ async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Mig
         shadow_timeout: config.shadow_timeout,
     };
     let (split, plane) = match config.plane {
-        PlaneConfig::Operations(operations) => planes::operations(&config.name, operations, common, shared).await?,
-        PlaneConfig::Http(http) => planes::http(http, common, shared).await?,
+        PlaneConfig::Operations(operations) => planes::operations(&config.name, *operations, common, shared).await?,
+        PlaneConfig::Http(http) => planes::http(*http, common, shared).await?,
     };
     let history = Arc::<History>::default();
     let (controller, handle) = Controller::new(controller::Parts {

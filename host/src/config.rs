@@ -96,9 +96,9 @@ pub struct MigrationConfig {
 #[derive(Debug)]
 pub enum PlaneConfig {
     /// As calls of operations.
-    Operations(OperationsConfig),
+    Operations(Box<OperationsConfig>),
     /// As HTTP requests.
-    Http(HttpConfig),
+    Http(Box<HttpConfig>),
 }
 
 /// A migration of worker pools.

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{connection::Serving, table::Table};
+use self::{connection::Serving, table::Table, watch::Watch};
 use crate::{load::Load, pool::upstream::lane};
 
 /// How connections are served.
@@ -87,6 +87,7 @@ impl Ingress {
                 connections: Arc::clone(&connections),
                 shutdown: shutdown.clone(),
                 tasks: TaskTracker::new(),
+                watch: Watch::default(),
             };
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, wait) = oneshot::channel::<()>();

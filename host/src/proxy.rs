@@ -10,6 +10,7 @@ pub mod catalogue;
 mod download;
 pub mod head;
 pub mod headers;
+mod journey;
 pub mod mirror;
 mod tunnel;
 
@@ -30,18 +31,16 @@ use self::{
     catalogue::Catalogue,
     head::{SessionKey, View},
     headers::{Caller, Forwarding, Malformed},
+    journey::{Arrived, Journey, said},
     mirror::HttpMirror,
 };
 use crate::{
-    clock::{self, Mono},
+    clock,
     load::Room,
-    observe::{Observation, Outcome},
+    observe::Outcome,
     pool::{
         UpstreamPool,
-        upstream::{
-            Answered, Ticket, Unanswered,
-            upload::{Progress, Upload},
-        },
+        upstream::{Answered, Ticket, upload::Upload},
     },
     request::{Class, Failure, FailureKind, PoolId},
     split::Split,
@@ -83,41 +82,13 @@ pub struct Proxy {
 #[derive(Debug, Clone, Copy)]
 pub struct Scene<'a> {
     /// The host that it is for.
-    pub host: &'a str,
+    pub host: &'a HeaderValue,
     /// Who sent it.
-    pub caller: Caller,
+    pub caller: &'a Caller,
     /// What there is room for.
     pub room: Room,
     /// Where connections that change their protocol live on: a part of the thread that serves them.
     pub tasks: &'a TaskTracker,
-}
-
-/// A request on its way, and what is needed to send it again.
-struct Journey {
-    whose: Whose,
-    /// The head, if the request may be sent again after an upstream saw it.
-    spare: Option<Parts>,
-    progress: Option<Arc<Progress>>,
-    /// Whether V1 may answer instead of V2.
-    may_fail_over: bool,
-    deadline: Mono,
-    id: HeaderValue,
-    reason: Arc<str>,
-}
-
-/// Where an attempt goes.
-#[derive(Clone, Copy)]
-struct Target {
-    pool: PoolId,
-    avoid: Option<usize>,
-    attempts: u32,
-}
-
-/// An attempt that was answered, or that was the last.
-enum Outcomes {
-    Answered(Box<(Answered, Ticket)>),
-    Again(Box<Request<Upload>>, Target),
-    Failed(Failure),
 }
 
 impl Proxy {
@@ -134,7 +105,13 @@ impl Proxy {
         let session: Option<Arc<str>> = self.session.iter().find_map(|key| key.of(&parts.headers)).map(Arc::from);
         let route = {
             let id = id.to_str().unwrap_or_default();
-            let view = View { parts: &parts, id, operation: &kind.name, session: session.as_ref(), host };
+            let view = View {
+                parts: &parts,
+                id,
+                operation: &kind.name,
+                session: session.as_ref(),
+                host: host.to_str().unwrap_or_default(),
+            };
             self.split.route(&view, || view.copy())
         };
         if route.pool == PoolId::V2 && room < Room::V2 {
@@ -147,8 +124,9 @@ impl Proxy {
         headers::to_upstream(&mut parts, host, caller, self.forwarding, upgrade.clone());
         let (upload, progress) = Upload::of(body);
         let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
-        let journey = Journey {
+        let mut journey = Journey {
             spare: (repeatable || (mirror && upload.is_empty())).then(|| parts.clone()),
+            repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
             whose: Whose {
                 recorder: Arc::clone(&self.split.recorder),
@@ -161,14 +139,14 @@ impl Proxy {
             id,
             reason: route.reason,
         };
-        let mut request = Request::from_parts(parts, upload);
+        let mut request = Box::new(Request::from_parts(parts, upload));
         expect(&mut request);
-        let (result, pool, reason) = self.travel(request, route.pool, &journey, repeatable).await;
+        let Arrived { result, pool, reason } = journey.travel(self, request, route.pool).await;
         let mut reply = match result {
             Ok((answered, ticket)) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                self.change(answered, ticket, changing.map(|caller| (caller, tasks)), &journey, pool)
+                change(answered, ticket, changing.map(|caller| (caller, tasks)), &journey, pool)
             }
-            Ok((answered, ticket)) => self.pass_on(answered, ticket, &journey, pool, mirror),
+            Ok((answered, ticket)) => self.pass_on(answered, ticket, &mut journey, pool, mirror),
             Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
         };
         let headers = reply.headers_mut();
@@ -183,120 +161,12 @@ impl Proxy {
         reply
     }
 
-    /// Sends a request until it is answered or must not be sent again.
-    async fn travel(
-        &self,
-        request: Request<Upload>,
-        pool: PoolId,
-        journey: &Journey,
-        repeatable: bool,
-    ) -> (Result<(Answered, Ticket), Failure>, PoolId, Arc<str>) {
-        if repeatable {
-            self.pool(pool).count_request();
-        }
-        let mut target = Target { pool, avoid: None, attempts: 1 };
-        let mut request = request;
-        loop {
-            let reason = if target.pool == pool { Arc::clone(&journey.reason) } else { "failover".into() };
-            match self.attempt(request, target, journey, repeatable).await {
-                Outcomes::Answered(answered) => return (Ok(*answered), target.pool, reason),
-                Outcomes::Failed(failure) => return (Err(failure), target.pool, reason),
-                Outcomes::Again(again, next) => (request, target) = (*again, next),
-            }
-        }
-    }
-
-    async fn attempt(
-        &self,
-        mut request: Request<Upload>,
-        target: Target,
-        journey: &Journey,
-        repeatable: bool,
-    ) -> Outcomes {
-        let pool = self.pool(target.pool);
-        let started = clock::mono();
-        let deadline = if target.pool == PoolId::V2 && journey.may_fail_over {
-            started + journey.deadline.since(started) * (100 - self.failover_reserve_percent.min(99)) / 100
-        } else {
-            journey.deadline
-        };
-        let ticket = match pool.check_out(target.avoid, deadline).await {
-            Ok(ticket) => ticket,
-            Err(failure) => {
-                let unanswered = Unanswered { failure, request: Some(Box::new(request)), by_caller: false };
-                return self.after(unanswered, target, None, journey, repeatable, started);
-            }
-        };
-        address_request(&mut request, &ticket);
-        match ticket.send(request, journey.progress.as_deref(), deadline).await {
-            Ok(answered)
-                if target.pool == PoolId::V2 && journey.may_fail_over && is_failure(answered.response.status()) =>
-            {
-                ticket.count_failure(&format!("answered with {}", answered.response.status()));
-                let Some(spare) = journey.spare.clone() else {
-                    return Outcomes::Answered(Box::new((answered, ticket)));
-                };
-                self.observe(journey, PoolId::V2, Outcome::Failed(FailureKind::Worker), started, true);
-                let request = Box::new(Request::from_parts(spare, Upload::default()));
-                Outcomes::Again(request, Target { pool: PoolId::V1, avoid: None, attempts: 1 })
-            }
-            Ok(answered) => Outcomes::Answered(Box::new((answered, ticket))),
-            Err(unanswered) => {
-                if unanswered.failure.sent && !unanswered.by_caller
-                    || unanswered.failure.kind == FailureKind::Connection
-                {
-                    ticket.count_failure(&unanswered.failure.message);
-                }
-                self.after(unanswered, target, Some(ticket.member()), journey, repeatable, started)
-            }
-        }
-    }
-
-    /// What comes after an attempt without an answer.
-    fn after(
-        &self,
-        unanswered: Unanswered,
-        target: Target,
-        member: Option<usize>,
-        journey: &Journey,
-        repeatable: bool,
-        started: Mono,
-    ) -> Outcomes {
-        let Unanswered { failure, request, by_caller } = unanswered;
-        if by_caller {
-            return Outcomes::Failed(failure);
-        }
-        let spare = || journey.spare.clone().filter(|_| repeatable);
-        let again = request.or_else(|| spare().map(|parts| Box::new(Request::from_parts(parts, Upload::default()))));
-        let in_time = clock::mono() < journey.deadline;
-        let outcome = Outcome::Failed(failure.kind);
-        let Some(again) = again.filter(|_| in_time) else {
-            self.observe(journey, target.pool, outcome, started, false);
-            return Outcomes::Failed(failure);
-        };
-        // Another member of the same pool, unless there is no member to be had or no time to wait for one.
-        let other = member.filter(|_| failure.kind != FailureKind::Timeout);
-        if other.is_some() && self.pool(target.pool).may_retry(target.attempts) {
-            return Outcomes::Again(again, Target { avoid: other, attempts: target.attempts + 1, ..target });
-        }
-        let unseen = !failure.sent;
-        if target.pool == PoolId::V2 && (journey.may_fail_over || unseen) {
-            // A V2 that was closed before it saw the request has not failed it.
-            if failure.sent || failure.kind != FailureKind::System {
-                self.observe(journey, PoolId::V2, outcome, started, true);
-            }
-            return Outcomes::Again(again, Target { pool: PoolId::V1, avoid: None, attempts: 1 });
-        }
-        self.observe(journey, target.pool, outcome, started, false);
-        Outcomes::Failed(failure)
-    }
-
     /// An answer for the caller.
-    fn pass_on(&self, answered: Answered, ticket: Ticket, journey: &Journey, pool: PoolId, mirror: bool) -> Reply {
+    fn pass_on(&self, answered: Answered, ticket: Ticket, journey: &mut Journey, pool: PoolId, mirror: bool) -> Reply {
         let Answered { response, mut reuse, took } = answered;
         let (mut parts, body) = response.into_parts();
         let outcome = if is_failure(parts.status) {
-            ticket.count_failure(&format!("answered with {}", parts.status));
+            ticket.count_failure(&said(parts.status));
             Outcome::Failed(FailureKind::Worker)
         } else {
             ticket.count_success();
@@ -323,54 +193,38 @@ impl Proxy {
         Response::from_parts(parts, ReplyBody::Download(Box::new(download)))
     }
 
-    /// The upstream changes the protocol: from now on bytes are passed on as they come.
-    fn change(
-        &self,
-        answered: Answered,
-        ticket: Ticket,
-        caller: Option<(OnUpgrade, &TaskTracker)>,
-        journey: &Journey,
-        pool: PoolId,
-    ) -> Reply {
-        let Answered { mut response, took, .. } = answered;
-        let Some((caller, tasks)) = caller else {
-            ticket.count_failure("changed the protocol without having been asked");
-            Account::new(journey.whose.clone(), pool, took, Outcome::Failed(FailureKind::Communication), None)
-                .close(None);
-            let message = "the upstream changed the protocol without having been asked";
-            return refuse(StatusCode::BAD_GATEWAY, FailureKind::Communication.name(), message);
-        };
-        ticket.count_success();
-        Account::new(journey.whose.clone(), pool, took, Outcome::Answered, None).close(None);
-        let upstream = hyper::upgrade::on(&mut response);
-        let (mut parts, _) = response.into_parts();
-        let protocol = parts.headers.get(hyper::header::UPGRADE).cloned();
-        let is_websocket = protocol.as_ref().is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"websocket"));
-        headers::to_caller(&mut parts.headers, protocol);
-        tasks.spawn(tunnel::run(caller, upstream, ticket, is_websocket));
-        Response::from_parts(parts, ReplyBody::whole(""))
-    }
-
     const fn pool(&self, id: PoolId) -> &UpstreamPool {
         match id {
             PoolId::V1 => &self.v1,
             PoolId::V2 => &self.v2,
         }
     }
+}
 
-    fn observe(&self, journey: &Journey, pool: PoolId, outcome: Outcome, started: Mono, failed_over: bool) {
-        let Whose { recorder, operation, class, session } = &journey.whose;
-        recorder.record(Observation {
-            operation,
-            class: *class,
-            pool,
-            mirrored: false,
-            session: session.as_deref(),
-            outcome,
-            failed_over,
-            took: clock::mono().since(started),
-        });
-    }
+/// The upstream changes the protocol: from now on bytes are passed on as they come.
+fn change(
+    answered: Answered,
+    ticket: Ticket,
+    caller: Option<(OnUpgrade, &TaskTracker)>,
+    journey: &Journey,
+    pool: PoolId,
+) -> Reply {
+    let Answered { mut response, took, .. } = answered;
+    let Some((caller, tasks)) = caller else {
+        ticket.count_failure("changed the protocol without having been asked");
+        Account::new(journey.whose.clone(), pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);
+        let message = "the upstream changed the protocol without having been asked";
+        return refuse(StatusCode::BAD_GATEWAY, FailureKind::Communication.name(), message);
+    };
+    ticket.count_success();
+    Account::new(journey.whose.clone(), pool, took, Outcome::Answered, None).close(None);
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut parts, _) = response.into_parts();
+    let protocol = parts.headers.get(hyper::header::UPGRADE).cloned();
+    let is_websocket = protocol.as_ref().is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    headers::to_caller(&mut parts.headers, protocol);
+    tasks.spawn(tunnel::run(caller, upstream, ticket, is_websocket));
+    Response::from_parts(parts, ReplyBody::whole(""))
 }
 
 /// Statuses that are the pool's failure.
@@ -384,8 +238,10 @@ fn request_id(parts: &mut Parts) -> HeaderValue {
     if let Some(id) = given {
         return id.clone();
     }
-    let text = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-    let id = HeaderValue::from_str(&text).unwrap_or_else(|_never| HeaderValue::from_static("none"));
+    let mut text = [0; 32];
+    let random = fastrand::u128(..).to_be_bytes();
+    let encoded = hex::encode_to_slice(random, &mut text).ok().and_then(|()| HeaderValue::from_bytes(&text).ok());
+    let id = encoded.unwrap_or_else(|| HeaderValue::from_static("none"));
     parts.headers.insert(REQUEST_ID, id.clone());
     id
 }

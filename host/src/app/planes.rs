@@ -1,6 +1,6 @@
 //! What a migration's requests pass through, built from its configuration.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
@@ -121,12 +121,12 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, shared: &Share
     let (comparer, _nothing) = crate::compare::comparer(trials.clone(), Arc::clone(&recorder));
     let pools = (Pool::Upstreams(pool.clone()), Pool::Upstreams(pool.clone()));
     Arc::new(Proxy {
-        split: Arc::new(Split::new(Default::default(), pools, Arc::clone(&recorder), trials)),
+        split: Arc::new(Split::new(BTreeMap::new(), pools, Arc::clone(&recorder), trials)),
         v1: pool.clone(),
         v2: pool.clone(),
         catalogue: Catalogue::default(),
         session: Vec::new(),
-        deadline: Duration::from_secs(60),
+        deadline: Duration::from_mins(1),
         failover_reserve_percent: 0,
         forwarding,
         says_pool: false,

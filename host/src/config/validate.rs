@@ -132,12 +132,12 @@ fn migration(
                 at.field("match")
                     .wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
             }
-            PlaneConfig::Operations(operations(at, name, raw.operations, (*v1, *v2), base))
+            PlaneConfig::Operations(Box::new(operations(at, name, raw.operations, (*v1, *v2), base)))
         }
         (raw::Pool::Upstreams(v1), raw::Pool::Upstreams(v2)) => {
             let (matches, operations) = (raw.matches, raw.operations);
             let raw = raw::HttpMigration { matches, session, operations, v1: *v1, v2: *v2 };
-            PlaneConfig::Http(http::plane(at, name, raw, forwarding, base))
+            PlaneConfig::Http(Box::new(http::plane(at, name, raw, forwarding, base)))
         }
         _ => {
             at.field("v2").wrong("is not of the same kind as `v1`; both are workers, or both are upstreams");

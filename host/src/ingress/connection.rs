@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     net::{SocketAddr, TcpListener},
     pin::{Pin, pin},
     sync::Arc,
@@ -29,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Settings, operations,
     table::Table,
-    watch::{Active, Pulse, Watched},
+    watch::{Active, Order, Pulse, Watch, Watched},
 };
 use crate::{
     clock,
@@ -44,11 +45,8 @@ use crate::{
 /// How long to wait when no connection can be accepted: for descriptors to come back, as a rule.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// How often a connection is looked at, at most.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// The largest head. nginx takes 32 KiB, HAProxy 16.
-const MAX_HEAD: usize = 64 << 10;
+/// The largest head. nginx takes 32 KiB, `HAProxy` 16.
+const MAX_HEAD: u32 = 64 << 10;
 
 /// Fields of a head.
 const MAX_FIELDS: usize = 128;
@@ -68,6 +66,7 @@ pub(super) struct Serving {
     pub(super) shutdown: CancellationToken,
     /// Connections of this thread, and requests that outlive them.
     pub(super) tasks: TaskTracker,
+    pub(super) watch: Watch,
 }
 
 /// A body that counts as served until it has been sent.
@@ -87,9 +86,14 @@ impl Serving {
                 Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
             }
         }
-        this.shutdown.cancelled().await;
-        this.tasks.close();
-        this.tasks.wait().await;
+        let done = CancellationToken::new();
+        let end = async {
+            this.shutdown.cancelled().await;
+            this.tasks.close();
+            this.tasks.wait().await;
+            done.cancel();
+        };
+        tokio::join!(end, this.watch.run(&this.settings, &this.shutdown, &done));
     }
 
     async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener) {
@@ -123,7 +127,7 @@ impl Serving {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let caller = Caller { address: peer.ip(), tls: self.settings.tls.is_some() };
+        let caller = Arc::new(Caller::new(peer.ip(), self.settings.tls.is_some()));
         let Some(tls) = &self.settings.tls else {
             let begun = tokio::select! {
                 begun = timeout(self.settings.header_timeout, is_http2(&stream)) => begun,
@@ -143,63 +147,56 @@ impl Serving {
         }
     }
 
-    async fn http<S>(self: &Arc<Self>, stream: S, caller: Caller, is_http2: bool)
+    async fn http<S>(self: &Arc<Self>, stream: S, caller: Arc<Caller>, is_http2: bool)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let pulse = Arc::new(Pulse::new(clock::mono()));
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
         let service = service_fn(|request: Request<Incoming>| {
-            let (this, active) = (Arc::clone(self), pulse.begin());
-            async move { Ok::<_, Infallible>(this.answer(request, caller, active).await) }
+            let (this, caller, active) = (Arc::clone(self), Arc::clone(&caller), pulse.begin());
+            async move { Ok::<_, Infallible>(this.answer(request, &caller, active).await) }
         });
         if is_http2 {
             let mut http = http2::Builder::new(TokioExecutor::new());
-            http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD as u32);
+            http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD);
             let connection = pin!(http.serve_connection(io, service));
             self.guard(connection, &pulse, http2::Connection::graceful_shutdown).await;
         } else {
             let mut http = http1::Builder::new();
-            http.max_headers(MAX_FIELDS).max_header_size(MAX_HEAD);
+            http.max_headers(MAX_FIELDS).max_header_size(MAX_HEAD as usize);
             let connection = pin!(http.serve_connection(io, service).with_upgrades());
             self.guard(connection, &pulse, http1::UpgradeableConnection::graceful_shutdown).await;
         }
     }
 
-    /// Drives a connection; tells it to end when the host does, and drops it when it is overdue.
-    async fn guard<C>(&self, mut connection: Pin<&mut C>, pulse: &Pulse, end: impl FnOnce(Pin<&mut C>))
+    /// Drives a connection, and does with it what it is told.
+    async fn guard<C>(&self, mut connection: Pin<&mut C>, pulse: &Arc<Pulse>, end: impl FnOnce(Pin<&mut C>))
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let limits = &self.settings;
-        let look = LOOK.min(limits.header_timeout / 2).min(limits.keep_alive / 2).min(limits.send_timeout / 2);
-        let mut looks = tokio::time::interval(look.max(Duration::from_millis(10)));
+        self.watch.add(pulse);
         let mut end = Some(end);
-        loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                    return;
-                }
-                () = self.shutdown.cancelled(), if end.is_some() => {
+        poll_fn(|cx| {
+            match pulse.order(cx) {
+                Order::GoOn => {}
+                Order::End => {
                     if let Some(end) = end.take() {
                         end(connection.as_mut());
                     }
                 }
-                _ = looks.tick() => {
-                    if let Some(why) = pulse.overdue(limits, clock::mono()) {
-                        tracing::debug!(?why, "a connection is closed");
-                        return;
-                    }
-                }
+                Order::Close => return Poll::Ready(()),
             }
-        }
+            connection.as_mut().poll(cx).map(|ended| {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+            })
+        })
+        .await;
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: Caller, active: Active) -> Response<Counted> {
+    async fn answer(&self, request: Request<Incoming>, caller: &Caller, active: Active) -> Response<Counted> {
         let (served, room) = self.load.enter();
         // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
@@ -219,17 +216,18 @@ impl Serving {
         reply.map(|body| Counted { body, _active: active, _served: served })
     }
 
-    async fn route(&self, request: Request<Incoming>, caller: Caller, room: Room) -> Reply {
+    async fn route(&self, request: Request<Incoming>, caller: &Caller, room: Room) -> Reply {
         if let Some((route, operation)) = operations::find(&self.table.operations, request.uri().path()) {
             let (route, operation) = (route.clone(), operation.to_owned());
-            return operations::answer(request, &route, &operation, &self.tasks).await;
+            return Box::pin(operations::answer(request, &route, &operation, &self.tasks)).await;
         }
         let (mut parts, body) = request.into_parts();
         let host = match headers::host(&mut parts) {
             Ok(host) => host,
             Err(malformed) => return refuse_malformed(malformed),
         };
-        let Some(proxy) = self.table.find(&host, parts.uri.path(), &parts.headers) else {
+        let name = host.to_str().unwrap_or_default();
+        let Some(proxy) = self.table.find(name, parts.uri.path(), &parts.headers) else {
             return operations::nothing_here(&self.table.operations, parts.uri.path());
         };
         let scene = Scene { host: &host, caller, room, tasks: &self.tasks };

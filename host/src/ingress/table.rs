@@ -50,7 +50,7 @@ impl HostMatch {
             Some(suffix) => {
                 (suffix.len() > 1 && suffix.starts_with('.') && is_name(suffix)).then(|| Self::Suffix(suffix.into()))
             }
-            None => is_name(&text).then(|| Self::Exact(text)),
+            None => is_name(&text).then_some(Self::Exact(text)),
         }
     }
 

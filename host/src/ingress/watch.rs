@@ -7,17 +7,23 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use crate::clock::{self, Mono};
+
+/// How often connections are looked at, at least.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What is known of a connection. Times are nanoseconds of the monotonic clock; 0 is "not now".
 #[derive(Debug)]
@@ -31,6 +37,28 @@ pub(super) struct Pulse {
     /// Since when the caller takes nothing.
     stuck_since: AtomicU64,
     served: AtomicU32,
+    order: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// What a connection is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// To go on.
+    GoOn,
+    /// To end when its requests have.
+    End,
+    /// To be closed.
+    Close,
+}
+
+/// The connections of one thread. They are looked at all at once and now and then, so that none of them has to keep a
+/// timer.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    all: Mutex<Vec<Weak<Pulse>>>,
+    ending: AtomicBool,
 }
 
 /// A request that is served; dropping it ends that.
@@ -63,7 +91,24 @@ impl Pulse {
             head_since: AtomicU64::new(0),
             stuck_since: AtomicU64::new(0),
             served: AtomicU32::new(0),
+            order: AtomicU8::new(Order::GoOn as u8),
+            waker: AtomicWaker::new(),
         }
+    }
+
+    /// What it is told; whoever asks is woken when that changes.
+    pub(super) fn order(&self, cx: &Context<'_>) -> Order {
+        self.waker.register(cx.waker());
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::GoOn,
+            1 => Order::End,
+            _ => Order::Close,
+        }
+    }
+
+    fn tell(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::AcqRel);
+        self.waker.wake();
     }
 
     /// A request's head is whole.
@@ -92,6 +137,43 @@ impl Pulse {
         let first = self.served.load(Ordering::Relaxed) == 0;
         let limit = if first { limits.header_timeout.min(limits.keep_alive) } else { limits.keep_alive };
         past(&self.idle_since, limit).then_some(Overdue::Idle)
+    }
+}
+
+impl Watch {
+    /// Takes a connection in.
+    pub(super) fn add(&self, pulse: &Arc<Pulse>) {
+        self.all.lock().push(Arc::downgrade(pulse));
+        if self.ending.load(Ordering::Acquire) {
+            pulse.tell(Order::End);
+        }
+    }
+
+    /// Looks after the connections until the shutdown, and then on until `done`.
+    pub(super) async fn run(&self, limits: &Settings, shutdown: &CancellationToken, done: &CancellationToken) {
+        let shortest = limits.header_timeout.min(limits.keep_alive).min(limits.send_timeout);
+        let mut looks = tokio::time::interval((shortest / 2).clamp(Duration::from_millis(10), LOOK));
+        loop {
+            tokio::select! {
+                () = done.cancelled() => return,
+                () = shutdown.cancelled(), if !self.ending.load(Ordering::Acquire) => {
+                    self.ending.store(true, Ordering::Release);
+                    self.all.lock().iter().filter_map(Weak::upgrade).for_each(|pulse| pulse.tell(Order::End));
+                }
+                _ = looks.tick() => self.look(limits, clock::mono()),
+            }
+        }
+    }
+
+    fn look(&self, limits: &Settings, now: Mono) {
+        self.all.lock().retain(|pulse| {
+            let Some(pulse) = pulse.upgrade() else { return false };
+            if let Some(why) = pulse.overdue(limits, now) {
+                tracing::debug!(?why, "a connection is closed");
+                pulse.tell(Order::Close);
+            }
+            true
+        });
     }
 }
 
@@ -173,7 +255,7 @@ mod tests {
         max_in_flight: 1,
         header_timeout: Duration::from_secs(10),
         keep_alive: Duration::from_secs(75),
-        send_timeout: Duration::from_secs(60),
+        send_timeout: Duration::from_mins(1),
         tls: None,
     };
 

@@ -195,7 +195,7 @@ impl UpstreamPool {
         let places = Arc::clone(&member.places);
         let place = match places.try_acquire_owned() {
             Ok(place) => place,
-            Err(_taken) => inner.wait(member, deadline).await?,
+            Err(_taken) => Box::pin(inner.wait(member, deadline)).await?,
         };
         member.in_flight.fetch_add(1, Ordering::AcqRel);
         Ok(Ticket { pool: Arc::clone(inner), member: at, signals, _place: place })

@@ -75,8 +75,7 @@ struct Exchange {
 #[derive(Debug)]
 struct Alarms {
     timer: Pin<Box<Sleep>>,
-    end: Pin<Box<WaitForCancellationFutureOwned>>,
-    give_up: Pin<Box<WaitForCancellationFutureOwned>>,
+    end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// Where in a stream of server-sent events it is: an event ends with an empty line.
@@ -104,6 +103,11 @@ impl Download {
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
         let events = is_events.then(Events::default);
         Self { inner, exchange: Some(Exchange { ticket, reuse, account, events, last: now, total, alarms: None }) }
+    }
+
+    /// Whether its pool has given it up.
+    fn is_stopped(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.ticket.signals.give_up.is_cancelled())
     }
 
     /// The body was read to its end.
@@ -137,15 +141,11 @@ impl Download {
             let signals = Arc::clone(&exchange.ticket.signals);
             Box::new(Alarms {
                 timer: Box::pin(tokio::time::sleep_until(due(exchange.last, exchange.total).timer())),
-                end: Box::pin(signals.end.clone().cancelled_owned()),
-                give_up: Box::pin(signals.give_up.clone().cancelled_owned()),
+                end: exchange.events.map(|_| Box::pin(signals.end.clone().cancelled_owned())),
             })
         });
-        if alarms.give_up.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(self.cut(None, Cut::Stopped)));
-        }
-        let can_end = exchange.events.is_some_and(|events| events.at_end());
-        if can_end && alarms.end.as_mut().poll(cx).is_ready() {
+        let told = alarms.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
+        if told && exchange.events.is_some_and(Events::at_end) {
             if let Some(mut exchange) = self.exchange.take() {
                 exchange.account.close(None);
             }
@@ -186,6 +186,7 @@ impl Download {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+            Poll::Ready(Some(Err(_))) if self.is_stopped() => Poll::Ready(Some(Err(self.cut(None, Cut::Stopped)))),
             Poll::Ready(Some(Err(error))) => {
                 let kind = if error.is_parse() { FailureKind::Communication } else { FailureKind::Connection };
                 Poll::Ready(Some(Err(self.cut(Some(kind), Cut::Upstream(error)))))
@@ -264,7 +265,9 @@ mod tests {
     fn a_stream_of_events_can_end_after_an_empty_line() {
         let after = |parts: &[&str]| {
             let mut events = Events::default();
-            parts.iter().for_each(|part| events.see(part.as_bytes()));
+            for part in parts {
+                events.see(part.as_bytes());
+            }
             events.at_end()
         };
         assert!(after(&[]) && after(&["data: 1\n\n"]) && after(&["data: 1\r\n\r\n"]) && after(&["data: 1\r\r"]));

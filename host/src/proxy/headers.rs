@@ -14,7 +14,7 @@ use hyper::{
     },
     http::{
         request::Parts,
-        uri::{Authority, PathAndQuery, Scheme},
+        uri::{PathAndQuery, Scheme},
     },
 };
 
@@ -35,13 +35,24 @@ pub struct Forwarding {
     pub trust: bool,
 }
 
-/// Who sent a request, and how.
-#[derive(Debug, Clone, Copy)]
+/// Who sends requests over a connection, and how.
+#[derive(Debug, Clone)]
 pub struct Caller {
-    /// Its address.
-    pub address: IpAddr,
-    /// Whether it came over TLS.
-    pub tls: bool,
+    address: IpAddr,
+    text: HeaderValue,
+    tls: bool,
+}
+
+/// Which of the fields that a proxy has to do with a message has.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each field")]
+struct Present {
+    connection: bool,
+    te: bool,
+    hop: bool,
+    cookie: bool,
+    forwarded: bool,
+    authorization: bool,
 }
 
 /// A request that no proxy may pass on.
@@ -65,7 +76,7 @@ pub enum Malformed {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn host(parts: &mut Parts) -> Result<String, Malformed> {
+pub fn host(parts: &mut Parts) -> Result<HeaderValue, Malformed> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let first = hosts.next().cloned();
     if hosts.next().is_some() {
@@ -76,24 +87,28 @@ pub fn host(parts: &mut Parts) -> Result<String, Malformed> {
         if !is_http || authority.as_str().contains('@') {
             return Err(Malformed::BadTarget);
         }
-        let host = authority.as_str().to_owned();
-        let value = HeaderValue::from_str(&host).map_err(|_invalid| Malformed::BadTarget)?;
-        parts.headers.insert(HOST, value);
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| Malformed::BadTarget)?;
+        parts.headers.insert(HOST, host.clone());
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         parts.uri = Uri::from(path);
         return Ok(host);
     }
     match first {
-        None if parts.version == Version::HTTP_10 => Ok(String::new()),
+        None if parts.version == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
         None => Err(Malformed::NoHost),
         // An empty one is what RFC 9112, 3.2 asks for if the target has no authority.
-        Some(value) if value.is_empty() => Ok(String::new()),
-        Some(value) => {
-            let text = value.to_str().map_err(|_invalid| Malformed::BadHost)?;
-            let authority: Authority = text.parse().map_err(|_invalid| Malformed::BadHost)?;
-            if authority.as_str().contains('@') { Err(Malformed::BadHost) } else { Ok(text.to_owned()) }
-        }
+        Some(value) if value.is_empty() || is_host(value.as_bytes()) => Ok(value),
+        Some(_) => Err(Malformed::BadHost),
     }
+}
+
+/// Whether it is a name or an address, and at most a port (RFC 3986, 3.2.2 and 3.2.3).
+fn is_host(bytes: &[u8]) -> bool {
+    let bracket = bytes.iter().rposition(|b| *b == b']');
+    let colon = bytes.iter().rposition(|b| *b == b':').filter(|colon| bracket.is_none_or(|end| *colon > end));
+    let (name, port) = bytes.split_at(colon.unwrap_or(bytes.len()));
+    let in_name = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+    !name.is_empty() && name.iter().all(in_name) && port.iter().skip(1).all(u8::is_ascii_digit)
 }
 
 /// The protocol that a request of HTTP/1.1 asks to change to.
@@ -107,16 +122,19 @@ pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
 /// Makes a request's headers those of a request to an upstream. `upgrade` is what it asks to change to, if anything.
 pub fn to_upstream(
     parts: &mut Parts,
-    host: &str,
-    caller: Caller,
+    host: &HeaderValue,
+    caller: &Caller,
     forwarding: Forwarding,
     upgrade: Option<HeaderValue>,
 ) {
-    let takes_trailers = has_token(&parts.headers, &TE, "trailers");
+    let present = Present::of(&parts.headers);
+    let takes_trailers = present.te && has_token(&parts.headers, &TE, "trailers");
     let version = parts.version;
     let headers = &mut parts.headers;
-    remove_connection(headers);
-    headers.remove(PROXY_AUTHORIZATION);
+    remove_connection(headers, present);
+    if present.authorization {
+        headers.remove(PROXY_AUTHORIZATION);
+    }
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -124,9 +142,16 @@ pub fn to_upstream(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
     }
-    join_cookies(headers);
+    if present.cookie {
+        join_cookies(headers);
+    }
     via(headers, version);
-    forward(headers, host, caller, forwarding);
+    if present.forwarded && !forwarding.trust {
+        for name in [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, FORWARDED] {
+            headers.remove(name);
+        }
+    }
+    forward(headers, host, caller, forwarding, present.forwarded && forwarding.trust);
     if let Some(left) = max_forwards(&parts.method, headers).filter(|left| *left > 0) {
         headers.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
     }
@@ -142,8 +167,11 @@ pub fn max_forwards(method: &Method, headers: &HeaderMap) -> Option<u64> {
 
 /// Makes a response's headers those of a response to a caller. `upgraded` is what it changed to, if it did.
 pub fn to_caller(headers: &mut HeaderMap, upgraded: Option<HeaderValue>) {
-    remove_connection(headers);
-    headers.remove(PROXY_AUTHENTICATE);
+    let present = Present::of(headers);
+    remove_connection(headers, present);
+    if present.authorization {
+        headers.remove(PROXY_AUTHENTICATE);
+    }
     if let Some(protocol) = upgraded {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
@@ -151,8 +179,8 @@ pub fn to_caller(headers: &mut HeaderMap, upgraded: Option<HeaderValue>) {
 }
 
 /// Removes what belongs to one connection alone. `Trailer` stays: it tells of fields that are passed on.
-fn remove_connection(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn remove_connection(headers: &mut HeaderMap, present: Present) {
+    if present.connection {
         let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
         for name in named {
             // A caller must not take away what the message is made of.
@@ -162,8 +190,38 @@ fn remove_connection(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    if present.hop || present.te {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+            headers.remove(name);
+        }
+    }
+}
+
+impl Caller {
+    /// At an address, over TLS or not.
+    pub fn new(address: IpAddr, tls: bool) -> Self {
+        let address = address.to_canonical();
+        let text = HeaderValue::from_str(&address.to_string());
+        Self { address, text: text.unwrap_or_else(|_never| HeaderValue::from_static("unknown")), tls }
+    }
+}
+
+impl Present {
+    /// One look at each name is cheaper than a search for each field.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => present.connection = true,
+                "te" => present.te = true,
+                "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => present.hop = true,
+                "cookie" => present.cookie = true,
+                "forwarded" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => present.forwarded = true,
+                "proxy-authorization" | "proxy-authenticate" => present.authorization = true,
+                _ => {}
+            }
+        }
+        present
     }
 }
 
@@ -202,31 +260,24 @@ fn via(headers: &mut HeaderMap, version: Version) {
     headers.append(VIA, HeaderValue::from_static(own));
 }
 
-fn forward(headers: &mut HeaderMap, host: &str, caller: Caller, forwarding: Forwarding) {
-    if !forwarding.trust {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, FORWARDED] {
-            headers.remove(name);
-        }
-    }
+/// `said` says whether there may be fields of others, who are trusted.
+fn forward(headers: &mut HeaderMap, host: &HeaderValue, caller: &Caller, forwarding: Forwarding, said: bool) {
     let protocol = if caller.tls { "https" } else { "http" };
-    let address = caller.address.to_canonical();
-    if forwarding.x_forwarded {
-        append(headers, &X_FORWARDED_FOR, &address.to_string());
-        if !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(protocol));
-        }
-        if !headers.contains_key(X_FORWARDED_HOST)
-            && let Ok(host) = HeaderValue::from_str(host)
-        {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
+    if forwarding.x_forwarded && !said {
+        headers.insert(X_FORWARDED_FOR, caller.text.clone());
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(protocol));
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    } else if forwarding.x_forwarded {
+        append(headers, &X_FORWARDED_FOR, caller.text.to_str().unwrap_or_default());
+        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(protocol));
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
     }
     if forwarding.forwarded {
-        let node = match address {
+        let node = match caller.address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
         };
-        let quoted = host.replace(['"', '\\'], "");
+        let quoted = host.to_str().unwrap_or_default().replace(['"', '\\'], "");
         append(headers, &FORWARDED, &format!("for={node};host=\"{quoted}\";proto={protocol}"));
     }
 }
@@ -246,8 +297,6 @@ mod tests {
 
     use super::*;
 
-    const CALLER: Caller = Caller { address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), tls: true };
-
     fn parts(target: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().uri(target);
         for (name, value) in headers {
@@ -259,7 +308,8 @@ mod tests {
     fn sent(headers: &[(&str, &str)], forwarding: Forwarding) -> Vec<String> {
         let mut parts = parts("/", headers);
         let upgrade = upgrade(&parts);
-        to_upstream(&mut parts, "shop.example", CALLER, forwarding, upgrade);
+        let caller = Caller::new([192, 0, 2, 7].into(), true);
+        to_upstream(&mut parts, &HeaderValue::from_static("shop.example"), &caller, forwarding, upgrade);
         let mut all: Vec<_> = parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         all.sort();
         all
@@ -330,13 +380,13 @@ mod tests {
     fn the_target_says_which_host_and_bad_ones_are_refused() {
         let host = |target, headers: &[(&str, &str)]| {
             let mut parts = parts(target, headers);
-            host(&mut parts).map(|host| (host, parts.uri.to_string()))
+            host(&mut parts).map(|host| (host.to_str().unwrap().to_owned(), parts.uri.to_string()))
         };
         assert_eq!(host("/a?b", &[("host", "x:80")]), Ok(("x:80".into(), "/a?b".into())));
         assert_eq!(host("http://x/a", &[("host", "evil")]), Ok(("x".into(), "/a".into())));
         assert_eq!(host("/", &[]), Err(Malformed::NoHost));
         assert_eq!(host("/", &[("host", "a"), ("host", "a")]), Err(Malformed::ManyHosts));
-        for bad in ["a b", "a/b", "user@a", "a,b"] {
+        for bad in ["a b", "a/b", "user@a", ":80", "a:b", "a:80:b"] {
             assert_eq!(host("/", &[("host", bad)]), Err(Malformed::BadHost), "{bad}");
         }
         assert_eq!(host("ftp://x/", &[("host", "x")]), Err(Malformed::BadTarget));

@@ -174,7 +174,7 @@ async fn ask(v2: &UpstreamPool, mut request: Parts, deadline: clock::Mono) -> Re
     let ticket = v2.check_out(None, deadline).await?;
     request.headers.insert(MARK, HeaderValue::from_static("1"));
     super::address(&mut request, &ticket);
-    let request = Request::from_parts(request, Upload::default());
+    let request = Box::new(Request::from_parts(request, Upload::default()));
     let mut answered = ticket.send(request, None, deadline).await.map_err(|unanswered| unanswered.failure)?;
     let (head, body) = answered.response.into_parts();
     let media_type = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();

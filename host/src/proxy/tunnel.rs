@@ -111,9 +111,9 @@ impl Frames {
                 return at;
             }
             if self.left > 0 {
-                let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                self.left -= step as u64;
-                at += step;
+                let passed = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.left -= passed as u64;
+                at += passed;
                 continue;
             }
             if let (Some(place), Some(byte)) = (self.head.get_mut(self.got), bytes.get(at)) {
@@ -156,11 +156,11 @@ mod tests {
         match payload {
             0..126 => frame.push(mask | u8::try_from(payload).unwrap()),
             126..65_536 => {
-                frame.push(mask | 126);
+                frame.push(mask | 0x7e);
                 frame.extend(u16::try_from(payload).unwrap().to_be_bytes());
             }
             _ => {
-                frame.push(mask | 127);
+                frame.push(mask | 0x7f);
                 frame.extend((payload as u64).to_be_bytes());
             }
         }

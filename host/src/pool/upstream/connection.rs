@@ -215,18 +215,28 @@ impl Inner {
             let mut http = http2::Builder::new(TokioExecutor::new());
             http.timer(TokioTimer::new()).keep_alive_interval(self.spec.idle_timeout);
             let (sender, connection) = http.handshake(io).await?;
-            self.tasks.spawn(async move { ended(connection.await) });
+            self.drive(connection);
             return Ok(Sender::Http2(sender));
         }
         let (sender, connection) = http1::handshake(io).await?;
-        self.tasks.spawn(async move { ended(connection.with_upgrades().await) });
+        self.drive(connection.with_upgrades());
         Ok(Sender::Http1(sender))
     }
 }
 
-fn ended(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection to an upstream ended early");
+impl Inner {
+    /// Drives a connection to its end. Giving up cuts it, and with it whatever it carries.
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+        let signals = Arc::clone(&self.signals.lock());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection to an upstream ended early");
+                },
+                () = signals.give_up.cancelled() => {}
+            }
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 use super::{
     Inner, Ticket,
     connection::{Sender, Sent},
+    member::Address,
     upload::{Progress, Upload},
 };
 use crate::{
@@ -62,7 +63,7 @@ impl Ticket {
     /// By cause; what the member has not seen comes back.
     pub async fn send(
         &self,
-        mut request: Request<Upload>,
+        mut request: Box<Request<Upload>>,
         progress: Option<&Progress>,
         deadline: Mono,
     ) -> Result<Answered, Unanswered> {
@@ -74,16 +75,9 @@ impl Ticket {
             let is_new = waiting.is_none();
             let mut sender = match waiting {
                 Some(sender) => sender,
-                None => match timeout_at(deadline.timer(), self.pool.connect(&member.address)).await {
-                    Ok(Ok(sender)) => sender,
-                    Ok(Err(failure)) => return Err(Unanswered::unsent(failure, request)),
-                    Err(_elapsed) => {
-                        let failure = Failure::unsent(
-                            FailureKind::Timeout,
-                            format!("{} was not reached in time", member.address),
-                        );
-                        return Err(Unanswered::unsent(failure, request));
-                    }
+                None => match self.connect(&member.address, deadline).await {
+                    Ok(sender) => sender,
+                    Err(failure) => return Err(Unanswered::unsent(failure, request)),
                 },
             };
             if !sender.ready().await && !is_new {
@@ -91,7 +85,7 @@ impl Ticket {
             }
             let started = clock::mono();
             self.pool.dispatched(started);
-            let sent = match self.answer(sender.send(request), progress, deadline).await {
+            let sent = match self.answer(sender.send(*request), progress, deadline).await {
                 Ok(sent) => sent,
                 Err(unanswered) => return Err(unanswered),
             };
@@ -104,12 +98,20 @@ impl Ticket {
                 }
                 Err(mut error) => match error.take_message() {
                     // It was closed at the very moment that it was chosen.
-                    Some(unsent) if !is_new => request = unsent,
-                    unsent => return Err(self.broken(error.into_error(), unsent, progress)),
+                    Some(unsent) if !is_new => request = Box::new(unsent),
+                    unsent => return Err(self.broken(&error.into_error(), unsent, progress)),
                 },
             }
         }
         Err(Unanswered::unsent(Failure::unsent(FailureKind::Connection, "no connection"), request))
+    }
+
+    async fn connect(&self, address: &Address, deadline: Mono) -> Result<Sender, Failure> {
+        // Apart from the request, which would carry the room for it otherwise: connecting is rare.
+        let connecting = Box::pin(self.pool.connect(address));
+        timeout_at(deadline.timer(), connecting).await.unwrap_or_else(|_elapsed| {
+            Err(Failure::unsent(FailureKind::Timeout, format!("{address} was not reached in time")))
+        })
     }
 
     fn answered(&self, response: Response<Incoming>, sender: Sender, took: Duration) -> Answered {
@@ -129,16 +131,7 @@ impl Ticket {
         let mut sent = std::pin::pin!(sent);
         let idle = self.pool.spec.idle_timeout;
         loop {
-            let by_kill = self.signals.give_up.cancelled();
-            let waited = tokio::select! {
-                biased;
-                waited = timeout_at(deadline.timer(), &mut sent) => waited,
-                () = by_kill => {
-                    let message = format!("{} was stopped", self.pool.spec.label);
-                    return Err(Unanswered::seen(Failure::sent(FailureKind::System, message)));
-                }
-            };
-            if let Ok(sent) = waited {
+            if let Ok(sent) = timeout_at(deadline.timer(), &mut sent).await {
                 return Ok(sent);
             }
             let Some(uploading) = progress.filter(|p| p.has_started() && !p.is_done()) else {
@@ -155,17 +148,21 @@ impl Ticket {
         }
     }
 
-    fn broken(&self, error: hyper::Error, unsent: Option<Request<Upload>>, progress: Option<&Progress>) -> Unanswered {
+    fn broken(&self, error: &hyper::Error, unsent: Option<Request<Upload>>, progress: Option<&Progress>) -> Unanswered {
+        if self.signals.give_up.is_cancelled() {
+            let message = format!("{} was stopped", self.pool.spec.label);
+            return Unanswered::seen(Failure::sent(FailureKind::System, message));
+        }
         let address = self.address();
         let by_caller = progress.is_some_and(Progress::is_broken);
         let message = if by_caller {
             "the caller broke off in the middle of the body".to_owned()
         } else {
-            format!("{address} broke off: {}", chain(&error))
+            format!("{address} broke off: {}", chain(error))
         };
         let kind = if error.is_parse() { FailureKind::Communication } else { FailureKind::Connection };
         match unsent {
-            Some(request) => Unanswered::unsent(Failure::unsent(kind, message), request),
+            Some(request) => Unanswered::unsent(Failure::unsent(kind, message), Box::new(request)),
             None => Unanswered { failure: Failure::sent(kind, message), request: None, by_caller },
         }
     }
@@ -176,8 +173,8 @@ impl Ticket {
 }
 
 impl Unanswered {
-    fn unsent(failure: Failure, request: Request<Upload>) -> Self {
-        Self { failure, request: Some(Box::new(request)), by_caller: false }
+    fn unsent(failure: Failure, request: Box<Request<Upload>>) -> Self {
+        Self { failure, request: Some(request), by_caller: false }
     }
 
     const fn seen(failure: Failure) -> Self {

@@ -1,0 +1,180 @@
+//! One request's attempts: who is asked, what may be asked again, and when V1 answers for V2.
+
+use std::sync::Arc;
+
+use hyper::{Request, StatusCode, header::HeaderValue, http::request::Parts};
+
+use super::{Proxy, account::Whose, address_request, is_failure};
+use crate::{
+    clock::{self, Mono},
+    observe::{Observation, Outcome},
+    pool::{
+        UpstreamPool,
+        upstream::{
+            Answered, Ticket, Unanswered,
+            upload::{Progress, Upload},
+        },
+    },
+    request::{Failure, FailureKind, PoolId},
+};
+
+/// A request on its way, and what is needed to send it again.
+pub(super) struct Journey {
+    pub(super) whose: Whose,
+    /// The head as upstreams get it, if it is needed again.
+    pub(super) spare: Option<Parts>,
+    pub(super) progress: Option<Arc<Progress>>,
+    /// Whether the request may be sent again after an upstream saw it.
+    pub(super) repeatable: bool,
+    /// Whether V1 may answer instead of V2.
+    pub(super) may_fail_over: bool,
+    pub(super) deadline: Mono,
+    pub(super) id: HeaderValue,
+    pub(super) reason: Arc<str>,
+}
+
+/// Where a journey ended.
+pub(super) struct Arrived {
+    pub(super) result: Result<(Answered, Ticket), Failure>,
+    pub(super) pool: PoolId,
+    pub(super) reason: Arc<str>,
+}
+
+/// Where an attempt goes.
+#[derive(Clone, Copy)]
+struct Target {
+    pool: PoolId,
+    avoid: Option<usize>,
+    attempts: u32,
+}
+
+impl Target {
+    const fn first(pool: PoolId) -> Self {
+        Self { pool, avoid: None, attempts: 1 }
+    }
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Answered(Box<(Answered, Ticket)>),
+    Again(Box<Request<Upload>>, Target),
+    Failed(Failure),
+}
+
+impl Journey {
+    /// Sends the request until it is answered or must not be sent again.
+    pub(super) async fn travel(&self, proxy: &Proxy, mut request: Box<Request<Upload>>, pool: PoolId) -> Arrived {
+        if self.repeatable {
+            proxy.pool(pool).count_request();
+        }
+        let mut target = Target::first(pool);
+        loop {
+            let result = match self.attempt(proxy, request, target).await {
+                Attempt::Answered(answered) => Ok(*answered),
+                Attempt::Failed(failure) => Err(failure),
+                Attempt::Again(again, next) => {
+                    (request, target) = (again, next);
+                    continue;
+                }
+            };
+            let reason = if target.pool == pool { Arc::clone(&self.reason) } else { "failover".into() };
+            return Arrived { result, pool: target.pool, reason };
+        }
+    }
+
+    async fn attempt(&self, proxy: &Proxy, mut request: Box<Request<Upload>>, target: Target) -> Attempt {
+        let pool = proxy.pool(target.pool);
+        let started = clock::mono();
+        let fails_over = target.pool == PoolId::V2 && self.may_fail_over;
+        let deadline = if fails_over {
+            started + self.deadline.since(started) * (100 - proxy.failover_reserve_percent.min(99)) / 100
+        } else {
+            self.deadline
+        };
+        let ticket = match pool.check_out(target.avoid, deadline).await {
+            Ok(ticket) => ticket,
+            Err(failure) => {
+                let unanswered = Unanswered { failure, request: Some(request), by_caller: false };
+                return self.after(pool, unanswered, (target, None), started);
+            }
+        };
+        address_request(&mut request, &ticket);
+        match ticket.send(request, self.progress.as_deref(), deadline).await {
+            Ok(answered) if fails_over && is_failure(answered.response.status()) => {
+                self.failed_read((answered, ticket), started)
+            }
+            Ok(answered) => Attempt::Answered(Box::new((answered, ticket))),
+            Err(unanswered) => {
+                let Unanswered { failure, by_caller, .. } = &unanswered;
+                if failure.sent && !by_caller || failure.kind == FailureKind::Connection {
+                    ticket.count_failure(&failure.message);
+                }
+                self.after(pool, unanswered, (target, Some(ticket.member())), started)
+            }
+        }
+    }
+
+    /// V2 answered a read with a failure: V1 is asked instead.
+    fn failed_read(&self, answered: (Answered, Ticket), started: Mono) -> Attempt {
+        let Some(spare) = self.spare.clone() else { return Attempt::Answered(Box::new(answered)) };
+        let (answer, ticket) = answered;
+        ticket.count_failure(&said(answer.response.status()));
+        self.observe(PoolId::V2, Outcome::Failed(FailureKind::Worker), started, true);
+        Attempt::Again(Box::new(Request::from_parts(spare, Upload::default())), Target::first(PoolId::V1))
+    }
+
+    /// What comes after an attempt without an answer.
+    fn after(
+        &self,
+        pool: &UpstreamPool,
+        unanswered: Unanswered,
+        (target, member): (Target, Option<usize>),
+        started: Mono,
+    ) -> Attempt {
+        let Unanswered { failure, request, by_caller } = unanswered;
+        if by_caller {
+            return Attempt::Failed(failure);
+        }
+        let spare = || self.spare.clone().filter(|_| self.repeatable);
+        let again = request.or_else(|| spare().map(|parts| Box::new(Request::from_parts(parts, Upload::default()))));
+        let in_time = clock::mono() < self.deadline;
+        let outcome = Outcome::Failed(failure.kind);
+        let Some(again) = again.filter(|_| in_time) else {
+            self.observe(target.pool, outcome, started, false);
+            return Attempt::Failed(failure);
+        };
+        // Another member of the same pool, unless there was none to be had, or it took all of the time.
+        let other = member.filter(|_| failure.kind != FailureKind::Timeout);
+        if other.is_some() && pool.may_retry(target.attempts) {
+            return Attempt::Again(again, Target { avoid: other, attempts: target.attempts + 1, ..target });
+        }
+        if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent) {
+            // A V2 that was closed before it saw the request has not failed it.
+            if failure.sent || failure.kind != FailureKind::System {
+                self.observe(PoolId::V2, outcome, started, true);
+            }
+            return Attempt::Again(again, Target::first(PoolId::V1));
+        }
+        self.observe(target.pool, outcome, started, false);
+        Attempt::Failed(failure)
+    }
+
+    fn observe(&self, pool: PoolId, outcome: Outcome, started: Mono, failed_over: bool) {
+        let Whose { recorder, operation, class, session } = &self.whose;
+        recorder.record(Observation {
+            operation,
+            class: *class,
+            pool,
+            mirrored: false,
+            session: session.as_deref(),
+            outcome,
+            failed_over,
+            took: clock::mono().since(started),
+        });
+    }
+}
+
+/// An answer that counts against whoever gave it.
+pub(super) fn said(status: StatusCode) -> String {
+    format!("answered with {status}")
+}

@@ -25,6 +25,7 @@ mod backtest;
 mod bad_input;
 mod harness;
 mod hostile;
+mod http;
 mod isolation;
 mod kill;
 mod languages;

@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use hyper::{
     Request, Response, StatusCode, Uri, Version,
     body::Incoming,
-    header::{CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER},
     http::request::Parts,
     upgrade::OnUpgrade,
 };
@@ -317,7 +317,10 @@ const fn status(failure: &Failure) -> StatusCode {
 
 /// A request that no proxy may pass on.
 pub fn refuse_malformed(malformed: Malformed) -> Reply {
-    refuse(StatusCode::BAD_REQUEST, "request", &malformed.to_string())
+    let mut reply = refuse(StatusCode::BAD_REQUEST, "request", &malformed.to_string());
+    // Who cannot be understood once is not listened to any further.
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
 }
 
 /// An answer of the host itself.

@@ -316,7 +316,7 @@ impl Inner {
     fn choose(&self, avoid: Option<usize>, now: Mono) -> usize {
         let (members, chance) = (self.members.len(), fastrand::u64(..));
         let usable = |at: usize| self.members.get(at).is_some_and(|member| member.is_usable(now));
-        let cost = |at: usize| self.members.get(at).map_or(u64::MAX, Member::cost);
+        let cost = |at: usize| self.members.get(at).map_or(u64::MAX, |member| member.cost(now));
         balance::choose(members, chance, |at| usable(at) && Some(at) != avoid, cost)
             .or_else(|| balance::choose(members, chance, usable, cost))
             .or_else(|| balance::choose(members, chance, |at| Some(at) != avoid, cost))

@@ -46,7 +46,7 @@ pub struct Kind {
 }
 
 /// See the module.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Catalogue {
     paths: matchit::Router<Vec<(Vec<String>, Kind)>>,
     named: bool,
@@ -63,6 +63,17 @@ pub struct PatternError {
     pub why: String,
 }
 
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self { paths: matchit::Router::new(), named: false, methods: by_method(&BTreeMap::new()) }
+    }
+}
+
+fn by_method(classes: &BTreeMap<String, Class>) -> Vec<Kind> {
+    let class = |name, usual| classes.get(name).copied().unwrap_or(usual);
+    METHODS.map(|(name, usual)| Kind { name: name.into(), class: class(name, usual) }).to_vec()
+}
+
 impl Catalogue {
     /// Of operations that somebody named; `classes` are those of operations that go by a method's name.
     ///
@@ -77,9 +88,7 @@ impl Catalogue {
         for (path, kinds) in by_path {
             paths.insert(&path, kinds).map_err(|e| PatternError { path: path.clone(), why: e.to_string() })?;
         }
-        let methods =
-            METHODS.map(|(name, class)| Kind { name: name.into(), class: classes.get(name).copied().unwrap_or(class) });
-        Ok(Self { paths, named, methods: methods.to_vec() })
+        Ok(Self { paths, named, methods: by_method(classes) })
     }
 
     /// The names of the operations that requests have by their methods alone.

@@ -14,6 +14,9 @@ use crate::clock::Mono;
 /// After this time a latency counts a third (1/e) of what it did.
 const DECAY: Duration = Duration::from_secs(10);
 
+/// A latency this young has not been forgotten noticeably.
+const FRESH: Duration = Duration::from_millis(10);
+
 /// What a request in flight costs where nothing was answered yet: as much as a very slow member.
 const UNKNOWN_NS: u64 = 1_000_000_000;
 
@@ -35,9 +38,12 @@ impl Latency {
         self.average_ns.store(new, Ordering::Relaxed);
     }
 
-    /// The average, in nanoseconds; none before the first answer.
-    pub fn average_ns(&self) -> Option<u64> {
-        Some(self.average_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0)
+    /// The average, in nanoseconds; none before the first answer. It is forgotten while nothing is added, so that a
+    /// member that was slow once is asked again.
+    pub fn average_ns(&self, now: Mono) -> Option<u64> {
+        let average = Some(self.average_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0)?;
+        let span = now.since(Mono::from_nanos(self.at_ns.load(Ordering::Relaxed)));
+        Some(if span < FRESH { average } else { mix(average, 1, u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)) })
     }
 }
 
@@ -91,16 +97,17 @@ mod tests {
     #[test]
     fn peaks_count_at_once_and_are_forgotten_slowly() {
         let latency = Latency::default();
-        assert_eq!(latency.average_ns(), None);
+        assert_eq!(latency.average_ns(Mono::from_nanos(0)), None);
         let at = |seconds: u64| Mono::from_nanos(seconds * 1_000 * MS);
         latency.add(Duration::from_millis(10), at(1));
         latency.add(Duration::from_millis(500), at(2));
-        assert_eq!(latency.average_ns(), Some(500 * MS));
+        assert_eq!(latency.average_ns(at(2)), Some(500 * MS));
         latency.add(Duration::from_millis(10), at(3));
-        let soon = latency.average_ns().unwrap();
+        let soon = latency.average_ns(at(3)).unwrap();
         assert!((440 * MS..460 * MS).contains(&soon), "{soon}");
         latency.add(Duration::from_millis(10), at(60));
-        assert!(latency.average_ns().unwrap() < 13 * MS);
+        assert!(latency.average_ns(at(60)).unwrap() < 13 * MS);
+        assert!(latency.average_ns(at(160)).unwrap() < MS, "who is not asked is forgotten");
     }
 
     #[test]

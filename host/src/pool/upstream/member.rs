@@ -103,8 +103,8 @@ impl Member {
     }
 
     /// What one more request costs.
-    pub(super) fn cost(&self) -> u64 {
-        balance::cost(self.in_flight.load(Ordering::Relaxed), self.latency.average_ns())
+    pub(super) fn cost(&self, now: Mono) -> u64 {
+        balance::cost(self.in_flight.load(Ordering::Relaxed), self.latency.average_ns(now))
     }
 
     /// It answered after this time.

@@ -1,0 +1,217 @@
+//! What upstreams may do to a request, and what the caller gets.
+
+use super::*;
+
+/// What callers wait for a head at most.
+const DEADLINE: &str = "match = [{ host = '*' }]\ndeadline = '1s'";
+
+/// An address at which nobody listens.
+async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// An upstream that is broken in a way, and what becomes of requests.
+struct Broken {
+    upstream: Upstream,
+    /// The status of an answer that V1 gives.
+    status: u16,
+    /// Whether the body is cut.
+    cut: bool,
+}
+
+async fn broken() -> Vec<(&'static str, Broken)> {
+    let saying = async |bytes, status, cut| Broken { upstream: Upstream::saying(bytes).await, status, cut };
+    let resets = Upstream::raw(|mut stream| async move {
+        head(&mut stream).await;
+        // Closing with something unread resets.
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let closes = Upstream::raw(|mut stream| async move { drop(head(&mut stream).await) }).await;
+    let endless = Upstream::raw(|mut stream| async move {
+        head(&mut stream).await;
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\n").await);
+        while stream
+            .write_all(b"x-endless: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n")
+            .await
+            .is_ok()
+        {}
+    })
+    .await;
+    let half = Upstream::raw(|mut stream| async move {
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await.unwrap();
+    })
+    .await;
+    vec![
+        ("it resets", Broken { upstream: resets, status: 502, cut: false }),
+        ("it closes", Broken { upstream: closes, status: 502, cut: false }),
+        ("it says nothing", saying(b"", 504, false).await),
+        ("it says nonsense", saying(b"\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n", 502, false).await),
+        ("it ends in its head", saying(b"HTTP/1.1 200 OK\r\ncontent-le", 504, false).await),
+        ("its head never ends", Broken { upstream: endless, status: 502, cut: false }),
+        (
+            "its lengths differ",
+            saying(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 502, false).await,
+        ),
+        ("it closes in the body", Broken { upstream: half, status: 200, cut: true }),
+        ("it stalls in the body", saying(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", 200, true).await),
+        (
+            "its chunks are none",
+            saying(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 200, true).await,
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_v1_costs_its_caller_an_error_in_time() {
+    for (what, Broken { upstream, status, cut }) in broken().await {
+        let site = Setup {
+            migration: DEADLINE,
+            pool: "idle_timeout = '1s'\nretries = 0",
+            ..Setup::of(&[&upstream], &[&upstream])
+        };
+        let site = site.start().await;
+        let asked = cutover::clock::mono();
+        // What is cut at once may be cut before its head is sent.
+        let was_cut = match try_open(site.address, get("/", &[])).await {
+            Err(_) => true,
+            Ok(reply) => {
+                assert_eq!(
+                    (reply.status().as_u16(), &reply.headers()["x-cutover-pool"]),
+                    (status, &"v1".parse::<hyper::header::HeaderValue>().unwrap()),
+                    "{what}"
+                );
+                timeout(PATIENCE, reply.collect()).await.expect("an end").is_err()
+            }
+        };
+        assert_eq!(was_cut, cut, "{what}");
+        assert!(cutover::clock::mono().since(asked) < Duration::from_secs(5), "{what}");
+        let (all, errors, ..) = site.counted("get", 0, 1).await;
+        assert_eq!((all, errors), (1, 1), "{what}");
+        assert_eq!(site.in_flight(0), 0, "{what}");
+        site.app.shut_down().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v1_answers_what_a_broken_v2_does_not() {
+    let good = Upstream::named("one").await;
+    for (what, Broken { upstream, cut, .. }) in broken().await {
+        let site = Setup { migration: DEADLINE, pool: "idle_timeout = '1s'", ..Setup::of(&[&good], &[&upstream]) }
+            .start()
+            .await;
+        let reply = try_open(site.address, get("/", &[("x-cutover-pool", "v2")])).await;
+        if cut {
+            // A body that has begun cannot be answered by somebody else.
+            let whole = async { reply?.collect().await };
+            assert!(timeout(PATIENCE, whole).await.expect("an end").is_err(), "{what}");
+        } else {
+            let reply = reply.unwrap();
+            let said = |name: &str| reply.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(
+                (reply.status().as_u16(), said("x-cutover-pool"), said("x-cutover-reason")),
+                (200, "v1".into(), "failover".into()),
+                "{what}"
+            );
+        }
+        let (all, errors, _, failed_over) = site.counted("get", 1, 1).await;
+        assert_eq!((all, errors, failed_over), (1, 1, u64::from(!cut)), "{what}");
+        site.app.shut_down().await;
+    }
+    let refusing = Setup { v2: vec![nobody().await], ..Setup::of(&[&good], &[&good]) };
+    let site = refusing.start().await;
+    for request in [get("/", &[("x-cutover-pool", "v2")]), post("/", "abc")] {
+        let (mut parts, body) = request.into_parts();
+        parts.headers.insert("x-cutover-pool", "v2".parse().unwrap());
+        let reply = site.send(Request::from_parts(parts, body)).await;
+        assert_eq!(
+            (reply.status, reply.header("x-cutover-reason")),
+            (200, "failover"),
+            "what was never sent is sent elsewhere"
+        );
+    }
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_of_v2_that_is_a_failure_is_answered_by_v1_for_reads_only() {
+    let failing = Upstream::saying(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n").await;
+    let good = Upstream::named("one").await;
+    let site = Setup::of(&[&good], &[&failing]).start().await;
+    let read = site.get_from("v2", "/").await;
+    assert_eq!((read.status, read.header("x-cutover-pool"), read.header("x-cutover-reason")), (200, "v1", "failover"));
+    let mut written = post("/", "abc");
+    written.headers_mut().insert("x-cutover-pool", "v2".parse().unwrap());
+    let written = site.send(written).await;
+    assert_eq!((written.status, written.header("x-cutover-pool")), (500, "v2"));
+    assert_eq!(site.counted("get", 1, 1).await, (1, 1, 0, 1));
+    assert_eq!(site.counted("post", 1, 1).await, (1, 1, 0, 0));
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_safe_to_repeat_is_sent_again() {
+    let (heads, mut seen) = mpsc::channel(64);
+    // Closes every connection after it has read a head.
+    let closing = Upstream::raw(move |mut stream| {
+        let heads = heads.clone();
+        async move { heads.send(head(&mut stream).await).await.unwrap() }
+    })
+    .await;
+    let site = Setup { pool: "retries = 2\nejection = { failures = 1000 }", ..Setup::of(&[&closing], &[&closing]) };
+    let site = site.start().await;
+    let tries = async |request: Request<Full<Bytes>>, seen: &mut mpsc::Receiver<String>| {
+        assert_eq!(site.send(request).await.status, 502);
+        let mut tries = 0;
+        while seen.try_recv().is_ok() {
+            tries += 1;
+        }
+        tries
+    };
+    assert_eq!(tries(get("/", &[]), &mut seen).await, 3);
+    assert_eq!(tries(Request::delete("/").header("host", "a").body(Full::default()).unwrap(), &mut seen).await, 3);
+    assert_eq!(tries(post("/", ""), &mut seen).await, 1, "POST is not idempotent");
+    assert_eq!(
+        tries(Request::put("/").header("host", "a").body(Full::from("x")).unwrap(), &mut seen).await,
+        1,
+        "a body is gone"
+    );
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_closed_while_it_waited_costs_no_answer() {
+    // Answers once on each connection, and closes it without having said so.
+    let once = Upstream::raw(|mut stream| async move {
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    })
+    .await;
+    let pool = "retry_budget = 100\nejection = { failures = 1000 }";
+    let site = Setup { pool, ..Setup::of(&[&once], &[&once]) }.start().await;
+    for _ in 0..50 {
+        assert_eq!(site.get("/").await.status, 200);
+    }
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_is_not_v1s_fault() {
+    let v1 = Upstream::named("one").await;
+    let site = Setup::of(&[&v1], &[&v1]).start().await;
+    let mut stream = site.connect().await;
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf").await.unwrap();
+    eventually("it to begin", async || (site.in_flight(0) == 1).then_some(())).await;
+    drop(stream);
+    eventually("it to end", async || (site.in_flight(0) == 0).then_some(())).await;
+    let reply = site.open(get("/events", &[])).await;
+    drop(reply);
+    eventually("the stream to end", async || (site.in_flight(0) == 0).then_some(())).await;
+    assert_eq!(site.get("/").await.status, 200);
+    let (_, errors, ..) = site.counted("get", 0, 2).await;
+    let (_, posted, ..) = site.counted("post", 0, 0).await;
+    assert_eq!((errors, posted), (0, 0));
+    site.app.shut_down().await;
+}

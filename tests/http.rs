@@ -6,6 +6,7 @@ mod faults;
 mod matching;
 mod passing;
 mod pools;
+mod story;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

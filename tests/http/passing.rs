@@ -192,3 +192,68 @@ async fn http_2_is_spoken_on_both_sides() {
     assert_eq!(site.get("/x").await.json()["target"], "http://shop.example/x");
     site.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_spoken_on_both_sides() {
+    let folder = TempDir::new().unwrap();
+    let certified = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let tls = cutover::ingress::tls::server(&certificate, &key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    let upstream = Upstream::raw(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            // A caller that does not trust the certificate breaks off.
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(|request| answer("secure", request));
+            let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            drop(served.await);
+        }
+    })
+    .await;
+    let url = vec![upstream.url().replace("http://", "https://")];
+    let http = format!("tls = {{ certificate = '{}', key = '{}' }}", certificate.display(), key.display());
+    let pool = format!("tls = {{ ca = '{}', server_name = 'shop.example' }}", certificate.display());
+    let setup = Setup { v1: url.clone(), v2: url, http: &http, pool: &pool, ..Setup::of(&[], &[]) };
+    let site = setup.start().await;
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    for protocol in ["h2", "http/1.1"] {
+        config.alpn_protocols = vec![protocol.into()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config.clone()));
+        let stream = connector.connect("shop.example".try_into().unwrap(), site.connect().await).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+        let io = TokioIo::new(stream);
+        let request = Request::get("https://shop.example/x")
+            .header("host", "shop.example")
+            .body(Full::<Bytes>::default())
+            .unwrap();
+        let reply = if protocol == "h2" {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request).await.unwrap()
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request).await.unwrap()
+        };
+        let said: Value = serde_json::from_slice(&reply.collect().await.unwrap().to_bytes()).unwrap();
+        assert_eq!((&said["name"], &said["headers"]["x-forwarded-proto"]), (&json!("secure"), &json!("https")));
+    }
+
+    // An upstream whose certificate is for somebody else is not spoken to.
+    let pool = format!("tls = {{ ca = '{}', server_name = 'other.example' }}", certificate.display());
+    let other = Setup { pool: &pool, http: "", ..setup }.start().await;
+    let refused = other.get("/").await;
+    assert_eq!(refused.status, 502);
+    assert!(refused.body.contains("certificate"), "{refused:?}");
+    other.app.shut_down().await;
+    site.app.shut_down().await;
+}

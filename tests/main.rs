@@ -31,6 +31,7 @@ mod languages;
 mod museum;
 mod notify;
 mod policies;
+mod pool;
 mod registry;
 mod rhai;
 mod seats;

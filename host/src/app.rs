@@ -286,11 +286,11 @@ fn pool_configuration(spec: &PoolSpec) -> PoolConfiguration {
         },
         config: serde_json::json!({
             "mode": format!("{:?}", spec.mode).to_lowercase(),
-            "workers": spec.workers,
+            "workers": { "min": spec.size.min, "max": spec.size.max, "overflow": spec.size.overflow },
             "command": spec.command.command,
             "directory": spec.command.directory,
             "environment": variables,
-            "max_waiting": spec.max_waiting,
+            "queue": spec.queue.most,
         }),
     }
 }

@@ -8,9 +8,14 @@
 mod adapt;
 pub mod checkout;
 pub mod guard;
+pub mod homes;
 pub mod journal;
+pub mod lifecycle;
 pub mod process;
+pub mod restarts;
 pub mod spawner;
+pub mod spec;
 pub mod workers;
 
-pub use workers::{Call, PoolSpec, WorkerPool};
+pub use spec::PoolSpec;
+pub use workers::{Call, WorkerPool};

@@ -187,7 +187,7 @@ const WRONG_SHAPES: [(&str, &str, &str); 24] = [
     ("migrations.programs.v1", "", "missing field `v1`"),
     ("migrations.programs.v2", "", "missing field `v2`"),
     ("migrations.programs.v2.mode", "", "missing field `mode`"),
-    ("migrations.programs.v2.workers", "'two'", "expected usize"),
+    ("migrations.programs.v2.workers", "'two'", "expected a number of workers, or `{ min = .."),
     ("migrations.programs.v2.workers", "", "missing field `workers`"),
     ("migrations.programs.v2.command", "'python3 worker.py'", "expected a sequence"),
     ("migrations.programs.v2.command", "", "missing field `command`"),

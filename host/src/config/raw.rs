@@ -1,5 +1,7 @@
 //! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
 
+pub mod workers;
+
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{
@@ -160,7 +162,7 @@ pub struct Pool {
     /// `serialized` or `concurrent`.
     pub mode: String,
     /// How many workers.
-    pub workers: usize,
+    pub workers: workers::Workers,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Where it runs; the configuration's folder unless it is set.
@@ -171,18 +173,30 @@ pub struct Pool {
     /// How long a worker may take until its first health check is answered.
     #[serde(default = "ten_seconds")]
     pub start_timeout: String,
-    /// Calls that may wait for a worker.
-    #[serde(default = "thousand")]
-    pub max_waiting: usize,
+    /// What each worker does before its first call.
+    #[serde(default)]
+    pub warm_up: workers::WarmUp,
+    /// How calls wait for a worker.
+    #[serde(default)]
+    pub queue: workers::Queue,
+    /// How often workers that died may be replaced.
+    #[serde(default)]
+    pub restarts: workers::Restarts,
     /// How often idle workers are asked how they are.
     #[serde(default = "thirty_seconds")]
     pub health_interval: String,
+    /// How long a worker may take to answer that.
+    #[serde(default = "five_seconds")]
+    pub health_timeout: String,
     /// Failed health checks in a row until a worker is replaced.
     #[serde(default = "three")]
     pub health_failures: u32,
     /// How long calls in flight may take when the pool is drained.
     #[serde(default = "thirty_seconds")]
     pub drain_timeout: String,
+    /// How long a worker that is told to end may take.
+    #[serde(default)]
+    pub stop: workers::Stop,
 }
 
 /// `[migrations.NAME.policies]`: a bundle's folder, or that with settings laid over the bundle's.
@@ -250,10 +264,6 @@ const fn half() -> u32 {
 
 const fn sixteen() -> usize {
     16
-}
-
-const fn thousand() -> usize {
-    1_000
 }
 
 const fn three() -> u32 {

@@ -1,0 +1,144 @@
+//! The shape of what `[migrations.NAME.v1]` and `.v2` say of worker processes. Defaults are here.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+/// `workers`: so many, or a table.
+#[derive(Debug)]
+pub enum Workers {
+    /// So many.
+    Fixed(usize),
+    /// A table.
+    Range(Range),
+}
+
+/// `workers = { .. }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// The least, and what the pool begins with.
+    pub min: usize,
+    /// The most regular ones; `min` unless it is set.
+    pub max: Option<usize>,
+    /// Workers beyond that while calls wait.
+    #[serde(default)]
+    pub overflow: usize,
+    /// How long a worker of the overflow stays without a call.
+    #[serde(default = "half_a_minute")]
+    pub overflow_idle: String,
+}
+
+/// `queue`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// `fifo` or `lifo`.
+    pub order: String,
+    /// Calls that may wait.
+    pub most: usize,
+    /// How long one may wait; as long as its own time unless it is set.
+    pub timeout: Option<String>,
+}
+
+/// `restarts`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Restarts {
+    /// So many,
+    pub count: usize,
+    /// within this time.
+    pub within: String,
+}
+
+/// `warm_up`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmUp {
+    /// `parallel`, `sequential` or `staged`.
+    pub order: String,
+    /// Workers that start at once when that is `staged`.
+    pub stage: usize,
+    /// Calls that a worker answers before it is ready.
+    pub calls: Vec<WarmUpCall>,
+    /// How long they may take together.
+    pub timeout: String,
+}
+
+/// One of `warm_up.calls`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUpCall {
+    /// The operation.
+    pub operation: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: serde_json::Map<String, serde_json::Value>,
+}
+
+/// `stop`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Stop {
+    /// From the end of its input to SIGTERM.
+    pub close: String,
+    /// From there to SIGKILL.
+    pub term: String,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { order: "fifo".into(), most: 1_000, timeout: None }
+    }
+}
+
+impl Default for Restarts {
+    fn default() -> Self {
+        Self { count: 10, within: "1m".into() }
+    }
+}
+
+impl Default for WarmUp {
+    fn default() -> Self {
+        Self { order: "parallel".into(), stage: 2, calls: Vec::new(), timeout: "30s".into() }
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { close: "2s".into(), term: "2s".into() }
+    }
+}
+
+fn half_a_minute() -> String {
+    "30s".into()
+}
+
+// By hand, because the derived `untagged` forgets what was wrong with a table.
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Shape;
+        impl<'de> Visitor<'de> for Shape {
+            type Value = Workers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of workers, or `{ min = .., max = .., overflow = .. }`")
+            }
+
+            fn visit_i64<E: Error>(self, workers: i64) -> Result<Workers, E> {
+                let workers = usize::try_from(workers).map_err(|_negative| {
+                    E::custom(format!("`{workers}` is no number of workers; it must be between 1 and 1024"))
+                })?;
+                Ok(Workers::Fixed(workers))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Workers, A::Error> {
+                Range::deserialize(MapAccessDeserializer::new(table)).map(Workers::Range)
+            }
+        }
+        deserializer.deserialize_any(Shape)
+    }
+}

@@ -1,5 +1,6 @@
 //! Pools of real processes, alone: without routes, policies or a listener.
 
+mod errors;
 mod faults;
 mod life;
 mod size;

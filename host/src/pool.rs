@@ -6,12 +6,14 @@
 //! **Invariant**: no worker outlives the host, however the host ends ([`guard`]).
 
 mod adapt;
+pub mod breaker;
 pub mod checkout;
 pub mod guard;
 pub mod homes;
 pub mod journal;
 pub mod lifecycle;
 pub mod process;
+pub mod recovery;
 pub mod restarts;
 pub mod spawner;
 pub mod spec;

@@ -182,6 +182,12 @@ pub struct Pool {
     /// How often workers that died may be replaced.
     #[serde(default)]
     pub restarts: workers::Restarts,
+    /// What is done about calls that fail.
+    #[serde(default)]
+    pub errors: workers::Errors,
+    /// When an operation that keeps failing is refused.
+    #[serde(default)]
+    pub breaker: workers::Breaker,
     /// How often idle workers are asked how they are.
     #[serde(default = "thirty_seconds")]
     pub health_interval: String,

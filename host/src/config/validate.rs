@@ -186,6 +186,8 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Pool, base: &Pat
             failures: raw.health_failures,
         },
         restarts: workers::restarts(&mut at.field("restarts"), &raw.restarts),
+        recovery: workers::errors(&mut at.field("errors"), &raw.errors),
+        breaker: workers::breaker(&mut at.field("breaker"), &raw.breaker),
         drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),
         stop: workers::stop(&mut at.field("stop"), &raw.stop),
     }

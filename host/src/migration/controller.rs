@@ -211,6 +211,7 @@ impl Controller {
 
     /// Runs until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        self.switch_pools();
         self.open_pools();
         let mut batches = tokio::time::interval(BATCH);
         let mut checks = tokio::time::interval(self.parts.check_interval);

@@ -222,6 +222,14 @@ impl Controller {
         }
     }
 
+    /// Tells the pools what operators have switched.
+    pub(super) fn switch_pools(&self) {
+        let (dispatch, flags) = (&self.parts.dispatch, &self.parts.flags);
+        for pool in [&dispatch.v1, &dispatch.v2] {
+            pool.switch_breakers(flags.circuit_breaker());
+        }
+    }
+
     /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
     pub(super) fn open_pools(&self) {
         let needs_v2 = self.state.v2_runs() || self.state.phase == Phase::Preparing;

@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
+    breaker,
     checkout::Order,
     process::{Patience, WorkerCommand},
+    recovery::Recovery,
     restarts::Budget,
 };
 use crate::request::PoolId;
@@ -41,6 +43,10 @@ pub struct PoolSpec {
     pub health: HealthChecks,
     /// How often workers that died may be replaced.
     pub restarts: Budget,
+    /// What is done about calls that fail.
+    pub recovery: Recovery,
+    /// When an operation that keeps failing is refused; none for never.
+    pub breaker: Option<breaker::Settings>,
     /// How long calls in flight may take when the pool is drained.
     pub drain_timeout: Duration,
     /// How long a worker that is told to end may take.

@@ -2,6 +2,7 @@
 
 mod health;
 mod lease;
+mod serve;
 mod show;
 mod start;
 mod supervise;
@@ -22,6 +23,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::serve::Trouble;
+pub use self::serve::{BreakerView, Tried};
 pub use self::show::{ChangeView, PastWorker, WorkerView};
 use super::{
     checkout::{Checkout, Shape},
@@ -68,6 +71,7 @@ struct Inner {
     /// Calls in flight are to be given up at once.
     give_up: Notify,
     chance: RandomState,
+    trouble: Trouble,
     last_failure: Mutex<Option<String>>,
     failures: AtomicU32,
     last_dispatch: AtomicU64,
@@ -97,6 +101,7 @@ impl WorkerPool {
             restarts: Mutex::new(Restarts::new(spec.restarts)),
             pids: Mutex::new(vec![None; slots]),
             starting: Arc::new(Semaphore::new(spec.warm_up.at_once.min(Semaphore::MAX_PERMITS))),
+            trouble: Trouble::new(spec.breaker),
             spec,
             spawner,
             journal,

@@ -7,6 +7,8 @@ use serde::{
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use crate::pool::recovery::{Backoff, Severity, Strategy};
+
 /// `workers`: so many, or a table.
 #[derive(Debug)]
 pub enum Workers {
@@ -79,6 +81,74 @@ pub struct WarmUpCall {
     pub arguments: serde_json::Map<String, serde_json::Value>,
 }
 
+/// `errors`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Errors {
+    /// A worker could not be started.
+    pub initialization: ErrorRule,
+    /// A worker went away.
+    pub connection: ErrorRule,
+    /// A worker answered something that is not the protocol.
+    pub communication: ErrorRule,
+    /// No answer in time.
+    pub timeout: ErrorRule,
+    /// No worker free, or the queue is full.
+    pub resource: ErrorRule,
+    /// A worker does not say that it is well.
+    pub health_check: ErrorRule,
+    /// A worker could not be brought up to the session's state.
+    pub session: ErrorRule,
+    /// The program raised an error.
+    pub worker: ErrorRule,
+    /// The pool is closed, or the host is at fault.
+    pub system: ErrorRule,
+    /// What the times between attempts are made of.
+    pub backoff: ErrorBackoff,
+}
+
+/// A row of `errors`; what is left out is as it is by default.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorRule {
+    /// How bad it is.
+    pub severity: Option<Severity>,
+    /// What is done first.
+    pub strategy: Option<Strategy>,
+    /// Attempts beyond the first.
+    pub retries: Option<u32>,
+    /// The time between them.
+    pub backoff: Option<Backoff>,
+}
+
+/// `errors.backoff`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorBackoff {
+    /// The step of linear backoff.
+    pub linear: String,
+    /// The first wait of exponential backoff.
+    pub exponential: String,
+    /// The longest wait.
+    pub longest: String,
+}
+
+/// `breaker`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Failures in a row until it opens.
+    pub failures: u32,
+    /// How long it refuses.
+    pub open_for: String,
+    /// Calls at once while it is half-open.
+    pub trials: u32,
+    /// Successes until it closes.
+    pub successes: u32,
+}
+
 /// `stop`.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -104,6 +174,18 @@ impl Default for Restarts {
 impl Default for WarmUp {
     fn default() -> Self {
         Self { order: "parallel".into(), stage: 2, calls: Vec::new(), timeout: "30s".into() }
+    }
+}
+
+impl Default for ErrorBackoff {
+    fn default() -> Self {
+        Self { linear: "50ms".into(), exponential: "50ms".into(), longest: "2s".into() }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { enabled: true, failures: 5, open_for: "60s".into(), trials: 3, successes: 3 }
     }
 }
 

@@ -6,11 +6,14 @@ use super::At;
 use crate::{
     config::raw::workers as raw,
     pool::{
+        breaker,
         checkout::Order,
         process::Patience,
+        recovery::{Recovery, Rule},
         restarts::Budget,
         spec::{Mode, Queue, Size, WarmUp},
     },
+    request::FailureKind,
 };
 
 /// Workers that a pool may have: each is a process with pipes, and one machine runs them all.
@@ -18,6 +21,9 @@ const MAX_WORKERS: usize = 1_024;
 
 /// Calls that may wait: each holds its arguments.
 const MAX_WAITING: usize = 1_000_000;
+
+/// Attempts beyond the first: with exponential backoff, and within deadlines, there are never so many.
+const MAX_RETRIES: usize = 100;
 
 /// Warm-up calls of each worker.
 const MAX_CALLS: usize = 100;
@@ -87,6 +93,51 @@ pub(super) fn warm_up(at: &mut At<'_>, raw: raw::WarmUp) -> WarmUp {
     let timeout = at.field("timeout").duration(&raw.timeout, "1ms", "1h");
     let calls = raw.calls.into_iter().map(|call| (Arc::from(call.operation), call.arguments)).collect();
     WarmUp { at_once, calls, timeout }
+}
+
+pub(super) fn errors(at: &mut At<'_>, raw: &raw::Errors) -> Recovery {
+    let rows = [
+        ("initialization", FailureKind::Initialization, raw.initialization),
+        ("connection", FailureKind::Connection, raw.connection),
+        ("communication", FailureKind::Communication, raw.communication),
+        ("timeout", FailureKind::Timeout, raw.timeout),
+        ("resource", FailureKind::Resource, raw.resource),
+        ("health_check", FailureKind::HealthCheck, raw.health_check),
+        ("session", FailureKind::Session, raw.session),
+        ("worker", FailureKind::Worker, raw.worker),
+        ("system", FailureKind::System, raw.system),
+    ];
+    let mut recovery = Recovery::default();
+    for (name, kind, row) in rows {
+        let default = Rule::default_of(kind);
+        let retries = row.retries.unwrap_or(default.retries);
+        within(&mut at.field(name).field("retries"), retries as usize, 0, MAX_RETRIES);
+        let rule = Rule {
+            severity: row.severity.unwrap_or(default.severity),
+            strategy: row.strategy.unwrap_or(default.strategy),
+            retries,
+            backoff: row.backoff.unwrap_or(default.backoff),
+        };
+        recovery.set(kind, rule);
+    }
+    let mut times = at.field("backoff");
+    recovery.linear = times.field("linear").duration(&raw.backoff.linear, "1ms", "1h");
+    recovery.exponential = times.field("exponential").duration(&raw.backoff.exponential, "1ms", "1h");
+    recovery.longest = times.field("longest").duration(&raw.backoff.longest, "1ms", "1h");
+    recovery
+}
+
+pub(super) fn breaker(at: &mut At<'_>, raw: &raw::Breaker) -> Option<breaker::Settings> {
+    for (name, value) in [("failures", raw.failures), ("trials", raw.trials), ("successes", raw.successes)] {
+        within(&mut at.field(name), value as usize, 1, 10_000);
+    }
+    let settings = breaker::Settings {
+        failures: raw.failures,
+        open_for: at.field("open_for").duration(&raw.open_for, "10ms", "1d"),
+        trials: raw.trials,
+        successes: raw.successes,
+    };
+    raw.enabled.then_some(settings)
 }
 
 pub(super) fn stop(at: &mut At<'_>, raw: &raw::Stop) -> Patience {

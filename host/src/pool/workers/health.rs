@@ -10,8 +10,9 @@ use crate::{
     pool::{
         checkout::{Health, Left, Lent},
         process::Worker,
+        recovery::{Attempt, Next},
     },
-    request::{Answer, FailureKind},
+    request::{Answer, Class, FailureKind},
 };
 
 /// What asking a worker has shown.
@@ -31,9 +32,28 @@ impl Inner {
         }
     }
 
+    /// Asks a worker, and if it does not say that it is well, again as the table of errors says. All that is one check.
     async fn examine(self: Arc<Self>, slot: usize) {
-        let lent = self.checkout.lock().examine(slot);
-        let Some(Lent { slot, number, mut worker }) = lent else { return };
+        let mut number = 1;
+        loop {
+            let lent = self.checkout.lock().examine(slot);
+            let Some(lent) = lent else { return };
+            if self.examine_once(lent, number).await != Some(Health::Bad) {
+                return;
+            }
+            let (kind, class, left) = (FailureKind::HealthCheck, Class::Read, self.spec.health.interval / 2);
+            let attempt = Attempt { kind, number, class, sent: true, left, elsewhere: false };
+            let Next::Retry { after } = self.spec.recovery.next(attempt) else { return };
+            tokio::select! {
+                () = tokio::time::sleep(after) => number += 1,
+                () = self.shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// None if the worker had to go.
+    async fn examine_once(&self, lent: Lent<Worker>, number: u32) -> Option<Health> {
+        let Lent { slot, number: worker_number, mut worker } = lent;
         let shown = tokio::select! {
             shown = self.ask(&mut worker) => shown,
             () = self.shutdown.cancelled() => Shown::Broken("the pool was shut down".into()),
@@ -41,20 +61,20 @@ impl Inner {
         let (health, why) = match shown {
             Shown::Answered(health, why) => (health, why),
             Shown::Broken(why) => {
-                self.give_up_worker(slot, number, Some(worker), why);
-                return;
+                self.give_up_worker(slot, worker_number, Some(worker), why);
+                return None;
             }
         };
         if health == Health::Bad {
-            tracing::warn!(pool = self.spec.label, slot, "a worker failed its health check: {why}");
+            tracing::debug!(pool = self.spec.label, slot, number, "a worker failed its health check: {why}");
         }
-        let limit = self.spec.health.failures;
-        let left = {
-            let mut checkout = self.checkout.lock();
-            checkout.examined(Lent { slot, number, worker }, health, why, limit, clock::mono())
-        };
+        let (limit, lent) = (self.spec.health.failures, Lent { slot, number: worker_number, worker });
+        // Only the first answer of a check counts against a worker; a good one later makes up for it.
+        let told = if health == Health::Bad && number > 1 { Health::Unchanged } else { health };
+        let left = self.checkout.lock().examined(lent, told, why, limit, clock::mono());
+        self.changed.notify_waiters();
         match left {
-            Left::Nothing => {}
+            Left::Nothing => return Some(health),
             Left::Surplus(worker) => self.end(worker),
             Left::Sick(worker) => {
                 tracing::error!(pool = self.spec.label, slot, "replacing a worker after {limit} failed health checks");
@@ -62,7 +82,7 @@ impl Inner {
                 drop(worker);
             }
         }
-        self.changed.notify_waiters();
+        None
     }
 
     async fn ask(&self, worker: &mut Worker) -> Shown {

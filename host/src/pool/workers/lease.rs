@@ -41,8 +41,18 @@ impl Inner {
         };
         // If the caller gives up at the moment that a worker is handed over, the receiver still holds it.
         let mut waiting = Waiting { pool: Arc::clone(self), ticket, receiver: Some(worker) };
-        if self.checkout.lock().needs_start() {
+        let (needs_start, up) = {
+            let checkout = self.checkout.lock();
+            (checkout.needs_start(), checkout.ready() > 0)
+        };
+        if needs_start {
             self.vacant.notify_one();
+        }
+        // Nothing but an attempt each half minute is to be expected.
+        if !up && self.restarts.lock().is_spent(now) {
+            let why = self.last_failure.lock().clone().unwrap_or_else(|| "they died too often".into());
+            let message = format!("{label} has no worker that runs, and has spent its restarts: {why}");
+            return Err(Failure::unsent(FailureKind::Initialization, message));
         }
         let patience = self.spec.queue.timeout.map_or(deadline, |most| deadline.min(now + most));
         let Some(receiver) = &mut waiting.receiver else { return Err(closed(label)) };
@@ -84,7 +94,13 @@ impl Lease {
                 Err(failure) if failure.kind == FailureKind::Worker && failure.sent => {
                     tracing::warn!(pool = self.pool.spec.label, operation = &*entry.operation, "replay: {failure}");
                 }
-                Err(failure) => return Err(Failure { sent: false, ..failure }),
+                Err(failure) => {
+                    let kind = match failure.kind {
+                        FailureKind::Connection | FailureKind::Communication => FailureKind::Session,
+                        other => other,
+                    };
+                    return Err(Failure { sent: false, kind, ..failure });
+                }
             }
         }
         self.pool.checkout.lock().learned(call.session, self.slot, self.number, version);

@@ -79,6 +79,7 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/migrations/{migration}/{verb}", post(order))
         .route("/api/v1/migrations/{migration}/decisions", get(decisions))
         .route("/api/v1/migrations/{migration}/comparisons", get(comparisons))
+        .route("/api/v1/migrations/{migration}/pools", get(pools))
         .route("/api/v1/migrations/{migration}/history", get(history::page))
         .route("/api/v1/migrations/{migration}/flags", get(flags))
         .route("/api/v1/migrations/{migration}/flags/{flag}", put(set_flag))
@@ -167,6 +168,11 @@ async fn comparisons(State(host): Shared, Path(name): Path<String>) -> Answer<Va
     let counts = migration.history.totals().comparisons;
     let left_out = migration.dispatch.mirror.left_out();
     Ok(Json(json!({ "counts": counts, "report": migration.comparer.report(), "left_out": left_out })))
+}
+
+async fn pools(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
+    let dispatch = &find(&host, &name)?.dispatch;
+    Ok(Json(json!({ "pools": [dispatch.v1.view(), dispatch.v2.view()] })))
 }
 
 async fn flags(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {

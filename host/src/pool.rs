@@ -12,11 +12,15 @@ pub mod guard;
 pub mod homes;
 pub mod journal;
 pub mod lifecycle;
+pub mod load;
+pub mod optimizer;
 pub mod process;
 pub mod recovery;
+pub mod resources;
 pub mod restarts;
 pub mod spawner;
 pub mod spec;
+pub mod trend;
 pub mod workers;
 
 pub use spec::PoolSpec;

@@ -188,6 +188,9 @@ pub struct Pool {
     /// When an operation that keeps failing is refused.
     #[serde(default)]
     pub breaker: workers::Breaker,
+    /// What makes the pool change its size.
+    #[serde(default)]
+    pub optimizer: workers::Optimizer,
     /// How often idle workers are asked how they are.
     #[serde(default = "thirty_seconds")]
     pub health_interval: String,

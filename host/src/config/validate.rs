@@ -151,7 +151,7 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Pool, base: &Pat
             Mode::Concurrent
         }
     };
-    let size = workers::size(&mut at.field("workers"), &raw.workers, mode);
+    let size = workers::size(at, &raw.workers, &raw.optimizer, mode);
     if raw.health_failures == 0 {
         at.field("health_failures").wrong("is 0; a worker is replaced after at least 1 failed health check");
     }
@@ -188,6 +188,7 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Pool, base: &Pat
         restarts: workers::restarts(&mut at.field("restarts"), &raw.restarts),
         recovery: workers::errors(&mut at.field("errors"), &raw.errors),
         breaker: workers::breaker(&mut at.field("breaker"), &raw.breaker),
+        optimizer: workers::optimizer(&mut at.field("optimizer"), &raw.optimizer),
         drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),
         stop: workers::stop(&mut at.field("stop"), &raw.stop),
     }

@@ -246,12 +246,12 @@ impl Controller {
 
     pub(super) fn cut_batch(&mut self) {
         let dispatch = &self.parts.dispatch;
-        let measured = Measured {
-            share: dispatch.router.share(),
-            v1: dispatch.v1.members(),
-            v2: dispatch.v2.members(),
-            gauges: self.parts.machine.sample(),
-        };
+        let mut gauges = self.parts.machine.sample();
+        for pool in [&dispatch.v1, &dispatch.v2] {
+            gauges.extend(pool.gauges());
+        }
+        let measured =
+            Measured { share: dispatch.router.share(), v1: dispatch.v1.members(), v2: dispatch.v2.members(), gauges };
         let batch = dispatch.recorder.cut(clock::unix_ms(), measured);
         self.parts.history.push(batch.clone());
         if self.pending.len() >= MAX_PENDING {

@@ -227,6 +227,7 @@ impl Controller {
         let (dispatch, flags) = (&self.parts.dispatch, &self.parts.flags);
         for pool in [&dispatch.v1, &dispatch.v2] {
             pool.switch_breakers(flags.circuit_breaker());
+            pool.switch_optimizer(flags.pool_optimizer());
         }
     }
 

@@ -12,7 +12,7 @@
 mod dispatch;
 mod slot;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
@@ -21,6 +21,7 @@ use self::slot::{Fate, Place, Slot};
 use super::{
     homes::Homes,
     lifecycle::{Lifecycle, Stage},
+    load::{Meter, Span},
 };
 use crate::clock::Mono;
 
@@ -70,11 +71,13 @@ pub struct Checkout<W> {
     open: bool,
     /// Workers that were replaced: slot, number, life.
     before: VecDeque<(usize, u64, Lifecycle)>,
+    meter: Meter,
 }
 
 #[derive(Debug)]
 struct Waiter<W> {
     ticket: u64,
+    since: Mono,
     session: Option<Arc<str>>,
     hand_over: oneshot::Sender<Lent<W>>,
 }
@@ -160,6 +163,7 @@ impl<W> Checkout<W> {
             workers: 0,
             open: false,
             before: VecDeque::new(),
+            meter: Meter::default(),
             shape,
         }
     }
@@ -189,6 +193,7 @@ impl<W> Checkout<W> {
         if !self.open {
             return Err(Refusal::Closed);
         }
+        self.pass(now);
         let home = session.and_then(|session| self.home(session));
         if self.busy() < self.shape.lanes {
             let free = match home {
@@ -198,6 +203,7 @@ impl<W> Checkout<W> {
             // Whoever waits, waits for another worker or for a lane.
             if let Some(lent) = free.and_then(|at| self.lend(at, now)) {
                 let lent = self.moved_in(session, lent);
+                self.meter.served(Duration::ZERO);
                 // A session that came or went may make another move worth its while.
                 self.dispatch(now);
                 return Ok(Turn::Now(lent));
@@ -209,7 +215,7 @@ impl<W> Checkout<W> {
         }
         self.tickets += 1;
         let (ticket, (hand_over, worker)) = (self.tickets, oneshot::channel());
-        let waiter = Waiter { ticket, session: session.cloned(), hand_over };
+        let waiter = Waiter { ticket, since: now, session: session.cloned(), hand_over };
         match home.and_then(|at| self.slots.get_mut(at)) {
             Some(slot) => slot.queue.push_back(waiter),
             None => self.shared.push_back(waiter),
@@ -229,6 +235,7 @@ impl<W> Checkout<W> {
 
     /// Takes a worker back after a call. Returns it if it is not wanted any more and has to be ended.
     pub fn hand_in(&mut self, slot: usize, number: u64, worker: W, now: Mono) -> Option<W> {
+        self.pass(now);
         let surplus = !self.open || !self.is_wanted(slot);
         let tickets = self.next_ticket();
         let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Busy);
@@ -248,6 +255,7 @@ impl<W> Checkout<W> {
 
     /// Takes note that a worker is not to be used any more; true if that was not known. Its process is still to end.
     pub fn give_up_worker(&mut self, slot: usize, number: u64, why: String, now: Mono) -> bool {
+        self.pass(now);
         let Some(own) = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage().is_up()) else {
             return false;
         };
@@ -259,7 +267,12 @@ impl<W> Checkout<W> {
 
     /// Takes note that a worker's process is gone.
     pub fn gone(&mut self, slot: usize, number: u64, why: &str, now: Mono) -> Ended {
-        let Some(own) = self.slots.get_mut(slot).filter(|s| s.number == number) else { return Ended::Known };
+        if self.slots.get(slot).is_none_or(|s| s.number != number) {
+            return Ended::Known;
+        }
+        self.pass(now);
+        self.meter.ended();
+        let Some(own) = self.slots.get_mut(slot) else { return Ended::Known };
         let ended = own.gone(why, now);
         if ended == Ended::ByItself {
             self.evict(slot);
@@ -277,6 +290,7 @@ impl<W> Checkout<W> {
 
     /// Takes a worker back that was asked how it is. With its `limit`th failure in a row it has to go.
     pub fn examined(&mut self, lent: Lent<W>, health: Health, why: String, limit: u32, now: Mono) -> Left<W> {
+        self.pass(now);
         let Lent { slot, number, worker } = lent;
         let surplus = !self.open || !self.is_wanted(slot);
         let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.place() == Place::Examined);
@@ -352,6 +366,7 @@ impl<W> Checkout<W> {
 
     /// Fills a slot with the worker that was started for it. Returns it if it is not wanted any more.
     pub fn started(&mut self, slot: usize, number: u64, worker: W, now: Mono) -> Option<W> {
+        self.pass(now);
         let wanted = self.open && self.is_wanted(slot);
         let tickets = self.next_ticket();
         let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Initializing);
@@ -361,6 +376,7 @@ impl<W> Checkout<W> {
             return Some(worker);
         }
         own.started(worker, tickets, now);
+        self.meter.created();
         self.dispatch(now);
         None
     }
@@ -427,6 +443,11 @@ impl<W> Checkout<W> {
         self.slots.iter().filter(|s| s.stage().is_up()).count()
     }
 
+    /// Whether a worker is being started right now.
+    pub fn is_starting(&self) -> bool {
+        self.slots.iter().any(|s| s.stage() == Stage::Initializing)
+    }
+
     /// Workers that have a call.
     pub fn busy(&self) -> usize {
         self.slots.iter().filter(|s| s.stage() == Stage::Busy).count()
@@ -440,6 +461,13 @@ impl<W> Checkout<W> {
     /// Calls that wait.
     pub fn waiting(&self) -> usize {
         self.shared.len() + self.slots.iter().map(|s| s.queue.len()).sum::<usize>()
+    }
+
+    /// Ends a span of counting.
+    pub fn cut(&mut self, now: Mono) -> Span {
+        self.pass(now);
+        let waiting = self.waiting();
+        self.meter.cut(waiting)
     }
 
     /// What the pool is made of now.
@@ -470,6 +498,12 @@ impl<W> Checkout<W> {
         self.shape.regular..self.shape.regular + self.shape.overflow
     }
 
+    /// Counts the time since the last change, before the next.
+    fn pass(&mut self, now: Mono) {
+        let (busy, able) = (self.busy(), self.ready().min(self.shape.lanes));
+        self.meter.pass(now, busy, able);
+    }
+
     const fn next_ticket(&mut self) -> u64 {
         self.tickets += 1;
         self.tickets
@@ -489,6 +523,7 @@ impl<W> Checkout<W> {
     }
 
     fn retire(&mut self, at: usize, why: &'static str, now: Mono) -> Option<W> {
+        self.pass(now);
         let slot = self.slots.get_mut(at).filter(|s| s.is_free())?;
         let worker = slot.take_out(Place::Away)?;
         slot.end(why, Fate::Told, now);

@@ -52,7 +52,7 @@ impl Restarts {
     /// `chance` is any number.
     pub fn plan(&mut self, now: Mono, failed: u32, chance: u64) -> Planned {
         let due = now + backoff(failed, chance);
-        let spent = self.is_spent(due);
+        let spent = self.budget.count == 0 || self.is_spent(due);
         let at = if spent { due.max(self.next_when_spent(now)) } else { due };
         let after = self.planned.partition_point(|planned| *planned <= at);
         self.planned.insert(after, at);
@@ -65,7 +65,7 @@ impl Restarts {
     /// Whether a restart at `now` would have to wait for the budget.
     pub fn is_spent(&self, now: Mono) -> bool {
         let recent = self.planned.iter().filter(|at| **at + self.budget.within > now).count();
-        recent >= self.budget.count
+        recent >= self.budget.count.max(1)
     }
 
     /// The earlier of: when a restart leaves the budget's time; one attempt after the last.
@@ -125,7 +125,10 @@ mod tests {
 
     #[test]
     fn without_a_budget_there_are_attempts_alone() {
-        assert_eq!(of(0, 60).plan(at(1), 0, 0), Planned { wait: MAX_BACKOFF, spent: true });
+        let mut restarts = of(0, 60);
+        assert!(!restarts.is_spent(at(1)), "nothing has died");
+        assert_eq!(restarts.plan(at(1), 0, 0), Planned { wait: MAX_BACKOFF, spent: true });
+        assert!(restarts.is_spent(at(2)));
     }
 
     proptest! {

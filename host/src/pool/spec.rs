@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     breaker,
     checkout::Order,
+    optimizer,
     process::{Patience, WorkerCommand},
     recovery::Recovery,
     restarts::Budget,
@@ -47,6 +48,8 @@ pub struct PoolSpec {
     pub recovery: Recovery,
     /// When an operation that keeps failing is refused; none for never.
     pub breaker: Option<breaker::Settings>,
+    /// What makes the pool change its size; none for nothing.
+    pub optimizer: Option<optimizer::Settings>,
     /// How long calls in flight may take when the pool is drained.
     pub drain_timeout: Duration,
     /// How long a worker that is told to end may take.

@@ -6,6 +6,7 @@ mod serve;
 mod show;
 mod start;
 mod supervise;
+mod tend;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -25,7 +26,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::serve::Trouble;
 pub use self::serve::{BreakerView, Tried};
-pub use self::show::{ChangeView, PastWorker, WorkerView};
+use self::tend::Ledger;
+pub use self::{
+    show::{ChangeView, PastWorker, PoolView, WorkerView},
+    tend::SizeChange,
+};
 use super::{
     checkout::{Checkout, Shape},
     journal::Journal,
@@ -72,6 +77,7 @@ struct Inner {
     give_up: Notify,
     chance: RandomState,
     trouble: Trouble,
+    ledger: Ledger,
     last_failure: Mutex<Option<String>>,
     failures: AtomicU32,
     last_dispatch: AtomicU64,
@@ -102,6 +108,7 @@ impl WorkerPool {
             pids: Mutex::new(vec![None; slots]),
             starting: Arc::new(Semaphore::new(spec.warm_up.at_once.min(Semaphore::MAX_PERMITS))),
             trouble: Trouble::new(spec.breaker),
+            ledger: Ledger::new(slots),
             spec,
             spawner,
             journal,
@@ -227,7 +234,13 @@ impl WorkerPool {
                 }
             }
         }
-        self.0.checkout.lock().forget_homes();
+        {
+            let (mut checkout, size) = (self.0.checkout.lock(), self.0.spec.size);
+            checkout.forget_homes();
+            // What the optimizer had learned was about other traffic.
+            checkout.resize(size.min, size.overflow, clock::mono());
+        }
+        self.0.ledger.forget();
     }
 
     /// Closes, drains, stops and waits for everything that the pool started.

@@ -19,7 +19,7 @@ pub enum Workers {
 }
 
 /// `workers = { .. }`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
     /// The least, and what the pool begins with.
@@ -149,6 +149,26 @@ pub struct Breaker {
     pub successes: u32,
 }
 
+/// `optimizer`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Optimizer {
+    /// Whether the pool changes its size by itself.
+    pub enabled: bool,
+    /// Above this utilisation it grows if calls wait, in percent.
+    pub grow_above: u32,
+    /// Below this one it shrinks, in percent.
+    pub shrink_below: u32,
+    /// Above this mean time that calls wait, it may have more overflow.
+    pub wait_above: String,
+    /// The most overflow; twice that of `workers` unless it is set.
+    pub most_overflow: Option<usize>,
+    /// How far it looks back.
+    pub window: String,
+    /// The least time between two changes.
+    pub cool_down: String,
+}
+
 /// `stop`.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -157,6 +177,13 @@ pub struct Stop {
     pub close: String,
     /// From there to SIGKILL.
     pub term: String,
+}
+
+impl Range {
+    /// Always so many.
+    pub fn fixed(workers: usize) -> Self {
+        Self { min: workers, max: None, overflow: 0, overflow_idle: half_a_minute() }
+    }
 }
 
 impl Default for Queue {
@@ -186,6 +213,20 @@ impl Default for ErrorBackoff {
 impl Default for Breaker {
     fn default() -> Self {
         Self { enabled: true, failures: 5, open_for: "60s".into(), trials: 3, successes: 3 }
+    }
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            grow_above: 90,
+            shrink_below: 30,
+            wait_above: "100ms".into(),
+            most_overflow: None,
+            window: "10s".into(),
+            cool_down: "30s".into(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a pool of worker processes is made of.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::At;
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     pool::{
         breaker,
         checkout::Order,
+        optimizer,
         process::Patience,
         recovery::{Recovery, Rule},
         restarts::Budget,
@@ -28,16 +29,19 @@ const MAX_RETRIES: usize = 100;
 /// Warm-up calls of each worker.
 const MAX_CALLS: usize = 100;
 
-pub(super) fn size(at: &mut At<'_>, raw: &raw::Workers, mode: Mode) -> Size {
+pub(super) fn size(pool: &mut At<'_>, raw: &raw::Workers, optimizer: &raw::Optimizer, mode: Mode) -> Size {
     let range = match raw {
         raw::Workers::Fixed(workers) => {
-            within(at, *workers, 1, MAX_WORKERS);
-            return Size { min: *workers, max: *workers, overflow: 0, most_overflow: 0, overflow_idle: Duration::ZERO };
+            within(&mut pool.field("workers"), *workers, 1, MAX_WORKERS);
+            raw::Range::fixed(*workers)
         }
-        raw::Workers::Range(range) => range,
+        raw::Workers::Range(range) => range.clone(),
     };
+    let mut at = pool.field("workers");
     let max = range.max.unwrap_or(range.min);
-    within(&mut at.field("min"), range.min, 1, MAX_WORKERS);
+    if matches!(raw, raw::Workers::Range(_)) {
+        within(&mut at.field("min"), range.min, 1, MAX_WORKERS);
+    }
     if max != range.min {
         within(&mut at.field("max"), max, range.min, MAX_WORKERS);
     }
@@ -46,13 +50,31 @@ pub(super) fn size(at: &mut At<'_>, raw: &raw::Workers, mode: Mode) -> Size {
         at.field("overflow")
             .wrong("is for pools that are `concurrent`: one that is `serialized` lends one worker at a time");
     }
+    let overflow_idle = at.field("overflow_idle").duration(&range.overflow_idle, "1s", "1d");
+    let most_overflow = optimizer.most_overflow.unwrap_or(range.overflow.saturating_mul(2).min(MAX_WORKERS));
+    within(&mut pool.field("optimizer").field("most_overflow"), most_overflow, range.overflow, MAX_WORKERS);
+    // Without bounds that hold there is nothing to build a pool from; nobody will.
+    let (min, overflow) = (range.min.min(MAX_WORKERS), range.overflow.min(MAX_WORKERS));
     Size {
-        min: range.min,
-        max,
-        overflow: range.overflow,
-        most_overflow: range.overflow,
-        overflow_idle: at.field("overflow_idle").duration(&range.overflow_idle, "1s", "1d"),
+        min,
+        max: max.clamp(min, MAX_WORKERS),
+        overflow,
+        most_overflow: most_overflow.clamp(overflow, MAX_WORKERS),
+        overflow_idle,
     }
+}
+
+pub(super) fn optimizer(at: &mut At<'_>, raw: &raw::Optimizer) -> Option<optimizer::Settings> {
+    within(&mut at.field("grow_above"), raw.grow_above as usize, 1, 100);
+    within(&mut at.field("shrink_below"), raw.shrink_below as usize, 0, 50);
+    let settings = optimizer::Settings {
+        grow_above: raw.grow_above.saturating_mul(10_000),
+        shrink_below: raw.shrink_below.saturating_mul(10_000),
+        wait_above: at.field("wait_above").duration(&raw.wait_above, "1ms", "1h"),
+        window: usize::try_from(at.field("window").duration(&raw.window, "1s", "1m").as_secs()).unwrap_or(usize::MAX),
+        cool_down: at.field("cool_down").duration(&raw.cool_down, "1s", "1d"),
+    };
+    raw.enabled.then_some(settings)
 }
 
 pub(super) fn queue(at: &mut At<'_>, raw: &raw::Queue) -> Queue {

@@ -77,13 +77,18 @@ impl<W> Checkout<W> {
             if let (Some(from), Some(session)) = (from.filter(|from| *from != at), &waiter.session) {
                 self.move_session(session, from, at);
             }
+            self.pass(now);
             let Some(lent) = self.lend(at, now) else { return };
+            let waited = now.since(waiter.since);
             let lent = self.moved_in(waiter.session.as_ref(), lent);
-            if let Err(Lent { worker, .. }) = waiter.hand_over.send(lent)
-                && let Some(slot) = self.slots.get_mut(at)
-            {
-                // The taker gave up while it waited.
-                slot.not_taken(worker, now);
+            match waiter.hand_over.send(lent) {
+                Ok(()) => self.meter.served(waited),
+                Err(Lent { worker, .. }) => {
+                    // The taker gave up while it waited.
+                    if let Some(slot) = self.slots.get_mut(at) {
+                        slot.not_taken(worker, now);
+                    }
+                }
             }
         }
     }

@@ -41,15 +41,15 @@ impl Inner {
         };
         // If the caller gives up at the moment that a worker is handed over, the receiver still holds it.
         let mut waiting = Waiting { pool: Arc::clone(self), ticket, receiver: Some(worker) };
-        let (needs_start, up) = {
+        let (needs_start, hope) = {
             let checkout = self.checkout.lock();
-            (checkout.needs_start(), checkout.ready() > 0)
+            (checkout.needs_start(), checkout.ready() > 0 || checkout.is_starting())
         };
         if needs_start {
             self.vacant.notify_one();
         }
         // Nothing but an attempt each half minute is to be expected.
-        if !up && self.restarts.lock().is_spent(now) {
+        if !hope && self.restarts.lock().is_spent(now) {
             let why = self.last_failure.lock().clone().unwrap_or_else(|| "they died too often".into());
             let message = format!("{label} has no worker that runs, and has spent its restarts: {why}");
             return Err(Failure::unsent(FailureKind::Initialization, message));

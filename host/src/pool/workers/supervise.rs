@@ -3,9 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Inner;
-use crate::clock;
 
-/// How often the pool looks whether it has workers that nobody needs.
+/// How often the pool looks after itself.
 const TEND: Duration = Duration::from_secs(1);
 
 impl Inner {
@@ -25,14 +24,6 @@ impl Inner {
                 () = self.shutdown.cancelled() => return,
             }
         }
-    }
-
-    fn tend(&self) {
-        let now = clock::mono();
-        let idle = u64::try_from(self.spec.size.overflow_idle.as_nanos()).unwrap_or(u64::MAX);
-        let before = clock::Mono::from_nanos(now.nanos().saturating_sub(idle));
-        let surplus = self.checkout.lock().end_overflow(before, now);
-        surplus.into_iter().for_each(|worker| self.end(worker));
     }
 }
 

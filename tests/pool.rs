@@ -3,6 +3,7 @@
 mod errors;
 mod faults;
 mod life;
+mod measured;
 mod size;
 
 use std::{

@@ -32,7 +32,7 @@ use crate::harness::{PATIENCE, Setup, binary, eventually, root};
 
 /// A pool with the folder that its workers look into.
 struct Pool {
-    pool: WorkerPool,
+    inner: WorkerPool,
     folder: TempDir,
     journal: Arc<Journal>,
     /// Keeps what the journal hands over, by saying that it did.
@@ -43,8 +43,8 @@ impl Pool {
     /// A pool of workers with these flags and settings, open and whole.
     async fn start(flags: &[&str], settings: &str) -> Self {
         let pool = Self::closed(flags, settings);
-        pool.pool.open();
-        pool.pool.ready_by(clock::mono() + PATIENCE).await.unwrap();
+        pool.inner.open();
+        pool.inner.ready_by(clock::mono() + PATIENCE).await.unwrap();
         pool
     }
 
@@ -58,8 +58,8 @@ impl Pool {
         let (trials, _queues) = Trials::new(Arc::<Slots>::default());
         let mut keeping = JoinSet::new();
         keeping.spawn(keep(keeper));
-        let pool = WorkerPool::new(spec, spawner, Arc::clone(&journal), trials);
-        Self { pool, folder, journal, _keeping: keeping }
+        let inner = WorkerPool::new(spec, spawner, Arc::clone(&journal), trials);
+        Self { inner, folder, journal, _keeping: keeping }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -92,7 +92,7 @@ impl Pool {
         let session = session.map(Arc::from);
         let deadline = clock::mono() + limit;
         let call = Call { operation, arguments: &arguments, session: session.as_ref(), deadline };
-        self.pool.call(call).await.map(|answer| match answer {
+        self.inner.call(call).await.map(|answer| match answer {
             Answer::Success(result) | Answer::Refused(result) => serde_json::from_str(result.get()).unwrap(),
         })
     }
@@ -110,19 +110,19 @@ impl Pool {
     }
 
     fn states(&self) -> Vec<&'static str> {
-        self.pool.workers().iter().map(|w| w.state.name()).collect()
+        self.inner.workers().iter().map(|w| w.state.name()).collect()
     }
 
     /// Waits until some worker is as it should be.
     async fn until(&self, what: &str, is: impl Fn(&WorkerView) -> bool) -> WorkerView {
-        eventually(what, async || self.pool.workers().into_iter().find(|w| is(w))).await
+        eventually(what, async || self.inner.workers().into_iter().find(|w| is(w))).await
     }
 
     /// Waits until there are so many workers that can take calls, and none that did before `killed`.
     async fn whole_without(&self, killed: u32) {
         let whole = async || {
-            let members = self.pool.members_now();
-            (members.ready >= members.wanted && !self.pool.pids().contains(&killed)).then_some(())
+            let members = self.inner.members_now();
+            (members.ready >= members.wanted && !self.inner.pids().contains(&killed)).then_some(())
         };
         eventually("a whole pool", whole).await;
     }

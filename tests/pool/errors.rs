@@ -16,11 +16,11 @@ impl Pool {
     async fn serve(&self, class: Class, operation: &str, arguments: &Value) -> Tried {
         let arguments = arguments.as_object().unwrap().clone();
         let deadline = clock::mono() + Duration::from_secs(10);
-        self.pool.serve(Call { operation, arguments: &arguments, session: None, deadline }, class).await
+        self.inner.serve(Call { operation, arguments: &arguments, session: None, deadline }, class).await
     }
 
     fn breaker(&self, operation: &str) -> Position {
-        self.pool.breakers().iter().find(|b| &*b.operation == operation).unwrap().state
+        self.inner.breakers().iter().find(|b| &*b.operation == operation).unwrap().state
     }
 }
 
@@ -41,7 +41,7 @@ async fn a_read_that_kills_workers_is_tried_as_often_as_the_table_says_and_nothi
         assert!(tried.result.unwrap_err().sent);
         assert_eq!(calls(&pool, "do") - before, attempts, "{class:?}");
     }
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,12 +50,12 @@ async fn a_retry_helps_the_caller_and_does_not_hide_the_failure() {
     let waits = async { pool.serve(Class::Read, "wait", &json!({ "ms": 500 })).await };
     let kills = async {
         eventually("a busy worker", async || (pool.states() == ["busy"]).then_some(())).await;
-        kill(pool.pool.pids()[0]);
+        kill(pool.inner.pids()[0]);
     };
     let (tried, ()) = tokio::join!(waits, kills);
     assert!(tried.result.is_ok(), "{tried:?}");
-    assert_eq!((tried.failed, pool.pool.retries()), (Some(FailureKind::Connection), 1));
-    pool.pool.shut_down().await;
+    assert_eq!((tried.failed, pool.inner.retries()), (Some(FailureKind::Connection), 1));
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,16 +75,16 @@ async fn an_operation_that_keeps_failing_is_refused_until_it_works_again() {
 
     eventually("a half-open breaker", async || (pool.breaker("fail") == Position::HalfOpen).then_some(())).await;
     pool.serve(Class::Exclusive, "fail", &nothing).await.result.unwrap_err();
-    assert_eq!((pool.breaker("fail"), pool.pool.breakers()[0].opened), (Position::Open, 2));
+    assert_eq!((pool.breaker("fail"), pool.inner.breakers()[0].opened), (Position::Open, 2));
 
-    pool.pool.switch_breakers(false);
+    pool.inner.switch_breakers(false);
     assert!(pool.serve(Class::Exclusive, "fail", &nothing).await.result.unwrap_err().sent, "switched off");
-    pool.pool.switch_breakers(true);
+    pool.inner.switch_breakers(true);
     for _ in 0..4 {
         pool.serve(Class::Exclusive, "fail", &nothing).await.result.unwrap_err();
     }
     assert_eq!(pool.breaker("fail"), Position::Closed, "it begins again");
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,12 +92,12 @@ async fn a_pool_that_cannot_start_workers_says_so_at_once() {
     let settings = "workers = 1\nrestarts = { count = 0 }";
     let pool = Pool::start(&["broken=broken"], settings).await;
     pool.touch("broken");
-    let pid = pool.pool.pids()[0];
+    let pid = pool.inner.pids()[0];
     kill(pid);
-    eventually("a spent budget", async || pool.pool.why_not_whole()).await;
+    eventually("a spent budget", async || pool.inner.why_not_whole()).await;
     let asked = clock::mono();
     let tried = pool.serve(Class::Read, "who", &json!({})).await;
     assert_eq!(tried.failed, Some(FailureKind::Initialization), "{tried:?}");
     assert!(clock::mono().since(asked) < Duration::from_secs(5), "its deadline is later");
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }

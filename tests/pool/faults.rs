@@ -39,12 +39,12 @@ async fn survives(what: &str, kind: Option<FailureKind>) {
         }
         assert!(pool.call_within(LIMIT, "who", None, &json!({})).await.is_ok(), "{what}: others are served");
     }
-    let whole = async || (pool.pool.members_now().ready == 2 && pool.pool.pids().len() == 2).then_some(());
+    let whole = async || (pool.inner.members_now().ready == 2 && pool.inner.pids().len() == 2).then_some(());
     eventually("a whole pool", whole).await;
-    let failures = pool.pool.members().failures;
+    let failures = pool.inner.members().failures;
     assert_eq!(failures, if kind.is_some() { 3 } else { 0 }, "{what}");
     assert!(resident().saturating_sub(before) < MEMORY, "{what}");
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,27 +103,27 @@ async fn a_worker_that_is_killed_while_it_is_busy() {
     });
     let failure = answer.unwrap_err();
     assert_eq!((failure.kind, failure.sent), (FailureKind::Connection, true), "{failure}");
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_killed_while_it_starts() {
     let pool = Pool::start(&["sleepy=sleepy"], &format!("workers = 2\n{MANY}")).await;
     pool.touch("sleepy");
-    let pids = pool.pool.pids();
+    let pids = pool.inner.pids();
     kill(pids[0]);
     pool.until("a start", |w| w.state.name() == "initializing").await;
     // The guard becomes the worker, so the process that starts is a child of this one.
     let starting =
         eventually("its process", async || children().into_iter().find(|pid| is_starting(*pid, &pool))).await;
     kill(starting);
-    let failed = async || pool.pool.past_workers().into_iter().find(|w| w.history.len() == 2);
+    let failed = async || pool.inner.past_workers().into_iter().find(|w| w.history.len() == 2);
     let failed = eventually("a failed start", failed).await;
     assert!(failed.history[1].why.contains("signal: 9"), "{failed:?}");
     std::fs::remove_file(pool.file("sleepy")).unwrap();
     assert!(pool.call_within(LIMIT, "who", None, &json!({})).await.is_ok(), "the other serves meanwhile");
     pool.whole_without(pids[0]).await;
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 /// Processes that this one started.
@@ -137,7 +137,7 @@ fn children() -> Vec<u32> {
 /// Whether a process is a worker of this pool that is not ready yet.
 fn is_starting(pid: u32, pool: &Pool) -> bool {
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    command.contains(pool.folder.path().to_str().unwrap()) && !pool.pool.pids().contains(&pid)
+    command.contains(pool.folder.path().to_str().unwrap()) && !pool.inner.pids().contains(&pid)
 }
 
 /// A hundred sessions with fifty operations each, while workers are killed at random: each sees its own state and all of
@@ -159,31 +159,29 @@ async fn no_session_sees_anothers_state_while_workers_are_killed_at_random() {
     kills.spawn(async move {
         // Chance from where sessions happen to be; the seed does not matter.
         let mut chance = 12_345_usize;
-        let mut killed = 0_u32;
         loop {
             tokio::time::sleep(Duration::from_millis(60)).await;
             chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let pids = killing.pool.pids();
+            let pids = killing.inner.pids();
             if let Some(pid) = pids.get((chance >> 33) % pids.len().max(1)) {
                 kill(*pid);
-                killed += 1;
             }
         }
     });
     let outcomes = sessions.join_all().await;
     kills.shutdown().await;
     let (answered, failed) = outcomes.iter().fold((0, 0), |(a, f), (answered, failed)| (a + answered, f + failed));
-    eprintln!("{answered} operations answered, {failed} not, {} workers died", pool.pool.members().failures);
+    eprintln!("{answered} operations answered, {failed} not, {} workers died", pool.inner.members().failures);
     assert_eq!(answered + failed, SESSIONS * OPERATIONS);
     assert!(failed * 10 < answered, "retries have hidden most deaths: {failed} of {answered}");
-    eventually("a whole pool", async || (pool.pool.members_now().ready >= 4).then_some(())).await;
+    eventually("a whole pool", async || (pool.inner.members_now().ready >= 4).then_some(())).await;
     for n in 0..SESSIONS {
         let state = pool.get(&format!("session-{n}")).await["state"].clone();
         let own = |value: &Value| value.as_str().unwrap().starts_with(&format!("session-{n}:"));
         assert!(state.as_object().unwrap().values().all(own), "{state}");
         assert_eq!(state.as_object().unwrap().len(), OPERATIONS.div_ceil(5), "nothing that was kept is lost");
     }
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 /// Puts something into the session with every fifth operation and reads all of it with the others.
@@ -197,7 +195,7 @@ async fn session(pool: Arc<Pool>, name: String, operations: usize) -> (usize, us
         }
         let deadline = clock::mono() + Duration::from_secs(20);
         let call = Call { operation: "get", arguments: &nothing, session: Some(&id), deadline };
-        match pool.pool.serve(call, Class::Read).await.result {
+        match pool.inner.serve(call, Class::Read).await.result {
             Ok(cutover::request::Answer::Success(result)) => {
                 let result: Value = serde_json::from_str(result.get()).unwrap();
                 let state = result["state"].as_object().unwrap();

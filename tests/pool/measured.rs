@@ -12,7 +12,7 @@ use crate::harness::{Setup, eventually, pool};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_shows_what_its_workers_use() {
     let pool = Pool::start(&["leak"], "workers = 2").await;
-    let before = eventually("a sample", async || pool.pool.workers().into_iter().find_map(|w| w.uses)).await.usage;
+    let before = eventually("a sample", async || pool.inner.workers().into_iter().find_map(|w| w.uses)).await.usage;
     assert!(before.rss_bytes > 1 << 20 && before.threads >= 1 && before.descriptors.unwrap() >= 3, "{before:?}");
     for _ in 0..40 {
         pool.call("who", Some("s"), &json!({})).await.unwrap();
@@ -22,11 +22,11 @@ async fn a_pool_shows_what_its_workers_use() {
     };
     let worker = pool.until("a worker that has grown", grown).await;
     assert!(worker.age_ms > 0);
-    let view = pool.pool.view();
+    let view = pool.inner.view();
     assert_eq!((view.wanted, view.states["ready"], view.load.served), (2, 2, 40), "{view:?}");
     assert!(view.load.created_per_minute >= 2 && view.rss_bytes > before.rss_bytes, "{view:?}");
-    assert!(pool.pool.gauges().iter().any(|g| g.name == "v2.utilisation-ppm"));
-    pool.pool.shut_down().await;
+    assert!(pool.inner.gauges().iter().any(|g| g.name == "v2.utilisation-ppm"));
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,32 +43,32 @@ async fn a_pool_grows_under_load_and_shrinks_after_it() {
             }
         });
     }
-    eventually("a grown pool", async || (pool.pool.members_now().wanted == 3).then_some(())).await;
-    eventually("its workers", async || (pool.pool.members_now().ready >= 3).then_some(())).await;
+    eventually("a grown pool", async || (pool.inner.members_now().wanted == 3).then_some(())).await;
+    eventually("its workers", async || (pool.inner.members_now().ready >= 3).then_some(())).await;
     callers.shutdown().await;
-    eventually("a shrunken pool", async || (pool.pool.members_now().wanted == 1).then_some(())).await;
-    eventually("one worker", async || (pool.pool.pids().len() == 1).then_some(())).await;
-    let sizes = pool.pool.view().sizes;
+    eventually("a shrunken pool", async || (pool.inner.members_now().wanted == 1).then_some(())).await;
+    eventually("one worker", async || (pool.inner.pids().len() == 1).then_some(())).await;
+    let sizes = pool.inner.view().sizes;
     let steps: Vec<_> = sizes.iter().map(|s| (s.from_workers, s.to_workers)).collect();
     assert_eq!(steps, [(1, 2), (2, 3), (3, 2), (2, 1)], "{sizes:?}");
     assert!(sizes[0].why.contains("calls waiting") && sizes[3].why.contains("no calls waiting"), "{sizes:?}");
     assert!(pool.call_within(Duration::from_secs(5), "who", None, &json!({})).await.is_ok());
-    Arc::into_inner(pool).unwrap().pool.shut_down().await;
+    Arc::into_inner(pool).unwrap().inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_optimizer_that_is_switched_off_leaves_the_size_as_it_is() {
     let settings = "workers = { min = 1, max = 3 }\noptimizer = { window = '1s', cool_down = '1s', grow_above = 80 }";
     let pool = Pool::start(&[], settings).await;
-    pool.pool.switch_optimizer(false);
+    pool.inner.switch_optimizer(false);
     let long = json!({ "ms": 4_000 });
     let calls = (0..3).map(|_| pool.call("wait", None, &long));
     let mut seen = 0;
     let watched = async {
         // Long enough that it would have grown twice.
         eventually("three seconds of work", async || {
-            seen = seen.max(pool.pool.members_now().wanted);
-            (pool.pool.view().load.served >= 1 && pool.pool.workers()[0].age_ms > 4_000).then_some(())
+            seen = seen.max(pool.inner.members_now().wanted);
+            (pool.inner.view().load.served >= 1 && pool.inner.workers()[0].age_ms > 4_000).then_some(())
         })
         .await;
     };
@@ -76,8 +76,8 @@ async fn an_optimizer_that_is_switched_off_leaves_the_size_as_it_is() {
     let mut calls = calls.into_iter();
     let (a, b, c) = (calls.next().unwrap(), calls.next().unwrap(), calls.next().unwrap());
     let (.., ()) = tokio::join!(a, b, c, watched);
-    assert_eq!((seen, pool.pool.view().sizes.len()), (1, 0));
-    pool.pool.shut_down().await;
+    assert_eq!((seen, pool.inner.view().sizes.len()), (1, 0));
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

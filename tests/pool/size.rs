@@ -13,18 +13,18 @@ use crate::harness::eventually;
 async fn overflow_serves_calls_that_wait_and_ends_when_it_is_idle() {
     let pool = Pool::start(&[], "workers = { min = 1, overflow = 2, overflow_idle = '1s' }").await;
     let (long, short) = (json!({ "ms": 4_000 }), json!({ "ms": 1 }));
-    let regular = pool.pool.pids();
+    let regular = pool.inner.pids();
     tokio::join!(async { pool.call("wait", Some("slow"), &long).await.unwrap() }, async {
         eventually("a busy worker", async || (pool.states() == ["busy"]).then_some(())).await;
         let extra = pool.call("wait", Some("other"), &short).await.unwrap();
         assert_ne!(u64::from(regular[0]), extra["pid"].as_u64().unwrap(), "it need not wait for four seconds");
-        assert!(pool.pool.workers().iter().any(|w| w.overflow && w.state.is_up()));
+        assert!(pool.inner.workers().iter().any(|w| w.overflow && w.state.is_up()));
     });
-    eventually("the overflow's end", async || (pool.pool.pids() == regular).then_some(())).await;
+    eventually("the overflow's end", async || (pool.inner.pids() == regular).then_some(())).await;
     let last = pool.until("an end", |w| w.overflow).await;
     assert!(last.history.iter().any(|c| c.why == "calls wait no more"), "{last:?}");
-    assert_eq!(pool.pool.members().failures, 0);
-    pool.pool.shut_down().await;
+    assert_eq!(pool.inner.members().failures, 0);
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn calls_wait_as_long_as_the_queue_says_and_no_more_of_them_than_it_has_ro
     let (first, (late, full)) = tokio::join!(pool.call("wait", None, &long), async {
         eventually("a busy worker", async || (pool.states() == ["busy"]).then_some(())).await;
         tokio::join!(pool.call("wait", None, &short), async {
-            eventually("a queue", async || (pool.pool.members_now().queued == 1).then_some(())).await;
+            eventually("a queue", async || (pool.inner.members_now().queued == 1).then_some(())).await;
             pool.call("wait", None, &short).await
         })
     });
@@ -43,7 +43,7 @@ async fn calls_wait_as_long_as_the_queue_says_and_no_more_of_them_than_it_has_ro
     assert_eq!((late.kind, late.sent), (FailureKind::Resource, false));
     assert!(late.message.contains("within") && full.message.contains("is full"), "{late} {full}");
     assert_eq!((full.kind, full.sent), (FailureKind::Resource, false));
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn a_callers_own_deadline_holds_in_the_queue() {
     });
     let late = late.unwrap_err();
     assert_eq!((late.kind, late.sent), (FailureKind::Timeout, false));
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,12 +71,12 @@ async fn the_call_that_came_last_goes_first_if_the_queue_says_so() {
                 pool.call("first", None, &none).await.unwrap()
             },
             async {
-                eventually("a queue", async || (pool.pool.members_now().queued == 1).then_some(())).await;
+                eventually("a queue", async || (pool.inner.members_now().queued == 1).then_some(())).await;
                 pool.call("second", None, &none).await.unwrap()
             },
         );
         assert_eq!(pool.traced()[3..], expected, "{order}");
-        pool.pool.shut_down().await;
+        pool.inner.shut_down().await;
     }
 }
 
@@ -95,7 +95,7 @@ async fn sessions_spread_over_workers_and_stay_where_they_are() {
     for (session, pid) in calls.join_all().await {
         assert_eq!(*homes.entry(session).or_insert(pid), pid);
     }
-    let sessions: Vec<_> = pool.pool.workers().iter().map(|w| w.sessions).collect();
+    let sessions: Vec<_> = pool.inner.workers().iter().map(|w| w.sessions).collect();
     assert_eq!(sessions, [2, 2, 2, 2]);
-    pool.pool.shut_down().await;
+    pool.inner.shut_down().await;
 }

@@ -295,7 +295,7 @@ impl<W> Checkout<W> {
         let surplus = !self.open || !self.is_wanted(slot);
         let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.place() == Place::Examined);
         let Some(own) = own.filter(|s| s.stage().is_up()) else { return Left::Surplus(worker) };
-        let left = if surplus {
+        let goes = if surplus {
             own.end("not wanted any more", Fate::Told, now);
             Left::Surplus(worker)
         } else if health == Health::Bad && own.unhealthy + 1 >= limit {
@@ -306,11 +306,11 @@ impl<W> Checkout<W> {
             Left::Nothing
         };
         // Whoever waits for one that is sick may have another.
-        if health == Health::Bad || !matches!(left, Left::Nothing) {
+        if health == Health::Bad || !matches!(goes, Left::Nothing) {
             self.evict(slot);
         }
         self.dispatch(now);
-        left
+        goes
     }
 
     /// Slots for which a worker has to be started; whoever asks is to [`begin`](Self::begin) or to

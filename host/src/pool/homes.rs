@@ -92,7 +92,9 @@ impl Homes {
     fn keep(&mut self, session: &Arc<str>, home: Home) {
         if self.young.len() >= self.most.div_ceil(2) && !self.young.contains_key(session) {
             let forgotten = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-            forgotten.into_values().for_each(|home| self.leave(home.slot));
+            for home in forgotten.into_values() {
+                self.leave(home.slot);
+            }
         }
         self.young.insert(Arc::clone(session), home);
     }

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     const SIZE: Size = Size { min: 2, max: 8, overflow: 1, most_overflow: 2, overflow_idle: Duration::ZERO };
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn load(percent: u32, most_waiting: usize, wait_ms: u64) -> Load {
         let wait_mean_us = wait_ms * 1_000;

@@ -81,7 +81,7 @@ fn backoff(failed: u32, chance: u64) -> Duration {
     let Some(doublings) = failed.checked_sub(1) else { return Duration::ZERO };
     let whole = FIRST_BACKOFF.saturating_mul(1 << doublings.min(16)).min(MAX_BACKOFF);
     let half = u64::try_from(whole.as_nanos() / 2).unwrap_or(u64::MAX);
-    whole - Duration::from_nanos(chance % (half + 1))
+    whole.saturating_sub(Duration::from_nanos(chance % (half + 1)))
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Trend {
 
 /// The line of least squares.
 fn line(points: &[(f64, f64)]) -> Option<Trend> {
-    let n = points.len() as f64;
+    let n = float(points.len() as u64);
     let (sum_t, sum_y) = points.iter().fold((0.0, 0.0), |(t, y), p| (t + p.0, y + p.1));
     let (mean_t, mean) = (sum_t / n, sum_y / n);
     let (sxx, sxy) = points.iter().fold((0.0, 0.0), |(sxx, sxy), (t, y)| {

@@ -10,7 +10,9 @@ impl<W> Checkout<W> {
     pub(super) fn evict(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let queue = std::mem::take(&mut slot.queue);
-        queue.into_iter().for_each(|waiter| insert(&mut self.shared, waiter));
+        for waiter in queue {
+            insert(&mut self.shared, waiter);
+        }
     }
 
     /// The slot where a session is at home; a session that has none, or whose worker is gone, gets one where the least
@@ -79,10 +81,10 @@ impl<W> Checkout<W> {
             }
             self.pass(now);
             let Some(lent) = self.lend(at, now) else { return };
-            let waited = now.since(waiter.since);
+            let wait = now.since(waiter.since);
             let lent = self.moved_in(waiter.session.as_ref(), lent);
             match waiter.hand_over.send(lent) {
-                Ok(()) => self.meter.served(waited),
+                Ok(()) => self.meter.served(wait),
                 Err(Lent { worker, .. }) => {
                     // The taker gave up while it waited.
                     if let Some(slot) = self.slots.get_mut(at) {
@@ -148,7 +150,9 @@ impl<W> Checkout<W> {
             std::mem::take(&mut slot.queue).into_iter().partition(|w| w.session.as_ref() == Some(session));
         slot.queue = staying;
         if let Some(slot) = self.slots.get_mut(to) {
-            moving.into_iter().for_each(|waiter| insert(&mut slot.queue, waiter));
+            for waiter in moving {
+                insert(&mut slot.queue, waiter);
+            }
         }
     }
 }

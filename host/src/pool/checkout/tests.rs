@@ -53,8 +53,8 @@ fn later<W: std::fmt::Debug>(turn: Result<Turn<W>, Refusal>) -> Pending<W> {
     }
 }
 
-fn back(pool: &mut Pool, lent: Lent<&'static str>) {
-    assert!(pool.hand_in(lent.slot, lent.number, lent.worker, NOW).is_none());
+fn back(pool: &mut Pool, Lent { slot, number, worker }: Lent<&'static str>) {
+    assert!(pool.hand_in(slot, number, worker, NOW).is_none());
 }
 
 fn taken(pending: &mut Pending<&'static str>) -> Option<Lent<&'static str>> {
@@ -318,10 +318,10 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: &Step) {
         self.clock += 1;
         let (pool, now) = (&mut self.pool, Mono::from_nanos(self.clock));
-        match step {
+        match *step {
             Step::Acquire(who) => {
                 let session = who.map(|s| session(&s.to_string()));
                 match pool.acquire(session.as_ref(), now) {
@@ -392,7 +392,7 @@ proptest! {
         pool.open();
         let mut chaos = Chaos { pool, clock: 1, waiting: Vec::new(), lent: Vec::new(), running: Vec::new() };
         for step in steps {
-            chaos.take(step);
+            chaos.take(&step);
             let pool = &chaos.pool;
             let mut lent: Vec<_> = chaos.lent.iter().map(|l| l.number).collect();
             lent.sort_unstable();

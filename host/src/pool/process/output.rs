@@ -84,9 +84,9 @@ impl Lines {
     fn flush(&mut self, each: &mut impl FnMut(&str)) {
         let text = String::from_utf8_lossy(&self.line);
         if self.cut {
-            each(&format!("{text}.."))
+            each(&format!("{text}.."));
         } else {
-            each(&text)
+            each(&text);
         }
         self.line.clear();
         self.cut = false;

@@ -41,8 +41,14 @@ impl Inner {
             if self.examine_once(lent, number).await != Some(Health::Bad) {
                 return;
             }
-            let (kind, class, left) = (FailureKind::HealthCheck, Class::Read, self.spec.health.interval / 2);
-            let attempt = Attempt { kind, number, class, sent: true, left, elsewhere: false };
+            let attempt = Attempt {
+                kind: FailureKind::HealthCheck,
+                number,
+                class: Class::Read,
+                sent: true,
+                left: self.spec.health.interval / 2,
+                elsewhere: false,
+            };
             let Next::Retry { after } = self.spec.recovery.next(attempt) else { return };
             tokio::select! {
                 () = tokio::time::sleep(after) => number += 1,
@@ -71,9 +77,9 @@ impl Inner {
         let (limit, lent) = (self.spec.health.failures, Lent { slot, number: worker_number, worker });
         // Only the first answer of a check counts against a worker; a good one later makes up for it.
         let told = if health == Health::Bad && number > 1 { Health::Unchanged } else { health };
-        let left = self.checkout.lock().examined(lent, told, why, limit, clock::mono());
+        let outcome = self.checkout.lock().examined(lent, told, why, limit, clock::mono());
         self.changed.notify_waiters();
-        match left {
+        match outcome {
             Left::Nothing => return Some(health),
             Left::Surplus(worker) => self.end(worker),
             Left::Sick(worker) => {

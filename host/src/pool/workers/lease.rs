@@ -97,7 +97,13 @@ impl Lease {
                 Err(failure) => {
                     let kind = match failure.kind {
                         FailureKind::Connection | FailureKind::Communication => FailureKind::Session,
-                        other => other,
+                        FailureKind::Initialization
+                        | FailureKind::Timeout
+                        | FailureKind::Resource
+                        | FailureKind::HealthCheck
+                        | FailureKind::Session
+                        | FailureKind::Worker
+                        | FailureKind::System => failure.kind,
                     };
                     return Err(Failure { sent: false, kind, ..failure });
                 }

@@ -53,7 +53,7 @@ impl Inner {
         drop(claim);
         let attempt = Attempt { pool: self, slot, number, done: false };
         match self.start(slot).await {
-            Ok(worker) => attempt.succeed(worker),
+            Ok(worker) => Some(attempt.succeed(worker)),
             Err(failure) => {
                 attempt.fail(failure);
                 None
@@ -128,7 +128,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn succeed(mut self, worker: Worker) -> Option<(u64, Exit)> {
+    fn succeed(mut self, worker: Worker) -> (u64, Exit) {
         self.done = true;
         let (pid, exit) = (worker.pid(), worker.exit());
         if let Some(known) = self.pool.pids.lock().get_mut(self.slot) {
@@ -138,7 +138,7 @@ impl Attempt<'_> {
         if let Some(worker) = surplus {
             self.pool.end(worker);
         }
-        Some((self.number, exit))
+        (self.number, exit)
     }
 
     fn fail(mut self, failure: Failure) {

@@ -137,7 +137,9 @@ impl Inner {
             let mut checkout = self.checkout.lock();
             (checkout.cut(now), checkout.end_overflow(before, now))
         };
-        surplus.into_iter().for_each(|worker| self.end(worker));
+        for worker in surplus {
+            self.end(worker);
+        }
         self.ledger.recent.lock().push(span);
         self.sample(now);
         self.optimize(now);
@@ -200,7 +202,9 @@ impl Inner {
         (sizing.changed, sizing.spans) = (now, 0);
         drop(sizing);
         let surplus = self.checkout.lock().resize(to.workers, to.overflow, now);
-        surplus.into_iter().for_each(|worker| self.end(worker));
+        for worker in surplus {
+            self.end(worker);
+        }
         self.vacant.notify_one();
     }
 }

@@ -32,6 +32,7 @@ mod languages;
 mod museum;
 mod notify;
 mod policies;
+mod pool;
 mod registry;
 mod rhai;
 mod seats;

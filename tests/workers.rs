@@ -6,6 +6,7 @@ use cutover::{
     clock,
     migration::Verb,
     policy::port::{Kind, Phase},
+    pool::breaker::Position,
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -38,9 +39,13 @@ while header := read(4):
         say(json.dumps(reply).encode())
 ";
 
+/// All calls reach the workers, however bad those are.
+const PATIENT: &str = "restarts = { count = 1000 }\nbreaker = { enabled = false }";
+
 fn scripted(misdeed: &str) -> String {
     let script = WORKER.replace("MISDEED", misdeed);
-    format!("mode = 'concurrent'\nworkers = 2\ndrain_timeout = '5s'\ncommand = ['python3', '-c', '''{script}''']")
+    let command = format!("command = ['python3', '-c', '''{script}''']");
+    format!("mode = 'concurrent'\nworkers = 2\ndrain_timeout = '5s'\n{command}\n{PATIENT}")
 }
 
 /// A host whose V2 is made of these workers, and which lets V2 be however bad it is.
@@ -93,7 +98,7 @@ async fn v1_answers_for(v2: String, timeouts: u64, replaced: bool) {
 }
 
 fn example(fault: &[&str]) -> String {
-    pool("concurrent", 2, fault)
+    format!("{}\n{PATIENT}", pool("concurrent", 2, fault))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,6 +119,31 @@ async fn a_crash_of_v2_is_answered_by_v1() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_v2_is_answered_by_v1_and_costs_no_worker() {
     v1_answers_for(example(&["--error-share", "1"]), 0, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_v2_keeps_failing_is_refused_there_and_blamed_on_it() {
+    let host = start(pool("concurrent", 2, &["--error-share", "1"])).await;
+    let breaker = || {
+        host.migration()
+            .split
+            .v2
+            .workers()
+            .unwrap()
+            .breakers()
+            .into_iter()
+            .find(|b| &*b.operation == "execute")
+            .unwrap()
+    };
+    for _ in 0..8 {
+        let reply = host.http.greet("s", &[("x-cutover-pool", "v2")]).await;
+        assert_eq!((reply.pool.as_str(), greeting(&reply)), ("v1", Some("hello s")), "{reply:?}");
+    }
+    assert_eq!((breaker().state, breaker().refused), (Position::Open, 3));
+    eventually("V2 to be blamed", async || (blamed(&host) == (8, 8, 0, 8)).then_some(())).await;
+    host.ask(Verb::SetFlag("circuit_breaker".into(), false.into())).await.unwrap();
+    assert!(host.migration().split.v2.workers().unwrap().breakers().is_empty(), "switched off while the host runs");
+    host.app.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,6 +79,7 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/migrations/{migration}/{verb}", post(order))
         .route("/api/v1/migrations/{migration}/decisions", get(decisions))
         .route("/api/v1/migrations/{migration}/comparisons", get(comparisons))
+        .route("/api/v1/migrations/{migration}/pools", get(pools))
         .route("/api/v1/migrations/{migration}/history", get(history::page))
         .route("/api/v1/migrations/{migration}/flags", get(flags))
         .route("/api/v1/migrations/{migration}/flags/{flag}", put(set_flag))
@@ -167,6 +168,11 @@ async fn comparisons(State(host): Shared, Path(name): Path<String>) -> Answer<Va
     let counts = migration.history.totals().comparisons;
     let left_out = migration.plane.left_out();
     Ok(Json(json!({ "counts": counts, "report": migration.comparer.report(), "left_out": left_out })))
+}
+
+async fn pools(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
+    let split = &find(&host, &name)?.split;
+    Ok(Json(json!({ "pools": [split.v1.view(), split.v2.view()] })))
 }
 
 async fn flags(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     clock::{self, Mono},
     observe::{Observation, Outcome},
-    pool::{Call, WorkerPool, journal::Journal},
+    pool::{Call, WorkerPool, journal::Journal, workers::Tried},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
     shadow::Mirror,
     split::Split,
@@ -111,15 +111,16 @@ impl Dispatch {
             return Served { result, pool: PoolId::V1, reason: route.reason };
         }
         let started = clock::mono();
-        let v2 = self.attempt(PoolId::V2, &request, self.v2_deadline(started, request.deadline)).await;
+        let deadline = self.v2_deadline(started, request.deadline);
+        let Tried { result: v2, failed } = self.attempt(PoolId::V2, &request, Class::Read, deadline).await;
         let Err(failure) = v2 else {
-            self.observe(PoolId::V2, &request, Class::Read, started, &v2, false);
+            self.observe(PoolId::V2, &request, Class::Read, started, failed, false);
             return Served { result: v2, pool: PoolId::V2, reason: route.reason };
         };
         let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
         // A V2 that was closed before it saw the call has not failed it.
         if failure.sent || failure.kind != FailureKind::System {
-            self.observe(PoolId::V2, &request, Class::Read, started, &Err(failure), result.is_ok());
+            self.observe(PoolId::V2, &request, Class::Read, started, failed, result.is_ok());
         }
         Served { result, pool: PoolId::V1, reason: "failover".into() }
     }
@@ -158,18 +159,19 @@ impl Dispatch {
     /// Calls a pool and counts the call.
     async fn call(&self, pool: PoolId, request: &Request, class: Class, deadline: Mono) -> Result<Answer, Failure> {
         let started = clock::mono();
-        let result = self.attempt(pool, request, deadline).await;
-        self.observe(pool, request, class, started, &result, false);
+        let Tried { result, failed } = self.attempt(pool, request, class, deadline).await;
+        self.observe(pool, request, class, started, failed, false);
         result
     }
 
-    async fn attempt(&self, pool: PoolId, request: &Request, deadline: Mono) -> Result<Answer, Failure> {
+    async fn attempt(&self, pool: PoolId, request: &Request, class: Class, deadline: Mono) -> Tried {
         let pool = match pool {
             PoolId::V1 => &self.v1,
             PoolId::V2 => &self.v2,
         };
         let session = request.session.as_ref();
-        pool.call(Call { operation: &request.operation, arguments: &request.arguments, session, deadline }).await
+        let call = Call { operation: &request.operation, arguments: &request.arguments, session, deadline };
+        pool.serve(call, class).await
     }
 
     fn observe(
@@ -178,10 +180,10 @@ impl Dispatch {
         request: &Request,
         class: Class,
         started: Mono,
-        result: &Result<Answer, Failure>,
+        failed: Option<FailureKind>,
         failed_over: bool,
     ) {
-        let outcome = result.as_ref().map_or_else(|failure| Outcome::Failed(failure.kind), |_| Outcome::Answered);
+        let outcome = failed.map_or(Outcome::Answered, Outcome::Failed);
         self.split.recorder.record(Observation {
             operation: &request.operation,
             class,

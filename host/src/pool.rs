@@ -6,20 +6,31 @@
 //! **Invariant**: no worker outlives the host, however the host ends ([`guard`]).
 
 mod adapt;
+pub mod breaker;
 pub mod checkout;
 pub mod guard;
+pub mod homes;
 pub mod journal;
+pub mod lifecycle;
+pub mod load;
+pub mod optimizer;
 pub mod process;
+pub mod recovery;
+pub mod resources;
+pub mod restarts;
 pub mod spawner;
+pub mod spec;
+pub mod trend;
 pub mod upstream;
 pub mod workers;
 
+pub use spec::PoolSpec;
 pub use upstream::{UpstreamPool, UpstreamSpec};
-pub use workers::{Call, PoolSpec, WorkerPool};
+pub use workers::{Call, WorkerPool};
 
 use crate::{
     clock::Mono,
-    policy::facts::Members,
+    policy::facts::{Gauge, Members},
     request::{Failure, PoolId},
 };
 
@@ -38,6 +49,14 @@ impl Pool {
         match self {
             Self::Workers(_) => None,
             Self::Upstreams(pool) => Some(pool),
+        }
+    }
+
+    /// The pool, if its members are worker processes.
+    pub const fn workers(&self) -> Option<&WorkerPool> {
+        match self {
+            Self::Workers(pool) => Some(pool),
+            Self::Upstreams(_) => None,
         }
     }
 
@@ -162,5 +181,18 @@ impl Pool {
             Self::Workers(pool) => pool.spec().id,
             Self::Upstreams(pool) => pool.spec().id,
         }
+    }
+
+    /// Everything that it shows of itself.
+    pub fn view(&self) -> serde_json::Value {
+        match self {
+            Self::Workers(pool) => serde_json::json!(pool.view()),
+            Self::Upstreams(pool) => serde_json::json!(pool.view()),
+        }
+    }
+
+    /// What it measures besides its members.
+    pub fn gauges(&self) -> Vec<Gauge> {
+        self.workers().map_or_else(Vec::new, |pool| pool.gauges().into_iter().collect())
     }
 }

@@ -218,6 +218,10 @@ pub enum FailureKind {
     Timeout,
     /// No member free, or the queue is full.
     Resource,
+    /// A member does not say that it is well.
+    HealthCheck,
+    /// A member could not be brought up to the session's state.
+    Session,
     /// The member is up, and its program raised an error.
     Worker,
     /// The pool is closed, or the host is at fault.
@@ -225,6 +229,24 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Initialization,
+        Self::Connection,
+        Self::Communication,
+        Self::Timeout,
+        Self::Resource,
+        Self::HealthCheck,
+        Self::Session,
+        Self::Worker,
+        Self::System,
+    ];
+
+    /// Where it stands in [`FailureKind::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// As it is written in metrics and errors.
     pub const fn name(self) -> &'static str {
         match self {
@@ -233,6 +255,8 @@ impl FailureKind {
             Self::Communication => "communication",
             Self::Timeout => "timeout",
             Self::Resource => "resource",
+            Self::HealthCheck => "health-check",
+            Self::Session => "session",
             Self::Worker => "worker",
             Self::System => "system",
         }

@@ -147,7 +147,7 @@ async fn a_host_that_refuses_has_its_own_exit_code_and_everything_speaks_json() 
             json(&["status", "programs", "--json", "--admin", &admin])["migrations"][0]["migration"],
             "programs"
         );
-        assert_eq!(json(&["flags", "list", "programs", "--json", "--admin", &admin]).as_array().map(Vec::len), Some(5));
+        assert_eq!(json(&["flags", "list", "programs", "--json", "--admin", &admin]).as_array().map(Vec::len), Some(7));
         let flag = json(&["flags", "get", "programs", "shadow", "--json", "--admin", &admin]);
         assert_eq!((&flag["flag"], &flag["value"]), (&Value::from("shadow"), &Value::from(true)));
         assert!(order("advance")["message"].as_str().unwrap().contains("ramping"));

@@ -19,7 +19,11 @@ fn set(table: &mut Table, path: &str, value: &str) {
     let (parents, field) = path.rsplit_once('.').unwrap_or(("", path));
     let mut at = table;
     for parent in parents.split('.').filter(|p| !p.is_empty()) {
-        at = at.entry(parent).or_insert_with(|| Table::new().into()).as_table_mut().unwrap();
+        let entry = at.entry(parent).or_insert_with(|| Table::new().into());
+        if let Some(workers) = entry.as_integer() {
+            *entry = Table::from_iter([("min".to_owned(), workers.into())]).into();
+        }
+        at = entry.as_table_mut().unwrap();
     }
     if value.is_empty() {
         assert!(at.remove(field).is_some(), "`{path}` is there to be taken away");
@@ -53,7 +57,7 @@ fn the_configuration_that_is_broken_below_is_good() {
 }
 
 /// A field, its wrong value, and the words that must be said of it.
-const WRONG_VALUES: [(&str, &str, &str); 43] = [
+const WRONG_VALUES: [(&str, &str, &str); 59] = [
     ("host.data_plane", "'here'", "is `here`; it must be an address and a port"),
     ("host.data_plane", "'127.0.0.1:70000'", "an address and a port"),
     ("host.admin", "'8081'", "an address and a port"),
@@ -105,6 +109,22 @@ const WRONG_VALUES: [(&str, &str, &str); 43] = [
     ("migrations.programs.v1.directory", "'cutover.toml'", "is not a folder"),
     ("host.policy_limits.time", "'fast'", "a span of time"),
     ("migrations.programs.v1.health_interval", "'2h'", "between 100ms and 1h"),
+    ("migrations.programs.v2.health_timeout", "'0ms'", "between 1ms and 1h"),
+    ("migrations.programs.v2.workers.min", "0", "is 0; it must be between 1 and 1024"),
+    ("migrations.programs.v2.workers.max", "1", "is 1; it must be between 2 and 1024"),
+    ("migrations.programs.v2.workers.overflow", "1025", "between 0 and 1024"),
+    ("migrations.programs.v2.workers.overflow_idle", "'1ms'", "between 1s and 1d"),
+    ("migrations.programs.v1.workers.overflow", "1", "is for pools that are `concurrent`"),
+    ("migrations.programs.v2.queue.order", "'random'", "is `random`; it must be `fifo` or `lifo`"),
+    ("migrations.programs.v2.queue.most", "1000001", "between 0 and 1000000"),
+    ("migrations.programs.v2.queue.timeout", "'2h'", "between 1ms and 1h"),
+    ("migrations.programs.v2.restarts.count", "10001", "between 0 and 10000"),
+    ("migrations.programs.v2.warm_up.order", "'slow'", "it must be `parallel`, `sequential` or `staged`"),
+    ("migrations.programs.v2.stop.term", "'2h'", "between 0s and 1h"),
+    ("migrations.programs.v2.errors.timeout.retries", "101", "between 0 and 100"),
+    ("migrations.programs.v2.errors.backoff.longest", "'0s'", "between 1ms and 1h"),
+    ("migrations.programs.v2.breaker.failures", "0", "between 1 and 10000"),
+    ("migrations.programs.v2.breaker.open_for", "'1ms'", "between 10ms and 1d"),
 ];
 
 #[test]
@@ -167,7 +187,7 @@ fn a_flag_belongs_to_the_migration_with_the_longest_name_that_fits() {
 }
 
 /// A field, a value of a type that it does not take or a name that nobody knows, and what must be said besides.
-const WRONG_SHAPES: [(&str, &str, &str); 24] = [
+const WRONG_SHAPES: [(&str, &str, &str); 29] = [
     ("host", "1", "struct Host"),
     ("host.data_plane", "8080", "expected a string"),
     ("host.webhooks", "'http://a/'", "expected a sequence"),
@@ -187,11 +207,16 @@ const WRONG_SHAPES: [(&str, &str, &str); 24] = [
     ("migrations.programs.v1", "", "missing field `v1`"),
     ("migrations.programs.v2", "", "missing field `v2`"),
     ("migrations.programs.v2.mode", "", "missing field `mode`"),
-    ("migrations.programs.v2.workers", "'two'", "expected usize"),
+    ("migrations.programs.v2.workers", "'two'", "expected a number of workers, or `{ min = .."),
     ("migrations.programs.v2.workers", "", "missing field `workers`"),
     ("migrations.programs.v2.command", "'python3 worker.py'", "expected a sequence"),
     ("migrations.programs.v2.command", "", "missing field `command`"),
     ("migrations.programs.v2.environment.MODE", "1", "expected a string"),
+    ("migrations.programs.v2.max_waiting", "9", "unknown field `max_waiting`"),
+    ("migrations.programs.v2.workers.least", "9", "unknown field `least`"),
+    ("migrations.programs.v2.errors.crash", "{}", "unknown field `crash`"),
+    ("migrations.programs.v2.errors.worker.strategy", "'again'", "unknown variant `again`"),
+    ("migrations.programs.v2.warm_up.calls", "[{}]", "missing field `operation`"),
 ];
 
 #[test]
@@ -251,7 +276,7 @@ fn all_problems_are_told_at_once() {
     `host.admin` is `nowhere`; it must be an address and a port, such as `127.0.0.1:8080`
     `host.keep_metrics` is `1s`; it must be between 1m and 3650d
     `migrations.programs.failover_reserve` is a percentage; it must be between 0 and 99
-    `migrations.programs.flags` are set wrongly by the environment: there is no flag `shadows`; the flags are pool_v2_enabled, gradual_rollout_percentage, shadow, auto_advance, auto_rollback
+    `migrations.programs.flags` are set wrongly by the environment: there is no flag `shadows`; the flags are pool_v2_enabled, gradual_rollout_percentage, shadow, auto_advance, auto_rollback, circuit_breaker, pool_optimizer
     `migrations.programs.operations.execute.key` and `removes` belong to the class `replicate`; remove them or change the class
     `migrations.programs.deadline` is `soon`; it must be a span of time, such as `1ms` or `5s`
     `migrations.programs.v1.mode` is `both`; it must be `serialized` or `concurrent`

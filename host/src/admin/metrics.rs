@@ -1,5 +1,7 @@
 //! Prometheus text, made when it is asked for from the counts that policies see.
 
+mod pools;
+
 use std::fmt;
 
 use prometheus_client::{
@@ -164,6 +166,9 @@ impl Scrape {
             let mut labels = here();
             labels.push(("pool", pool.id().name().to_owned()));
             self.members(&labels, pool.members_now());
+            if let Some(workers) = pool.workers() {
+                self.pool(&labels, &workers.view());
+            }
         }
     }
 

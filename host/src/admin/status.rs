@@ -1,6 +1,6 @@
 //! One migration as JSON: the controller's picture, and the last minute of both pools.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use crate::{
     migration::snapshot::Snapshot,
     observe::PoolWindow,
     policy::facts::Comparisons,
+    pool::{WorkerPool, breaker::Position, load::Load},
     request::{PoolId, Ppm},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Status {
     sessions: usize,
     /// Process ids of the workers that run.
     workers: Workers,
+    /// What both pools had to do in the last minute, and what that took.
+    pools: Vec<Brief>,
     /// Why workers do not start, for pools that are not whole.
     not_starting: Vec<String>,
     /// Requests that the routing policy failed to decide, by cause.
@@ -39,6 +42,40 @@ pub(super) struct Status {
 struct Workers {
     v1: Vec<u32>,
     v2: Vec<u32>,
+}
+
+/// A pool in a few words.
+#[derive(Debug, Serialize)]
+struct Brief {
+    pool: PoolId,
+    states: BTreeMap<&'static str, usize>,
+    load: Load,
+    rss_bytes: u64,
+    cpu_ppm: u64,
+    memory_growth_ppm_per_hour: Option<i64>,
+    memory_growth_error_ppm_per_hour: Option<i64>,
+    restarts_spent: bool,
+    /// Operations whose circuit breaker is not closed.
+    refused: Vec<Arc<str>>,
+}
+
+impl Brief {
+    fn of(pool: &WorkerPool) -> Self {
+        let view = pool.view();
+        let growth = view.memory_growth.and_then(|trend| trend.ppm());
+        let broken = view.breakers.into_iter().filter(|breaker| breaker.state != Position::Closed);
+        Self {
+            pool: view.pool,
+            states: view.states.into_iter().filter(|(_, count)| *count > 0).collect(),
+            load: view.load,
+            rss_bytes: view.rss_bytes,
+            cpu_ppm: view.cpu_ppm,
+            memory_growth_ppm_per_hour: growth.map(|(growth, _)| growth),
+            memory_growth_error_ppm_per_hour: growth.map(|(_, error)| error),
+            restarts_spent: view.restarts_spent,
+            refused: broken.map(|breaker| breaker.operation).collect(),
+        }
+    }
 }
 
 /// Takes the picture.
@@ -53,6 +90,7 @@ pub(super) fn of(migration: &Migration) -> Status {
         comparisons: migration.history.totals().comparisons,
         sessions: migration.plane.sessions(),
         workers: Workers { v1: split.v1.pids(), v2: split.v2.pids() },
+        pools: [&split.v1, &split.v2].into_iter().filter_map(crate::pool::Pool::workers).map(Brief::of).collect(),
         not_starting: [&split.v1, &split.v2].into_iter().filter_map(crate::pool::Pool::why_not_whole).collect(),
         decide_failures: split.decide_failures.lock().clone(),
     }

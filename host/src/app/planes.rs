@@ -150,11 +150,11 @@ fn worker_configuration(spec: &PoolSpec) -> PoolConfiguration {
         version: version(spec.id),
         config: serde_json::json!({
             "mode": format!("{:?}", spec.mode).to_lowercase(),
-            "workers": spec.workers,
+            "workers": { "min": spec.size.min, "max": spec.size.max, "overflow": spec.size.overflow },
             "command": spec.command.command,
             "directory": spec.command.directory,
             "environment": variables,
-            "max_waiting": spec.max_waiting,
+            "queue": spec.queue.most,
         }),
     }
 }

@@ -71,6 +71,9 @@ fn describe(migration: &Value) -> Vec<String> {
             at("p50_us"),
             at("p99_us"),
         ));
+        let brief = migration.pointer("/pools").and_then(Value::as_array);
+        let brief = brief.and_then(|all| all.iter().find(|brief| brief.get("pool").is_some_and(|name| name == pool)));
+        lines.extend(brief.map(workers).unwrap_or_default());
     }
     let notes = |path: &str| migration.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
     for why in notes("/not_starting") {
@@ -104,6 +107,36 @@ fn describe(migration: &Value) -> Vec<String> {
     lines
 }
 
+/// A pool's workers as lines of text.
+fn workers(brief: &Value) -> Vec<String> {
+    let number = |path: &str| brief.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let percent = |path: &str| brief.pointer(path).and_then(Value::as_f64).map(|ppm| ppm / 1e4);
+    let states = brief.get("states").and_then(Value::as_object);
+    let states = states.into_iter().flatten().map(|(state, count)| format!("{count} {state}"));
+    let mut parts = vec![states.collect::<Vec<_>>().join(" ")];
+    if let Some(used) = percent("/load/utilisation_ppm") {
+        parts.push(format!("{used:.0}% used"));
+    }
+    parts.push(format!("{} waiting, p99 {} us", number("/load/waiting"), number("/load/wait_p99_us")));
+    parts.push(format!("{} MiB", number("/rss_bytes") >> 20));
+    if let (Some(growth), Some(error)) =
+        (percent("/memory_growth_ppm_per_hour"), percent("/memory_growth_error_ppm_per_hour"))
+    {
+        parts.push(format!("growing {growth:+.1}% an hour (+-{error:.1})"));
+    }
+    parts.push(format!("{:.0}% of a processor", percent("/cpu_ppm").unwrap_or(0.0)));
+    let mut lines = vec![format!("      {}", parts.join(", "))];
+    let refused = brief.get("refused").and_then(Value::as_array).cloned().unwrap_or_default();
+    if !refused.is_empty() {
+        let names: Vec<_> = refused.iter().filter_map(Value::as_str).collect();
+        lines.push(format!("      refused because they failed too often: {}", names.join(", ")));
+    }
+    if brief.get("restarts_spent").and_then(Value::as_bool) == Some(true) {
+        lines.push("      its restarts are spent: dead workers are replaced once each 30 s".into());
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -119,6 +152,12 @@ mod tests {
             "v2": { "requests": 100, "error_ppm": 20_000, "p50_us": 1900, "p99_us": 4000, "members": { "ready": 4, "wanted": 4 } },
             "comparisons": { "same": 10, "ignored": 2, "different": 0, "incomparable": 0 },
             "verdict": { "verdict": "warn", "findings": [{ "rule": "v2-p99", "note": "slow" }] },
+            "pools": [
+                { "pool": "v2", "states": { "ready": 3, "busy": 1 }, "rss_bytes": 52_428_800, "cpu_ppm": 310_000,
+                  "load": { "utilisation_ppm": 250_000, "waiting": 2, "wait_p99_us": 12_000 },
+                  "memory_growth_ppm_per_hour": 4_000, "memory_growth_error_ppm_per_hour": 1_000,
+                  "restarts_spent": true, "refused": ["execute"] },
+            ],
             "policies": [{ "kind": "rollback", "name": "thresholds", "version": "0.1.0", "digest": "0123456789abcdef" }],
         });
         insta::assert_snapshot!(describe(&status).join("\n"), @r"
@@ -126,6 +165,9 @@ mod tests {
           held back: V2 gets 5% at the moment
           v1: 1/1 workers, 900 calls in 60 s, 0% failed, p50 2000 us, p99 9000 us
           v2: 4/4 workers, 100 calls in 60 s, 2% failed, p50 1900 us, p99 4000 us
+              1 busy 3 ready, 25% used, 2 waiting, p99 12000 us, 50 MiB, growing +0.4% an hour (+-0.1), 31% of a processor
+              refused because they failed too often: execute
+              its restarts are spent: dead workers are replaced once each 30 s
           compared: 10 same, 2 ignored, 0 different, 0 incomparable
           verdict: warn
             v2-p99: slow

@@ -1,6 +1,7 @@
 //! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
 
 pub mod http;
+pub mod workers;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -212,7 +213,7 @@ pub struct Workers {
     /// `serialized` or `concurrent`.
     pub mode: String,
     /// How many workers.
-    pub workers: usize,
+    pub workers: workers::Workers,
     /// Program and arguments.
     pub command: Vec<String>,
     /// Where it runs; the configuration's folder unless it is set.
@@ -223,18 +224,39 @@ pub struct Workers {
     /// How long a worker may take until its first health check is answered.
     #[serde(default = "ten_seconds")]
     pub start_timeout: String,
-    /// Calls that may wait for a worker.
-    #[serde(default = "thousand")]
-    pub max_waiting: usize,
+    /// What each worker does before its first call.
+    #[serde(default)]
+    pub warm_up: workers::WarmUp,
+    /// How calls wait for a worker.
+    #[serde(default)]
+    pub queue: workers::Queue,
+    /// How often workers that died may be replaced.
+    #[serde(default)]
+    pub restarts: workers::Restarts,
+    /// What is done about calls that fail.
+    #[serde(default)]
+    pub errors: workers::Errors,
+    /// When an operation that keeps failing is refused.
+    #[serde(default)]
+    pub breaker: workers::Breaker,
+    /// What makes the pool change its size.
+    #[serde(default)]
+    pub optimizer: workers::Optimizer,
     /// How often idle workers are asked how they are.
     #[serde(default = "thirty_seconds")]
     pub health_interval: String,
+    /// How long a worker may take to answer that.
+    #[serde(default = "five_seconds")]
+    pub health_timeout: String,
     /// Failed health checks in a row until a worker is replaced.
     #[serde(default = "three")]
     pub health_failures: u32,
     /// How long calls in flight may take when the pool is drained.
     #[serde(default = "thirty_seconds")]
     pub drain_timeout: String,
+    /// How long a worker that is told to end may take.
+    #[serde(default)]
+    pub stop: workers::Stop,
 }
 
 /// `[migrations.NAME.policies]`: a bundle's folder, or that with settings laid over the bundle's.
@@ -302,10 +324,6 @@ const fn half() -> u32 {
 
 const fn sixteen() -> usize {
     16
-}
-
-const fn thousand() -> usize {
-    1_000
 }
 
 const fn three() -> u32 {

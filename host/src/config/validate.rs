@@ -2,6 +2,7 @@
 
 mod http;
 mod trust;
+mod workers;
 
 use std::{
     collections::BTreeMap,
@@ -18,16 +19,17 @@ use crate::{
     dispatch::Operation,
     migration::{controller::Patience, flags::Flags},
     policy::port::Kind,
-    pool::{PoolSpec, process::WorkerCommand, workers::Mode},
+    pool::{
+        PoolSpec,
+        process::WorkerCommand,
+        spec::{HealthChecks, Mode},
+    },
     proxy::headers::Forwarding,
     request::{Class, PoolId},
 };
 
 /// Policies that every migration needs.
 const REQUIRED: [Kind; 3] = [Kind::Routing, Kind::Rollback, Kind::Stages];
-
-/// Workers that a pool may have: each is a process with pipes, and one machine runs them all.
-const MAX_WORKERS: usize = 1_024;
 
 /// Where a value stands, and where problems with it go.
 pub(super) struct At<'a> {
@@ -204,9 +206,7 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &
             Mode::Concurrent
         }
     };
-    if !(1..=MAX_WORKERS).contains(&raw.workers) {
-        at.field("workers").wrong(&format!("is {}; it must be between 1 and {MAX_WORKERS}", raw.workers));
-    }
+    let size = workers::size(at, &raw.workers, &raw.optimizer, mode);
     if raw.health_failures == 0 {
         at.field("health_failures").wrong("is 0; a worker is replaced after at least 1 failed health check");
     }
@@ -226,17 +226,26 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &
         label: format!("{migration}/{id}"),
         id,
         mode,
-        workers: raw.workers,
+        size,
         command: WorkerCommand {
             command: raw.command,
             directory,
             environment: raw.environment.into_iter().collect(),
             start_timeout: at.field("start_timeout").duration(&raw.start_timeout, "10ms", "1h"),
         },
-        max_waiting: raw.max_waiting,
-        health_interval: at.field("health_interval").duration(&raw.health_interval, "100ms", "1h"),
-        health_failures: raw.health_failures,
+        warm_up: workers::warm_up(&mut at.field("warm_up"), raw.warm_up),
+        queue: workers::queue(&mut at.field("queue"), &raw.queue),
+        health: HealthChecks {
+            interval: at.field("health_interval").duration(&raw.health_interval, "100ms", "1h"),
+            timeout: at.field("health_timeout").duration(&raw.health_timeout, "1ms", "1h"),
+            failures: raw.health_failures,
+        },
+        restarts: workers::restarts(&mut at.field("restarts"), &raw.restarts),
+        recovery: workers::errors(&mut at.field("errors"), &raw.errors),
+        breaker: workers::breaker(&mut at.field("breaker"), &raw.breaker),
+        optimizer: workers::optimizer(&mut at.field("optimizer"), &raw.optimizer),
         drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),
+        stop: workers::stop(&mut at.field("stop"), &raw.stop),
     }
 }
 

@@ -180,7 +180,11 @@ const fn status(failure: &Failure) -> StatusCode {
     match failure.kind {
         FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         FailureKind::Resource | FailureKind::System | FailureKind::Initialization => StatusCode::SERVICE_UNAVAILABLE,
-        FailureKind::Connection | FailureKind::Communication | FailureKind::Worker => StatusCode::BAD_GATEWAY,
+        FailureKind::Connection
+        | FailureKind::Communication
+        | FailureKind::HealthCheck
+        | FailureKind::Session
+        | FailureKind::Worker => StatusCode::BAD_GATEWAY,
     }
 }
 

@@ -211,6 +211,7 @@ impl Controller {
 
     /// Runs until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        self.switch_pools();
         self.open_pools();
         let mut batches = tokio::time::interval(BATCH);
         let mut checks = tokio::time::interval(self.parts.check_interval);
@@ -245,12 +246,11 @@ impl Controller {
 
     pub(super) fn cut_batch(&mut self) {
         let split = &self.parts.split;
-        let measured = Measured {
-            share: split.router.share(),
-            v1: split.v1.members(),
-            v2: split.v2.members(),
-            gauges: self.parts.machine.sample(),
-        };
+        let mut gauges = self.parts.machine.sample();
+        for pool in [&split.v1, &split.v2] {
+            gauges.extend(pool.gauges());
+        }
+        let measured = Measured { share: split.router.share(), v1: split.v1.members(), v2: split.v2.members(), gauges };
         let batch = split.recorder.cut(clock::unix_ms(), measured);
         self.parts.history.push(batch.clone());
         if self.pending.len() >= MAX_PENDING {

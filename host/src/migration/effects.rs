@@ -19,6 +19,7 @@ use crate::{
         slot::Seat,
         trial::Job,
     },
+    pool::Pool,
     request::{Class, Ppm},
     route::Published,
     store::records::Decision,
@@ -219,6 +220,15 @@ impl Controller {
             share: self.state.share,
             salt: self.parts.salt.clone(),
             operations: operations.map(|(name, o)| (name.to_string(), *o)).collect::<Vec<(String, Class)>>(),
+        }
+    }
+
+    /// Tells the pools what operators have switched.
+    pub(super) fn switch_pools(&self) {
+        let (split, flags) = (&self.parts.split, &self.parts.flags);
+        for pool in [&split.v1, &split.v2].into_iter().filter_map(Pool::workers) {
+            pool.switch_breakers(flags.circuit_breaker());
+            pool.switch_optimizer(flags.pool_optimizer());
         }
     }
 

@@ -11,12 +11,14 @@ use serde_json::Value;
 use crate::{migration::step::Switches, request::Ppm};
 
 /// The names of all flags, with what they mean.
-pub const ALL: [(&str, &str); 5] = [
+pub const ALL: [(&str, &str); 7] = [
     ("pool_v2_enabled", "whether V2 may serve at all; `false` sends everything to V1 without stopping V2"),
     ("gradual_rollout_percentage", "the most that V2 may serve, in percent, whatever the stage"),
     ("shadow", "whether reads are mirrored to V2"),
     ("auto_advance", "whether the stages policy may raise the share by itself"),
     ("auto_rollback", "whether the rollback policy may roll back by itself"),
+    ("circuit_breaker", "whether a pool refuses operations that keep failing, for a while"),
+    ("pool_optimizer", "whether pools change their size by themselves"),
 ];
 
 /// The flags of one migration.
@@ -113,6 +115,16 @@ impl Flags {
     /// Whether reads are mirrored.
     pub fn shadow(&self) -> bool {
         self.is_on("shadow")
+    }
+
+    /// Whether operations that keep failing are refused.
+    pub fn circuit_breaker(&self) -> bool {
+        self.is_on("circuit_breaker")
+    }
+
+    /// Whether pools change their size by themselves.
+    pub fn pool_optimizer(&self) -> bool {
+        self.is_on("pool_optimizer")
     }
 
     /// The most that V2 may serve.

@@ -73,6 +73,7 @@ impl Controller {
         let stored = self.parts.store.set_flag(flag, &value, &audited).await;
         stored.map_err(|e| format!("the flag was not set: {}", crate::causes::chain(&e)))?;
         self.parts.flags = flags;
+        self.switch_pools();
         self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
         Ok(Ordered { message: format!("{flag} is {value}"), detail: Value::Null })
     }

@@ -1,46 +1,103 @@
-//! Who gets which worker next: a pure queue, without processes or time.
+//! Who gets which worker next, and which workers there are to be: a pure queue, without processes; `now` is passed in.
 //!
-//! A call either takes any worker or waits for the one that its session belongs to. Among the calls that a free worker
-//! could serve, the one that has waited longest goes first; among free workers, the one that was used last, so that
-//! the others may stay cold. A serialized pool is the same with one lane. Waiting is bounded.
+//! A call either takes any worker or the one where its session is at home. Among the calls that a free worker could
+//! serve, the one that has waited longest goes first (or, if the pool says so, the one that came last); among free
+//! workers, one that is well before one that is degraded, a regular one before one of the overflow, then the one that
+//! was used last, so that the others may stay cold. A session moves when its worker is gone, or is busy while another
+//! worker with fewer sessions is free. A serialized pool is the same with one lane. Waiting is bounded.
+//!
+//! **Invariant**: a worker is lent once, nobody waits for a worker that is free, and every slot's [`Lifecycle`] goes
+//! through legal moves alone.
 
-use std::collections::VecDeque;
+mod dispatch;
+mod slot;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
+
+pub use self::slot::{Ended, SlotView};
+use self::slot::{Fate, Place, Slot};
+use super::{
+    homes::Homes,
+    lifecycle::{Lifecycle, Stage},
+    load::{Meter, Span},
+};
+use crate::clock::Mono;
+
+/// Which of the calls that wait goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The one that has waited longest.
+    #[default]
+    Fifo,
+    /// The one that came last: under overload some are served in time instead of none.
+    Lifo,
+}
+
+/// What a queue is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Regular workers that there are to be.
+    pub wanted: usize,
+    /// Regular workers that there may be.
+    pub regular: usize,
+    /// Workers beyond that which may be started while calls wait.
+    pub overflow: usize,
+    /// The most of these that there may ever be.
+    pub most_overflow: usize,
+    /// Calls that may run at once.
+    pub lanes: usize,
+    /// Calls that may wait.
+    pub most_waiting: usize,
+    /// Which of them goes first.
+    pub order: Order,
+    /// Sessions whose home is remembered.
+    pub most_sessions: usize,
+}
+
+/// Workers whose life is kept after others took their places.
+const KEPT_LIVES: usize = 16;
 
 /// The queue of one pool. `W` is a worker.
 #[derive(Debug)]
 pub struct Checkout<W> {
+    shape: Shape,
     slots: Vec<Slot<W>>,
     shared: VecDeque<Waiter<W>>,
+    homes: Homes,
     tickets: u64,
-    max_waiting: usize,
-    lanes: usize,
+    workers: u64,
     open: bool,
-}
-
-/// A place for a worker, whichever process fills it.
-#[derive(Debug)]
-struct Slot<W> {
-    state: State<W>,
-    /// Counts the workers that the slot has had: state in a worker of an earlier generation is gone.
-    generation: u64,
-    queue: VecDeque<Waiter<W>>,
-    sessions: usize,
-}
-
-#[derive(Debug)]
-enum State<W> {
-    Down,
-    Starting,
-    Idle { worker: W, since: u64 },
-    Busy,
+    /// Workers that were replaced: slot, number, life.
+    before: VecDeque<(usize, u64, Lifecycle)>,
+    meter: Meter,
 }
 
 #[derive(Debug)]
 struct Waiter<W> {
     ticket: u64,
+    since: Mono,
+    session: Option<Arc<str>>,
     hand_over: oneshot::Sender<Lent<W>>,
+}
+
+/// What a call gets that asks for a worker.
+#[derive(Debug)]
+pub enum Turn<W> {
+    /// The worker.
+    Now(Lent<W>),
+    /// A place in the queue.
+    Later(Pending<W>),
+}
+
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Pending<W> {
+    /// To give it up with.
+    pub ticket: u64,
+    /// Where the worker comes; closed if the pool is.
+    pub worker: oneshot::Receiver<Lent<W>>,
 }
 
 /// A worker on loan.
@@ -48,8 +105,8 @@ struct Waiter<W> {
 pub struct Lent<W> {
     /// Its slot.
     pub slot: usize,
-    /// The slot's generation.
-    pub generation: u64,
+    /// Its number: no other worker of the pool has or had it.
+    pub number: u64,
     /// The worker.
     pub worker: W,
 }
@@ -63,17 +120,51 @@ pub enum Refusal {
     Full,
 }
 
+/// What a loan has shown of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing new.
+    Unchanged,
+    /// It is well.
+    Good,
+    /// It failed a health check.
+    Bad,
+}
+
+/// A worker that has to be ended.
+#[derive(Debug)]
+pub enum Left<W> {
+    /// There is none: it was put back.
+    Nothing,
+    /// It is not wanted any more.
+    Surplus(W),
+    /// It is sick.
+    Sick(W),
+}
+
+/// A slot that somebody who asked has to start a worker for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vacancy {
+    /// The slot.
+    pub slot: usize,
+    /// If the worker before failed: how many did in a row without having proven themselves.
+    pub failed: Option<u32>,
+}
+
 impl<W> Checkout<W> {
-    /// A closed pool of empty slots. `lanes` calls may run at once.
-    pub fn new(slots: usize, lanes: usize, max_waiting: usize) -> Self {
-        let slot = || Slot { state: State::Down, generation: 0, queue: VecDeque::new(), sessions: 0 };
+    /// A closed pool of empty slots.
+    pub fn new(shape: Shape) -> Self {
+        let slots = shape.regular + shape.most_overflow;
         Self {
-            slots: (0..slots).map(|_| slot()).collect(),
+            slots: (0..slots).map(|_| Slot::default()).collect(),
             shared: VecDeque::new(),
+            homes: Homes::new(slots, shape.most_sessions),
             tickets: 0,
-            max_waiting,
-            lanes,
+            workers: 0,
             open: false,
+            before: VecDeque::new(),
+            meter: Meter::default(),
+            shape,
         }
     }
 
@@ -94,264 +185,352 @@ impl<W> Checkout<W> {
         self.open
     }
 
-    /// Waits for a worker: the one in `slot`, or any.
+    /// Asks for a worker: the one where the session is at home, or any.
     ///
     /// # Errors
-    /// Why the call does not wait.
-    pub fn acquire(&mut self, slot: Option<usize>) -> Result<oneshot::Receiver<Lent<W>>, Refusal> {
+    /// Why the call does not even wait.
+    pub fn acquire(&mut self, session: Option<&Arc<str>>, now: Mono) -> Result<Turn<W>, Refusal> {
         if !self.open {
             return Err(Refusal::Closed);
         }
+        self.pass(now);
+        let home = session.and_then(|session| self.home(session));
+        if self.busy() < self.shape.lanes {
+            let free = match home {
+                Some(at) => Some(at).filter(|at| self.slots.get(*at).is_some_and(Slot::is_free)),
+                None => self.best_free(),
+            };
+            // Whoever waits, waits for another worker or for a lane.
+            if let Some(lent) = free.and_then(|at| self.lend(at, now)) {
+                let lent = self.moved_in(session, lent);
+                self.meter.served(Duration::ZERO);
+                // A session that came or went may make another move worth its while.
+                self.dispatch(now);
+                return Ok(Turn::Now(lent));
+            }
+        }
+        if self.waiting() >= self.shape.most_waiting {
+            self.dispatch(now);
+            return Err(Refusal::Full);
+        }
         self.tickets += 1;
-        let (hand_over, taken) = oneshot::channel();
-        let waiter = Waiter { ticket: self.tickets, hand_over };
-        match slot.and_then(|at| self.slots.get_mut(at)) {
+        let (ticket, (hand_over, worker)) = (self.tickets, oneshot::channel());
+        let waiter = Waiter { ticket, since: now, session: session.cloned(), hand_over };
+        match home.and_then(|at| self.slots.get_mut(at)) {
             Some(slot) => slot.queue.push_back(waiter),
             None => self.shared.push_back(waiter),
         }
-        self.dispatch();
-        // Whoever was handed a worker waits no more; those who gave up do not count either.
-        if self.waiting() > self.max_waiting {
-            self.withdraw(self.tickets);
-            return Err(Refusal::Full);
-        }
-        Ok(taken)
+        // Its worker may be busy while another could take the session over.
+        self.dispatch(now);
+        Ok(Turn::Later(Pending { ticket, worker }))
     }
 
-    /// Takes a worker back, or learns that it is gone.
-    pub fn hand_in(&mut self, slot: usize, worker: Option<W>) {
-        self.tickets += 1;
-        let since = self.tickets;
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.state = worker.map_or(State::Down, |worker| State::Idle { worker, since });
-        }
-        self.dispatch();
-    }
-
-    /// Fills a slot with a worker that was started.
-    pub fn fill(&mut self, slot: usize, worker: W) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.generation += 1;
-        }
-        self.hand_in(slot, Some(worker));
-    }
-
-    /// Slots that need a worker; they count as starting from now on.
-    pub fn take_down(&mut self) -> Vec<usize> {
-        let down = self.slots.iter_mut().enumerate().filter(|(_, slot)| matches!(slot.state, State::Down));
-        down.map(|(at, slot)| {
-            slot.state = State::Starting;
-            at
-        })
-        .collect()
-    }
-
-    /// Takes all idle workers out, to be stopped.
-    pub fn take_idle(&mut self) -> Vec<W> {
-        let mut idle = Vec::new();
-        for slot in &mut self.slots {
-            match std::mem::replace(&mut slot.state, State::Down) {
-                State::Idle { worker, .. } => idle.push(worker),
-                other @ (State::Down | State::Starting | State::Busy) => slot.state = other,
-            }
-        }
-        idle
-    }
-
-    /// The slot for a session that has none: the one with the least work, then with the fewest sessions.
-    pub fn assign(&mut self) -> usize {
-        let load = |slot: &Slot<W>| {
-            let down = matches!(slot.state, State::Down | State::Starting);
-            let busy = matches!(slot.state, State::Busy);
-            (down, slot.queue.len() + usize::from(busy), slot.sessions)
-        };
-        let best = self.slots.iter_mut().enumerate().min_by_key(|(_, slot)| load(slot));
-        best.map_or(0, |(at, slot)| {
-            slot.sessions += 1;
-            at
-        })
-    }
-
-    /// A session left its slot.
-    pub fn unassign(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.sessions = slot.sessions.saturating_sub(1);
-        }
-    }
-
-    /// Workers that can take or have a call.
-    pub fn ready(&self) -> usize {
-        self.slots.iter().filter(|s| matches!(s.state, State::Idle { .. } | State::Busy)).count()
-    }
-
-    /// Workers that have a call.
-    pub fn busy(&self) -> usize {
-        self.slots.iter().filter(|s| matches!(s.state, State::Busy)).count()
-    }
-
-    /// Slots whose worker is idle.
-    pub fn idle_slots(&self) -> Vec<usize> {
-        let idle = self.slots.iter().enumerate().filter(|(_, s)| matches!(s.state, State::Idle { .. }));
-        idle.map(|(at, _)| at).collect()
-    }
-
-    /// Calls that wait.
-    pub fn waiting(&self) -> usize {
-        let alive = |queue: &VecDeque<Waiter<W>>| queue.iter().filter(|w| !w.hand_over.is_closed()).count();
-        alive(&self.shared) + self.slots.iter().map(|s| alive(&s.queue)).sum::<usize>()
-    }
-
-    fn withdraw(&mut self, ticket: u64) {
+    /// A call waits no more.
+    pub fn give_up(&mut self, ticket: u64) {
         self.shared.retain(|w| w.ticket != ticket);
         for slot in &mut self.slots {
             slot.queue.retain(|w| w.ticket != ticket);
         }
     }
 
-    /// Hands out workers as long as a free one and a waiter for it exist.
-    fn dispatch(&mut self) {
-        while self.busy() < self.lanes {
-            let Some((at, own)) = self.next() else { return };
-            let shared = &mut self.shared;
-            let Some(slot) = self.slots.get_mut(at) else { return };
-            let waiter = if own { slot.queue.pop_front() } else { shared.pop_front() };
-            let (Some(waiter), State::Idle { worker, since }) =
-                (waiter, std::mem::replace(&mut slot.state, State::Busy))
-            else {
-                return;
-            };
-            let lent = Lent { slot: at, generation: slot.generation, worker };
-            if let Err(Lent { worker, .. }) = waiter.hand_over.send(lent) {
-                // The taker gave up while it waited.
-                slot.state = State::Idle { worker, since };
+    /// Takes a worker back after a call. Returns it if it is not wanted any more and has to be ended.
+    pub fn hand_in(&mut self, slot: usize, number: u64, worker: W, now: Mono) -> Option<W> {
+        self.pass(now);
+        let surplus = !self.open || !self.is_wanted(slot);
+        let tickets = self.next_ticket();
+        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Busy);
+        // Its process ended meanwhile: the slot has or will have another.
+        let Some(own) = own else { return Some(worker) };
+        let left = if surplus {
+            own.end("not wanted any more", Fate::Told, now);
+            self.evict(slot);
+            Some(worker)
+        } else {
+            own.rest(worker, tickets, now);
+            None
+        };
+        self.dispatch(now);
+        left
+    }
+
+    /// Takes note that a worker is not to be used any more; true if that was not known. Its process is still to end.
+    pub fn give_up_worker(&mut self, slot: usize, number: u64, why: String, now: Mono) -> bool {
+        self.pass(now);
+        let Some(own) = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage().is_up()) else {
+            return false;
+        };
+        own.end(why, Fate::Failed, now);
+        self.evict(slot);
+        self.dispatch(now);
+        true
+    }
+
+    /// Takes note that a worker's process is gone.
+    pub fn gone(&mut self, slot: usize, number: u64, why: &str, now: Mono) -> Ended {
+        if self.slots.get(slot).is_none_or(|s| s.number != number) {
+            return Ended::Known;
+        }
+        self.pass(now);
+        self.meter.ended();
+        let Some(own) = self.slots.get_mut(slot) else { return Ended::Known };
+        let ended = own.gone(why, now);
+        if ended == Ended::ByItself {
+            self.evict(slot);
+            self.dispatch(now);
+        }
+        ended
+    }
+
+    /// Takes a free worker out to ask it how it is.
+    pub fn examine(&mut self, slot: usize) -> Option<Lent<W>> {
+        let own = self.slots.get_mut(slot).filter(|s| s.is_free())?;
+        let number = own.number;
+        Some(Lent { slot, number, worker: own.take_out(Place::Examined)? })
+    }
+
+    /// Takes a worker back that was asked how it is. With its `limit`th failure in a row it has to go.
+    pub fn examined(&mut self, lent: Lent<W>, health: Health, why: String, limit: u32, now: Mono) -> Left<W> {
+        self.pass(now);
+        let Lent { slot, number, worker } = lent;
+        let surplus = !self.open || !self.is_wanted(slot);
+        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.place() == Place::Examined);
+        let Some(own) = own.filter(|s| s.stage().is_up()) else { return Left::Surplus(worker) };
+        let goes = if surplus {
+            own.end("not wanted any more", Fate::Told, now);
+            Left::Surplus(worker)
+        } else if health == Health::Bad && own.unhealthy + 1 >= limit {
+            own.end(format!("failed {limit} health checks in a row: {why}"), Fate::Failed, now);
+            Left::Sick(worker)
+        } else {
+            own.put_back(worker, health, why, now);
+            Left::Nothing
+        };
+        // Whoever waits for one that is sick may have another.
+        if health == Health::Bad || !matches!(goes, Left::Nothing) {
+            self.evict(slot);
+        }
+        self.dispatch(now);
+        goes
+    }
+
+    /// Slots for which a worker has to be started; whoever asks is to [`begin`](Self::begin) or to
+    /// [`leave`](Self::leave) each.
+    pub fn vacancies(&mut self) -> Vec<Vacancy> {
+        if !self.open {
+            return Vec::new();
+        }
+        let empty = |at: &usize| self.slots.get(*at).is_some_and(Slot::is_empty);
+        let mut vacant: Vec<_> = (0..self.shape.wanted).filter(empty).collect();
+        if vacant.is_empty() && self.wants_overflow() {
+            vacant.extend(self.overflow().find(empty));
+        }
+        let claim = |slot: usize| {
+            let own = self.slots.get_mut(slot)?;
+            own.claimed = true;
+            Some(Vacancy { slot, failed: own.failed() })
+        };
+        vacant.into_iter().filter_map(claim).collect()
+    }
+
+    /// A worker is started for a vacancy. Returns its number, or nothing if it is not wanted any more.
+    pub fn begin(&mut self, slot: usize, now: Mono) -> Option<u64> {
+        let wanted = self.open && self.is_wanted(slot);
+        let own = self.slots.get_mut(slot).filter(|s| s.claimed)?;
+        own.claimed = false;
+        if !wanted {
+            return None;
+        }
+        self.workers += 1;
+        let number = own.number;
+        if let Some(life) = own.begin(self.workers, now) {
+            self.before.push_back((slot, number, life));
+            if self.before.len() > KEPT_LIVES {
+                self.before.pop_front();
             }
+        }
+        Some(self.workers)
+    }
+
+    /// No worker is started for a vacancy.
+    pub fn leave(&mut self, slot: usize) {
+        if let Some(own) = self.slots.get_mut(slot) {
+            own.claimed = false;
         }
     }
 
-    /// The waiter that has waited longest for a free worker: its slot, and whether it is in the slot's own queue.
-    fn next(&mut self) -> Option<(usize, bool)> {
-        let idle = |slot: &Slot<W>| match slot.state {
-            State::Idle { since, .. } => Some(since),
-            State::Down | State::Starting | State::Busy => None,
-        };
-        let slots = || self.slots.iter().enumerate();
-        let own = slots()
-            .filter(|(_, slot)| idle(slot).is_some())
-            .filter_map(|(at, slot)| Some((slot.queue.front()?.ticket, at, true)))
-            .min();
-        let warmest = slots().filter_map(|(at, slot)| Some((idle(slot)?, at))).max();
-        let any = warmest.and_then(|(_, at)| Some((self.shared.front()?.ticket, at, false)));
-        own.into_iter().chain(any).min().map(|(_, at, own)| (at, own))
+    /// Whether there is a worker to start.
+    pub fn needs_start(&self) -> bool {
+        let regular = self.slots.iter().take(self.shape.wanted);
+        self.open && (regular.into_iter().any(Slot::is_empty) || self.wants_overflow())
+    }
+
+    /// Fills a slot with the worker that was started for it. Returns it if it is not wanted any more.
+    pub fn started(&mut self, slot: usize, number: u64, worker: W, now: Mono) -> Option<W> {
+        self.pass(now);
+        let wanted = self.open && self.is_wanted(slot);
+        let tickets = self.next_ticket();
+        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Initializing);
+        let Some(own) = own else { return Some(worker) };
+        if !wanted {
+            own.not_started("not wanted any more", Fate::Told, now);
+            return Some(worker);
+        }
+        own.started(worker, tickets, now);
+        self.meter.created();
+        self.dispatch(now);
+        None
+    }
+
+    /// The worker for a slot did not start, because it failed or because it is not wanted any more.
+    pub fn not_started(&mut self, slot: usize, number: u64, why: &str, now: Mono) {
+        let fate = if self.open && self.is_wanted(slot) { Fate::Failed } else { Fate::Told };
+        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Initializing);
+        if let Some(own) = own {
+            own.not_started(why.to_owned(), fate, now);
+        }
+    }
+
+    /// Changes how many workers there are to be. Returns those that are free and have to be ended; of the others, each
+    /// is returned when it is handed in.
+    pub fn resize(&mut self, wanted: usize, overflow: usize, now: Mono) -> Vec<W> {
+        self.shape.wanted = wanted.clamp(1, self.shape.regular);
+        self.shape.overflow = overflow.min(self.shape.most_overflow);
+        let surplus: Vec<_> = (0..self.slots.len()).filter(|at| !self.is_wanted(*at)).collect();
+        let ended = surplus.into_iter().filter_map(|at| self.retire(at, "the pool is smaller now", now)).collect();
+        self.dispatch(now);
+        ended
+    }
+
+    /// Takes out workers of the overflow that nobody has needed since `before`, to be ended.
+    pub fn end_overflow(&mut self, before: Mono, now: Mono) -> Vec<W> {
+        let idle = |slot: &Slot<W>| slot.is_free() && slot.since() <= before;
+        let overflow = self.slots.iter().enumerate().skip(self.shape.regular);
+        let ended: Vec<_> = overflow.filter(|(_, slot)| idle(slot)).map(|(at, _)| at).collect();
+        ended.into_iter().filter_map(|at| self.retire(at, "calls wait no more", now)).collect()
+    }
+
+    /// Takes all free workers out, to be ended.
+    pub fn end_free(&mut self, now: Mono) -> Vec<W> {
+        (0..self.slots.len()).filter_map(|at| self.retire(at, "the pool was stopped", now)).collect()
+    }
+
+    /// Forgets where sessions are at home.
+    pub fn forget_homes(&mut self) {
+        self.homes.clear();
+    }
+
+    /// The version of a session's state, or of the state without a session, that a worker has.
+    pub fn known(&mut self, session: Option<&Arc<str>>, slot: usize, number: u64) -> u64 {
+        match session {
+            Some(session) => {
+                self.homes.get(session).filter(|h| (h.slot, h.worker) == (slot, number)).map_or(0, |h| h.version)
+            }
+            None => self.slots.get(slot).filter(|s| s.number == number).map_or(0, |s| s.shared_version),
+        }
+    }
+
+    /// Takes note of what a worker has.
+    pub fn learned(&mut self, session: Option<&Arc<str>>, slot: usize, number: u64, version: u64) {
+        match (session, self.slots.get_mut(slot).filter(|s| s.number == number)) {
+            (Some(session), Some(_)) => self.homes.learned(session, slot, number, version),
+            (None, Some(own)) => own.shared_version = version,
+            (_, None) => {}
+        }
+    }
+
+    /// Workers that can take or have a call.
+    pub fn ready(&self) -> usize {
+        self.slots.iter().filter(|s| s.stage().is_up()).count()
+    }
+
+    /// Whether a worker is being started right now.
+    pub fn is_starting(&self) -> bool {
+        self.slots.iter().any(|s| s.stage() == Stage::Initializing)
+    }
+
+    /// Workers that have a call.
+    pub fn busy(&self) -> usize {
+        self.slots.iter().filter(|s| s.stage() == Stage::Busy).count()
+    }
+
+    /// Slots whose worker is free.
+    pub fn free_slots(&self) -> Vec<usize> {
+        self.slots.iter().enumerate().filter(|(_, s)| s.is_free()).map(|(at, _)| at).collect()
+    }
+
+    /// Calls that wait.
+    pub fn waiting(&self) -> usize {
+        self.shared.len() + self.slots.iter().map(|s| s.queue.len()).sum::<usize>()
+    }
+
+    /// Ends a span of counting.
+    pub fn cut(&mut self, now: Mono) -> Span {
+        self.pass(now);
+        let waiting = self.waiting();
+        self.meter.cut(waiting)
+    }
+
+    /// What the pool is made of now.
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The slots that have or had a worker.
+    pub fn slots(&self) -> impl Iterator<Item = SlotView<'_>> {
+        self.slots.iter().enumerate().filter_map(|(at, slot)| {
+            Some(SlotView {
+                slot: at,
+                number: slot.number,
+                life: slot.life.as_ref()?,
+                unhealthy: slot.unhealthy,
+                overflow: at >= self.shape.regular,
+                sessions: self.homes.residents(at),
+            })
+        })
+    }
+
+    /// The workers that others replaced, oldest first: slot, number and life.
+    pub fn replaced(&self) -> impl Iterator<Item = &(usize, u64, Lifecycle)> {
+        self.before.iter()
+    }
+
+    fn overflow(&self) -> std::ops::Range<usize> {
+        self.shape.regular..self.shape.regular + self.shape.overflow
+    }
+
+    /// Counts the time since the last change, before the next.
+    fn pass(&mut self, now: Mono) {
+        let (busy, able) = (self.busy(), self.ready().min(self.shape.lanes));
+        self.meter.pass(now, busy, able);
+    }
+
+    const fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    const fn is_wanted(&self, slot: usize) -> bool {
+        let Shape { wanted, regular, overflow, .. } = self.shape;
+        slot < wanted || (slot >= regular && slot < regular + overflow)
+    }
+
+    /// Whether one more worker would help: all are busy, none is on its way, and calls wait.
+    fn wants_overflow(&self) -> bool {
+        let room = self.overflow().any(|at| self.slots.get(at).is_some_and(Slot::is_empty));
+        let busy = self.busy();
+        let all_busy = busy > 0 && busy == self.ready() && !self.slots.iter().any(Slot::is_coming);
+        room && all_busy && self.waiting() > 0
+    }
+
+    fn retire(&mut self, at: usize, why: &'static str, now: Mono) -> Option<W> {
+        self.pass(now);
+        let slot = self.slots.get_mut(at).filter(|s| s.is_free())?;
+        let worker = slot.take_out(Place::Away)?;
+        slot.end(why, Fate::Told, now);
+        self.evict(at);
+        Some(worker)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    type Taken = oneshot::Receiver<Lent<&'static str>>;
-
-    fn pool(workers: &[&'static str], lanes: usize, max_waiting: usize) -> Checkout<&'static str> {
-        let mut pool = Checkout::new(workers.len(), lanes, max_waiting);
-        pool.open();
-        for (at, worker) in workers.iter().enumerate() {
-            assert_eq!(pool.take_down().len(), if at == 0 { workers.len() } else { 0 });
-            pool.fill(at, *worker);
-        }
-        pool
-    }
-
-    fn taken(receiver: &mut Taken) -> Option<&'static str> {
-        receiver.try_recv().ok().map(|lent| lent.worker)
-    }
-
-    #[test]
-    fn a_pinned_call_waits_for_its_worker_and_others_take_any() {
-        let mut pool = pool(&["a", "b"], 2, 9);
-        let mut first = pool.acquire(Some(0)).unwrap();
-        let mut pinned = pool.acquire(Some(0)).unwrap();
-        let mut any = pool.acquire(None).unwrap();
-        assert_eq!((taken(&mut first), taken(&mut pinned), taken(&mut any)), (Some("a"), None, Some("b")));
-        pool.hand_in(1, Some("b"));
-        assert_eq!(taken(&mut pinned), None);
-        pool.hand_in(0, Some("a"));
-        assert_eq!(taken(&mut pinned), Some("a"));
-    }
-
-    #[test]
-    fn one_lane_serializes_however_many_workers_there_are() {
-        let mut pool = pool(&["a", "b"], 1, 9);
-        let (mut first, mut second) = (pool.acquire(None).unwrap(), pool.acquire(None).unwrap());
-        let got = taken(&mut first).unwrap();
-        assert_eq!(taken(&mut second), None);
-        pool.hand_in(usize::from(got == "b"), Some(got));
-        assert!(taken(&mut second).is_some());
-    }
-
-    #[test]
-    fn a_full_queue_refuses_and_a_closed_pool_turns_everyone_away() {
-        let mut pool = pool(&["a"], 1, 1);
-        let _first = pool.acquire(None).unwrap();
-        let mut waiting = pool.acquire(None).unwrap();
-        assert_eq!(pool.acquire(None).unwrap_err(), Refusal::Full);
-        pool.close();
-        assert_eq!(waiting.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
-        assert_eq!(pool.acquire(None).unwrap_err(), Refusal::Closed);
-        assert_eq!(pool.busy(), 1, "work in flight goes on");
-    }
-
-    #[test]
-    fn a_dead_worker_leaves_its_slot_to_the_next_generation() {
-        let mut pool = pool(&["a"], 1, 9);
-        let lent = pool.acquire(None).unwrap().try_recv().unwrap();
-        pool.hand_in(lent.slot, None);
-        let mut waiting = pool.acquire(Some(0)).unwrap();
-        assert_eq!((pool.take_down(), pool.ready()), (vec![0], 0));
-        pool.fill(0, "a2");
-        let next = waiting.try_recv().unwrap();
-        assert_eq!((next.worker, next.generation), ("a2", lent.generation + 1));
-    }
-
-    proptest! {
-        /// Whatever happens, a worker is never lent twice, lanes are kept, and nobody waits for a worker that is free.
-        #[test]
-        fn workers_are_lent_once_and_nobody_waits_in_vain(
-            workers in 1_usize..5, lanes in 1_usize..5, steps in prop::collection::vec((0_u8..4, 0_usize..5), 0..80),
-        ) {
-            let mut pool = Checkout::new(workers, lanes, 1_000);
-            pool.open();
-            pool.take_down().into_iter().for_each(|at| pool.fill(at, at));
-            let (mut waiting, mut lent): (Vec<oneshot::Receiver<Lent<usize>>>, Vec<Lent<usize>>) = Default::default();
-            for (what, n) in steps {
-                match what {
-                    0 => waiting.push(pool.acquire(None).unwrap()),
-                    1 => waiting.push(pool.acquire(Some(n % workers)).unwrap()),
-                    2 if !lent.is_empty() => {
-                        let back = lent.remove(n % lent.len());
-                        pool.hand_in(back.slot, Some(back.worker));
-                    }
-                    3 if !waiting.is_empty() => drop(waiting.remove(n % waiting.len())),
-                    _ => {}
-                }
-                let mut still = Vec::new();
-                for mut receiver in waiting.drain(..) {
-                    match receiver.try_recv() {
-                        Ok(got) => lent.push(got),
-                        Err(_) => still.push(receiver),
-                    }
-                }
-                waiting = still;
-                // A receiver that was dropped with a worker in it loses the worker: the pool's lease hands it in.
-                let mut ids: Vec<_> = lent.iter().map(|l| l.worker).collect();
-                ids.sort_unstable();
-                let before = ids.len();
-                ids.dedup();
-                prop_assert_eq!(ids.len(), before);
-                prop_assert!(pool.busy() <= lanes);
-                prop_assert!(pool.next().is_none() || pool.busy() == lanes);
-            }
-        }
-    }
-}
+mod tests;

@@ -152,7 +152,8 @@ impl SessionLog {
     fn add(&mut self, entry: Entry) {
         self.version = entry.version;
         if entry.key.is_some() {
-            self.entries.retain(|e| e.key != entry.key);
+            // What was taken away and made again has to be taken away first where the old one is still known.
+            self.entries.retain(|e| e.key != entry.key || (e.removes && !entry.removes));
         }
         self.entries.push(entry);
         // Tombstones beyond the limit go, oldest first: what they removed is not in the journal any more, so only a
@@ -202,6 +203,16 @@ mod tests {
         record(&journal, &mut keeper, "delete", "a", true).await;
         assert_eq!(operations(&journal, 0), ["create b", "delete a"]);
         assert_eq!(operations(&journal, 2), ["delete a"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_and_made_again_is_both_for_workers_that_know_the_old_one() {
+        let (journal, mut keeper) = Journal::new([]);
+        for removes in [false, true, false, true, false] {
+            record(&journal, &mut keeper, if removes { "delete" } else { "create" }, "a", removes).await;
+        }
+        assert_eq!(operations(&journal, 1), ["delete a", "create a"]);
+        assert_eq!(operations(&journal, 5), [] as [&str; 0]);
     }
 
     #[tokio::test]

@@ -1,20 +1,25 @@
-//! One worker process and the protocol with it.
+//! The protocol with one worker process.
 //!
 //! A frame is a 4-byte big-endian length and that many bytes of JSON. A request is `{id, command, args}`, its reply
 //! `{id, success, result}` or `{id, success, error}`, where `error` is `{type, message}` or a string. There is one
 //! request at a time; after any breach of protocol or a missed deadline the worker cannot be trusted and is killed.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+mod child;
+mod output;
+
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, ChildStderr, ChildStdin, ChildStdout},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{ChildStdin, ChildStdout},
     time::{timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
+pub use self::child::Exit;
+use self::child::{Leash, Pipes};
 use super::spawner::Spawner;
 use crate::{
     clock::Mono,
@@ -27,8 +32,11 @@ pub const MAX_FRAME: usize = 16 << 20;
 /// Error types that are the caller's fault; any other is the worker's.
 const CALLERS_FAULT: [&str; 3] = ["invalid_request", "not_found", "conflict"];
 
-/// How long a worker may take to end by itself after its input is closed.
-const GRACE: Duration = Duration::from_secs(2);
+/// The memory for frames that a worker keeps between calls; what a larger one needed is given back.
+const KEPT_BUFFER: usize = 1 << 20;
+
+/// How long what a worker wrote right before it ended may take to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How to start a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +51,19 @@ pub struct WorkerCommand {
     pub start_timeout: Duration,
 }
 
+/// How long a worker that is told to end may take, each time before it is told more plainly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// After its input was closed, until it gets SIGTERM.
+    pub close: Duration,
+    /// After that, until it is killed.
+    pub term: Duration,
+}
+
 /// A worker that answered its first health check. Killed when dropped.
 #[derive(Debug)]
 pub struct Worker {
-    child: Child,
+    leash: Leash,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     buffer: Vec<u8>,
@@ -97,25 +114,10 @@ impl Worker {
         tasks: &TaskTracker,
     ) -> Result<Self, Failure> {
         let failed = |what: String| Failure::unsent(FailureKind::Initialization, format!("worker {label}: {what}"));
-        let mut command = spawner.command();
-        command
-            .args(&spec.command)
-            .current_dir(&spec.directory)
-            .envs(spec.environment.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A terminal's Ctrl-C goes to the host alone, which then drains and stops its workers.
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut child = spawner.spawn(command).await.map_err(|e| failed(format!("cannot start: {e}")))?;
-        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(failed("started without pipes".into()));
-        };
-        tasks.spawn(log_lines(stderr, label.to_owned()));
+        let started = child::start(spawner, spec, label, tasks).await;
+        let (leash, Pipes { stdin, stdout }) = started.map_err(|e| failed(format!("cannot start: {e}")))?;
         let stdout = BufReader::with_capacity(64 << 10, stdout);
-        let mut worker = Self { child, stdin, stdout, buffer: Vec::new(), sequence: 0 };
+        let mut worker = Self { leash, stdin, stdout, buffer: Vec::new(), sequence: 0 };
         let asked = timeout(spec.start_timeout, worker.exchange("health_check", &Map::new(), None)).await;
         match asked {
             Ok(Ok(Answer::Success(_))) => Ok(worker),
@@ -127,9 +129,14 @@ impl Worker {
         }
     }
 
-    /// The process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+    /// The process id.
+    pub const fn pid(&self) -> u32 {
+        self.leash.pid()
+    }
+
+    /// Resolves when the process has ended.
+    pub fn exit(&self) -> Exit {
+        self.leash.exit()
     }
 
     /// Makes one call. After a failure other than `Worker` the process must be dropped.
@@ -143,22 +150,38 @@ impl Worker {
         session: Option<&str>,
         deadline: Mono,
     ) -> Result<Answer, Failure> {
-        match timeout_at(deadline.timer(), self.exchange(command, arguments, session)).await {
+        let mut exit = self.leash.exit();
+        let exchange = async {
+            let exchange = self.exchange(command, arguments, session);
+            tokio::pin!(exchange);
+            tokio::select! {
+                biased;
+                answer = &mut exchange => answer,
+                // A process that something else keeps a pipe of open has ended all the same.
+                how = exit.wait() => match timeout(LAST_WORDS, exchange).await {
+                    Ok(answer) => answer,
+                    Err(_silent) => Err(gone(&how)),
+                },
+            }
+        };
+        match timeout_at(deadline.timer(), exchange).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(Failure::sent(FailureKind::Timeout, "the worker did not answer in time")),
         }
     }
 
-    /// Closes the worker's input, and kills it if it does not end by itself.
-    pub async fn stop(self) {
-        let Self { mut child, stdin, .. } = self;
+    /// Closes the worker's input, then asks it to end by SIGTERM, then kills it.
+    pub async fn stop(self, patience: Patience) {
+        let Self { leash, stdin, stdout, .. } = self;
         drop(stdin);
-        if timeout(GRACE, child.wait()).await.is_err() {
-            tracing::warn!(pid = child.id(), "worker did not end by itself; killing it");
-            if let Err(error) = child.kill().await {
-                tracing::error!(%error, "cannot kill worker");
+        let mut exit = leash.exit();
+        if timeout(patience.close, exit.wait()).await.is_err() {
+            leash.terminate();
+            if timeout(patience.term, exit.wait()).await.is_err() {
+                tracing::warn!(pid = leash.pid(), "worker did not end when it was asked to; killing it");
             }
         }
+        drop((leash, stdout));
     }
 
     async fn exchange(
@@ -188,18 +211,23 @@ impl Worker {
             *header = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
         }
         let written = self.stdin.write_all(&self.buffer).await;
-        written.map_err(|e| Failure::sent(FailureKind::Connection, format!("the worker went away: {e}")))
+        written.map_err(gone)
     }
 
     async fn read(&mut self) -> Result<(), Failure> {
-        let gone = |e| Failure::sent(FailureKind::Connection, format!("the worker went away: {e}"));
         let length = self.stdout.read_u32().await.map_err(gone)? as usize;
         if length > MAX_FRAME {
             let message = format!("the worker announces a frame of {length} bytes, more than {MAX_FRAME}");
             return Err(Failure::sent(FailureKind::Communication, message));
         }
-        self.buffer.resize(length, 0);
-        self.stdout.read_exact(&mut self.buffer).await.map_err(gone)?;
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BUFFER);
+        // Grows with what comes, not with what is announced.
+        let came = (&mut self.stdout).take(length as u64).read_to_end(&mut self.buffer).await.map_err(gone)?;
+        if came < length {
+            let message = format!("the worker went away after {came} of the {length} bytes of a frame");
+            return Err(Failure::sent(FailureKind::Connection, message));
+        }
         Ok(())
     }
 
@@ -227,18 +255,13 @@ impl Worker {
 
     /// Says how a process ended, if it did: that explains more than the pipe that broke.
     async fn why_dead(&mut self, failure: Failure) -> String {
-        match timeout(Duration::from_millis(200), self.child.wait()).await {
-            Ok(Ok(status)) => format!("ended at its start ({status})"),
-            Ok(Err(_)) | Err(_) => failure.message,
+        match timeout(Duration::from_millis(200), self.leash.exit().wait()).await {
+            Ok(how) => format!("ended at its start ({how})"),
+            Err(_elapsed) => failure.message,
         }
     }
 }
 
-/// Passes a worker's standard error on to the log, line by line, so that it never blocks.
-async fn log_lines(stderr: ChildStderr, label: String) {
-    let mut lines = BufReader::new(stderr).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        let line = String::from_utf8_lossy(&line);
-        tracing::warn!(worker = label, "{}", line.get(..line.floor_char_boundary(1_000)).unwrap_or_default());
-    }
+fn gone(why: impl std::fmt::Display) -> Failure {
+    Failure::sent(FailureKind::Connection, format!("the worker went away: {why}"))
 }

@@ -24,6 +24,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
     time::timeout_at,
@@ -34,7 +35,7 @@ use self::{budget::Budget, lane::Lane, member::Member};
 pub use self::{
     connection::{Connector, TlsError, TlsSettings},
     health::HealthCheck,
-    member::Address,
+    member::{Address, MemberView},
     send::{Answered, Reuse, Unanswered},
     standing::{Checks, Ejection},
 };
@@ -96,6 +97,19 @@ struct Inner {
     signals: Mutex<Arc<Signals>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+}
+
+/// What a pool shows of itself.
+#[derive(Debug, Serialize)]
+pub struct UpstreamView {
+    /// Which of the two.
+    pub pool: PoolId,
+    /// Whether it lets requests in.
+    pub open: bool,
+    /// Requests that wait for a place.
+    pub waiting: usize,
+    /// Its members.
+    pub upstreams: Vec<MemberView>,
 }
 
 /// What long exchanges listen to.
@@ -287,6 +301,17 @@ impl UpstreamPool {
         let out = self.0.members.iter().filter(|member| !member.is_usable(now)).map(Member::why_out);
         let out: Vec<_> = out.collect();
         (!out.is_empty()).then(|| format!("{}: {}", self.0.spec.label, out.join("; ")))
+    }
+
+    /// Everything that the pool shows of itself.
+    pub fn view(&self) -> UpstreamView {
+        let now = clock::mono();
+        UpstreamView {
+            pool: self.0.spec.id,
+            open: self.is_open(),
+            waiting: self.0.waiting.load(Ordering::Acquire),
+            upstreams: self.0.members.iter().map(|member| member.view(now)).collect(),
+        }
     }
 
     /// What the pool is made of.

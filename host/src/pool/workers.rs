@@ -1,77 +1,55 @@
 //! A pool of worker processes: checkout, session state, restarts, drain and stop.
 
+mod health;
 mod lease;
+mod serve;
+mod show;
+mod start;
 mod supervise;
+mod tend;
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use dashmap::DashMap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use tokio::{sync::Notify, time::timeout_at};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout_at,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::serve::Trouble;
+pub use self::serve::{BreakerView, Tried};
+use self::tend::Ledger;
+pub use self::{
+    show::{ChangeView, PastWorker, PoolView, WorkerView},
+    tend::SizeChange,
+};
 use super::{
-    checkout::Checkout,
+    checkout::{Checkout, Shape},
     journal::Journal,
-    process::{Worker, WorkerCommand},
+    process::Worker,
+    restarts::{MAX_BACKOFF, Restarts},
     spawner::Spawner,
+    spec::PoolSpec,
 };
 use crate::{
     clock::{self, Mono},
     policy::{facts::Members, trial::Trials},
-    request::{Answer, Failure, FailureKind, PoolId},
+    request::{Answer, Failure, FailureKind},
 };
 
-/// Sessions whose worker is remembered. Beyond that a session is brought up to date on each call, which is slower.
-const MAX_AFFINITIES: usize = 100_000;
+/// Sessions whose worker is remembered. Those beyond that are brought up to date on each call, which is slower.
+const MAX_SESSIONS: usize = 100_000;
 
 /// The operation that every worker answers in its own shape.
 const HEALTH_CHECK: &str = "health_check";
-
-/// A worker that ran this long was healthy: its successor starts at once.
-const PROVEN: Duration = Duration::from_secs(10);
-
-/// The longest wait between two attempts to start a worker.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
-
-/// How many calls a pool serves at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// One at a time, however many workers: every operation goes through one owner.
-    Serialized,
-    /// One for each worker.
-    Concurrent,
-}
-
-/// What a pool is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolSpec {
-    /// Whose pool it is, for logs: `programs/v2`.
-    pub label: String,
-    /// Which of the two.
-    pub id: PoolId,
-    /// How many calls it serves at once.
-    pub mode: Mode,
-    /// How many workers.
-    pub workers: usize,
-    /// How to start one.
-    pub command: WorkerCommand,
-    /// Calls that may wait for a worker.
-    pub max_waiting: usize,
-    /// How often idle workers are asked how they are.
-    pub health_interval: Duration,
-    /// Failed health checks in a row until a worker is replaced.
-    pub health_failures: u32,
-    /// How long calls in flight may take when the pool is drained.
-    pub drain_timeout: Duration,
-}
 
 /// A pool; clones are the same pool.
 #[derive(Debug, Clone)]
@@ -84,36 +62,27 @@ struct Inner {
     journal: Arc<Journal>,
     trials: Trials,
     checkout: Mutex<Checkout<Worker>>,
-    /// A slot is down, or the last call in flight ended, or the pool was opened or closed.
+    restarts: Mutex<Restarts>,
+    /// Process ids by slot.
+    pids: Mutex<Vec<Option<u32>>>,
+    /// Workers that may be starting at once.
+    starting: Arc<Semaphore>,
+    /// There is a worker to start; the supervisor alone waits for it.
+    vacant: Notify,
+    /// A worker is ready, the last call in flight ended, or the pool was opened or closed.
     changed: Notify,
+    /// The pool was closed: what is being started is not wanted any more.
+    closed: Notify,
     /// Calls in flight are to be given up at once.
     give_up: Notify,
-    affinities: DashMap<Arc<str>, Affinity>,
-    starts: Mutex<Vec<Starts>>,
-    /// How much of the state without a session each slot's worker knows: generation and version.
-    shared: Mutex<Vec<(u64, u64)>>,
+    chance: RandomState,
+    trouble: Trouble,
+    ledger: Ledger,
     last_failure: Mutex<Option<String>>,
     failures: AtomicU32,
     last_dispatch: AtomicU64,
     tasks: TaskTracker,
     shutdown: CancellationToken,
-}
-
-/// Where a session's state is, and how much of it.
-#[derive(Debug, Clone, Copy)]
-struct Affinity {
-    slot: usize,
-    generation: u64,
-    applied: u64,
-}
-
-/// A slot's history, for backing off and for health.
-#[derive(Debug, Clone, Copy, Default)]
-struct Starts {
-    pid: Option<u32>,
-    started: Mono,
-    attempts: u32,
-    unhealthy: u32,
 }
 
 /// One call of a worker.
@@ -132,21 +101,23 @@ pub struct Call<'a> {
 impl WorkerPool {
     /// A pool that is closed and has no workers yet.
     pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, trials: Trials) -> Self {
-        let lanes = match spec.mode {
-            Mode::Serialized => 1,
-            Mode::Concurrent => spec.workers,
-        };
+        let slots = spec.size.max + spec.size.most_overflow;
         let inner = Arc::new(Inner {
-            checkout: Mutex::new(Checkout::new(spec.workers, lanes, spec.max_waiting)),
-            starts: Mutex::new(vec![Starts::default(); spec.workers]),
-            shared: Mutex::new(vec![(0, 0); spec.workers]),
+            checkout: Mutex::new(Checkout::new(shape(&spec))),
+            restarts: Mutex::new(Restarts::new(spec.restarts)),
+            pids: Mutex::new(vec![None; slots]),
+            starting: Arc::new(Semaphore::new(spec.warm_up.at_once.min(Semaphore::MAX_PERMITS))),
+            trouble: Trouble::new(spec.breaker),
+            ledger: Ledger::new(slots),
             spec,
             spawner,
             journal,
             trials,
+            vacant: Notify::new(),
             changed: Notify::new(),
+            closed: Notify::new(),
             give_up: Notify::new(),
-            affinities: DashMap::new(),
+            chance: RandomState::new(),
             last_failure: Mutex::default(),
             failures: AtomicU32::new(0),
             last_dispatch: AtomicU64::new(0),
@@ -161,6 +132,7 @@ impl WorkerPool {
     /// Lets calls in and starts workers. Calls wait until the first is ready.
     pub fn open(&self) {
         self.0.checkout.lock().open();
+        self.0.vacant.notify_one();
         self.0.changed.notify_waiters();
     }
 
@@ -176,16 +148,16 @@ impl WorkerPool {
     pub async fn ready_by(&self, deadline: Mono) -> Result<(), Failure> {
         loop {
             let changed = self.0.changed.notified();
-            let (ready, open) = {
+            let (ready, wanted, open) = {
                 let checkout = self.0.checkout.lock();
-                (checkout.ready(), checkout.is_open())
+                (checkout.ready(), checkout.shape().wanted, checkout.is_open())
             };
-            if ready >= self.0.spec.workers {
+            if ready >= wanted {
                 return Ok(());
             }
             if !open || timeout_at(deadline.timer(), changed).await.is_err() {
                 let why = self.0.last_failure.lock().clone().unwrap_or_else(|| "they are still starting".into());
-                let (label, wanted) = (&self.0.spec.label, self.0.spec.workers);
+                let label = &self.0.spec.label;
                 let message = format!("{label} has {ready} of {wanted} workers: {why}");
                 return Err(Failure::unsent(FailureKind::Initialization, message));
             }
@@ -230,6 +202,7 @@ impl WorkerPool {
     /// Lets no call in any more, at once; those that wait are turned away unsent.
     pub fn close(&self) {
         self.0.checkout.lock().close();
+        self.0.closed.notify_waiters();
         self.0.changed.notify_waiters();
     }
 
@@ -251,17 +224,23 @@ impl WorkerPool {
         if kill {
             self.0.give_up.notify_waiters();
         }
-        let idle = self.0.checkout.lock().take_idle();
+        let free = self.0.checkout.lock().end_free(clock::mono());
         if !kill {
-            let stopping: Vec<_> = idle.into_iter().map(|worker| self.0.tasks.spawn(worker.stop())).collect();
+            let patience = self.0.spec.stop;
+            let stopping: Vec<_> = free.into_iter().map(|worker| self.0.tasks.spawn(worker.stop(patience))).collect();
             for stopped in stopping {
                 if let Err(error) = stopped.await {
                     tracing::error!(%error, "stopping a worker failed");
                 }
             }
         }
-        self.0.starts.lock().iter_mut().for_each(|s| *s = Starts::default());
-        self.0.affinities.clear();
+        {
+            let (mut checkout, size) = (self.0.checkout.lock(), self.0.spec.size);
+            checkout.forget_homes();
+            // What the optimizer had learned was about other traffic.
+            checkout.resize(size.min, size.overflow, clock::mono());
+        }
+        self.0.ledger.forget();
     }
 
     /// Closes, drains, stops and waits for everything that the pool started.
@@ -270,7 +249,6 @@ impl WorkerPool {
         let left = self.drain().await;
         self.stop_workers(left > 0).await;
         self.0.shutdown.cancel();
-        self.0.changed.notify_waiters();
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
@@ -288,13 +266,13 @@ impl WorkerPool {
 
     /// The pool's members, leaving the count of failures alone.
     pub fn members_now(&self) -> Members {
-        let (ready, queued) = {
+        let (wanted, ready, queued) = {
             let checkout = self.0.checkout.lock();
-            (checkout.ready(), checkout.waiting())
+            (checkout.shape().wanted, checkout.ready(), checkout.waiting())
         };
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Members {
-            wanted: small(self.0.spec.workers),
+            wanted: small(wanted),
             ready: small(ready),
             failures: 0,
             queued: small(queued),
@@ -306,14 +284,23 @@ impl WorkerPool {
     pub fn why_not_whole(&self) -> Option<String> {
         let whole = {
             let checkout = self.0.checkout.lock();
-            !checkout.is_open() || checkout.ready() >= self.0.spec.workers
+            !checkout.is_open() || checkout.ready() >= checkout.shape().wanted
         };
-        if whole { None } else { self.0.last_failure.lock().clone() }
+        if whole {
+            return None;
+        }
+        let why = self.0.last_failure.lock().clone();
+        if !self.0.restarts.lock().is_spent(clock::mono()) {
+            return why;
+        }
+        let label = &self.0.spec.label;
+        let spent = format!("{label} has spent its restarts and tries once each {MAX_BACKOFF:?}");
+        Some(why.map_or_else(|| spent.clone(), |why| format!("{spent}: {why}")))
     }
 
     /// Process ids of the workers that run.
     pub fn pids(&self) -> Vec<u32> {
-        self.0.starts.lock().iter().filter_map(|s| s.pid).collect()
+        self.0.pids.lock().iter().flatten().copied().collect()
     }
 
     /// What the pool is made of.
@@ -323,22 +310,51 @@ impl WorkerPool {
 }
 
 impl Inner {
-    fn hand_in(&self, slot: usize, worker: Option<Worker>) {
-        let gone = worker.is_none();
-        if gone {
-            self.failures.fetch_add(1, Ordering::AcqRel);
-            if let Some(starts) = self.starts.lock().get_mut(slot) {
-                starts.pid = None;
-            }
+    /// Takes a worker back, and ends it if it is not wanted any more.
+    fn hand_in(&self, slot: usize, number: u64, worker: Worker) {
+        let surplus = self.checkout.lock().hand_in(slot, number, worker, clock::mono());
+        if let Some(worker) = surplus {
+            self.end(worker);
         }
-        let surplus = {
-            let mut checkout = self.checkout.lock();
-            checkout.hand_in(slot, worker);
-            // A closed pool keeps no workers beyond their last call.
-            if checkout.is_open() { Vec::new() } else { checkout.take_idle() }
-        };
-        drop(surplus);
         self.changed.notify_waiters();
+    }
+
+    /// Never uses a worker again.
+    fn give_up_worker(&self, slot: usize, number: u64, worker: Option<Worker>, why: String) {
+        tracing::warn!(pool = self.spec.label, slot, "replacing a worker: {why}");
+        let (was_up, open) = {
+            let mut checkout = self.checkout.lock();
+            (checkout.give_up_worker(slot, number, why, clock::mono()), checkout.is_open())
+        };
+        // A pool that was closed kills what is left in it; that says nothing about its workers.
+        if was_up && open {
+            self.failures.fetch_add(1, Ordering::AcqRel);
+        }
+        // Kills it; its end is seen by whoever waits for that.
+        drop(worker);
+        self.changed.notify_waiters();
+    }
+
+    /// Ends a worker that is well: asks it, then kills it.
+    fn end(&self, worker: Worker) {
+        self.tasks.spawn(worker.stop(self.spec.stop));
+    }
+
+    fn chance(&self) -> u64 {
+        self.chance.hash_one(clock::mono().nanos())
+    }
+}
+
+fn shape(spec: &PoolSpec) -> Shape {
+    Shape {
+        wanted: spec.size.min,
+        regular: spec.size.max,
+        overflow: spec.size.overflow,
+        most_overflow: spec.size.most_overflow,
+        lanes: spec.lanes(),
+        most_waiting: spec.queue.most,
+        order: spec.queue.order,
+        most_sessions: MAX_SESSIONS,
     }
 }
 

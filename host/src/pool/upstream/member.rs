@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -27,6 +28,21 @@ pub struct Address {
     pub host: String,
     /// Its port.
     pub port: u16,
+}
+
+/// What a member shows of itself.
+#[derive(Debug, Serialize)]
+pub struct MemberView {
+    /// Its URL.
+    pub address: String,
+    /// Whether it is sent requests.
+    pub usable: bool,
+    /// Requests and streams that it has.
+    pub in_flight: usize,
+    /// Its moving average of the time to the first byte, in microseconds.
+    pub latency_us: Option<u64>,
+    /// The last that was wrong with it, if it is not usable.
+    pub why: Option<String>,
 }
 
 /// See the module.
@@ -152,6 +168,17 @@ impl Member {
     /// How often it went down or was ejected since the last time that this was asked.
     pub(super) fn take_failures(&self) -> u32 {
         self.failures.swap(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn view(&self, now: Mono) -> MemberView {
+        let usable = self.is_usable(now);
+        MemberView {
+            address: self.address.to_string(),
+            usable,
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            latency_us: self.latency.average_ns(now).map(|ns| ns / 1_000),
+            why: (!usable).then(|| self.why.lock().clone()),
+        }
     }
 
     pub(super) fn why_out(&self) -> String {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio::{sync::oneshot, time::timeout_at};
 
-use super::{Affinity, Call, HEALTH_CHECK, Inner, MAX_AFFINITIES};
+use super::{Call, HEALTH_CHECK, Inner};
 use crate::{
-    clock::Mono,
+    clock::{self, Mono},
     policy::{port::Kind, slot::Charge},
     pool::{
         adapt::Translation,
-        checkout::{Lent, Refusal},
+        checkout::{Lent, Pending, Refusal, Turn},
         process::Worker,
     },
     request::{Answer, Failure, FailureKind, PoolId},
@@ -20,33 +20,52 @@ use crate::{
 pub(super) struct Lease {
     pool: Arc<Inner>,
     slot: usize,
-    generation: u64,
+    number: u64,
     worker: Option<Worker>,
-    /// Whether the worker may be in the middle of a frame, or must go for another reason.
-    pub(super) broken: bool,
+    /// Why the worker may be in the middle of a frame, if it may.
+    broken: Option<String>,
 }
 
 impl Inner {
     pub(super) async fn lease(self: &Arc<Self>, session: Option<&Arc<str>>, deadline: Mono) -> Result<Lease, Failure> {
-        let slot = session.map(|s| self.home(s));
-        self.lease_slot(slot, deadline).await
-    }
-
-    pub(super) async fn lease_slot(self: &Arc<Self>, slot: Option<usize>, deadline: Mono) -> Result<Lease, Failure> {
         let label = &self.spec.label;
-        let waiting = self.checkout.lock().acquire(slot).map_err(|refusal| match refusal {
-            Refusal::Closed => Failure::unsent(FailureKind::System, format!("{label} is closed")),
-            Refusal::Full => Failure::unsent(FailureKind::Resource, format!("{label} is full; try again later")),
-        })?;
+        let now = clock::mono();
+        let turn = self.checkout.lock().acquire(session, now);
+        let Pending { ticket, worker } = match turn {
+            Ok(Turn::Now(lent)) => return Ok(self.lend(lent)),
+            Ok(Turn::Later(pending)) => pending,
+            Err(Refusal::Closed) => return Err(closed(label)),
+            Err(Refusal::Full) => {
+                return Err(Failure::unsent(FailureKind::Resource, format!("{label} is full; try again later")));
+            }
+        };
         // If the caller gives up at the moment that a worker is handed over, the receiver still holds it.
-        let mut waiting = Waiting { pool: Arc::clone(self), receiver: Some(waiting) };
+        let mut waiting = Waiting { pool: Arc::clone(self), ticket, receiver: Some(worker) };
+        let (needs_start, hope) = {
+            let checkout = self.checkout.lock();
+            (checkout.needs_start(), checkout.ready() > 0 || checkout.is_starting())
+        };
+        if needs_start {
+            self.vacant.notify_one();
+        }
+        // Nothing but an attempt each half minute is to be expected.
+        if !hope && self.restarts.lock().is_spent(now) {
+            let why = self.last_failure.lock().clone().unwrap_or_else(|| "they died too often".into());
+            let message = format!("{label} has no worker that runs, and has spent its restarts: {why}");
+            return Err(Failure::unsent(FailureKind::Initialization, message));
+        }
+        let patience = self.spec.queue.timeout.map_or(deadline, |most| deadline.min(now + most));
         let Some(receiver) = &mut waiting.receiver else { return Err(closed(label)) };
-        match timeout_at(deadline.timer(), receiver).await {
+        match timeout_at(patience.timer(), receiver).await {
             Ok(Ok(lent)) => {
                 waiting.receiver = None;
                 Ok(self.lend(lent))
             }
             Ok(Err(_turned_away)) => Err(closed(label)),
+            Err(_elapsed) if patience < deadline => {
+                let message = format!("no worker of {label} became free within {:?}", self.spec.queue.timeout);
+                Err(Failure::unsent(FailureKind::Resource, message))
+            }
             Err(_elapsed) => {
                 Err(Failure::unsent(FailureKind::Timeout, format!("no worker of {label} became free in time")))
             }
@@ -54,20 +73,8 @@ impl Inner {
     }
 
     fn lend(self: &Arc<Self>, lent: Lent<Worker>) -> Lease {
-        let Lent { slot, generation, worker } = lent;
-        Lease { pool: Arc::clone(self), slot, generation, worker: Some(worker), broken: false }
-    }
-
-    /// The slot of a session; a new session gets one.
-    fn home(&self, session: &Arc<str>) -> usize {
-        if let Some(known) = self.affinities.get(session) {
-            return known.slot;
-        }
-        let slot = self.checkout.lock().assign();
-        if self.affinities.len() < MAX_AFFINITIES {
-            self.affinities.insert(Arc::clone(session), Affinity { slot, generation: 0, applied: 0 });
-        }
-        slot
+        let Lent { slot, number, worker } = lent;
+        Lease { pool: Arc::clone(self), slot, number, worker: Some(worker), broken: None }
     }
 }
 
@@ -75,7 +82,8 @@ impl Lease {
     /// Replays what the session's worker does not know yet.
     pub(super) async fn catch_up(&mut self, call: Call<'_>) -> Result<(), Failure> {
         let session = call.session.map_or("", |s| s);
-        let (pending, version) = self.pool.journal.pending(session, self.known(call.session));
+        let known = self.pool.checkout.lock().known(call.session, self.slot, self.number);
+        let (pending, version) = self.pool.journal.pending(session, known);
         for entry in pending {
             let replayed = Call { operation: &entry.operation, arguments: &entry.arguments, ..call };
             match self.call(replayed).await {
@@ -86,33 +94,23 @@ impl Lease {
                 Err(failure) if failure.kind == FailureKind::Worker && failure.sent => {
                     tracing::warn!(pool = self.pool.spec.label, operation = &*entry.operation, "replay: {failure}");
                 }
-                Err(failure) => return Err(Failure { sent: false, ..failure }),
+                Err(failure) => {
+                    let kind = match failure.kind {
+                        FailureKind::Connection | FailureKind::Communication => FailureKind::Session,
+                        FailureKind::Initialization
+                        | FailureKind::Timeout
+                        | FailureKind::Resource
+                        | FailureKind::HealthCheck
+                        | FailureKind::Session
+                        | FailureKind::Worker
+                        | FailureKind::System => failure.kind,
+                    };
+                    return Err(Failure { sent: false, kind, ..failure });
+                }
             }
         }
-        self.learned(call.session, version);
+        self.pool.checkout.lock().learned(call.session, self.slot, self.number, version);
         Ok(())
-    }
-
-    /// The version of the session's state that this worker has.
-    fn known(&self, session: Option<&Arc<str>>) -> u64 {
-        let Some(session) = session else {
-            let shared = self.pool.shared.lock().get(self.slot).copied();
-            return shared.filter(|(generation, _)| *generation == self.generation).map_or(0, |(_, applied)| applied);
-        };
-        let known = self.pool.affinities.get(session).map(|a| *a);
-        known.filter(|a| (a.slot, a.generation) == (self.slot, self.generation)).map_or(0, |a| a.applied)
-    }
-
-    fn learned(&self, session: Option<&Arc<str>>, version: u64) {
-        let Some(session) = session else {
-            if let Some(shared) = self.pool.shared.lock().get_mut(self.slot) {
-                *shared = (self.generation, version);
-            }
-            return;
-        };
-        if let Some(mut affinity) = self.pool.affinities.get_mut(session) {
-            *affinity = Affinity { slot: self.slot, generation: self.generation, applied: version };
-        }
     }
 
     /// Calls the worker, in its version's shape.
@@ -137,12 +135,12 @@ impl Lease {
     async fn exchange(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
         let Some(worker) = &mut self.worker else { return Err(closed(&self.pool.spec.label)) };
         // If this future is dropped half-way, the worker is in the middle of a frame.
-        self.broken = true;
+        self.broken = Some("its caller went away in the middle of a call".into());
         let session = call.session.map(|s| &**s);
         let answer = worker.call(call.operation, call.arguments, session, call.deadline).await;
         self.broken = match &answer {
-            Ok(_) => false,
-            Err(failure) => failure.sent && failure.kind != FailureKind::Worker,
+            Err(failure) if failure.sent && failure.kind != FailureKind::Worker => Some(failure.message.clone()),
+            Ok(_) | Err(_) => None,
         };
         answer
     }
@@ -150,14 +148,17 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let worker = self.worker.take().filter(|_| !self.broken);
-        self.pool.hand_in(self.slot, worker);
+        match (self.worker.take(), self.broken.take()) {
+            (Some(worker), None) => self.pool.hand_in(self.slot, self.number, worker),
+            (worker, why) => self.pool.give_up_worker(self.slot, self.number, worker, why.unwrap_or_default()),
+        }
     }
 }
 
 /// A call that waits; if it is dropped after a worker was handed to it, the worker goes back.
 struct Waiting {
     pool: Arc<Inner>,
+    ticket: u64,
     receiver: Option<oneshot::Receiver<Lent<Worker>>>,
 }
 
@@ -165,6 +166,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let Some(mut receiver) = self.receiver.take() else { return };
         receiver.close();
+        self.pool.checkout.lock().give_up(self.ticket);
         if let Ok(lent) = receiver.try_recv() {
             drop(self.pool.lend(lent));
         }

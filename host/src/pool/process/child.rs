@@ -1,0 +1,135 @@
+//! A worker's process: starts it, waits for its end from its first moment on, and ends it.
+//!
+//! One task owns the process. The worker holds the leash: when that is dropped, for whatever reason, the process is
+//! killed; and everybody who wants to hears of its end at once, also when nobody is talking to it.
+
+use std::{io, process::Stdio, sync::Arc};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    process::{Child, ChildStdin, ChildStdout},
+    sync::watch,
+};
+use tokio_util::task::TaskTracker;
+
+use super::{WorkerCommand, output::log_lines};
+use crate::pool::spawner::Spawner;
+
+/// Holds a process; dropping it kills the process.
+#[derive(Debug)]
+pub(super) struct Leash {
+    pid: u32,
+    orders: watch::Sender<Order>,
+    ended: watch::Receiver<Option<Arc<str>>>,
+}
+
+/// The pipes to and from a process.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    pub(super) stdin: ChildStdin,
+    pub(super) stdout: ChildStdout,
+}
+
+/// The end of a process, in the future.
+#[derive(Debug, Clone)]
+pub struct Exit(watch::Receiver<Option<Arc<str>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Run,
+    Terminate,
+}
+
+/// Starts a process; its standard error goes to the log. `tasks` gets the task that owns it.
+///
+/// # Errors
+/// What the system says.
+pub(super) async fn start(
+    spawner: &Spawner,
+    spec: &WorkerCommand,
+    label: &str,
+    tasks: &TaskTracker,
+) -> io::Result<(Leash, Pipes)> {
+    let mut command = spawner.command();
+    command
+        .args(&spec.command)
+        .current_dir(&spec.directory)
+        .envs(spec.environment.iter().map(|(k, v)| (k, v)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A terminal's Ctrl-C goes to the host alone, which then drains and stops its workers.
+        .process_group(0)
+        .kill_on_drop(true);
+    let mut child = spawner.spawn(command).await?;
+    let (Some(stdin), Some(stdout), Some(stderr), Some(pid)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take(), child.id())
+    else {
+        return Err(io::Error::other("started without pipes"));
+    };
+    let (orders, ordered) = watch::channel(Order::Run);
+    let (tell, ended) = watch::channel(None);
+    tasks.spawn(log_lines(stderr, label.to_owned(), ended.clone()));
+    tasks.spawn(own(child, pid, ordered, tell));
+    Ok((Leash { pid, orders, ended }, Pipes { stdin, stdout }))
+}
+
+/// Does what the leash says until the process has ended.
+async fn own(mut child: Child, pid: u32, mut orders: watch::Receiver<Order>, ended: watch::Sender<Option<Arc<str>>>) {
+    let how = loop {
+        tokio::select! {
+            biased;
+            status = child.wait() => break said(status),
+            order = orders.changed() => {
+                if order.is_err() {
+                    break match child.kill().await {
+                        Ok(()) => said(child.wait().await),
+                        Err(error) => format!("cannot be killed: {error}"),
+                    };
+                }
+                if *orders.borrow_and_update() == Order::Terminate {
+                    terminate(pid);
+                }
+            }
+        }
+    };
+    ended.send_replace(Some(how.into()));
+}
+
+fn said(status: io::Result<std::process::ExitStatus>) -> String {
+    status.map_or_else(|error| format!("its end is unknown: {error}"), |status| status.to_string())
+}
+
+/// Only whoever waits for a process may signal it by its number: until then no other gets that number.
+fn terminate(pid: u32) {
+    let signalled = i32::try_from(pid).ok().and_then(Pid::from_raw).map(|pid| kill_process(pid, Signal::TERM));
+    if let Some(Err(error)) = signalled {
+        tracing::warn!(pid, %error, "a worker cannot be asked to end");
+    }
+}
+
+impl Leash {
+    pub(super) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        Exit(self.ended.clone())
+    }
+
+    /// Asks the process to end, by SIGTERM.
+    pub(super) fn terminate(&self) {
+        self.orders.send_replace(Order::Terminate);
+    }
+}
+
+impl Exit {
+    /// Waits for the end of the process; says how it ended.
+    pub async fn wait(&mut self) -> Arc<str> {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(how) => how.clone().unwrap_or_default(),
+            // The task that owned it is gone, and with it the process.
+            Err(_closed) => "killed".into(),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a pool of workers is made of.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+
+use super::{
+    breaker,
+    checkout::Order,
+    optimizer,
+    process::{Patience, WorkerCommand},
+    recovery::Recovery,
+    restarts::Budget,
+};
+use crate::request::PoolId;
+
+/// How many calls a pool serves at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One at a time, however many workers: every operation goes through one owner.
+    Serialized,
+    /// One for each worker.
+    Concurrent,
+}
+
+/// What a pool is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Whose pool it is, for logs: `programs/v2`.
+    pub label: String,
+    /// Which of the two.
+    pub id: PoolId,
+    /// How many calls it serves at once.
+    pub mode: Mode,
+    /// How many workers.
+    pub size: Size,
+    /// How to start one.
+    pub command: WorkerCommand,
+    /// What each worker does before its first call.
+    pub warm_up: WarmUp,
+    /// How calls wait for a worker.
+    pub queue: Queue,
+    /// How idle workers are asked how they are.
+    pub health: HealthChecks,
+    /// How often workers that died may be replaced.
+    pub restarts: Budget,
+    /// What is done about calls that fail.
+    pub recovery: Recovery,
+    /// When an operation that keeps failing is refused; none for never.
+    pub breaker: Option<breaker::Settings>,
+    /// What makes the pool change its size; none for nothing.
+    pub optimizer: Option<optimizer::Settings>,
+    /// How long calls in flight may take when the pool is drained.
+    pub drain_timeout: Duration,
+    /// How long a worker that is told to end may take.
+    pub stop: Patience,
+}
+
+/// How many workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// The least, and what the pool begins with.
+    pub min: usize,
+    /// The most regular ones.
+    pub max: usize,
+    /// Workers beyond these that may be started while all are busy and calls wait.
+    pub overflow: usize,
+    /// The most of these that the optimizer may allow.
+    pub most_overflow: usize,
+    /// How long a worker of the overflow stays without a call.
+    pub overflow_idle: Duration,
+}
+
+/// How calls wait for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Which goes first.
+    pub order: Order,
+    /// How many may wait.
+    pub most: usize,
+    /// How long one may wait, if that is less than its own time.
+    pub timeout: Option<Duration>,
+}
+
+/// What workers do before their first call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmUp {
+    /// Workers that may be starting at once.
+    pub at_once: usize,
+    /// The calls that each has to answer.
+    pub calls: Vec<(Arc<str>, Map<String, Value>)>,
+    /// How long they may take together.
+    pub timeout: Duration,
+}
+
+/// How idle workers are asked how they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthChecks {
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Failed checks in a row until a worker is replaced.
+    pub failures: u32,
+}
+
+impl PoolSpec {
+    /// Calls that may run at once.
+    pub const fn lanes(&self) -> usize {
+        match self.mode {
+            Mode::Serialized => 1,
+            Mode::Concurrent => self.size.max + self.size.most_overflow,
+        }
+    }
+}

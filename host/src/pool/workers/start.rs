@@ -1,0 +1,160 @@
+//! Starts a worker for a slot, warms it up, and stays with it until its end.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::Inner;
+use crate::{
+    clock,
+    pool::{
+        checkout::{Ended, Vacancy},
+        process::{Exit, Worker},
+        restarts::MAX_BACKOFF,
+    },
+    request::{Answer, Failure, FailureKind},
+};
+
+/// A vacancy that is open again unless a worker was started for it.
+struct Claim<'a> {
+    pool: &'a Inner,
+    slot: usize,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.pool.checkout.lock().leave(self.slot);
+    }
+}
+
+impl Inner {
+    /// Starts a worker for a vacancy when its time has come, and watches over it.
+    pub(super) async fn fill(self: Arc<Self>, vacancy: Vacancy) {
+        let closed = self.closed.notified();
+        let filled = tokio::select! {
+            filled = self.try_fill(vacancy) => filled,
+            () = closed => None,
+            () = self.shutdown.cancelled() => None,
+        };
+        self.vacant.notify_one();
+        self.changed.notify_waiters();
+        if let Some((number, exit)) = filled {
+            self.watch(vacancy.slot, number, exit).await;
+        }
+    }
+
+    /// None if there is no worker after all; the supervisor then sees whether there is still a vacancy.
+    async fn try_fill(&self, vacancy: Vacancy) -> Option<(u64, Exit)> {
+        let Vacancy { slot, failed } = vacancy;
+        let claim = Claim { pool: self, slot };
+        if let Some(failed) = failed {
+            self.back_off(slot, failed).await;
+        }
+        let _starting = self.starting.acquire().await.ok()?;
+        let number = self.checkout.lock().begin(slot, clock::mono())?;
+        drop(claim);
+        let attempt = Attempt { pool: self, slot, number, done: false };
+        match self.start(slot).await {
+            Ok(worker) => Some(attempt.succeed(worker)),
+            Err(failure) => {
+                attempt.fail(failure);
+                None
+            }
+        }
+    }
+
+    async fn back_off(&self, slot: usize, failed: u32) {
+        let planned = self.restarts.lock().plan(clock::mono(), failed, self.chance());
+        if planned.spent {
+            let (label, budget) = (&self.spec.label, self.spec.restarts);
+            tracing::error!(
+                pool = label,
+                slot,
+                wait = ?planned.wait,
+                "{} restarts within {:?} are spent; from now on one attempt each {MAX_BACKOFF:?}",
+                budget.count,
+                budget.within,
+            );
+        }
+        tokio::time::sleep(planned.wait).await;
+    }
+
+    /// Starts a process and has it answer its first health check and its warm-up calls.
+    async fn start(&self, slot: usize) -> Result<Worker, Failure> {
+        let label = format!("{}#{slot}", self.spec.label);
+        let mut worker = Worker::start(&self.spawner, &self.spec.command, &label, &self.tasks).await?;
+        let limit = self.spec.warm_up.timeout;
+        let deadline = clock::mono() + limit;
+        for (operation, arguments) in &self.spec.warm_up.calls {
+            let failed = |what: String| {
+                let message = format!("worker {label}: its warm-up call `{operation}` {what}");
+                Failure::unsent(FailureKind::Initialization, message)
+            };
+            match worker.call(operation, arguments, None, deadline).await {
+                Ok(Answer::Success(_)) => {}
+                Ok(Answer::Refused(error)) => return Err(failed(format!("was refused: {error}"))),
+                Err(failure) if failure.kind == FailureKind::Timeout => {
+                    return Err(failed(format!("was not answered within {limit:?}")));
+                }
+                Err(failure) => return Err(failed(format!("failed: {}", failure.message))),
+            }
+        }
+        Ok(worker)
+    }
+
+    /// Waits for the end of a worker's process, so that also one that nobody talks to is replaced at once.
+    async fn watch(&self, slot: usize, number: u64, mut exit: Exit) {
+        let how = exit.wait().await;
+        if let Some(pid) = self.pids.lock().get_mut(slot) {
+            *pid = None;
+        }
+        let (ended, open) = {
+            let mut checkout = self.checkout.lock();
+            (checkout.gone(slot, number, &how, clock::mono()), checkout.is_open())
+        };
+        if ended == Ended::ByItself && open {
+            self.failures.fetch_add(1, Ordering::AcqRel);
+            tracing::error!(pool = self.spec.label, slot, "a worker ended by itself: {how}");
+        }
+        self.vacant.notify_one();
+        self.changed.notify_waiters();
+    }
+}
+
+/// A start that failed unless it is said that it did not, also when whoever started it went away.
+struct Attempt<'a> {
+    pool: &'a Inner,
+    slot: usize,
+    number: u64,
+    done: bool,
+}
+
+impl Attempt<'_> {
+    fn succeed(mut self, worker: Worker) -> (u64, Exit) {
+        self.done = true;
+        let (pid, exit) = (worker.pid(), worker.exit());
+        if let Some(known) = self.pool.pids.lock().get_mut(self.slot) {
+            *known = Some(pid);
+        }
+        let surplus = self.pool.checkout.lock().started(self.slot, self.number, worker, clock::mono());
+        if let Some(worker) = surplus {
+            self.pool.end(worker);
+        }
+        (self.number, exit)
+    }
+
+    fn fail(mut self, failure: Failure) {
+        self.done = true;
+        tracing::error!(pool = self.pool.spec.label, "{}", failure.message);
+        self.pool.failures.fetch_add(1, Ordering::AcqRel);
+        self.pool.checkout.lock().not_started(self.slot, self.number, &failure.message, clock::mono());
+        *self.pool.last_failure.lock() = Some(failure.message);
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut checkout = self.pool.checkout.lock();
+            checkout.not_started(self.slot, self.number, "its start was called off", clock::mono());
+        }
+    }
+}

@@ -313,7 +313,7 @@ impl Bare {
         let mut reply = vec![0; u32::from_be_bytes(header) as usize];
         self.stdout.read_exact(&mut reply).unwrap();
         let reply: Value = serde_json::from_slice(&reply).unwrap();
-        assert_eq!(reply["success"], true, "{reply}");
+        assert_eq!(reply.get("success"), Some(&Value::Bool(true)), "{reply}");
         reply
     }
 }

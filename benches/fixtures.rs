@@ -34,7 +34,7 @@ pub(crate) fn engine() -> Arc<Engine> {
 }
 
 /// The root of this repository, from either package of benches.
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     above.into_iter().find(|folder| folder.join("policies").is_dir()).unwrap().to_owned()
 }

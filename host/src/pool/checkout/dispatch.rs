@@ -15,8 +15,8 @@ impl<W> Checkout<W> {
         }
     }
 
-    /// The slot where a session is at home; a session that has none, or whose worker is gone, gets one where the least
-    /// is to be done. None if no worker is up.
+    /// The slot where a session is at home; a session that has none, or whose worker is gone, gets one with a worker that
+    /// is free, otherwise where the fewest sessions are. None if no worker is up.
     pub(super) fn home(&mut self, session: &Arc<str>) -> Option<usize> {
         let home = self.homes.get(session).map(|home| home.slot);
         let stage = home.and_then(|at| self.slots.get(at)).map(Slot::stage);
@@ -27,8 +27,7 @@ impl<W> Checkout<W> {
         }
         let up = self.slots.iter().enumerate().filter(|(_, slot)| slot.stage().is_up());
         let load = |(at, slot): (usize, &Slot<W>)| {
-            let busy = usize::from(!slot.is_free());
-            (slot.stage() == Stage::Degraded, slot.queue.len() + busy, self.homes.residents(at), at)
+            (slot.stage() == Stage::Degraded, !slot.is_free(), self.homes.residents(at), slot.queue.len(), at)
         };
         let (.., at) = up.map(load).min()?;
         self.homes.settle(session, at);

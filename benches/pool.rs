@@ -18,7 +18,7 @@ use std::{
 
 use cutover::{
     clock::{self, Mono},
-    config::Config,
+    config::{Config, PlaneConfig},
     policy::{slot::Slots, trial::Trials},
     pool::{
         Call, WorkerPool,
@@ -269,7 +269,10 @@ async fn pool(mode: &str, workers: usize, program: &Map<String, Value>) -> Worke
         at("policies/standard-stages"),
     );
     let config = Config::parse(&text, folder.path(), &[]).unwrap();
-    let mut spec = config.migrations.into_iter().next().unwrap().v2;
+    let PlaneConfig::Operations(pools) = config.migrations.into_iter().next().unwrap().plane else {
+        panic!("these are worker pools");
+    };
+    let mut spec = pools.v2;
     spec.command.directory = fixtures::root();
     let (journal, keeper) = Journal::new([]);
     let (trials, _queues) = Trials::new(Arc::<Slots>::default());

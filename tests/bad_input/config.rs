@@ -57,7 +57,7 @@ fn the_configuration_that_is_broken_below_is_good() {
 }
 
 /// A field, its wrong value, and the words that must be said of it.
-const WRONG_VALUES: [(&str, &str, &str); 59] = [
+const WRONG_VALUES: [(&str, &str, &str); 64] = [
     ("host.data_plane", "'here'", "is `here`; it must be an address and a port"),
     ("host.data_plane", "'127.0.0.1:70000'", "an address and a port"),
     ("host.admin", "'8081'", "an address and a port"),
@@ -125,6 +125,11 @@ const WRONG_VALUES: [(&str, &str, &str); 59] = [
     ("migrations.programs.v2.errors.backoff.longest", "'0s'", "between 1ms and 1h"),
     ("migrations.programs.v2.breaker.failures", "0", "between 1 and 10000"),
     ("migrations.programs.v2.breaker.open_for", "'1ms'", "between 10ms and 1d"),
+    ("migrations.programs.v2.optimizer.grow_above", "101", "is 101; it must be between 1 and 100"),
+    ("migrations.programs.v2.optimizer.shrink_below", "51", "between 0 and 50"),
+    ("migrations.programs.v2.optimizer.most_overflow", "1025", "between 0 and 1024"),
+    ("migrations.programs.v2.optimizer.window", "'2m'", "between 1s and 1m"),
+    ("migrations.programs.v2.optimizer.cool_down", "'0s'", "between 1s and 1d"),
 ];
 
 #[test]

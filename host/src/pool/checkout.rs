@@ -11,6 +11,7 @@
 
 mod dispatch;
 mod slot;
+mod terms;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -18,43 +19,13 @@ use tokio::sync::oneshot;
 
 pub use self::slot::{Ended, SlotView};
 use self::slot::{Fate, Place, Slot};
+pub use self::terms::{Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy};
 use super::{
     homes::Homes,
     lifecycle::{Lifecycle, Stage},
     load::{Meter, Span},
 };
 use crate::clock::Mono;
-
-/// Which of the calls that wait goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// The one that has waited longest.
-    #[default]
-    Fifo,
-    /// The one that came last: under overload some are served in time instead of none.
-    Lifo,
-}
-
-/// What a queue is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Regular workers that there are to be.
-    pub wanted: usize,
-    /// Regular workers that there may be.
-    pub regular: usize,
-    /// Workers beyond that which may be started while calls wait.
-    pub overflow: usize,
-    /// The most of these that there may ever be.
-    pub most_overflow: usize,
-    /// Calls that may run at once.
-    pub lanes: usize,
-    /// Calls that may wait.
-    pub most_waiting: usize,
-    /// Which of them goes first.
-    pub order: Order,
-    /// Sessions whose home is remembered.
-    pub most_sessions: usize,
-}
 
 /// Workers whose life is kept after others took their places.
 const KEPT_LIVES: usize = 16;
@@ -80,75 +51,6 @@ struct Waiter<W> {
     since: Mono,
     session: Option<Arc<str>>,
     hand_over: oneshot::Sender<Lent<W>>,
-}
-
-/// What a call gets that asks for a worker.
-#[derive(Debug)]
-pub enum Turn<W> {
-    /// The worker.
-    Now(Lent<W>),
-    /// A place in the queue.
-    Later(Pending<W>),
-}
-
-/// A place in the queue.
-#[derive(Debug)]
-pub struct Pending<W> {
-    /// To give it up with.
-    pub ticket: u64,
-    /// Where the worker comes; closed if the pool is.
-    pub worker: oneshot::Receiver<Lent<W>>,
-}
-
-/// A worker on loan.
-#[derive(Debug)]
-pub struct Lent<W> {
-    /// Its slot.
-    pub slot: usize,
-    /// Its number: no other worker of the pool has or had it.
-    pub number: u64,
-    /// The worker.
-    pub worker: W,
-}
-
-/// Why a call does not even wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The pool is closed.
-    Closed,
-    /// As many calls wait as may.
-    Full,
-}
-
-/// What a loan has shown of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// Nothing new.
-    Unchanged,
-    /// It is well.
-    Good,
-    /// It failed a health check.
-    Bad,
-}
-
-/// A worker that has to be ended.
-#[derive(Debug)]
-pub enum Left<W> {
-    /// There is none: it was put back.
-    Nothing,
-    /// It is not wanted any more.
-    Surplus(W),
-    /// It is sick.
-    Sick(W),
-}
-
-/// A slot that somebody who asked has to start a worker for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vacancy {
-    /// The slot.
-    pub slot: usize,
-    /// If the worker before failed: how many did in a row without having proven themselves.
-    pub failed: Option<u32>,
 }
 
 impl<W> Checkout<W> {

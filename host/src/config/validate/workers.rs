@@ -51,10 +51,10 @@ pub(super) fn size(pool: &mut At<'_>, raw: &raw::Workers, optimizer: &raw::Optim
             .wrong("is for pools that are `concurrent`: one that is `serialized` lends one worker at a time");
     }
     let overflow_idle = at.field("overflow_idle").duration(&range.overflow_idle, "1s", "1d");
-    let most_overflow = optimizer.most_overflow.unwrap_or(range.overflow.saturating_mul(2).min(MAX_WORKERS));
-    within(&mut pool.field("optimizer").field("most_overflow"), most_overflow, range.overflow, MAX_WORKERS);
     // Without bounds that hold there is nothing to build a pool from; nobody will.
     let (min, overflow) = (range.min.min(MAX_WORKERS), range.overflow.min(MAX_WORKERS));
+    let most_overflow = optimizer.most_overflow.unwrap_or((2 * overflow).min(MAX_WORKERS));
+    within(&mut pool.field("optimizer").field("most_overflow"), most_overflow, overflow, MAX_WORKERS);
     Size {
         min,
         max: max.clamp(min, MAX_WORKERS),

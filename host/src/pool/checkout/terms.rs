@@ -1,0 +1,103 @@
+//! What is asked of a [`Checkout`](super::Checkout) and what it answers.
+
+use tokio::sync::oneshot;
+
+/// Which of the calls that wait goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The one that has waited longest.
+    #[default]
+    Fifo,
+    /// The one that came last: under overload some are served in time instead of none.
+    Lifo,
+}
+
+/// What a queue is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Regular workers that there are to be.
+    pub wanted: usize,
+    /// Regular workers that there may be.
+    pub regular: usize,
+    /// Workers beyond that which may be started while calls wait.
+    pub overflow: usize,
+    /// The most of these that there may ever be.
+    pub most_overflow: usize,
+    /// Calls that may run at once.
+    pub lanes: usize,
+    /// Calls that may wait.
+    pub most_waiting: usize,
+    /// Which of them goes first.
+    pub order: Order,
+    /// Sessions whose home is remembered.
+    pub most_sessions: usize,
+}
+
+/// What a call gets that asks for a worker.
+#[derive(Debug)]
+pub enum Turn<W> {
+    /// The worker.
+    Now(Lent<W>),
+    /// A place in the queue.
+    Later(Pending<W>),
+}
+
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Pending<W> {
+    /// To give it up with.
+    pub ticket: u64,
+    /// Where the worker comes; closed if the pool is.
+    pub worker: oneshot::Receiver<Lent<W>>,
+}
+
+/// A worker on loan.
+#[derive(Debug)]
+pub struct Lent<W> {
+    /// Its slot.
+    pub slot: usize,
+    /// Its number: no other worker of the pool has or had it.
+    pub number: u64,
+    /// The worker.
+    pub worker: W,
+}
+
+/// Why a call does not even wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The pool is closed.
+    Closed,
+    /// As many calls wait as may.
+    Full,
+}
+
+/// What a loan has shown of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing new.
+    Unchanged,
+    /// It is well.
+    Good,
+    /// It failed a health check.
+    Bad,
+}
+
+/// A worker that has to be ended.
+#[derive(Debug)]
+pub enum Left<W> {
+    /// There is none: it was put back.
+    Nothing,
+    /// It is not wanted any more.
+    Surplus(W),
+    /// It is sick.
+    Sick(W),
+}
+
+/// A slot that somebody who asked has to start a worker for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vacancy {
+    /// The slot.
+    pub slot: usize,
+    /// If the worker before failed: how many did in a row without having proven themselves.
+    pub failed: Option<u32>,
+}

@@ -270,7 +270,7 @@ async fn pool(mode: &str, workers: usize, program: &Map<String, Value>) -> Worke
     );
     let config = Config::parse(&text, folder.path(), &[]).unwrap();
     let PlaneConfig::Operations(pools) = config.migrations.into_iter().next().unwrap().plane else {
-        panic!("these are worker pools");
+        unreachable!("these are worker pools");
     };
     let mut spec = pools.v2;
     spec.command.directory = fixtures::root();

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use futures_util::future::join_all;
 use tokio::{net::TcpListener, runtime};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 pub use self::policies::{admit, admit_bundle};
 use crate::{
@@ -61,6 +64,8 @@ pub struct App {
     background_stop: CancellationToken,
     /// Upstreams of requests that belong to no migration.
     otherwise: Option<UpstreamPool>,
+    /// Threads that serve have runtimes of their own: a host that is dropped without having been shut down ends them, too.
+    _threads: DropGuard,
 }
 
 /// What a host runs, as the admin plane sees it.
@@ -208,16 +213,7 @@ impl App {
             Keep { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log };
         background.spawn(keep_house(store.clone(), keep, background_stop.clone()));
         let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
-        let mut table = Table::default();
-        for (name, migration) in &host.migrations {
-            match &migration.plane {
-                Plane::Operations(dispatch) => {
-                    let route = Route { dispatch: Arc::clone(dispatch), deadline: migration.deadline };
-                    table.operations.insert(name.clone(), route);
-                }
-                Plane::Http(proxy, matches) => table.add(matches.clone(), proxy),
-            }
-        }
+        let mut table = table(&host);
         let otherwise = config.default_upstreams.map(|spec| planes::default(spec, config.forwarding, &shared));
         table.otherwise.clone_from(&otherwise);
         let otherwise = otherwise.map(|proxy| proxy.v1.clone());
@@ -238,6 +234,7 @@ impl App {
             serving,
             working,
             background,
+            _threads: shutdown.clone().drop_guard(),
             shutdown,
             background_stop,
             otherwise,
@@ -276,6 +273,21 @@ impl App {
         store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// Which migration a request belongs to.
+fn table(host: &Host) -> Table {
+    let mut table = Table::default();
+    for (name, migration) in &host.migrations {
+        match &migration.plane {
+            Plane::Operations(dispatch) => {
+                let route = Route { dispatch: Arc::clone(dispatch), deadline: migration.deadline };
+                table.operations.insert(name.clone(), route);
+            }
+            Plane::Http(proxy, matches) => table.add(matches.clone(), proxy),
+        }
+    }
+    table
 }
 
 async fn start_migration(config: MigrationConfig, shared: &Shared) -> Result<Migration, StartError> {

@@ -307,7 +307,8 @@ fn address(parts: &mut Parts, ticket: &Ticket) {
     }
 }
 
-const fn status(failure: &Failure) -> StatusCode {
+/// What a caller is told of a failure.
+pub const fn status(failure: &Failure) -> StatusCode {
     match failure.kind {
         FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         FailureKind::Resource | FailureKind::System | FailureKind::Initialization => StatusCode::SERVICE_UNAVAILABLE,

@@ -283,10 +283,10 @@ fn all_problems_are_told_at_once() {
     `migrations.programs.failover_reserve` is a percentage; it must be between 0 and 99
     `migrations.programs.flags` are set wrongly by the environment: there is no flag `shadows`; the flags are pool_v2_enabled, gradual_rollout_percentage, shadow, auto_advance, auto_rollback, circuit_breaker, pool_optimizer
     `migrations.programs.operations.execute.key` and `removes` belong to the class `replicate`; remove them or change the class
-    `migrations.programs.deadline` is `soon`; it must be a span of time, such as `1ms` or `5s`
     `migrations.programs.v1.mode` is `both`; it must be `serialized` or `concurrent`
     `migrations.programs.v2.workers` is 0; it must be between 1 and 1024
     `migrations.programs.v2.command` begins with `no-such-program`, which is not a program that can be found
+    `migrations.programs.deadline` is `soon`; it must be a span of time, such as `1ms` or `5s`
     `migrations.programs.policies.stages` is missing; name a bundle, such as one of those in `policies/`
     `environment.CUTOVER_FLAG_OTHER_SHADOW` names no migration of this configuration
     ");

@@ -1,5 +1,6 @@
 //! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
 
+mod defaults;
 pub mod http;
 pub mod workers;
 
@@ -120,19 +121,19 @@ pub struct Migration {
     /// The salt of the session hash.
     pub salt: Option<String>,
     /// How often policies are asked.
-    #[serde(default = "five_seconds")]
+    #[serde(default = "defaults::five_seconds")]
     pub check_interval: String,
     /// How long callers wait.
-    #[serde(default = "two_seconds")]
+    #[serde(default = "defaults::two_seconds")]
     pub deadline: String,
     /// Percent of the deadline kept for V1 after V2 failed a read.
-    #[serde(default = "half")]
+    #[serde(default = "defaults::half")]
     pub failover_reserve: u32,
     /// Mirrored calls that may be under way at once.
-    #[serde(default = "sixteen")]
+    #[serde(default = "defaults::sixteen")]
     pub shadow_budget: usize,
     /// How long a mirrored call may take.
-    #[serde(default = "five_seconds")]
+    #[serde(default = "defaults::five_seconds")]
     pub shadow_timeout: String,
     /// What belongs to it, for HTTP services.
     #[serde(default, rename = "match")]
@@ -222,7 +223,7 @@ pub struct Workers {
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// How long a worker may take until its first health check is answered.
-    #[serde(default = "ten_seconds")]
+    #[serde(default = "defaults::ten_seconds")]
     pub start_timeout: String,
     /// What each worker does before its first call.
     #[serde(default)]
@@ -243,16 +244,16 @@ pub struct Workers {
     #[serde(default)]
     pub optimizer: workers::Optimizer,
     /// How often idle workers are asked how they are.
-    #[serde(default = "thirty_seconds")]
+    #[serde(default = "defaults::thirty_seconds")]
     pub health_interval: String,
     /// How long a worker may take to answer that.
-    #[serde(default = "five_seconds")]
+    #[serde(default = "defaults::five_seconds")]
     pub health_timeout: String,
     /// Failed health checks in a row until a worker is replaced.
-    #[serde(default = "three")]
+    #[serde(default = "defaults::three")]
     pub health_failures: u32,
     /// How long calls in flight may take when the pool is drained.
-    #[serde(default = "thirty_seconds")]
+    #[serde(default = "defaults::thirty_seconds")]
     pub drain_timeout: String,
     /// How long a worker that is told to end may take.
     #[serde(default)]
@@ -300,32 +301,4 @@ impl<'de> Deserialize<'de> for Policy {
         }
         deserializer.deserialize_any(Shape)
     }
-}
-
-fn two_seconds() -> String {
-    "2s".into()
-}
-
-fn five_seconds() -> String {
-    "5s".into()
-}
-
-fn ten_seconds() -> String {
-    "10s".into()
-}
-
-fn thirty_seconds() -> String {
-    "30s".into()
-}
-
-const fn half() -> u32 {
-    50
-}
-
-const fn sixteen() -> usize {
-    16
-}
-
-const fn three() -> u32 {
-    3
 }

@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 use crate::{
     clock,
     dispatch::Dispatch,
-    proxy::{Reply, ReplyBody, refuse},
-    request::{Answer, Failure, FailureKind, Head, Request, Served},
+    proxy::{Reply, ReplyBody, refuse, status},
+    request::{Answer, Head, Request, Served},
 };
 
 /// The largest body: half of what fits a worker's frame, because JSON may grow when it is written again.
@@ -42,7 +42,7 @@ pub struct Route {
 
 /// The migration and operation that a path names; none if it names no such migration.
 pub(super) fn find<'a>(routes: &'a BTreeMap<String, Route>, path: &'a str) -> Option<(&'a Route, &'a str)> {
-    let (migration, operation) = path.strip_prefix("/v1/")?.split_once('/')?;
+    let (migration, operation) = path.strip_prefix("/v1/")?.split_once('/').filter(|(_, rest)| !rest.contains('/'))?;
     Some((routes.get(migration)?, operation))
 }
 
@@ -174,18 +174,6 @@ fn reply(served: Served) -> Reply {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     reply
-}
-
-const fn status(failure: &Failure) -> StatusCode {
-    match failure.kind {
-        FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        FailureKind::Resource | FailureKind::System | FailureKind::Initialization => StatusCode::SERVICE_UNAVAILABLE,
-        FailureKind::Connection
-        | FailureKind::Communication
-        | FailureKind::HealthCheck
-        | FailureKind::Session
-        | FailureKind::Worker => StatusCode::BAD_GATEWAY,
-    }
 }
 
 fn error_type(error: &str) -> Option<String> {

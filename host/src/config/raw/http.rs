@@ -62,7 +62,7 @@ impl Default for Http {
 #[serde(deny_unknown_fields)]
 pub struct Match {
     /// A host, `*.SUFFIX`, or `*`.
-    #[serde(default = "any")]
+    #[serde(default = "super::defaults::any")]
     pub host: String,
     /// How paths begin.
     #[serde(default)]
@@ -85,24 +85,24 @@ pub struct Upstreams {
     #[serde(default)]
     pub tls: Tls,
     /// How long a connection may take to be made.
-    #[serde(default = "two_seconds")]
+    #[serde(default = "super::defaults::two_seconds")]
     pub connect_timeout: String,
     /// How long a body may stand still.
-    #[serde(default = "one_minute")]
+    #[serde(default = "super::defaults::one_minute")]
     pub idle_timeout: String,
     /// How long a whole exchange may take.
     pub total_timeout: Option<String>,
     /// Requests that one upstream is sent at once.
-    #[serde(default = "thousand")]
+    #[serde(default = "super::defaults::thousand")]
     pub max_connections: usize,
     /// Requests that may wait.
-    #[serde(default = "thousand")]
+    #[serde(default = "super::defaults::thousand")]
     pub max_waiting: usize,
     /// How often a request is tried again at most.
-    #[serde(default = "one")]
+    #[serde(default = "super::defaults::one")]
     pub retries: u32,
     /// The part of requests that may be tried again, in percent.
-    #[serde(default = "twenty")]
+    #[serde(default = "super::defaults::twenty")]
     pub retry_budget: u32,
     /// When upstreams are ejected.
     #[serde(default)]
@@ -110,10 +110,10 @@ pub struct Upstreams {
     /// How upstreams are asked how they are.
     pub health: Option<Health>,
     /// How long requests may take when the pool is drained.
-    #[serde(default = "thirty_seconds")]
+    #[serde(default = "super::defaults::thirty_seconds")]
     pub drain_timeout: String,
     /// How long streams may go on when the pool is drained.
-    #[serde(default = "ten_seconds")]
+    #[serde(default = "super::defaults::ten_seconds")]
     pub stream_timeout: String,
 }
 
@@ -154,55 +154,15 @@ pub struct Health {
     /// The `Host` that is asked for.
     pub host: Option<String>,
     /// How often.
-    #[serde(default = "five_seconds")]
+    #[serde(default = "super::defaults::five_seconds")]
     pub interval: String,
     /// How long an answer may take.
-    #[serde(default = "two_seconds")]
+    #[serde(default = "super::defaults::two_seconds")]
     pub timeout: String,
     /// Failures in a row.
-    #[serde(default = "three")]
+    #[serde(default = "super::defaults::three")]
     pub failures: u32,
     /// Successes in a row.
-    #[serde(default = "one")]
+    #[serde(default = "super::defaults::one")]
     pub successes: u32,
-}
-
-fn any() -> String {
-    "*".into()
-}
-
-fn two_seconds() -> String {
-    "2s".into()
-}
-
-fn five_seconds() -> String {
-    "5s".into()
-}
-
-fn ten_seconds() -> String {
-    "10s".into()
-}
-
-fn thirty_seconds() -> String {
-    "30s".into()
-}
-
-fn one_minute() -> String {
-    "1m".into()
-}
-
-const fn one() -> u32 {
-    1
-}
-
-const fn three() -> u32 {
-    3
-}
-
-const fn twenty() -> u32 {
-    20
-}
-
-const fn thousand() -> usize {
-    1_000
 }

@@ -30,7 +30,7 @@ pub struct Range {
     #[serde(default)]
     pub overflow: usize,
     /// How long a worker of the overflow stays without a call.
-    #[serde(default = "half_a_minute")]
+    #[serde(default = "super::defaults::thirty_seconds")]
     pub overflow_idle: String,
 }
 
@@ -182,7 +182,7 @@ pub struct Stop {
 impl Range {
     /// Always so many.
     pub fn fixed(workers: usize) -> Self {
-        Self { min: workers, max: None, overflow: 0, overflow_idle: half_a_minute() }
+        Self { min: workers, max: None, overflow: 0, overflow_idle: super::defaults::thirty_seconds() }
     }
 }
 
@@ -234,10 +234,6 @@ impl Default for Stop {
     fn default() -> Self {
         Self { close: "2s".into(), term: "2s".into() }
     }
-}
-
-fn half_a_minute() -> String {
-    "30s".into()
 }
 
 // By hand, because the derived `untagged` forgets what was wrong with a table.

@@ -1,0 +1,49 @@
+//! Defaults of fields, for `serde`.
+
+pub(super) const fn half() -> u32 {
+    50
+}
+
+pub(super) const fn sixteen() -> usize {
+    16
+}
+
+pub(super) const fn one() -> u32 {
+    1
+}
+
+pub(super) const fn three() -> u32 {
+    3
+}
+
+pub(super) const fn twenty() -> u32 {
+    20
+}
+
+pub(super) const fn thousand() -> usize {
+    1_000
+}
+
+pub(super) fn any() -> String {
+    "*".into()
+}
+
+pub(super) fn two_seconds() -> String {
+    "2s".into()
+}
+
+pub(super) fn five_seconds() -> String {
+    "5s".into()
+}
+
+pub(super) fn ten_seconds() -> String {
+    "10s".into()
+}
+
+pub(super) fn thirty_seconds() -> String {
+    "30s".into()
+}
+
+pub(super) fn one_minute() -> String {
+    "1m".into()
+}

@@ -140,7 +140,9 @@ impl Proxy {
             reason: route.reason,
         };
         let mut request = Box::new(Request::from_parts(parts, upload));
-        expect(&mut request);
+        // HTTP/2 has no way to say that the body is wanted.
+        let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();
+        expect(&mut request, can_ask);
         let Arrived { result, pool, reason } = journey.travel(self, request, route.pool).await;
         let mut reply = match result {
             Ok((answered, ticket)) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -264,10 +266,10 @@ fn answer_here(parts: &Parts) -> Option<Reply> {
 }
 
 /// Lets the upstream say whether it wants the body, if the caller waits for that.
-fn expect(request: &mut Request<Upload>) {
+fn expect(request: &mut Request<Upload>, can_ask: bool) {
     let Some(expectation) = request.headers().get(EXPECT) else { return };
     let waits = expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !waits || request.body().is_empty() {
+    if !can_ask || !waits || request.body().is_empty() {
         request.headers_mut().remove(EXPECT);
         return;
     }

@@ -91,6 +91,8 @@ struct Inner {
     lanes: Vec<Lane>,
     budget: Budget,
     open: AtomicBool,
+    /// Somebody waits for requests to end.
+    draining: AtomicBool,
     waiting: AtomicUsize,
     /// A request ended, a member is up or down, or the pool was opened or closed.
     changed: Notify,
@@ -141,6 +143,7 @@ impl UpstreamPool {
             lanes: (0..=lanes).map(|_| Lane::new(spec.upstreams.len())).collect(),
             budget: Budget::new(spec.retry_budget_percent),
             open: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
             signals: Mutex::default(),
@@ -161,6 +164,7 @@ impl UpstreamPool {
         if signals.end.is_cancelled() {
             *signals = Arc::default();
         }
+        self.0.draining.store(false, Ordering::Release);
         self.0.open.store(true, Ordering::Release);
         drop(signals);
         self.0.changed.notify_waiters();
@@ -241,6 +245,7 @@ impl UpstreamPool {
     /// Waits for requests in flight, at most as long as the settings say; streams are told to end before that. Returns
     /// those that are left.
     pub async fn drain(&self) -> usize {
+        self.0.draining.store(true, Ordering::Release);
         let start = clock::mono();
         let (streams, all) = (start + self.0.spec.stream_timeout, start + self.0.spec.drain_timeout);
         let signals = Arc::clone(&self.0.signals.lock());
@@ -427,7 +432,7 @@ impl Drop for Ticket {
         if let Some(member) = self.pool.members.get(self.member) {
             member.in_flight.fetch_sub(1, Ordering::AcqRel);
         }
-        if !self.pool.open.load(Ordering::Acquire) {
+        if self.pool.draining.load(Ordering::Acquire) {
             self.pool.changed.notify_waiters();
         }
     }

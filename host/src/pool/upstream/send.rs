@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use hyper::{Request, Response, body::Incoming};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use super::{
     Inner, Ticket,
@@ -19,6 +20,9 @@ use crate::{
 
 /// Connections that were closed while they waited, which are tried until a new one is made.
 const STALE: usize = 8;
+
+/// How long a connection that waited may still be busy.
+const BUSY: Duration = Duration::from_millis(10);
 
 /// An answer's head, and its body to come.
 #[derive(Debug)]
@@ -80,7 +84,7 @@ impl Ticket {
                     Err(failure) => return Err(Unanswered::unsent(failure, request)),
                 },
             };
-            if !sender.ready().await && !is_new {
+            if !is_new && !self.is_ready(&mut sender).await {
                 continue;
             }
             let started = clock::mono();
@@ -104,6 +108,16 @@ impl Ticket {
             }
         }
         Err(Unanswered::unsent(Failure::unsent(FailureKind::Connection, "no connection"), request))
+    }
+
+    /// Whether a connection that waited can be used: at once, as a rule. An upstream that answered before it had the whole
+    /// body leaves one that is still busy with the rest.
+    async fn is_ready(&self, sender: &mut Sender) -> bool {
+        let mut ready = std::pin::pin!(sender.ready());
+        match ready.as_mut().now_or_never() {
+            Some(is_ready) => is_ready,
+            None => timeout(BUSY, ready).await.unwrap_or(false),
+        }
     }
 
     async fn connect(&self, address: &Address, deadline: Mono) -> Result<Sender, Failure> {

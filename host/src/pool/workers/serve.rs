@@ -68,6 +68,15 @@ struct Gate<'a> {
     pass: Option<(&'a str, Pass)>,
 }
 
+/// What a caller is told of several attempts that failed. What went wrong first says more than that there was no time or
+/// worker left for another one; but a call that any worker may have seen was seen.
+fn telling(first: &mut Option<Failure>, next: Failure) -> &Failure {
+    let sent = next.sent;
+    let telling = first.get_or_insert(next);
+    telling.sent |= sent;
+    telling
+}
+
 impl WorkerPool {
     /// Makes a call as [`WorkerPool::call`] does, and again as the table of errors says: only if it is safe to repeat, or
     /// no worker saw it, and within its deadline. An operation that keeps failing is refused at once and unsent for a
@@ -91,8 +100,7 @@ impl WorkerPool {
                 left: call.deadline.since(clock::mono()),
                 elsewhere: pool.spec.id == PoolId::V2 && (class == Class::Read || !failure.sent),
             };
-            // What went wrong first says more than that there was no time or worker left for another attempt.
-            let telling = first.get_or_insert(failure);
+            let telling = telling(&mut first, failure);
             match pool.spec.recovery.next(attempt) {
                 Next::Retry { after } => {
                     pool.trouble.retries.fetch_add(1, Ordering::Relaxed);
@@ -248,5 +256,19 @@ impl Gate<'_> {
 impl Drop for Gate<'_> {
     fn drop(&mut self) {
         self.tell(Came::Nothing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_a_worker_may_have_seen_in_any_attempt_was_seen() {
+        let mut first = None;
+        assert!(!telling(&mut first, Failure::unsent(FailureKind::Connection, "gone")).sent);
+        let told = telling(&mut first, Failure::sent(FailureKind::Timeout, "silent"));
+        assert_eq!((told.kind, told.sent), (FailureKind::Connection, true), "another pool must not get it as well");
+        assert!(telling(&mut first, Failure::unsent(FailureKind::Resource, "full")).sent);
     }
 }

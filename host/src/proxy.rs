@@ -17,9 +17,9 @@ mod tunnel;
 use std::{sync::Arc, time::Duration};
 
 use hyper::{
-    Request, Response, StatusCode, Uri, Version,
+    Request, Response, StatusCode, Version,
     body::Incoming,
-    header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, RETRY_AFTER},
     http::request::Parts,
     upgrade::OnUpgrade,
 };
@@ -125,7 +125,7 @@ impl Proxy {
         let (upload, progress) = Upload::of(body);
         let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
         let mut journey = Journey {
-            spare: (repeatable || (mirror && upload.is_empty())).then(|| parts.clone()),
+            again: repeatable || (mirror && upload.is_empty()),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
             whose: Whose {
@@ -165,8 +165,8 @@ impl Proxy {
 
     /// An answer for the caller.
     fn pass_on(&self, answered: Answered, ticket: Ticket, journey: &mut Journey, pool: PoolId, mirror: bool) -> Reply {
-        let Answered { response, mut reuse, took } = answered;
-        let (mut parts, body) = response.into_parts();
+        let Answered { response, request, mut reuse, took } = answered;
+        let (mut parts, mut body) = response.into_parts();
         let outcome = if is_failure(parts.status) {
             ticket.count_failure(&said(parts.status));
             Outcome::Failed(FailureKind::Worker)
@@ -179,13 +179,19 @@ impl Proxy {
         let media_type = parts.headers.get(CONTENT_TYPE);
         let is_events = media_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         let mirrored = (mirror && pool == PoolId::V1 && !is_events)
-            .then(|| self.mirror.begin(&journey.whose.operation, journey.spare.as_ref(), parts.status, media_type))
+            .then(|| self.mirror.begin(&journey.whose.operation, request, parts.status, media_type))
             .flatten();
         let mut account = Account::new(journey.whose.clone(), pool, took, outcome, mirrored);
         if hyper::body::Body::is_end_stream(&body) {
-            reuse.keep();
+            reuse.keep(&mut body);
             account.close(None);
             return Response::from_parts(parts, ReplyBody::whole(""));
+        }
+        if let Some(whole) = body.take_whole() {
+            reuse.keep(&mut body);
+            account.see(&whole);
+            account.close(None);
+            return Response::from_parts(parts, ReplyBody::whole(whole));
         }
         if is_events {
             // It may go on for days: it counts now.
@@ -279,34 +285,6 @@ fn expect(request: &mut Request<Upload>, can_ask: bool) {
             asked.open();
         }
     });
-}
-
-fn address_request(request: &mut Request<Upload>, ticket: &Ticket) {
-    let body = std::mem::take(request.body_mut());
-    let (mut parts, _) = std::mem::replace(request, Request::new(Upload::default())).into_parts();
-    address(&mut parts, ticket);
-    *request = Request::from_parts(parts, body);
-}
-
-/// Writes the target as the upstream's protocol wants it.
-fn address(parts: &mut Parts, ticket: &Ticket) {
-    if !ticket.spec().connector.is_http2() {
-        parts.version = Version::HTTP_11;
-        if parts.uri.authority().is_some() {
-            // It was meant for HTTP/2 before.
-            parts.uri = parts.uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
-        }
-        return;
-    }
-    parts.version = Version::HTTP_2;
-    parts.headers.remove(EXPECT);
-    let host = parts.headers.remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
-    let authority = host.filter(|host| !host.is_empty()).unwrap_or_else(|| ticket.authority());
-    let scheme = if ticket.is_tls() { "https" } else { "http" };
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
-        parts.uri = uri;
-    }
 }
 
 /// What a caller is told of a failure.

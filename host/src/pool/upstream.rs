@@ -14,10 +14,11 @@ mod member;
 mod send;
 pub mod standing;
 pub mod upload;
+mod wire;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -36,8 +37,9 @@ pub use self::{
     connection::{Connector, TlsError, TlsSettings},
     health::HealthCheck,
     member::{Address, MemberView},
-    send::{Answered, Reuse, Unanswered},
+    send::{Answered, Ask, Reuse, Unanswered},
     standing::{Checks, Ejection},
+    wire::{Arriving, Torn},
 };
 use crate::{
     clock::{self, Mono},
@@ -97,6 +99,8 @@ struct Inner {
     /// A request ended, a member is up or down, or the pool was opened or closed.
     changed: Notify,
     signals: Mutex<Arc<Signals>>,
+    /// Connections without a task of their own; those that are gone are swept away.
+    cuts: Mutex<Vec<Weak<wire::Cut>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -147,6 +151,7 @@ impl UpstreamPool {
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
             signals: Mutex::default(),
+            cuts: Mutex::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             spec,
@@ -259,6 +264,7 @@ impl UpstreamPool {
         let signals = Arc::clone(&self.0.signals.lock());
         signals.end.cancel();
         signals.give_up.cancel();
+        self.0.cut_wires();
         self.0.lanes.iter().for_each(Lane::clear);
     }
 
@@ -367,6 +373,11 @@ impl Inner {
         }
     }
 
+    /// Cuts the connections that have no task of their own, which would listen to the signals.
+    fn cut_wires(&self) {
+        self.cuts.lock().drain(..).filter_map(|cut| cut.upgrade()).for_each(|cut| cut.cut());
+    }
+
     fn in_flight(&self) -> usize {
         self.members.iter().map(|member| member.in_flight.load(Ordering::Acquire)).sum()
     }
@@ -402,16 +413,6 @@ impl Ticket {
     /// What the pool is made of.
     pub fn spec(&self) -> &UpstreamSpec {
         &self.pool.spec
-    }
-
-    /// The member's host and port.
-    pub fn authority(&self) -> String {
-        self.pool.members.get(self.member).map_or_else(String::new, |member| member.address.authority())
-    }
-
-    /// Whether the member is spoken to over TLS.
-    pub fn is_tls(&self) -> bool {
-        self.pool.members.get(self.member).is_some_and(|member| member.address.tls)
     }
 
     /// The member answered with something that counts against it.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use http_body_util::Full;
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -21,7 +21,7 @@ use super::account::Account;
 use crate::{
     clock::{self, Mono},
     observe::Outcome,
-    pool::upstream::{Reuse, Ticket},
+    pool::upstream::{Arriving, Reuse, Ticket, Torn},
     request::FailureKind,
 };
 
@@ -39,7 +39,7 @@ pub enum ReplyBody {
 pub enum Cut {
     /// The upstream broke off.
     #[error("the upstream broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Torn),
     /// Nothing came for too long.
     #[error("the upstream sent nothing for {0:?}")]
     Idle(Duration),
@@ -54,7 +54,7 @@ pub enum Cut {
 /// See the module.
 #[derive(Debug)]
 pub struct Download {
-    inner: Incoming,
+    inner: Arriving,
     /// None once it has ended.
     exchange: Option<Exchange>,
 }
@@ -98,7 +98,7 @@ impl ReplyBody {
 
 impl Download {
     /// The body of an answer.
-    pub fn new(inner: Incoming, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
+    pub fn new(inner: Arriving, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
         let now = clock::mono();
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
         let events = is_events.then(Events::default);
@@ -113,7 +113,7 @@ impl Download {
     /// The body was read to its end.
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.reuse.keep();
+            exchange.reuse.keep(&mut self.inner);
             exchange.account.close(None);
         }
     }
@@ -188,7 +188,7 @@ impl Download {
             }
             Poll::Ready(Some(Err(_))) if self.is_stopped() => Poll::Ready(Some(Err(self.cut(None, Cut::Stopped)))),
             Poll::Ready(Some(Err(error))) => {
-                let kind = if error.is_parse() { FailureKind::Communication } else { FailureKind::Connection };
+                let kind = if error.is_syntax() { FailureKind::Communication } else { FailureKind::Connection };
                 Poll::Ready(Some(Err(self.cut(Some(kind), Cut::Upstream(error)))))
             }
             Poll::Ready(None) => {

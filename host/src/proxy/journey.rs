@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use hyper::{Request, StatusCode, header::HeaderValue, http::request::Parts};
+use hyper::{Request, StatusCode, header::HeaderValue};
 
-use super::{Proxy, account::Whose, address_request, is_failure};
+use super::{Proxy, account::Whose, is_failure};
 use crate::{
     clock::{self, Mono},
     observe::{Observation, Outcome},
     pool::{
         UpstreamPool,
         upstream::{
-            Answered, Ticket, Unanswered,
+            Answered, Ask, Ticket, Unanswered,
             upload::{Progress, Upload},
         },
     },
@@ -21,8 +21,8 @@ use crate::{
 /// A request on its way, and what is needed to send it again.
 pub(super) struct Journey {
     pub(super) whose: Whose,
-    /// The head as upstreams get it, if it is needed again.
-    pub(super) spare: Option<Parts>,
+    /// Whether the request is needed again after it was sent: only one without a body can be.
+    pub(super) again: bool,
     pub(super) progress: Option<Arc<Progress>>,
     /// Whether the request may be sent again after an upstream saw it.
     pub(super) repeatable: bool,
@@ -82,7 +82,7 @@ impl Journey {
         }
     }
 
-    async fn attempt(&self, proxy: &Proxy, mut request: Box<Request<Upload>>, target: Target) -> Attempt {
+    async fn attempt(&self, proxy: &Proxy, request: Box<Request<Upload>>, target: Target) -> Attempt {
         let pool = proxy.pool(target.pool);
         let started = clock::mono();
         let fails_over = target.pool == PoolId::V2 && self.may_fail_over;
@@ -98,8 +98,8 @@ impl Journey {
                 return self.after(pool, unanswered, (target, None), started);
             }
         };
-        address_request(&mut request, &ticket);
-        match ticket.send(request, self.progress.as_deref(), deadline).await {
+        let ask = Ask { progress: self.progress.as_deref(), deadline, again: self.again };
+        match ticket.send(request, ask).await {
             Ok(answered) if fails_over && is_failure(answered.response.status()) => {
                 self.failed_read((answered, ticket), started)
             }
@@ -116,11 +116,11 @@ impl Journey {
 
     /// V2 answered a read with a failure: V1 is asked instead.
     fn failed_read(&self, answered: (Answered, Ticket), started: Mono) -> Attempt {
-        let Some(spare) = self.spare.clone() else { return Attempt::Answered(Box::new(answered)) };
-        let (answer, ticket) = answered;
+        let (mut answer, ticket) = answered;
+        let Some(again) = answer.request.take() else { return Attempt::Answered(Box::new((answer, ticket))) };
         ticket.count_failure(&said(answer.response.status()));
         self.observe(PoolId::V2, Outcome::Failed(FailureKind::Worker), started, true);
-        Attempt::Again(Box::new(Request::from_parts(spare, Upload::default())), Target::first(PoolId::V1))
+        Attempt::Again(again, Target::first(PoolId::V1))
     }
 
     /// What comes after an attempt without an answer.
@@ -135,8 +135,7 @@ impl Journey {
         if by_caller {
             return Attempt::Failed(failure);
         }
-        let spare = || self.spare.clone().filter(|_| self.repeatable);
-        let again = request.or_else(|| spare().map(|parts| Box::new(Request::from_parts(parts, Upload::default()))));
+        let again = request.filter(|_| self.repeatable || !failure.sent);
         let in_time = clock::mono() < self.deadline;
         let outcome = Outcome::Failed(failure.kind);
         let Some(again) = again.filter(|_| in_time) else {

@@ -61,7 +61,8 @@ impl Lane {
     fn sweep(&self, before: Mono) {
         for idle in &self.idle {
             let mut idle = idle.lock();
-            let fresh = idle.partition_point(|i| i.since < before || i.sender.is_closed());
+            let fresh = idle.iter_mut().position(|i| i.since >= before && !i.sender.is_closed());
+            let fresh = fresh.unwrap_or(idle.len());
             let gone: Vec<_> = idle.drain(..fresh).collect();
             drop(idle);
             drop(gone);
@@ -85,7 +86,7 @@ impl Inner {
     pub(super) fn reuse(&self, member: usize) -> Option<Sender> {
         let idle = self.lane()?.idle.get(member)?;
         loop {
-            let Idle { sender, .. } = idle.lock().pop()?;
+            let Idle { mut sender, .. } = idle.lock().pop()?;
             if !sender.is_closed() {
                 // One connection of HTTP/2 has room for more than one request.
                 if let Some(shared) = sender.share() {
@@ -99,9 +100,7 @@ impl Inner {
     /// Keeps a connection for the next request.
     pub(super) fn keep(&self, member: usize, sender: Sender) {
         let Some(idle) = self.lane().and_then(|lane| lane.idle.get(member)) else { return };
-        if !sender.is_closed() && !self.shutdown.is_cancelled() {
-            idle.lock().push(Idle { sender, since: clock::mono() });
-        }
+        idle.lock().push(Idle { sender, since: clock::mono() });
     }
 }
 
@@ -118,5 +117,6 @@ pub(super) async fn keep_idle_short(pool: Arc<Inner>) {
             now.nanos().saturating_sub(u64::try_from(pool.spec.idle_timeout.as_nanos()).unwrap_or(u64::MAX)),
         );
         pool.lanes.iter().for_each(|lane| lane.sweep(before));
+        pool.cuts.lock().retain(|cut| cut.strong_count() > 0);
     }
 }

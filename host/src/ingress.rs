@@ -77,13 +77,13 @@ impl Ingress {
     pub fn start(self, shutdown: &CancellationToken) -> io::Result<impl Future<Output = ()> + use<>> {
         let Self { sockets, table, settings } = self;
         let connections = Arc::new(Semaphore::new(settings.max_connections));
-        let load = Arc::new(Load::new(settings.max_in_flight));
+        let load = Load::new(settings.max_in_flight);
         let mut ended = Vec::new();
         for (number, sockets) in listen::share_out(sockets, settings.threads)?.into_iter().enumerate() {
             let serving = Serving {
                 table: Arc::clone(&table),
                 settings: settings.clone(),
-                load: Arc::clone(&load),
+                load: Arc::new(load.share()),
                 connections: Arc::clone(&connections),
                 shutdown: shutdown.clone(),
                 tasks: TaskTracker::new(),

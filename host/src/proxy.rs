@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response, StatusCode, Version,
-    body::Incoming,
+    body::{Bytes, Incoming},
     header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, RETRY_AFTER},
     http::request::Parts,
     upgrade::OnUpgrade,
@@ -124,47 +124,48 @@ impl Proxy {
         headers::to_upstream(&mut parts, host, caller, self.forwarding, upgrade.clone());
         let (upload, progress) = Upload::of(body);
         let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
-        let mut journey = Journey {
+        let started = clock::mono();
+        let journey = Journey {
             again: repeatable || (mirror && upload.is_empty()),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
             whose: Whose {
-                recorder: Arc::clone(&self.split.recorder),
-                operation: Arc::clone(&kind.name),
+                recorder: &self.split.recorder,
+                operation: &kind.name,
                 class: kind.class,
-                session,
+                session: session.as_ref(),
             },
             progress,
-            deadline: clock::mono() + self.deadline,
-            id,
-            reason: route.reason,
+            started,
+            deadline: started + self.deadline,
         };
         let mut request = Box::new(Request::from_parts(parts, upload));
         // HTTP/2 has no way to say that the body is wanted.
         let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();
         expect(&mut request, can_ask);
-        let Arrived { result, pool, reason } = journey.travel(self, request, route.pool).await;
+        let Arrived { result, pool } = journey.travel(self, request, route.pool).await;
         let mut reply = match result {
             Ok((answered, ticket)) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                change(answered, ticket, changing.map(|caller| (caller, tasks)), &journey, pool)
+                change(answered, ticket, changing.map(|caller| (caller, tasks)), journey.whose, pool)
             }
-            Ok((answered, ticket)) => self.pass_on(answered, ticket, &mut journey, pool, mirror),
+            Ok((answered, ticket)) => self.pass_on(answered, ticket, journey.whose, pool, mirror),
             Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
         };
         let headers = reply.headers_mut();
-        headers.insert(REQUEST_ID, journey.id);
+        headers.insert(REQUEST_ID, id);
         if !self.says_pool {
             return reply;
         }
         headers.insert(POOL, HeaderValue::from_static(pool.name()));
-        if let Ok(reason) = HeaderValue::from_str(&reason) {
+        let reason = if pool == route.pool { &*route.reason } else { "failover" };
+        if let Ok(reason) = HeaderValue::from_str(reason) {
             headers.insert(REASON, reason);
         }
         reply
     }
 
     /// An answer for the caller.
-    fn pass_on(&self, answered: Answered, ticket: Ticket, journey: &mut Journey, pool: PoolId, mirror: bool) -> Reply {
+    fn pass_on(&self, answered: Answered, ticket: Ticket, whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
         let Answered { response, request, mut reuse, took } = answered;
         let (mut parts, mut body) = response.into_parts();
         let outcome = if is_failure(parts.status) {
@@ -179,20 +180,19 @@ impl Proxy {
         let media_type = parts.headers.get(CONTENT_TYPE);
         let is_events = media_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         let mirrored = (mirror && pool == PoolId::V1 && !is_events)
-            .then(|| self.mirror.begin(&journey.whose.operation, request, parts.status, media_type))
+            .then(|| self.mirror.begin(whose.operation, request, parts.status, media_type))
             .flatten();
-        let mut account = Account::new(journey.whose.clone(), pool, took, outcome, mirrored);
-        if hyper::body::Body::is_end_stream(&body) {
-            reuse.keep(&mut body);
-            account.close(None);
-            return Response::from_parts(parts, ReplyBody::whole(""));
-        }
-        if let Some(whole) = body.take_whole() {
-            reuse.keep(&mut body);
-            account.see(&whole);
-            account.close(None);
+        let is_ended = hyper::body::Body::is_end_stream(&body);
+        if let Some(whole) = body.take_whole().or_else(|| is_ended.then(Bytes::new)) {
+            reuse.keep(&mut body, &ticket);
+            whose.observe(pool, outcome, false, took);
+            if let Some(mut original) = mirrored {
+                original.see(&whole);
+                original.compare();
+            }
             return Response::from_parts(parts, ReplyBody::whole(whole));
         }
+        let mut account = Account::new(whose, pool, took, outcome, mirrored);
         if is_events {
             // It may go on for days: it counts now.
             account.close(None);
@@ -214,18 +214,18 @@ fn change(
     answered: Answered,
     ticket: Ticket,
     caller: Option<(OnUpgrade, &TaskTracker)>,
-    journey: &Journey,
+    whose: Whose<'_>,
     pool: PoolId,
 ) -> Reply {
     let Answered { mut response, took, .. } = answered;
     let Some((caller, tasks)) = caller else {
         ticket.count_failure("changed the protocol without having been asked");
-        Account::new(journey.whose.clone(), pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);
+        Account::new(whose, pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);
         let message = "the upstream changed the protocol without having been asked";
         return refuse(StatusCode::BAD_GATEWAY, FailureKind::Communication.name(), message);
     };
     ticket.count_success();
-    Account::new(journey.whose.clone(), pool, took, Outcome::Answered, None).close(None);
+    Account::new(whose, pool, took, Outcome::Answered, None).close(None);
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(hyper::header::UPGRADE).cloned();

@@ -25,6 +25,9 @@ use crate::clock::{self, Mono};
 /// How often connections are looked at, at least.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// What is written at once is gathered in one place up to this size.
+const FLAT: usize = 2 << 10;
+
 /// What is known of a connection. Times are nanoseconds of the monotonic clock; 0 is "not now".
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -235,7 +238,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        // A head and a short body are written faster from one place than from two.
+        let mut flat = [0; FLAT];
+        let polled = match gather(slices, &mut flat) {
+            Some(bytes) => Pin::new(&mut self.inner).poll_write(cx, bytes),
+            None => Pin::new(&mut self.inner).poll_write_vectored(cx, slices),
+        };
         self.wrote(&polled);
         polled
     }
@@ -243,6 +251,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
+}
+
+/// All of the slices' bytes in one place, if they have room there.
+fn gather<'a>(slices: &[io::IoSlice<'_>], flat: &'a mut [u8; FLAT]) -> Option<&'a [u8]> {
+    let mut at = 0;
+    for slice in slices {
+        flat.get_mut(at..at + slice.len())?.copy_from_slice(slice);
+        at += slice.len();
+    }
+    flat.get(..at)
 }
 
 #[cfg(test)]

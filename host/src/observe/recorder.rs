@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     sync::Arc,
     time::Duration,
 };
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::{
@@ -78,9 +79,9 @@ struct Current {
     operations: BTreeMap<Arc<str>, OperationCalls>,
     comparisons: Comparisons,
     /// Sessions with a call in this batch, for each operation.
-    seen: HashSet<(PoolId, u64)>,
+    seen: HashSet<(PoolId, u64), RandomState>,
     /// Sessions that failed in this stage.
-    failed: HashSet<(PoolId, u64)>,
+    failed: HashSet<(PoolId, u64), RandomState>,
 }
 
 impl Recorder {
@@ -90,15 +91,18 @@ impl Recorder {
             start,
             operations: BTreeMap::new(),
             comparisons: Comparisons::default(),
-            seen: HashSet::new(),
-            failed: HashSet::new(),
+            seen: HashSet::default(),
+            failed: HashSet::default(),
         };
-        Self { current: Mutex::new(current), hasher: RandomState::new() }
+        Self { current: Mutex::new(current), hasher: RandomState::default() }
     }
 
     /// Counts a call.
     pub fn record(&self, call: Observation<'_>) {
-        let hash = |s| (self.hasher.hash_one((&**call.operation, s)), self.hasher.hash_one(s));
+        let hash = |s| {
+            let session = self.hasher.hash_one(s);
+            (self.hasher.hash_one((&**call.operation, session)), session)
+        };
         let session = call.session.map(hash);
         let mut current = self.current.lock();
         let (fresh, first_failure) = match session.filter(|_| !call.mirrored) {

@@ -7,7 +7,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -107,13 +106,13 @@ impl Download {
 
     /// Whether its pool has given it up.
     fn is_stopped(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| exchange.ticket.signals.give_up.is_cancelled())
+        self.exchange.as_ref().is_some_and(|exchange| exchange.ticket.signals().give_up.is_cancelled())
     }
 
     /// The body was read to its end.
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.reuse.keep(&mut self.inner);
+            exchange.reuse.keep(&mut self.inner, &exchange.ticket);
             exchange.account.close(None);
         }
     }
@@ -138,7 +137,7 @@ impl Download {
             total.map_or(idle_at, |(_, total_at)| total_at.min(idle_at))
         };
         let alarms = exchange.alarms.get_or_insert_with(|| {
-            let signals = Arc::clone(&exchange.ticket.signals);
+            let signals = exchange.ticket.signals();
             Box::new(Alarms {
                 timer: Box::pin(tokio::time::sleep_until(due(exchange.last, exchange.total).timer())),
                 end: exchange.events.map(|_| Box::pin(signals.end.clone().cancelled_owned())),

@@ -177,7 +177,7 @@ async fn ask(
     mut request: Box<Request<Upload>>,
     deadline: clock::Mono,
 ) -> Result<(Side, bool), Failure> {
-    let ticket = v2.check_out(None, deadline).await?;
+    let ticket = v2.check_out(None, deadline, clock::mono()).await?;
     request.headers_mut().insert(MARK, HeaderValue::from_static("1"));
     let ask = Ask { progress: None, deadline, again: false };
     let mut answered = ticket.send(request, ask).await.map_err(|unanswered| unanswered.failure)?;
@@ -193,7 +193,7 @@ async fn ask(
     };
     // What was not read to its end is closed.
     if collected.is_some() {
-        answered.reuse.keep(&mut body);
+        answered.reuse.keep(&mut body, &ticket);
     }
     let (status, whole) = (head.status.as_u16(), collected.is_some());
     Ok((Side { success: status < 400, status, media_type, body: collected.unwrap_or_default() }, whole))

@@ -26,6 +26,11 @@ pub fn enter(lane: usize) {
     HERE.set(lane);
 }
 
+/// What belongs to this thread.
+pub(super) fn of<T>(lanes: &[T]) -> Option<&T> {
+    lanes.get(HERE.get()).or_else(|| lanes.first())
+}
+
 /// What one thread keeps of a pool. Aligned, so that threads do not share a cache line.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -72,7 +77,7 @@ impl Lane {
 
 impl Inner {
     fn lane(&self) -> Option<&Lane> {
-        self.lanes.get(HERE.get()).or_else(|| self.lanes.first())
+        of(&self.lanes)
     }
 
     /// A request is about to be sent.
@@ -98,9 +103,9 @@ impl Inner {
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn keep(&self, member: usize, sender: Sender) {
+    pub(super) fn keep(&self, member: usize, sender: Sender, since: Mono) {
         let Some(idle) = self.lane().and_then(|lane| lane.idle.get(member)) else { return };
-        idle.lock().push(Idle { sender, since: clock::mono() });
+        idle.lock().push(Idle { sender, since });
     }
 }
 

@@ -1,13 +1,13 @@
 //! Sending one request and waiting for the head of its answer.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use hyper::{Request, Response};
 use tokio::time::{timeout, timeout_at};
 
 use super::{
-    Inner, Ticket,
+    Ticket,
     connection::{Begun, NotSent, Sender, Sent},
     member::Address,
     upload::{Progress, Upload},
@@ -52,10 +52,9 @@ pub struct Answered {
 /// A connection that can be used again once the answer's body was read to its end; dropping it before closes it.
 #[derive(Debug)]
 pub struct Reuse {
-    pool: Arc<Inner>,
-    member: usize,
     /// None if the body holds it.
     sender: Option<Sender>,
+    since: Mono,
 }
 
 /// A request that got no answer.
@@ -71,10 +70,10 @@ pub struct Unanswered {
 
 impl Reuse {
     /// Keeps the connection: this body was read to its end.
-    pub fn keep(&mut self, body: &mut Arriving) {
+    pub fn keep(&mut self, body: &mut Arriving, ticket: &Ticket) {
         let sender = self.sender.take().or_else(|| body.take_wire().map(Sender::Wire));
         if let Some(sender) = sender {
-            self.pool.keep(self.member, sender);
+            ticket.pool.0.keep(ticket.member, sender, self.since);
         }
     }
 }
@@ -88,8 +87,8 @@ impl Ticket {
     pub async fn send(&self, request: Box<Request<Upload>>, ask: Ask<'_>) -> Result<Answered, Unanswered> {
         let mut slot = Some(request);
         let (failure, by_caller) = match self.try_send(&mut slot, ask).await {
-            Ok((Begun { response, sender }, took)) => {
-                let reuse = Reuse { pool: Arc::clone(&self.pool), member: self.member, sender };
+            Ok((Begun { response, sender }, now, took)) => {
+                let reuse = Reuse { sender, since: now };
                 return Ok(Answered { response, request: slot.filter(|_| ask.again), reuse, took });
             }
             Err(failed) => failed,
@@ -104,12 +103,13 @@ impl Ticket {
         &self,
         request: &mut Option<Box<Request<Upload>>>,
         ask: Ask<'_>,
-    ) -> Result<(Begun, Duration), (Failure, bool)> {
-        let Some(member) = self.pool.members.get(self.member) else {
+    ) -> Result<(Begun, Mono, Duration), (Failure, bool)> {
+        let pool = &self.pool.0;
+        let Some(member) = pool.members.get(self.member) else {
             return Err((Failure::unsent(FailureKind::System, "no such member"), false));
         };
         for attempt in 0.. {
-            let waiting = if attempt < STALE { self.pool.reuse(self.member) } else { None };
+            let waiting = if attempt < STALE { pool.reuse(self.member) } else { None };
             let is_new = waiting.is_none();
             let mut sender = match waiting {
                 Some(sender) => sender,
@@ -119,14 +119,14 @@ impl Ticket {
                 continue;
             }
             let started = clock::mono();
-            self.pool.dispatched(started);
-            let sent = sender.send((&self.pool, &member.address), request, ask.again);
+            pool.dispatched(started);
+            let sent = sender.send((pool, &member.address), request, ask.again);
             match self.answer(sent, ask).await? {
                 Ok(begun) => {
                     let now = clock::mono();
                     let took = now.since(started);
                     member.answered(took, now);
-                    return Ok((begun, took));
+                    return Ok((begun, now, took));
                 }
                 // It was closed at the very moment that it was chosen.
                 Err(NotSent { seen: false, .. }) if !is_new && request.is_some() => {}
@@ -148,7 +148,7 @@ impl Ticket {
 
     async fn connect(&self, address: &Address, deadline: Mono) -> Result<Sender, Failure> {
         // Apart from the request, which would carry the room for it otherwise: connecting is rare.
-        let connecting = Box::pin(self.pool.connect(address));
+        let connecting = Box::pin(self.pool.0.connect(address));
         timeout_at(deadline.timer(), connecting).await.unwrap_or_else(|_elapsed| {
             Err(Failure::unsent(FailureKind::Timeout, format!("{address} was not reached in time")))
         })
@@ -161,7 +161,7 @@ impl Ticket {
         Ask { progress, mut deadline, .. }: Ask<'_>,
     ) -> Result<Sent, (Failure, bool)> {
         let mut sent = std::pin::pin!(sent);
-        let idle = self.pool.spec.idle_timeout;
+        let idle = self.pool.0.spec.idle_timeout;
         loop {
             if let Ok(sent) = timeout_at(deadline.timer(), &mut sent).await {
                 return Ok(sent);
@@ -181,8 +181,8 @@ impl Ticket {
     }
 
     fn broken(&self, NotSent { why, seen }: &NotSent, progress: Option<&Progress>) -> (Failure, bool) {
-        if self.signals.give_up.is_cancelled() {
-            let message = format!("{} was stopped", self.pool.spec.label);
+        if self.signals().give_up.is_cancelled() {
+            let message = format!("{} was stopped", self.pool.0.spec.label);
             return (Failure::sent(FailureKind::System, message), false);
         }
         let address = self.address();
@@ -198,6 +198,6 @@ impl Ticket {
     }
 
     fn address(&self) -> String {
-        self.pool.members.get(self.member).map_or_else(String::new, |member| member.address.to_string())
+        self.pool.0.members.get(self.member).map_or_else(String::new, |member| member.address.to_string())
     }
 }

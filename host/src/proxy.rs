@@ -50,6 +50,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const POOL: HeaderName = HeaderName::from_static("x-cutover-pool");
 const REASON: HeaderName = HeaderName::from_static("x-cutover-reason");
 
+/// Fields that a request gets on its way, at most.
+const ADDED: usize = 6;
+
 /// What a caller gets.
 pub type Reply = Response<ReplyBody>;
 
@@ -101,18 +104,20 @@ impl Proxy {
         let Some(kind) = self.catalogue.of(&parts.method, parts.uri.path()) else {
             return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
         };
+        // One growth of the map instead of several.
+        parts.headers.reserve(ADDED);
         let id = request_id(&mut parts);
-        let session: Option<Arc<str>> = self.session.iter().find_map(|key| key.of(&parts.headers)).map(Arc::from);
-        let route = {
+        let (route, session) = {
             let id = id.to_str().unwrap_or_default();
             let view = View {
                 parts: &parts,
                 id,
                 operation: &kind.name,
-                session: session.as_ref(),
+                session: self.session.iter().find_map(|key| key.of(&parts.headers)),
                 host: host.to_str().unwrap_or_default(),
             };
-            self.split.route(&view, || view.copy())
+            let session = view.session.map(|key| self.split.recorder.session(key));
+            (self.split.route(&view, || view.copy()), session)
         };
         if route.pool == PoolId::V2 && room < Room::V2 {
             let message = "the host serves so many requests that V2 gets none; try again later";
@@ -129,12 +134,7 @@ impl Proxy {
             again: repeatable || (mirror && upload.is_empty()),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
-            whose: Whose {
-                recorder: &self.split.recorder,
-                operation: &kind.name,
-                class: kind.class,
-                session: session.as_ref(),
-            },
+            whose: Whose { recorder: &self.split.recorder, operation: &kind.name, class: kind.class, session },
             progress,
             started,
             deadline: started + self.deadline,

@@ -73,6 +73,7 @@ pub(super) struct Active(Arc<Pulse>);
 pub(super) struct Watched<S> {
     inner: S,
     pulse: Arc<Pulse>,
+    flat: Vec<u8>,
 }
 
 /// Why a connection is closed.
@@ -190,7 +191,7 @@ impl Drop for Active {
 
 impl<S> Watched<S> {
     pub(super) const fn new(inner: S, pulse: Arc<Pulse>) -> Self {
-        Self { inner, pulse }
+        Self { inner, pulse, flat: Vec::new() }
     }
 
     fn wrote<T>(&self, polled: &Poll<T>) {
@@ -239,10 +240,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         // A head and a short body are written faster from one place than from two.
-        let mut flat = [0; FLAT];
-        let polled = match gather(slices, &mut flat) {
-            Some(bytes) => Pin::new(&mut self.inner).poll_write(cx, bytes),
-            None => Pin::new(&mut self.inner).poll_write_vectored(cx, slices),
+        let this = &mut *self;
+        let polled = if slices.iter().map(|slice| slice.len()).sum::<usize>() <= FLAT {
+            this.flat.clear();
+            slices.iter().for_each(|slice| this.flat.extend_from_slice(slice));
+            Pin::new(&mut this.inner).poll_write(cx, &this.flat)
+        } else {
+            Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
         };
         self.wrote(&polled);
         polled
@@ -251,16 +255,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
-}
-
-/// All of the slices' bytes in one place, if they have room there.
-fn gather<'a>(slices: &[io::IoSlice<'_>], flat: &'a mut [u8; FLAT]) -> Option<&'a [u8]> {
-    let mut at = 0;
-    for slice in slices {
-        flat.get_mut(at..at + slice.len())?.copy_from_slice(slice);
-        at += slice.len();
-    }
-    flat.get(..at)
 }
 
 #[cfg(test)]

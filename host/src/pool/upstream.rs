@@ -40,7 +40,7 @@ pub use self::{
     member::{Address, MemberView},
     send::{Answered, Ask, Reuse, Unanswered},
     standing::{Checks, Ejection},
-    wire::{Arriving, Torn},
+    wire::{AnswerBody, Torn},
 };
 use crate::{
     clock::{self, Mono},

@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 
 use super::mirror::Original;
 use crate::{
-    observe::{Observation, Outcome, Recorder},
+    observe::{Observation, Outcome, Recorder, Session},
     request::{Class, PoolId},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub struct Account {
     recorder: Arc<Recorder>,
     operation: Arc<str>,
-    session: Option<Arc<str>>,
+    session: Option<Session>,
     class: Class,
     pool: PoolId,
     took: Duration,
@@ -35,7 +35,7 @@ pub struct Whose<'a> {
     /// Its class.
     pub class: Class,
     /// The sticky key.
-    pub session: Option<&'a Arc<str>>,
+    pub session: Option<Session>,
 }
 
 impl Whose<'_> {
@@ -46,7 +46,7 @@ impl Whose<'_> {
             class: self.class,
             pool,
             mirrored: false,
-            session: self.session.map(|session| &**session),
+            session: self.session,
             outcome,
             failed_over,
             took,
@@ -64,8 +64,8 @@ impl Account {
         mirrored: Option<Box<Original>>,
     ) -> Self {
         let (recorder, operation) = (Arc::clone(whose.recorder), Arc::clone(whose.operation));
-        let session = whose.session.map(Arc::clone);
-        Self { recorder, operation, session, class: whose.class, pool, took, outcome: Some(outcome), mirrored }
+        let Whose { class, session, .. } = whose;
+        Self { recorder, operation, session, class, pool, took, outcome: Some(outcome), mirrored }
     }
 
     /// A part of the body came by.
@@ -78,7 +78,7 @@ impl Account {
     /// Tells what became of it; `instead` if that is not what the head said.
     pub fn close(&mut self, instead: Option<Outcome>) {
         let Some(outcome) = self.outcome.take().map(|said| instead.unwrap_or(said)) else { return };
-        let (recorder, operation, session) = (&self.recorder, &self.operation, self.session.as_ref());
+        let (recorder, operation, session) = (&self.recorder, &self.operation, self.session);
         Whose { recorder, operation, class: self.class, session }.observe(self.pool, outcome, false, self.took);
         if let Some(original) = self.mirrored.take()
             && instead.is_none()

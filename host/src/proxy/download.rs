@@ -20,7 +20,7 @@ use super::account::Account;
 use crate::{
     clock::{self, Mono},
     observe::Outcome,
-    pool::upstream::{Arriving, Reuse, Ticket, Torn},
+    pool::upstream::{AnswerBody, Reuse, Ticket, Torn},
     request::FailureKind,
 };
 
@@ -53,7 +53,7 @@ pub enum Cut {
 /// See the module.
 #[derive(Debug)]
 pub struct Download {
-    inner: Arriving,
+    inner: AnswerBody,
     /// None once it has ended.
     exchange: Option<Exchange>,
 }
@@ -97,7 +97,7 @@ impl ReplyBody {
 
 impl Download {
     /// The body of an answer.
-    pub fn new(inner: Arriving, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
+    pub fn new(inner: AnswerBody, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
         let now = clock::mono();
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
         let events = is_events.then(Events::default);

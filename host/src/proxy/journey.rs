@@ -145,7 +145,10 @@ impl Journey<'_> {
         // Another member of the same pool, unless there was none to be had, or it took all of the time.
         let other = member.filter(|_| failure.kind != FailureKind::Timeout);
         if other.is_some() && pool.may_retry(target.attempts) {
-            return Attempt::Again(again, Target { avoid: other, attempts: target.attempts + 1, started: now, ..target });
+            return Attempt::Again(
+                again,
+                Target { avoid: other, attempts: target.attempts + 1, started: now, ..target },
+            );
         }
         if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent) {
             // A V2 that was closed before it saw the request has not failed it.

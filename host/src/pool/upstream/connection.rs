@@ -19,7 +19,7 @@ use super::{
     Inner,
     member::Address,
     upload::Upload,
-    wire::{self, Arriving, Stream, Torn, Wire},
+    wire::{self, AnswerBody, Stream, Torn, Wire},
 };
 use crate::{
     causes::chain,
@@ -84,7 +84,7 @@ pub(super) type Sent = Result<Begun, NotSent>;
 
 /// The head of an answer came.
 pub(super) struct Begun {
-    pub(super) response: Response<Arriving>,
+    pub(super) response: Response<AnswerBody>,
     /// The connection, if the body does not hold it.
     pub(super) sender: Option<Sender>,
 }
@@ -224,7 +224,7 @@ impl Sender {
         // Other requests share a connection of HTTP/2 already: it waits with the others.
         let sender = if matches!(self, Self::Http2(_)) { None } else { Some(self) };
         match sent {
-            Ok(response) => Ok(Begun { response: response.map(Arriving::Hyper), sender }),
+            Ok(response) => Ok(Begun { response: response.map(AnswerBody::Hyper), sender }),
             Err(mut error) => {
                 let unsent = error.take_message();
                 let seen = unsent.is_none();

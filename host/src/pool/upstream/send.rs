@@ -11,7 +11,7 @@ use super::{
     connection::{Begun, NotSent, Sender, Sent},
     member::Address,
     upload::{Progress, Upload},
-    wire::Arriving,
+    wire::AnswerBody,
 };
 use crate::{
     causes::chain,
@@ -40,7 +40,7 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 pub struct Answered {
     /// The answer.
-    pub response: Response<Arriving>,
+    pub response: Response<AnswerBody>,
     /// The request, if it was wanted again.
     pub request: Option<Box<Request<Upload>>>,
     /// The connection, for when the body has been read.
@@ -70,7 +70,7 @@ pub struct Unanswered {
 
 impl Reuse {
     /// Keeps the connection: this body was read to its end.
-    pub fn keep(&mut self, body: &mut Arriving, ticket: &Ticket) {
+    pub fn keep(&mut self, body: &mut AnswerBody, ticket: &Ticket) {
         let sender = self.sender.take().or_else(|| body.take_wire().map(Sender::Wire));
         if let Some(sender) = sender {
             ticket.pool.0.keep(ticket.member, sender, self.since);

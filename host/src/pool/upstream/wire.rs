@@ -29,7 +29,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 use tokio_util::io::poll_read_buf;
 
-pub use self::body::{Arriving, Torn};
+pub use self::body::{AnswerBody, Torn};
 use self::{body::Rest, framing::Step, head::Answer};
 use super::upload::Upload;
 
@@ -142,7 +142,7 @@ impl Wire {
     pub(super) async fn exchange(
         mut self: Box<Self>,
         request: &Request<Upload>,
-    ) -> Result<(Response<Arriving>, Option<Box<Self>>), Unsent> {
+    ) -> Result<(Response<AnswerBody>, Option<Box<Self>>), Unsent> {
         self.write.clear();
         head::write(request, &mut self.write);
         let mut written = 0;
@@ -157,8 +157,8 @@ impl Wire {
             self.head(request.method()).await.map_err(|why| Unsent { why, seen: true })?;
         // All of a short body is there already, as a rule.
         let (body, wire) = match framing.whole(&mut self.read) {
-            Some(whole) => (Arriving::Whole(Some(whole)), (reusable && self.read.is_empty()).then_some(self)),
-            None => (Arriving::Rest(Rest::new(self, framing, reusable)), None),
+            Some(whole) => (AnswerBody::Whole(Some(whole)), (reusable && self.read.is_empty()).then_some(self)),
+            None => (AnswerBody::Rest(Rest::new(self, framing, reusable)), None),
         };
         Ok((Response::from_parts(head, body), wire))
     }

@@ -14,7 +14,7 @@ use super::{
 
 /// A body that arrives from an upstream.
 #[derive(Debug)]
-pub enum Arriving {
+pub enum AnswerBody {
     /// All of it has come; none once it was taken.
     Whole(Option<Bytes>),
     /// It is still read.
@@ -54,7 +54,7 @@ impl Torn {
     }
 }
 
-impl Arriving {
+impl AnswerBody {
     /// All of the body, if it is there.
     pub fn take_whole(&mut self) -> Option<Bytes> {
         if let Self::Whole(whole) = self { whole.take() } else { None }
@@ -86,7 +86,7 @@ impl Rest {
     }
 }
 
-impl Body for Arriving {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = Torn;
 

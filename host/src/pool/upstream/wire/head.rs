@@ -82,21 +82,26 @@ pub(super) fn parse(read: &mut BytesMut, method: &Method) -> Result<Option<Answe
         httparse::Status::Complete(end) => end,
         httparse::Status::Partial => return Ok(None),
     };
+    if end > u16::MAX.into() {
+        return Err(Broken::TooLarge);
+    }
     let start = read.as_ptr().addr();
     let count = response.headers.len();
     // Values are parts of what was read: nothing is copied.
-    let mut spans = [(0, 0, 0, 0); MAX_FIELDS];
+    let mut spans = [[0_u16; 4]; MAX_FIELDS];
+    let small = |n: usize| u16::try_from(n).unwrap_or_default();
     for (span, Header { name, value }) in spans.iter_mut().zip(response.headers.iter()) {
         // An empty value may be anywhere.
         let value_at = if value.is_empty() { 0 } else { value.as_ptr().addr() - start };
-        *span = (name.as_ptr().addr() - start, name.len(), value_at, value.len());
+        *span = [name.as_ptr().addr() - start, name.len(), value_at, value.len()].map(small);
     }
     let (version, code) = (response.version.unwrap_or(0), response.code.unwrap_or(0));
     let status = StatusCode::from_u16(code).map_err(|_out_of_range| Broken::Syntax(httparse::Error::Status))?;
     let reason = response.reason.filter(|reason| status.canonical_reason() != Some(reason)).map(str::to_owned);
     let bytes = read.split_to(end).freeze();
     let mut headers = HeaderMap::with_capacity(count + 4);
-    for &(name, name_length, value, value_length) in spans.iter().take(count) {
+    for span in spans.iter().take(count) {
+        let [name, name_length, value, value_length] = span.map(usize::from);
         let name = HeaderName::from_bytes(bytes.get(name..name + name_length).unwrap_or_default());
         let name = name.map_err(|_too_long| Broken::Syntax(httparse::Error::HeaderName))?;
         let value = HeaderValue::from_maybe_shared(bytes.slice(value..value + value_length));

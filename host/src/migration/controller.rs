@@ -145,6 +145,7 @@ pub struct Controller {
     /// Newcomers that are shown the last checks; until they have seen them, no new check is made.
     pub(super) last_looks: usize,
     commands: mpsc::Receiver<Command>,
+    pub(super) settled_once: CancellationToken,
     pub(super) settled: mpsc::Sender<Settled>,
     settling: mpsc::Receiver<Settled>,
     shown: watch::Sender<Arc<Snapshot>>,
@@ -182,6 +183,8 @@ impl Controller {
             stale_plan: None,
         };
         let (shown, watching) = watch::channel(Arc::new(first));
+        let settled_once = CancellationToken::new();
+        let handle = Handle { commands: orders, shown: watching, settled: settled_once.clone() };
         let controller = Self {
             parts,
             state,
@@ -202,11 +205,12 @@ impl Controller {
             waiting: Vec::new(),
             last_looks: 0,
             commands,
+            settled_once,
             settled,
             settling,
             shown,
         };
-        (controller, Handle { commands: orders, shown: watching })
+        (controller, handle)
     }
 
     /// Runs until `shutdown`.
@@ -221,7 +225,7 @@ impl Controller {
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.keep_last(),
                 Some(command) = self.commands.recv() => self.command(command).await,
                 Some(settled) = self.settling.recv() => self.settle(settled).await,
                 Some(answer) = checked.recv() => {
@@ -242,6 +246,13 @@ impl Controller {
             }
             self.show();
         }
+    }
+
+    /// Keeps the batches that no check will see any more.
+    fn keep_last(&mut self) {
+        self.cut_batch();
+        let batches = std::mem::take(&mut self.pending);
+        self.keep(batches, None, Vec::new());
     }
 
     pub(super) fn cut_batch(&mut self) {

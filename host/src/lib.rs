@@ -20,6 +20,7 @@ pub mod compare;
 pub mod config;
 pub mod demo;
 pub mod dispatch;
+pub mod handover;
 pub mod ingress;
 pub mod judge;
 pub mod load;

@@ -90,6 +90,7 @@ impl Begun {
             shared.background.spawn(store.clone().keep_journal(name.clone(), keeper));
         }
         let Filled { configured, refused } = policies::fill_slots(&name, self.policies, &slots, shared).await?;
+        split.recorder.begin(clock::unix_ms());
         let history = Arc::<History>::default();
         // Requests may come in before the controller does.
         split.v1.open();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::runtime;
+use tokio::{runtime, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -126,10 +126,7 @@ impl Prepared {
         let engine = Arc::clone(&common.engine);
         let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
         if takes_over {
-            let plans = host.migrations.values().map(|migration| migration.handle.settled());
-            if tokio::time::timeout(FIRST_PLAN, join_all(plans)).await.is_err() {
-                tracing::warn!("not every pool is up; V1 serves until they are");
-            }
+            first_plans(&host).await;
         }
         let mut table = table(&host);
         let otherwise = config.default_upstreams.map(|spec| planes::default(spec, config.forwarding, &common));
@@ -166,5 +163,13 @@ impl Prepared {
             _threads: threads,
         };
         Ok((app, adopter))
+    }
+}
+
+/// Waits until the plans are in force that were in force in the host before, so that sessions stay where they are.
+async fn first_plans(host: &Host) {
+    let plans = host.migrations.values().map(|migration| migration.handle.settled());
+    if timeout(FIRST_PLAN, join_all(plans)).await.is_err() {
+        tracing::warn!("not every pool is up; V1 serves until they are");
     }
 }

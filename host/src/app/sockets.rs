@@ -23,6 +23,35 @@ pub struct Found {
     pub given: bool,
 }
 
+impl Found {
+    /// Sockets that the host was given, with their names: `data` and `admin`. One with another name is for the plane that
+    /// is configured to listen there; of the rest, the first is for the data plane and the second for the admin plane.
+    pub fn given(sockets: Vec<(String, TcpListener)>, config: &Config) -> Self {
+        let mut found = Self { given: !sockets.is_empty(), ..Self::default() };
+        let mut rest = Vec::new();
+        for (name, socket) in sockets {
+            let is_at = |wanted: SocketAddr| socket.local_addr().is_ok_and(|address| address == wanted);
+            match name.as_str() {
+                "data" => found.data_plane.push(socket),
+                "admin" => found.admin = Some(socket),
+                _ if is_at(config.data_plane) => found.data_plane.push(socket),
+                _ if is_at(config.admin) => found.admin = Some(socket),
+                _ => rest.push(socket),
+            }
+        }
+        for socket in rest {
+            if found.data_plane.is_empty() {
+                found.data_plane.push(socket);
+            } else if found.admin.is_none() {
+                found.admin = Some(socket);
+            } else {
+                tracing::warn!(?socket, "a socket that the host was given is for no plane; it is closed");
+            }
+        }
+        found
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Sockets {

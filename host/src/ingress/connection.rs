@@ -260,6 +260,7 @@ impl Serving {
             }
             match connection.as_mut().poll(cx) {
                 Poll::Ready(ended) => {
+                    pulse.has_ended();
                     if let Err(error) = ended {
                         tracing::debug!(%error, "a connection ended early");
                     }

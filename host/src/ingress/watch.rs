@@ -129,6 +129,11 @@ impl Pulse {
         self.has_ended_all() && self.stuck_since.load(Ordering::Relaxed) == 0
     }
 
+    /// The connection is over, as one of HTTP: it may go on as something else, and is read then whatever it was told.
+    pub(super) fn has_ended(&self) {
+        self.order.fetch_max(Order::Close as u8, Ordering::AcqRel);
+    }
+
     fn has_ended_all(&self) -> bool {
         self.active.load(Ordering::Relaxed) == 0 && self.arriving.load(Ordering::Acquire) == 0
     }

@@ -69,7 +69,7 @@ impl Plan {
         ];
         let policies = policies.map(|(kind, bundle)| format!("{kind} = {bundle}\n")).concat();
         format!(
-            "{host}[host.http]\nthreads = 2\n{programs}\n[migrations.shop]\ncheck_interval = '200ms'\nmatch = [{{ host = '*' }}]\n\
+            "{host}[host.http]\nthreads = 2\n{programs}\n[migrations.shop]\ncheck_interval = '200ms'\ndeadline = '20s'\nmatch = [{{ host = '*' }}]\n\
              [migrations.shop.v1]\nupstreams = ['{}']\n{pool}\n[migrations.shop.v2]\nupstreams = ['{}']\n{pool}\n\
              [migrations.shop.policies]\n{policies}",
             upstreams[0].url(),
@@ -247,7 +247,8 @@ fn has_ended(pid: u32) -> bool {
 fn open_connections(pid: u32, address: &str) -> usize {
     let port = address.rsplit(':').next().unwrap().parse::<u16>().unwrap();
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let held: Vec<_> = descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()?.to_str().map(str::to_owned)).collect();
+    let held: Vec<_> =
+        descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()?.to_str().map(str::to_owned)).collect();
     let tcp = fs::read_to_string("/proc/net/tcp").unwrap();
     let mine = tcp.lines().filter(|line| {
         let mut fields = line.split_whitespace().skip(1);

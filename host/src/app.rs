@@ -71,6 +71,8 @@ pub struct App {
     administering: TaskTracker,
     /// Those who decide, and write that down.
     deciding: TaskTracker,
+    /// What writes history down.
+    recording: TaskTracker,
     working: TaskTracker,
     background: TaskTracker,
     background_stop: CancellationToken,
@@ -190,6 +192,7 @@ struct Shared {
     patience: Patience,
     working: TaskTracker,
     deciding: TaskTracker,
+    recording: TaskTracker,
     background: TaskTracker,
     background_stop: CancellationToken,
 }

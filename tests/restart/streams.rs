@@ -1,5 +1,6 @@
 //! Long exchanges across a step of the ramp and a restart. Across a rollback: `http/drain.rs`.
 
+use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
@@ -21,7 +22,10 @@ async fn events(hosts: &Hosts) -> hyper::Response<Incoming> {
 async fn websocket(hosts: &Hosts) -> Socket {
     let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("x-cutover-pool", "v2")];
     let mut reply = hosts.connect().await.open(get("/upgrade", &headers)).await.unwrap();
-    assert_eq!((reply.status(), reply.headers()["x-cutover-pool"].as_bytes()), (StatusCode::SWITCHING_PROTOCOLS, &b"v2"[..]));
+    assert_eq!(
+        (reply.status(), reply.headers()["x-cutover-pool"].as_bytes()),
+        (StatusCode::SWITCHING_PROTOCOLS, &b"v2"[..])
+    );
     TokioIo::new(hyper::upgrade::on(&mut reply).await.unwrap())
 }
 
@@ -57,6 +61,40 @@ async fn streams_live_through_a_ramp_and_a_restart_and_end_cleanly_when_their_ti
     assert!(end.ends_with(&[0x88, 0x02, 0x03, 0xe9]), "a close frame with 1001: {end:x?}");
     hosts.until_ended(0).await;
     assert_eq!(hosts.first.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_half_way_ends_where_it_is_or_moves_as_it_is() {
+    let mut hosts = Plan { programs: false, pool: "stream_timeout = '60s'\ndrain_timeout = '60s'" }.start().await;
+    // Half of a head, some of it read by the old host; a connection without a byte; and requests under way over HTTP/1.1
+    // and HTTP/2.
+    let mut half = TcpStream::connect(&hosts.http.data_plane).await.unwrap();
+    half.write_all(b"GET /status/201 HT").await.unwrap();
+    let mut silent = hosts.connect().await;
+    let (mut slow, mut plain) = (hosts.connect().await, hosts.connect().await);
+    let io = TokioIo::new(TcpStream::connect(&hosts.http.data_plane).await.unwrap());
+    let (mut http2, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://shop/slow/2000").body(Full::<Bytes>::default()).unwrap();
+    let under_way = http2.send_request(request);
+    let slow = tokio::spawn(async move {
+        let first = slow.send(get("/slow/2000", &[])).await;
+        (first, slow)
+    });
+    assert_eq!(plain.send(get("/", &[])).await.unwrap().0, 200);
+    hosts.replace().await;
+    half.write_all(b"TP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, half.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(silent.send(get("/", &[])).await.unwrap().0, 200);
+    assert_eq!(under_way.await.unwrap().status(), 200);
+    timeout(PATIENCE, connection).await.expect("GOAWAY ends the connection").unwrap().unwrap();
+    let (first, mut slow) = slow.await.unwrap();
+    assert_eq!(first.unwrap().0, 200);
+    hosts.until_ended(0).await;
+    assert_eq!(slow.send(get("/", &[])).await.unwrap().0, 200, "it moved when its request had ended");
+    assert_eq!(plain.send(get("/", &[])).await.unwrap().0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

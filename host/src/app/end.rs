@@ -77,15 +77,13 @@ impl App {
         self.background_stop.cancel();
         self.deciding.close();
         self.deciding.wait().await;
-        for pool in self.pools().filter(|pool| pool.workers().is_some()) {
-            pool.close();
-        }
-        join_all(self.pools().filter(|pool| pool.workers().is_some()).map(Pool::drain)).await;
-        self.working.close();
+        // Nobody waits for what workers still do now: mirrored calls.
+        self.pools().filter(|pool| pool.workers().is_some()).for_each(Pool::close);
+        self.recording.close();
         self.administering.close();
-        let last = async { tokio::join!(self.working.wait(), self.administering.wait()) };
+        let last = async { tokio::join!(self.recording.wait(), self.administering.wait()) };
         if timeout(LAST_RECORDS, last).await.is_err() {
-            tracing::warn!("something off the requests' path still goes on; what it has to record is lost");
+            tracing::warn!("something is still being recorded or asked of the admin plane; it is lost");
         }
         self.host.store.close().await;
     }
@@ -118,6 +116,7 @@ impl App {
             pool.shut_down().await;
         }
         join_all(self.pools().map(Pool::shut_down)).await;
+        self.working.close();
         self.working.wait().await;
         self.administering.wait().await;
         for (name, migration) in &self.host.migrations {

@@ -111,6 +111,7 @@ impl Begun {
             notifier: shared.notifier.clone(),
             machine: Arc::clone(&shared.machine),
             tasks: shared.working.clone(),
+            records: shared.recording.clone(),
             refused,
             patience: shared.patience,
             trials: trials.clone(),

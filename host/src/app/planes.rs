@@ -12,7 +12,10 @@ use crate::{
     dispatch::{self, Dispatch},
     observe::Recorder,
     policy::{slot::Slots, trial::Trials},
-    pool::{Pool, PoolSpec, UpstreamPool, UpstreamSpec, WorkerPool, journal::{Journal, Keeper}},
+    pool::{
+        Pool, PoolSpec, UpstreamPool, UpstreamSpec, WorkerPool,
+        journal::{Journal, Keeper},
+    },
     proxy::{
         Proxy,
         catalogue::Catalogue,

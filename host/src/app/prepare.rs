@@ -7,7 +7,7 @@ use tokio::{runtime, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    App, Common, Host, Keep, Shared, StartError, keep_house,
+    App, Common, Host, Keep, Migration, Shared, StartError, keep_house,
     migrations::Begun,
     planes,
     sockets::{Found, Sockets},
@@ -98,7 +98,8 @@ impl Prepared {
     /// What keeps the host from starting.
     pub async fn start(self) -> Result<(App, Adopter), StartError> {
         let Self { config, sockets, common, migrations: begun, takes_over } = self;
-        let (serving, deciding, background_stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+        let (serving, administering, background_stop) = <(TaskTracker, TaskTracker, CancellationToken)>::default();
+        let (deciding, recording) = <(TaskTracker, TaskTracker)>::default();
         let store = Store::open(&config.store).await?;
         let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust);
         let (notifier, deliver) = notify::notifier(config.webhooks);
@@ -112,6 +113,7 @@ impl Prepared {
             patience: config.patience,
             working: common.working.clone(),
             deciding: deciding.clone(),
+            recording: recording.clone(),
             background: common.background.clone(),
             background_stop: background_stop.clone(),
         };
@@ -142,7 +144,6 @@ impl Prepared {
         let threads = ends.shutdown.clone().drop_guard();
         let Started { ended, adopter, left, calls } = ingress.start(&ends).map_err(failed(config.data_plane))?;
         serving.spawn(ended);
-        let administering = TaskTracker::new();
         administering.spawn(admin::serve(admin, Arc::clone(&host), background_stop.clone()));
         tracing::info!(%data_plane, admin = %admin_address, "serving");
         let app = App {
@@ -156,6 +157,7 @@ impl Prepared {
             serving,
             administering,
             deciding,
+            recording,
             working: common.working,
             background: common.background,
             background_stop,
@@ -166,10 +168,12 @@ impl Prepared {
     }
 }
 
-/// Waits until the plans are in force that were in force in the host before, so that sessions stay where they are.
+/// Waits until the plans are in force that were in force in the host before, so that sessions stay where they are; but for
+/// pools that are not up, because callers wait.
 async fn first_plans(host: &Host) {
-    let plans = host.migrations.values().map(|migration| migration.handle.settled());
+    let whole = |m: &&Migration| m.split.v1.why_not_whole().is_none() && m.split.v2.why_not_whole().is_none();
+    let plans = host.migrations.values().filter(whole).map(|migration| migration.handle.settled());
     if timeout(FIRST_PLAN, join_all(plans)).await.is_err() {
-        tracing::warn!("not every pool is up; V1 serves until they are");
+        tracing::warn!("not every plan is in force yet; V1 serves until they are");
     }
 }

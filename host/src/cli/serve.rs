@@ -69,7 +69,8 @@ enum Left {
 }
 
 pub(super) fn run(file: &Path) -> Result<(), Failed> {
-    let given = environment::listening().map_err(|e| Failed::usage(format!("cannot use a socket of `LISTEN_FDS`: {e}")))?;
+    let given =
+        environment::listening().map_err(|e| Failed::usage(format!("cannot use a socket of `LISTEN_FDS`: {e}")))?;
     let start = Start {
         file: file.to_owned(),
         program: environment::program(),

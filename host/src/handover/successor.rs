@@ -56,7 +56,8 @@ impl Successor {
     /// # Errors
     /// Why it is not.
     pub async fn prepare(&mut self, sockets: &Sockets, open: Vec<String>) -> Result<(), HandOverError> {
-        let planes = sockets.data_plane.iter().map(|socket| (Plane::Data, socket)).chain([(Plane::Admin, &sockets.admin)]);
+        let planes =
+            sockets.data_plane.iter().map(|socket| (Plane::Data, socket)).chain([(Plane::Admin, &sockets.admin)]);
         for (plane, socket) in planes {
             let message = Message::Socket { plane, given: sockets.given };
             self.wire.send(&message, &[], Some(socket.as_fd())).await?;

@@ -41,7 +41,12 @@ impl Wire {
         self.send(message, &[], None).await
     }
 
-    pub(super) async fn send(&mut self, message: &Message, bytes: &[u8], with: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub(super) async fn send(
+        &mut self,
+        message: &Message,
+        bytes: &[u8],
+        with: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
         let json = serde_json::to_vec(message)?;
         let length = |of: usize| u32::try_from(of).map_err(|_too_long| io::Error::other("a message is too long"));
         let head = [length(json.len())?.to_be_bytes(), length(bytes.len())?.to_be_bytes()].concat();
@@ -120,7 +125,8 @@ mod tests {
         drop((ours, outside));
         inside.write_all(b"hello").unwrap();
         assert!(matches!(theirs.receive().await.unwrap(), Some((Message::Prepared, _, None))));
-        let Some((Message::Connection { is_new: false }, bytes, Some(descriptor))) = theirs.receive().await.unwrap() else {
+        let Some((Message::Connection { is_new: false }, bytes, Some(descriptor))) = theirs.receive().await.unwrap()
+        else {
             panic!("no connection");
         };
         assert_eq!(&bytes[..], b"GET / HT");

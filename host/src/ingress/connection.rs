@@ -172,7 +172,11 @@ impl Serving {
             };
             // It sent nothing, or went away.
             let Ok(Ok(http2)) = begun else { return };
-            return if http2 { self.http2(stream, caller).await } else { self.http1(stream, Bytes::new(), caller).await };
+            return if http2 {
+                self.http2(stream, caller).await
+            } else {
+                self.http1(stream, Bytes::new(), caller).await
+            };
         };
         match timeout(self.settings.header_timeout, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.http2(stream, caller).await,
@@ -295,8 +299,9 @@ impl Serving {
 
     async fn route(&self, request: Request<Incoming>, (caller, room): (&Caller, Room), active: &Active) -> Reply {
         if let Some((route, operation)) = operations::find(&self.table.operations, request.uri().path()) {
-            let (route, operation, _call) = (route.clone(), operation.to_owned(), self.calls.token());
-            return Box::pin(operations::answer(request, &route, &operation, &self.tasks)).await;
+            let (route, operation) = (route.clone(), operation.to_owned());
+            let scene = operations::Scene { tasks: &self.tasks, under_way: self.calls.token() };
+            return Box::pin(operations::answer(request, &route, &operation, scene)).await;
         }
         let (mut parts, body) = request.into_parts();
         let host = match headers::host(&mut parts) {

@@ -104,6 +104,8 @@ pub struct Parts {
     pub machine: Arc<Machine>,
     /// Where drains and starts run.
     pub tasks: TaskTracker,
+    /// Where history is kept.
+    pub records: TaskTracker,
     /// Policies that were not admitted at start.
     pub refused: Vec<(Kind, PolicyError)>,
     /// How often a policy may fail.
@@ -404,7 +406,7 @@ impl Controller {
         }
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         let remembered = remembered(&self.parts.slots);
-        self.parts.tasks.spawn(async move {
+        self.parts.records.spawn(async move {
             let kept = async {
                 store.record_metrics(&name, &batches).await?;
                 if let Some((check, verdict)) = check {
@@ -422,7 +424,7 @@ impl Controller {
     /// Logs calls that no check is behind.
     pub(super) fn log(&self, call: Call) {
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
-        self.parts.tasks.spawn(async move {
+        self.parts.records.spawn(async move {
             if let Err(error) = store.log_calls(&name, &[call]).await {
                 tracing::error!(migration = name, "a call is not on record: {}", crate::causes::chain(&error));
             }

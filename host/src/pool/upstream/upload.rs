@@ -66,7 +66,10 @@ impl Upload {
         }
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
-        (Self { inner: Some(body), progress: Some(Arc::clone(&progress)), gate: None, _arriving: Some(arriving()) }, Some(progress))
+        (
+            Self { inner: Some(body), progress: Some(Arc::clone(&progress)), gate: None, _arriving: Some(arriving()) },
+            Some(progress),
+        )
     }
 
     /// Holds the body back until the upstream asks for it.

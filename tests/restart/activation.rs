@@ -1,6 +1,6 @@
 //! Sockets from outside, as systemd hands them over.
 
-use std::{io::Write as _, process::Stdio};
+use std::{io::Write as _, os::unix::net::UnixDatagram, process::Stdio};
 
 use super::*;
 
@@ -26,7 +26,10 @@ async fn requests_that_were_sent_before_the_host_was_there_are_answered() {
     let ports = crate::kill::free_ports();
     let plan = Plan { programs: false, pool: "" };
     fs::write(folder.path().join("cutover.toml"), plan.text(&upstreams, folder.path(), ports)).unwrap();
+    let told = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    told.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut first = Command::new("python3")
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
         .args(["-c", SUPERVISOR])
         .arg(binary())
         .args(["serve", "--config"])
@@ -51,13 +54,28 @@ async fn requests_that_were_sent_before_the_host_was_there_are_answered() {
         assert_eq!(early.await.unwrap().unwrap().0, 200);
     }
     hosts.until_ready().await;
+    assert_eq!(next(&told), "READY=1");
     let log = hosts.log();
     assert!(log.contains("listens where it was told to"), "{log}");
     // A successor has them, too, though the configuration says otherwise.
     let mut kept = hosts.connect().await;
     hosts.replace().await;
     hosts.until_ended(0).await;
+    let said: Vec<_> = (0..3).map(|_| next(&told)).collect();
+    let main = format!("MAINPID={}\nREADY=1", hosts.pid());
+    assert!(said[0].starts_with("MONOTONIC_USEC=") && said[0].ends_with("RELOADING=1"), "{said:?}");
+    assert!(said[1..].contains(&main) && said[1..].contains(&"READY=1".to_owned()), "{said:?}");
     assert_eq!(kept.send(get("/", &[])).await.unwrap().0, 200);
     assert_eq!(hosts.connect().await.send(get("/", &[])).await.unwrap().0, 200);
     hosts.until_ready().await;
+    hosts.signal(Signal::TERM);
+    assert_eq!(next(&told), "STOPPING=1");
+    hosts.until_ended(1).await;
+}
+
+/// What systemd would be told next.
+fn next(told: &UnixDatagram) -> String {
+    let mut said = [0; 200];
+    let length = told.recv(&mut said).unwrap();
+    String::from_utf8(said[..length].to_vec()).unwrap().trim_end().to_owned()
 }

@@ -8,14 +8,8 @@ use super::*;
 type Socket = TokioIo<hyper::upgrade::Upgraded>;
 
 async fn events(hosts: &Hosts) -> hyper::Response<Incoming> {
-    let mut kept = hosts.connect().await;
-    let reply = kept.open(get("/events", &[("x-cutover-pool", "v1")])).await.unwrap();
-    // The stream goes on without the one that asked for it.
+    let reply = hosts.connect().await.open(get("/events", &[("x-cutover-pool", "v1")])).await.unwrap();
     assert_eq!(reply.headers()["x-cutover-pool"], "v1");
-    tokio::spawn(async move {
-        let _kept = kept;
-        std::future::pending::<()>().await;
-    });
     reply
 }
 
@@ -95,6 +89,36 @@ async fn what_is_half_way_ends_where_it_is_or_moves_as_it_is() {
     hosts.until_ended(0).await;
     assert_eq!(slow.send(get("/", &[])).await.unwrap().0, 200, "it moved when its request had ended");
     assert_eq!(plain.send(get("/", &[])).await.unwrap().0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_replaced_while_another_drains_passes_on_what_comes_from_that() {
+    let mut hosts = Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'" }.start().await;
+    let events = events(&hosts).await;
+    let mut slow = hosts.connect().await;
+    let slow = tokio::spawn(async move {
+        let first = slow.send(get("/slow/4000", &[("x-cutover-pool", "v1")])).await;
+        (first, slow)
+    });
+    eventually("it to be under way", async || {
+        let pools = hosts.http.admin(Method::GET, "/api/v1/migrations/shop/pools", &Value::Null).await.body;
+        pools.to_string().contains("\"in_flight\":2").then_some(())
+    })
+    .await;
+    hosts.replace().await;
+    hosts.replace().await;
+    assert!(
+        !has_ended(hosts.pids[0]) && !has_ended(hosts.pids[1]),
+        "the first has a stream, the second waits for the first"
+    );
+    let (first, mut slow) = slow.await.unwrap();
+    assert_eq!(first.unwrap().0, 200);
+    hosts.until_handed_over(1).await;
+    assert_eq!(slow.send(get("/", &[])).await.unwrap().0, 200);
+    drop(events);
+    hosts.until_ended(0).await;
+    hosts.until_ended(1).await;
+    assert_eq!(slow.send(get("/", &[])).await.unwrap().0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

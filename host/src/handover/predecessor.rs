@@ -91,6 +91,9 @@ impl Predecessor {
                         adopter.adopt(Carried { stream: descriptor.into(), read, is_new }).await;
                         carried += 1;
                     }
+                    Ok(Some((Message::Connection { .. }, ..))) => {
+                        tracing::error!("a connection is lost: this process has no descriptor left");
+                    }
                     Ok(Some(_)) => tracing::error!("the old host said something unexpected"),
                     Ok(None) => break,
                     Err(error) => {

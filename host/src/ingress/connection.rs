@@ -172,11 +172,12 @@ impl Serving {
             };
             // It sent nothing, or went away.
             let Ok(Ok(http2)) = begun else { return };
-            return if http2 {
-                self.http2(stream, caller).await
+            if http2 {
+                self.http2(stream, caller).await;
             } else {
-                self.http1(stream, Bytes::new(), caller).await
-            };
+                self.http1(stream, Bytes::new(), caller).await;
+            }
+            return;
         };
         match timeout(self.settings.header_timeout, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.http2(stream, caller).await,

@@ -364,4 +364,29 @@ mod tests {
         let _active = pulse.begin();
         assert_eq!((after(59), after(60)), (None, Some(Overdue::Stuck)));
     }
+
+    #[test]
+    fn a_connection_leaves_when_nothing_is_under_way_and_not_before() {
+        let pulse = Arc::new(Pulse::new(clock::mono(), true));
+        assert!(pulse.is_quiet() && !pulse.reads_no_more(), "it was not told to leave");
+        let active = pulse.begin();
+        let arriving = active.arriving();
+        pulse.tell(Order::Leave);
+        assert!(!pulse.is_quiet() && !pulse.reads_no_more(), "a request is served");
+        drop(active);
+        assert!(!pulse.is_quiet() && !pulse.reads_no_more(), "its body still comes in");
+        drop(arriving);
+        assert!(pulse.is_quiet() && pulse.reads_no_more());
+        pulse.stuck_since.store(1, Ordering::Relaxed);
+        assert!(!pulse.is_quiet(), "the caller has not taken all of the answer");
+        pulse.has_ended();
+        assert!(!pulse.reads_no_more(), "it goes on as something else");
+    }
+
+    #[test]
+    fn a_connection_that_cannot_leave_ends() {
+        let pulse = Arc::new(Pulse::new(clock::mono(), false));
+        pulse.tell(Order::Leave);
+        assert_eq!(pulse.order.load(Ordering::Acquire), Order::End as u8);
+    }
 }

@@ -34,7 +34,7 @@ use crate::harness::{PATIENCE, binary, bundle, components, eventually};
 type Answer = Response<BoxBody<Bytes, std::convert::Infallible>>;
 
 /// A service that answers over HTTP; it stops when it is dropped.
-struct Upstream {
+pub(crate) struct Upstream {
     address: SocketAddr,
     serving: JoinHandle<()>,
 }
@@ -46,7 +46,7 @@ impl Drop for Upstream {
 }
 
 impl Upstream {
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -76,7 +76,7 @@ impl Upstream {
     }
 
     /// A well-behaved service: see [`answer`].
-    async fn named(name: &'static str) -> Self {
+    pub(crate) async fn named(name: &'static str) -> Self {
         Self::http2_too(name, false).await
     }
 

@@ -72,7 +72,7 @@ impl Drop for Process {
 }
 
 /// Two ports that nobody listens on.
-fn free_ports() -> (u16, u16) {
+pub(crate) fn free_ports() -> (u16, u16) {
     let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (a, b) = (listen(), listen());
     (a.local_addr().unwrap().port(), b.local_addr().unwrap().port())

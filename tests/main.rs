@@ -34,6 +34,7 @@ mod notify;
 mod policies;
 mod pool;
 mod registry;
+mod restart;
 mod rhai;
 mod seats;
 mod smith;

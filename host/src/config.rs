@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// A configuration without problems.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where requests come in.
     pub data_plane: SocketAddr,
@@ -68,7 +68,7 @@ pub struct Config {
 }
 
 /// One migration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MigrationConfig {
     /// Its name.
     pub name: String,
@@ -93,7 +93,7 @@ pub struct MigrationConfig {
 }
 
 /// How requests come in.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum PlaneConfig {
     /// As calls of operations.
     Operations(Box<OperationsConfig>),
@@ -102,7 +102,7 @@ pub enum PlaneConfig {
 }
 
 /// A migration of worker pools.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OperationsConfig {
     /// Its operations.
     pub operations: BTreeMap<Arc<str>, Operation>,
@@ -113,7 +113,7 @@ pub struct OperationsConfig {
 }
 
 /// A migration of HTTP services.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// What belongs to it.
     pub matches: Vec<Match>,

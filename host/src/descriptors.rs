@@ -8,30 +8,32 @@ use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::environment;
+
 /// Descriptors for anything but callers and upstreams: the store, workers' pipes, the admin plane.
 const RESERVE: u64 = 256;
 
 /// Connections that callers may have, however few descriptors there are.
 const LEAST: usize = 16;
 
-static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
 
 /// Raises the limit to what is allowed, and returns it; none if there is none.
 pub fn raise() -> Option<u64> {
-    let before = *BEFORE.get_or_init(|| getrlimit(Resource::Nofile));
-    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => before.maximum,
+    let now = getrlimit(Resource::Nofile);
+    BEFORE.get_or_init(|| environment::descriptors().or(now.current));
+    match setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }) {
+        Ok(()) => now.maximum,
         Err(error) => {
             tracing::warn!(%error, "the limit of open files cannot be raised");
-            before.current
+            now.current
         }
     }
 }
 
 /// The limit that the host was started with, if it has raised it since.
 pub fn before() -> Option<u64> {
-    BEFORE.get().and_then(|before| before.current)
+    BEFORE.get().copied().flatten()
 }
 
 /// Sets the limit back for a program that this process becomes.

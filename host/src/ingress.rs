@@ -4,6 +4,7 @@
 //! request stays on one core from its first byte to its last. Connections, heads, bodies and what waits are bounded.
 //! [`table`] says which migration a request belongs to.
 
+pub mod carry;
 mod connection;
 pub mod listen;
 pub mod operations;
@@ -22,11 +23,17 @@ use std::{
 use rustls::ServerConfig;
 use tokio::{
     runtime,
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{connection::Serving, table::Table, watch::Watch};
+pub use self::watch::{Active, Arriving};
+use self::{
+    carry::{Adopter, Carried},
+    connection::Serving,
+    table::Table,
+    watch::Watch,
+};
 use crate::{load::Load, pool::upstream::lane};
 
 /// How connections are served.
@@ -46,6 +53,30 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// TLS, if it is spoken.
     pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// How the data plane is told that it is over.
+#[derive(Debug, Clone, Default)]
+pub struct Ends {
+    /// Nothing is accepted any more, and connections that have nothing under way are given away.
+    pub leave: CancellationToken,
+    /// Nothing is accepted any more, and connections end when their requests have.
+    pub shutdown: CancellationToken,
+    /// Threads that have not yet told their connections to leave.
+    pub told: TaskTracker,
+}
+
+/// The data plane, serving.
+#[derive(Debug)]
+pub struct Started<F> {
+    /// Resolves when all threads have ended.
+    pub ended: F,
+    /// Takes connections of another host. Until it is dropped, threads that give their connections away do not end.
+    pub adopter: Adopter,
+    /// Connections that are given away.
+    pub left: mpsc::Receiver<Carried>,
+    /// Calls of operations under way.
+    pub calls: TaskTracker,
 }
 
 /// The data plane, listening.
@@ -70,39 +101,56 @@ impl Ingress {
         self.sockets.first().ok_or_else(|| io::Error::other("there is no listening socket"))?.local_addr()
     }
 
-    /// Starts the threads. They accept until `shutdown`, then let requests end; what is returned resolves when all have.
+    /// Starts the threads. They accept until they are told to end, then let requests end.
     ///
     /// # Errors
     /// When the system has no thread or socket left.
-    pub fn start(self, shutdown: &CancellationToken) -> io::Result<impl Future<Output = ()> + use<>> {
+    pub fn start(self, ends: &Ends) -> io::Result<Started<impl Future<Output = ()> + use<>>> {
         let Self { sockets, table, settings } = self;
         let connections = Arc::new(Semaphore::new(settings.max_connections));
         let load = Load::new(settings.max_in_flight);
-        let mut ended = Vec::new();
+        let (leaving, left) = mpsc::channel(carry::QUEUE);
+        let calls = TaskTracker::new();
+        let (mut ended, mut adopting) = (Vec::new(), Vec::new());
         for (number, sockets) in listen::share_out(sockets, settings.threads)?.into_iter().enumerate() {
             let serving = Serving {
                 table: Arc::clone(&table),
                 settings: settings.clone(),
                 load: Arc::new(load.share()),
                 connections: Arc::clone(&connections),
-                shutdown: shutdown.clone(),
+                ends: ends.clone(),
+                leaving: leaving.clone(),
+                calls: calls.clone(),
                 tasks: TaskTracker::new(),
                 watch: Watch::default(),
             };
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, wait) = oneshot::channel::<()>();
+            let (adopt, carried) = mpsc::channel(carry::QUEUE);
             thread::Builder::new().name(format!("cutover-ingress-{number}")).spawn(move || {
                 lane::enter(number + 1);
-                runtime.block_on(serving.serve(sockets));
+                runtime.block_on(serving.serve(sockets, carried));
                 drop(end);
             })?;
             ended.push(wait);
+            adopting.push(adopt);
         }
-        Ok(async move {
+        let ended = async move {
             for wait in ended {
                 // A thread that panicked has ended, too.
                 drop(wait.await);
             }
-        })
+        };
+        Ok(Started { ended, adopter: Adopter::new(adopting), left, calls })
+    }
+}
+
+impl Ends {
+    /// Resolves when nothing more is to be accepted.
+    async fn begun(&self) {
+        tokio::select! {
+            () = self.leave.cancelled() => {}
+            () = self.shutdown.cancelled() => {}
+        }
     }
 }

@@ -21,6 +21,7 @@ pub mod config;
 pub mod demo;
 pub mod descriptors;
 pub mod dispatch;
+pub mod handover;
 pub mod ingress;
 pub mod judge;
 pub mod load;

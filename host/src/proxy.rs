@@ -36,6 +36,7 @@ use self::{
 };
 use crate::{
     clock,
+    ingress::Active,
     load::Room,
     observe::Outcome,
     pool::{
@@ -90,6 +91,8 @@ pub struct Scene<'a> {
     pub caller: &'a Caller,
     /// What there is room for.
     pub room: Room,
+    /// The request; its body may come in for longer than the answer goes out.
+    pub active: &'a Active,
     /// Where connections that change their protocol live on: a part of the thread that serves them.
     pub tasks: &'a TaskTracker,
 }
@@ -97,7 +100,7 @@ pub struct Scene<'a> {
 impl Proxy {
     /// Serves a request for `host`, as far as there is room.
     pub async fn serve(&self, (mut parts, body): (Parts, Incoming), scene: Scene<'_>) -> Reply {
-        let Scene { host, caller, room, tasks } = scene;
+        let Scene { host, caller, room, active, tasks } = scene;
         if let Some(reply) = answer_here(&parts) {
             return reply;
         }
@@ -127,7 +130,7 @@ impl Proxy {
         let upgrade = headers::upgrade(&parts);
         let changing = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
         headers::to_upstream(&mut parts, host, caller, self.forwarding, upgrade.clone());
-        let (upload, progress) = Upload::of(body);
+        let (upload, progress) = Upload::of(body, || active.arriving());
         let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
         let started = clock::mono();
         let journey = Journey {

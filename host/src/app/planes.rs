@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
-use super::{Plane, Shared, StartError};
+use super::{Common, Plane};
 use crate::{
     clock,
     compare::Comparer,
@@ -12,7 +12,10 @@ use crate::{
     dispatch::{self, Dispatch},
     observe::Recorder,
     policy::{slot::Slots, trial::Trials},
-    pool::{Pool, PoolSpec, UpstreamPool, UpstreamSpec, WorkerPool, journal::Journal},
+    pool::{
+        Pool, PoolSpec, UpstreamPool, UpstreamSpec, WorkerPool,
+        journal::{Journal, Keeper},
+    },
     proxy::{
         Proxy,
         catalogue::Catalogue,
@@ -26,7 +29,7 @@ use crate::{
 };
 
 /// What both planes have.
-pub(super) struct Common {
+pub(super) struct Given {
     pub(super) trials: Trials,
     pub(super) recorder: Arc<Recorder>,
     pub(super) comparer: Comparer,
@@ -36,33 +39,36 @@ pub(super) struct Common {
     pub(super) shadow_timeout: Duration,
 }
 
+/// A plane that is made, and what the store has to know of it.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) split: Arc<Split>,
+    pub(super) plane: Plane,
+    /// The pools as they go on record.
+    pub(super) pools: [PoolConfiguration; 2],
+    /// What the journal has to keep, if there is one. It is empty yet.
+    pub(super) keeper: Option<Keeper>,
+}
+
 /// Worker pools, and calls of their operations.
-pub(super) async fn operations(
-    name: &str,
-    config: OperationsConfig,
-    common: Common,
-    shared: &Shared,
-) -> Result<(Arc<Split>, Plane), StartError> {
-    let (store, trials) = (&shared.store, &common.trials);
-    for spec in [&config.v1, &config.v2] {
-        store.configure_pool(&worker_configuration(spec)).await?;
-    }
-    let (journal, keeper) = Journal::new(store.journal(name).await?);
+pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common) -> Made {
+    let trials = &given.trials;
+    let pools = [worker_configuration(&config.v1), worker_configuration(&config.v2)];
+    let (journal, keeper) = Journal::new([]);
     let journal = Arc::new(journal);
-    shared.background.spawn(store.clone().keep_journal(name.to_owned(), keeper));
-    let pool = |spec| WorkerPool::new(spec, shared.spawner.clone(), Arc::clone(&journal), trials.clone());
+    let pool = |spec| WorkerPool::new(spec, common.spawner.clone(), Arc::clone(&journal), trials.clone());
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let mirror = Arc::new(Mirror::new(
         v2.clone(),
-        Arc::clone(&common.recorder),
-        common.comparer,
-        common.shadow_budget,
-        common.shadow_timeout,
-        shared.working.clone(),
+        Arc::clone(&given.recorder),
+        given.comparer,
+        given.shadow_budget,
+        given.shadow_timeout,
+        common.working.clone(),
     ));
     let classes = config.operations.iter().map(|(name, operation)| (Arc::clone(name), operation.class)).collect();
-    let pools = (Pool::Workers(v1.clone()), Pool::Workers(v2.clone()));
-    let split = Arc::new(Split::new(classes, pools, common.recorder, trials.clone()));
+    let both = (Pool::Workers(v1.clone()), Pool::Workers(v2.clone()));
+    let split = Arc::new(Split::new(classes, both, given.recorder, trials.clone()));
     let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
         split: Arc::clone(&split),
         operations: config.operations,
@@ -70,51 +76,45 @@ pub(super) async fn operations(
         v2,
         mirror,
         journal,
-        failover_reserve_percent: common.failover_reserve_percent,
-        tasks: shared.working.clone(),
+        failover_reserve_percent: given.failover_reserve_percent,
+        tasks: common.working.clone(),
     }));
-    Ok((split, Plane::Operations(dispatch)))
+    Made { split, plane: Plane::Operations(dispatch), pools, keeper: Some(keeper) }
 }
 
 /// HTTP upstreams, and requests to them.
-pub(super) async fn http(
-    config: HttpConfig,
-    common: Common,
-    shared: &Shared,
-) -> Result<(Arc<Split>, Plane), StartError> {
-    for spec in [&config.v1, &config.v2] {
-        shared.store.configure_pool(&upstream_configuration(spec)).await?;
-    }
-    let pool = |spec| UpstreamPool::new(spec, shared.threads);
+pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
+    let pools = [upstream_configuration(&config.v1), upstream_configuration(&config.v2)];
+    let pool = |spec| UpstreamPool::new(spec, common.threads);
     let (v1, v2) = (pool(config.v1), pool(config.v2));
-    let pools = (Pool::Upstreams(v1.clone()), Pool::Upstreams(v2.clone()));
-    let split = Arc::new(Split::new(config.classes, pools, Arc::clone(&common.recorder), common.trials.clone()));
+    let both = (Pool::Upstreams(v1.clone()), Pool::Upstreams(v2.clone()));
+    let split = Arc::new(Split::new(config.classes, both, Arc::clone(&given.recorder), given.trials.clone()));
     let proxy = Proxy {
         split: Arc::clone(&split),
         v1,
         v2: v2.clone(),
         catalogue: config.catalogue,
         session: config.session,
-        deadline: common.deadline,
-        failover_reserve_percent: common.failover_reserve_percent,
+        deadline: given.deadline,
+        failover_reserve_percent: given.failover_reserve_percent,
         forwarding: config.forwarding,
         says_pool: true,
         mirror: Arc::new(HttpMirror::new(mirror::Setup {
             v2,
-            recorder: common.recorder,
-            comparer: common.comparer,
-            budget: common.shadow_budget,
-            timeout: common.shadow_timeout,
+            recorder: given.recorder,
+            comparer: given.comparer,
+            budget: given.shadow_budget,
+            timeout: given.shadow_timeout,
             runtime: Handle::current(),
-            tasks: shared.working.clone(),
+            tasks: common.working.clone(),
         })),
     };
-    Ok((split, Plane::Http(Arc::new(proxy), config.matches)))
+    Made { split, plane: Plane::Http(Arc::new(proxy), config.matches), pools, keeper: None }
 }
 
 /// Upstreams for what belongs to no migration: nothing is routed, judged or mirrored.
-pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, shared: &Shared) -> Arc<Proxy> {
-    let pool = UpstreamPool::new(spec, shared.threads);
+pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Common) -> Arc<Proxy> {
+    let pool = UpstreamPool::new(spec, common.threads);
     pool.open();
     let (trials, _nobody) = Trials::new(Arc::<Slots>::default());
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
@@ -137,7 +137,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, shared: &Share
             budget: 0,
             timeout: Duration::ZERO,
             runtime: Handle::current(),
-            tasks: shared.working.clone(),
+            tasks: common.working.clone(),
         })),
     })
 }

@@ -48,10 +48,8 @@ pub(super) fn admit_with(
     Policy::admit(engine, engine.compile_with(component, Imports::of(wasi_stub))?, kind, settings)
 }
 
-/// The slots of a migration that starts.
+/// What became of the slots of a migration that starts.
 pub(super) struct Filled {
-    /// Who sits where.
-    pub(super) slots: Arc<Slots>,
     /// Fingerprints of what the configuration says of each policy.
     pub(super) configured: BTreeMap<Kind, String>,
     /// Policies of the configuration that are not admitted.
@@ -62,11 +60,12 @@ pub(super) struct Filled {
 pub(super) async fn fill_slots(
     migration: &str,
     policies: BTreeMap<Kind, Bundle>,
+    slots: &Slots,
     shared: &Shared,
 ) -> Result<Filled, StartError> {
-    let mut filled = Filled { slots: Arc::default(), configured: BTreeMap::new(), refused: Vec::new() };
+    let mut filled = Filled { configured: BTreeMap::new(), refused: Vec::new() };
     for (kind, bundle) in policies {
-        let (fingerprint, problem) = fill_slot(migration, kind, bundle, &filled.slots, shared).await?;
+        let (fingerprint, problem) = fill_slot(migration, kind, bundle, slots, shared).await?;
         filled.configured.insert(kind, fingerprint);
         if let Some((error, message)) = problem {
             filled.refused.push((kind, error));

@@ -1,31 +1,291 @@
-//! `cutover serve`: runs the host until SIGTERM or SIGINT, then drains it.
+//! `cutover serve`: runs the host until SIGTERM or SIGINT, then drains it. At SIGUSR2 it starts its own successor and
+//! leaves everything to that; see [`crate::handover`].
 
-use std::path::Path;
+use std::{
+    ffi::OsString,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
 
+use sd_notify::NotifyState;
 use tokio::{
     runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
 };
 
 use super::Failed;
-use crate::{app::App, causes::chain, config::Config};
+use crate::{
+    app::{
+        App, Prepared,
+        sockets::{Found, Sockets},
+    },
+    causes::chain,
+    clock,
+    config::{Config, environment},
+    handover::{HandOverError, Predecessor, Successor},
+    ingress::carry::{Adopter, Carried},
+};
+
+/// How this process was started.
+struct Start {
+    file: PathBuf,
+    /// The program, which may have been replaced since.
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    /// The program as it is.
+    guard: PathBuf,
+}
+
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    successor: Signal,
+}
+
+/// What a signal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Successor,
+}
+
+/// A host that runs.
+struct Running {
+    app: App,
+    /// What it runs by, also if the file has changed.
+    config: Config,
+}
+
+/// What became of a host that was to be left for its successor.
+enum Left {
+    /// It has none: all goes on.
+    Not(Running),
+    /// It was told to stop before it had one.
+    Stopped(Running),
+    /// Its successor serves, and it has ended.
+    Gone,
+}
 
 pub(super) fn run(file: &Path) -> Result<(), Failed> {
-    let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;
-    let guard = std::env::current_exe().map_err(|e| Failed::new(format!("cannot find this program: {e}")))?;
+    let given =
+        environment::listening().map_err(|e| Failed::usage(format!("cannot use a socket of `LISTEN_FDS`: {e}")))?;
+    let start = Start {
+        file: file.to_owned(),
+        program: environment::program(),
+        arguments: std::env::args_os().skip(1).collect(),
+        guard: std::env::current_exe().map_err(|e| Failed::new(format!("cannot find this program: {e}")))?,
+    };
     let runtime = runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failed::new(format!("cannot start the runtime: {e}")))?;
-    runtime.block_on(async {
-        let app = App::start(config, guard).await.map_err(|e| Failed::new(chain(&e)))?;
+    runtime.block_on(serve(&start, given))
+}
+
+async fn serve(start: &Start, given: Vec<(String, TcpListener)>) -> Result<(), Failed> {
+    // First of all: a signal that nobody waits for ends the process.
+    let mut signals = Signals::hook()?;
+    let predecessor = Predecessor::find().map_err(|e| Failed::new(format!("cannot talk to the running host: {e}")))?;
+    let mut tasks = JoinSet::new();
+    let mut running = tokio::select! {
+        running = begin(start, given, predecessor, &mut tasks) => running?,
+        () = signals.stop() => return Ok(()),
+    };
+    tell(&[NotifyState::Ready]);
+    loop {
+        if signals.next().await == Told::Stop {
+            break;
+        }
+        match Box::pin(leave(running, start, &mut signals, &mut tasks)).await? {
+            Left::Not(stays) => running = stays,
+            Left::Stopped(stops) => {
+                running = stops;
+                break;
+            }
+            Left::Gone => return Ok(()),
+        }
+    }
+    tell(&[NotifyState::Stopping]);
+    tokio::select! {
+        () = running.app.shut_down() => Ok(()),
+        _ = signals.interrupt.recv() => Err(Failed::new("stopped without draining")),
+    }
+}
+
+/// Starts the host, in the place of another if there is one.
+async fn begin(
+    start: &Start,
+    given: Vec<(String, TcpListener)>,
+    predecessor: Option<Predecessor>,
+    tasks: &mut JoinSet<()>,
+) -> Result<Running, Failed> {
+    let Some(mut predecessor) = predecessor else {
+        let config = load(start)?;
+        let found = Found::given(given, &config);
+        let prepared = Prepared::new(config.clone(), start.guard.clone(), found).map_err(|e| Failed::new(chain(&e)))?;
+        let (app, _nobody_hands_over) = prepared.start().await.map_err(|e| Failed::new(chain(&e)))?;
+        return Ok(Running { app, config });
+    };
+    match take_over(start, &mut predecessor).await {
+        Ok((running, adopter)) => {
+            tasks.spawn(predecessor.take_over(adopter));
+            Ok(running)
+        }
+        Err(failed) => {
+            predecessor.failed(failed.message.clone()).await;
+            Err(failed)
+        }
+    }
+}
+
+async fn take_over(start: &Start, predecessor: &mut Predecessor) -> Result<(Running, Adopter), Failed> {
+    let config = load(start)?;
+    let lost = |e: HandOverError| Failed::new(format!("cannot take over from the running host: {}", chain(&e)));
+    let (found, open) = predecessor.found().await.map_err(lost)?;
+    let prepared = Prepared::new(config.clone(), start.guard.clone(), found);
+    let mut prepared = prepared.map_err(|e| Failed::new(chain(&e)))?;
+    prepared.warm_up(&open).await;
+    predecessor.prepared().await.map_err(lost)?;
+    let (app, adopter) = prepared.start().await.map_err(|e| Failed::new(chain(&e)))?;
+    Ok((Running { app, config }, adopter))
+}
+
+/// Starts a successor and leaves everything to it.
+async fn leave(
+    mut running: Running,
+    start: &Start,
+    signals: &mut Signals,
+    tasks: &mut JoinSet<()>,
+) -> Result<Left, Failed> {
+    tracing::info!(program = %start.program.display(), "starting a successor");
+    let now = NotifyState::monotonic_usec_now();
+    tell(&now.into_iter().chain([NotifyState::Reloading]).collect::<Vec<_>>());
+    let stays = |running, why: &HandOverError| {
+        tracing::error!("no successor, so this host goes on: {}", chain(why));
+        tell(&[NotifyState::Ready]);
+        Ok(Left::Not(running))
+    };
+    let sockets = match running.app.sockets() {
+        Ok(sockets) => sockets,
+        Err(error) => return stays(running, &error.into()),
+    };
+    let mut successor = match Successor::start(&start.program, &start.arguments) {
+        Ok(successor) => successor,
+        Err(why) => return stays(running, &why),
+    };
+    let prepared = tokio::select! {
+        prepared = successor.prepare(&sockets, running.app.open_pools()) => prepared,
+        () = signals.stop() => {
+            successor.end().await;
+            return Ok(Left::Stopped(running));
+        }
+    };
+    if let Err(why) = prepared {
+        successor.end().await;
+        return stays(running, &why);
+    }
+    let began = clock::mono();
+    // Calls of operations need the store, so they wait until the successor has it. Requests to upstreams do not: they are
+    // served here until the successor serves, and nobody waits.
+    let left = if running.app.does_operations() { Some(running.app.leave().await) } else { None };
+    running.app.release().await;
+    if let Err(why) = successor.begin().await {
+        tracing::error!("the successor has failed, so this host begins again: {}", chain(&why));
+        successor.end().await;
+        return begin_again(running, left, (start, sockets), tasks).await.map(Left::Not);
+    }
+    drop(sockets);
+    let pid = successor.pid();
+    tell(&pid.map(NotifyState::MainPid).into_iter().chain([NotifyState::Ready]).collect::<Vec<_>>());
+    tracing::info!(successor = pid, took = ?clock::mono().since(began), "the successor serves; draining");
+    let mut left = match left {
+        Some(left) => left,
+        None => running.app.leave().await,
+    };
+    let nobody_takes = running.app.nobody_takes();
+    let carried = async {
+        match successor.carry(&mut left).await {
+            Ok(carried) => tracing::info!(carried, "connections were handed over"),
+            Err(error) => {
+                tracing::warn!("connections that are left end here: {}", chain(&error));
+                nobody_takes.cancel();
+            }
+        }
+        // Whoever still waits to be given away is closed.
+        drop(left);
+    };
+    tokio::select! {
+        _ = async { tokio::join!(carried, running.app.drain()) } => {}
+        _ = signals.interrupt.recv() => return Err(Failed::new("stopped without draining")),
+    }
+    tracing::info!("stopped");
+    Ok(Left::Gone)
+}
+
+/// Starts a host in the place of one that had let go of its store, with all that this one has.
+async fn begin_again(
+    running: Running,
+    left: Option<mpsc::Receiver<Carried>>,
+    (start, sockets): (&Start, Sockets),
+    tasks: &mut JoinSet<()>,
+) -> Result<Running, Failed> {
+    let Running { app: mut old, config } = running;
+    let prepared = Prepared::new(config.clone(), start.guard.clone(), sockets.into());
+    let mut prepared = prepared.map_err(|e| Failed::new(chain(&e)))?;
+    // Callers wait: no longer than they have to.
+    prepared.warm_up(&[]).await;
+    let (app, mut adopter) = prepared.start().await.map_err(|e| Failed::new(chain(&e)))?;
+    let mut left = match left {
+        Some(left) => left,
+        None => old.leave().await,
+    };
+    tell(&[NotifyState::Ready]);
+    tasks.spawn(async move {
+        let carried = async {
+            while let Some(carried) = left.recv().await {
+                adopter.adopt(carried).await;
+            }
+            drop(adopter);
+        };
+        tokio::join!(carried, old.drain());
+    });
+    Ok(Running { app, config })
+}
+
+fn load(start: &Start) -> Result<Config, Failed> {
+    Config::load(&start.file).map_err(|e| Failed::usage(chain(&e)))
+}
+
+/// Tells systemd, if it started the host.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told how the host is");
+    }
+}
+
+impl Signals {
+    fn hook() -> Result<Self, Failed> {
         let hook = |kind| signal(kind).map_err(|e| Failed::new(format!("cannot listen for signals: {e}")));
-        let (mut term, mut interrupt) = (hook(SignalKind::terminate())?, hook(SignalKind::interrupt())?);
+        Ok(Self {
+            term: hook(SignalKind::terminate())?,
+            interrupt: hook(SignalKind::interrupt())?,
+            successor: hook(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.term.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.successor.recv() => Told::Successor,
         }
+    }
+
+    /// Resolves when the host is to stop.
+    async fn stop(&mut self) {
         tokio::select! {
-            () = app.shut_down() => Ok(()),
-            _ = interrupt.recv() => Err(Failed::new("stopped without draining")),
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::{
     ffi::OsString,
+    io,
+    net::TcpListener,
     path::{Path, PathBuf},
 };
 
@@ -43,6 +45,46 @@ pub fn components(near: &Path) -> PathBuf {
     let beside = binary.ancestors().skip(1).take(2).map(|folder| folder.join("components"));
     let mut places = [near.join("components")].into_iter().chain(beside).chain([near.join("target/components")]);
     places.find(|place| place.is_dir()).unwrap_or_else(|| near.join("components"))
+}
+
+/// The variable that says from which process a host takes over.
+pub const HAND_OVER: &str = "CUTOVER_HAND_OVER";
+
+/// From which process this host is to take over.
+pub fn hands_over() -> Option<u32> {
+    variable(HAND_OVER)?.to_str()?.parse().ok()
+}
+
+/// The variable that says which limit of open files the first of a line of hosts was started with.
+pub const DESCRIPTORS: &str = "CUTOVER_DESCRIPTORS";
+
+/// The limit of open files that a host was started with whose successor this one is.
+pub fn descriptors() -> Option<u64> {
+    variable(DESCRIPTORS)?.to_str()?.parse().ok()
+}
+
+/// The listening sockets that whoever started this process gave it (`LISTEN_FDS`, `sd_listen_fds(3)`), with their names.
+/// To be asked once, and before there is another thread.
+///
+/// # Errors
+/// When one of them is no TCP socket.
+pub fn listening() -> io::Result<Vec<(String, TcpListener)>> {
+    let names = variable("LISTEN_FDNAMES").and_then(|names| names.into_string().ok()).unwrap_or_default();
+    let mut names = names.split(':');
+    let mut given = listenfd::ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for at in 0..given.len() {
+        let name = names.next().unwrap_or_default().to_owned();
+        sockets.extend(given.take_tcp_listener(at)?.map(|socket| (name, socket)));
+    }
+    Ok(sockets)
+}
+
+/// How this program was called: as a path that names a program that took this one's place, too.
+pub fn program() -> PathBuf {
+    let called = std::env::args_os().next().map(PathBuf::from).filter(|called| called.components().count() > 1);
+    let called = called.and_then(|called| std::path::absolute(called).ok());
+    called.or_else(|| std::env::current_exe().ok()).unwrap_or_default()
 }
 
 /// Where a person's tools may keep what they can make again: `cutover` in `XDG_CACHE_HOME`, or in `.cache` of the home

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
+    io,
     net::{SocketAddr, TcpListener},
     pin::{Pin, pin},
     sync::Arc,
@@ -21,14 +22,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Settings, operations,
+    Ends, Settings,
+    carry::Carried,
+    operations,
     table::Table,
     watch::{Active, Order, Pulse, Watch, Watched},
 };
@@ -63,7 +66,11 @@ pub(super) struct Serving {
     pub(super) settings: Settings,
     pub(super) load: Arc<Load>,
     pub(super) connections: Arc<Semaphore>,
-    pub(super) shutdown: CancellationToken,
+    pub(super) ends: Ends,
+    /// Where connections go that leave.
+    pub(super) leaving: mpsc::Sender<Carried>,
+    /// Calls of operations, of all threads.
+    pub(super) calls: TaskTracker,
     /// Connections of this thread, and requests that outlive them.
     pub(super) tasks: TaskTracker,
     pub(super) watch: Watch,
@@ -77,9 +84,11 @@ struct Counted {
 }
 
 impl Serving {
-    /// Accepts until the shutdown, then lets requests end.
-    pub(super) async fn serve(self, sockets: Vec<TcpListener>) {
+    /// Accepts until it is told to end or to give its connections away, then lets requests end. `carried` are
+    /// connections of another host.
+    pub(super) async fn serve(self, sockets: Vec<TcpListener>, carried: mpsc::Receiver<Carried>) {
         let this = Arc::new(self);
+        this.tasks.spawn(Arc::clone(&this).adopt(carried));
         for socket in sockets {
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => drop(this.tasks.spawn(Arc::clone(&this).accept(listener))),
@@ -88,12 +97,12 @@ impl Serving {
         }
         let done = CancellationToken::new();
         let end = async {
-            this.shutdown.cancelled().await;
+            this.ends.begun().await;
             this.tasks.close();
             this.tasks.wait().await;
             done.cancel();
         };
-        tokio::join!(end, this.watch.run(&this.settings, &this.shutdown, &done));
+        tokio::join!(end, this.watch.run(&this.settings, &this.ends, &done));
     }
 
     async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener) {
@@ -103,7 +112,7 @@ impl Serving {
                 (permit, listener.accept().await)
             };
             let (permit, accepted) = tokio::select! {
-                () = self.shutdown.cancelled() => return,
+                () = self.ends.begun() => return,
                 accepted = accepted => accepted,
             };
             let (stream, peer) = match accepted {
@@ -122,6 +131,33 @@ impl Serving {
         }
     }
 
+    /// Takes in what another host carries over, until it is done; also while this one gives its own away: then what
+    /// comes in goes out.
+    async fn adopt(self: Arc<Self>, mut carried: mpsc::Receiver<Carried>) {
+        loop {
+            let next = async {
+                let carried = carried.recv().await?;
+                Some((Arc::clone(&self.connections).acquire_owned().await, carried))
+            };
+            let next = tokio::select! {
+                () = self.ends.shutdown.cancelled() => return,
+                next = next => next,
+            };
+            let Some((permit, carried)) = next else { return };
+            let this = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                match carried.open() {
+                    Ok((stream, peer, _, true)) => this.connection(stream, peer).await,
+                    Ok((stream, peer, read, false)) => {
+                        this.http1(stream, read, Arc::new(Caller::new(peer.ip(), false))).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "a connection was closed while it was carried over"),
+                }
+                drop(permit);
+            });
+        }
+    }
+
     async fn connection(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // What is written must not wait for what was written before to be acknowledged.
         if let Err(error) = stream.set_nodelay(true) {
@@ -131,69 +167,115 @@ impl Serving {
         let Some(tls) = &self.settings.tls else {
             let begun = tokio::select! {
                 begun = timeout(self.settings.header_timeout, is_http2(&stream)) => begun,
-                () = self.shutdown.cancelled() => return,
+                () = self.ends.shutdown.cancelled() => return,
+                () = self.ends.leave.cancelled() => return self.give_away(Carried::new(stream)).await,
             };
             // It sent nothing, or went away.
             let Ok(Ok(http2)) = begun else { return };
-            return self.http(stream, caller, http2).await;
+            if http2 {
+                self.http2(stream, caller).await;
+            } else {
+                self.http1(stream, Bytes::new(), caller).await;
+            }
+            return;
         };
         match timeout(self.settings.header_timeout, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
-            Ok(Ok(stream)) => {
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.http(stream, caller, http2).await;
-            }
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.http2(stream, caller).await,
+            Ok(Ok(stream)) => drop(self.serve_http1(stream, Bytes::new(), caller, false).await),
             Ok(Err(error)) => tracing::debug!(%error, "TLS failed"),
             Err(_elapsed) => tracing::debug!("TLS took too long"),
         }
     }
 
-    async fn http<S>(self: &Arc<Self>, stream: S, caller: Arc<Caller>, is_http2: bool)
+    /// HTTP/1.1 without TLS: such a connection can be given away between two requests.
+    async fn http1(self: &Arc<Self>, stream: TcpStream, before: Bytes, caller: Arc<Caller>) {
+        if let Some((stream, read)) = self.serve_http1(stream, before, caller, true).await {
+            self.give_away(Carried::between_requests(stream, read)).await;
+        }
+    }
+
+    async fn give_away(&self, carried: io::Result<Carried>) {
+        match carried {
+            // If nobody is there to take it, it is closed.
+            Ok(carried) => drop(self.leaving.send(carried).await),
+            Err(error) => tracing::debug!(%error, "a connection cannot be given away"),
+        }
+    }
+
+    /// Serves a stream of which some bytes were read `before`. What is left of it, if it leaves.
+    async fn serve_http1<S>(
+        self: &Arc<Self>,
+        stream: S,
+        before: Bytes,
+        caller: Arc<Caller>,
+        can_leave: bool,
+    ) -> Option<(S, Bytes)>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let pulse = Arc::new(Pulse::new(clock::mono()));
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&pulse)));
+        let pulse = Arc::new(Pulse::new(clock::mono(), can_leave));
+        let io = TokioIo::new(Watched::new(stream, before, Arc::clone(&pulse)));
         let service = service_fn(|request: Request<Incoming>| {
             let (this, caller, active) = (Arc::clone(self), Arc::clone(&caller), pulse.begin());
             async move { Ok::<_, Infallible>(this.answer(request, &caller, active).await) }
         });
-        if is_http2 {
-            let mut http = http2::Builder::new(TokioExecutor::new());
-            http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD);
-            let connection = pin!(http.serve_connection(io, service));
-            self.guard(connection, &pulse, http2::Connection::graceful_shutdown).await;
-        } else {
-            let mut http = http1::Builder::new();
-            http.max_headers(MAX_FIELDS).max_header_size(MAX_HEAD as usize);
-            let connection = pin!(http.serve_connection(io, service).with_upgrades());
-            self.guard(connection, &pulse, http1::UpgradeableConnection::graceful_shutdown).await;
-        }
+        let mut http = http1::Builder::new();
+        http.max_headers(MAX_FIELDS).max_header_size(MAX_HEAD as usize);
+        let mut connection = http.serve_connection(io, service).with_upgrades();
+        let left = self.guard(Pin::new(&mut connection), &pulse, http1::UpgradeableConnection::graceful_shutdown).await;
+        let parts = connection.into_parts().filter(|_| left)?;
+        let (stream, rest) = parts.io.into_inner().into_parts();
+        let read = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
+        Some((stream, read))
     }
 
-    /// Drives a connection, and does with it what it is told.
-    async fn guard<C>(&self, mut connection: Pin<&mut C>, pulse: &Arc<Pulse>, end: impl FnOnce(Pin<&mut C>))
+    async fn http2<S>(self: &Arc<Self>, stream: S, caller: Arc<Caller>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let pulse = Arc::new(Pulse::new(clock::mono(), false));
+        let io = TokioIo::new(Watched::new(stream, Bytes::new(), Arc::clone(&pulse)));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (this, caller, active) = (Arc::clone(self), Arc::clone(&caller), pulse.begin());
+            async move { Ok::<_, Infallible>(this.answer(request, &caller, active).await) }
+        });
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD);
+        let connection = pin!(http.serve_connection(io, service));
+        self.guard(connection, &pulse, http2::Connection::graceful_shutdown).await;
+    }
+
+    /// Drives a connection, and does with it what it is told. Whether it leaves, with nothing under way.
+    async fn guard<C>(&self, mut connection: Pin<&mut C>, pulse: &Arc<Pulse>, end: impl FnOnce(Pin<&mut C>)) -> bool
     where
         C: Future<Output = hyper::Result<()>>,
     {
         self.watch.add(pulse);
         let mut end = Some(end);
         poll_fn(|cx| {
-            match pulse.order(cx) {
-                Order::GoOn => {}
+            let order = pulse.order(cx);
+            match order {
+                Order::GoOn | Order::Leave => {}
                 Order::End => {
                     if let Some(end) = end.take() {
                         end(connection.as_mut());
                     }
                 }
-                Order::Close => return Poll::Ready(()),
+                Order::Close => return Poll::Ready(false),
             }
-            connection.as_mut().poll(cx).map(|ended| {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended early");
+            match connection.as_mut().poll(cx) {
+                Poll::Ready(ended) => {
+                    pulse.has_ended();
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                    Poll::Ready(false)
                 }
-            })
+                Poll::Pending if order == Order::Leave && pulse.is_quiet() => Poll::Ready(true),
+                Poll::Pending => Poll::Pending,
+            }
         })
-        .await;
+        .await
     }
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller, active: Active) -> Response<Counted> {
@@ -208,7 +290,7 @@ impl Serving {
                 "the host serves as many requests as it may; try again later",
             )
         } else {
-            self.route(request, caller, room).await
+            self.route(request, (caller, room), &active).await
         };
         if was_chunked {
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -216,10 +298,11 @@ impl Serving {
         reply.map(|body| Counted { body, _active: active, _served: served })
     }
 
-    async fn route(&self, request: Request<Incoming>, caller: &Caller, room: Room) -> Reply {
+    async fn route(&self, request: Request<Incoming>, (caller, room): (&Caller, Room), active: &Active) -> Reply {
         if let Some((route, operation)) = operations::find(&self.table.operations, request.uri().path()) {
             let (route, operation) = (route.clone(), operation.to_owned());
-            return Box::pin(operations::answer(request, &route, &operation, &self.tasks)).await;
+            let scene = operations::Scene { tasks: &self.tasks, under_way: self.calls.token() };
+            return Box::pin(operations::answer(request, &route, &operation, scene)).await;
         }
         let (mut parts, body) = request.into_parts();
         let host = match headers::host(&mut parts) {
@@ -230,20 +313,20 @@ impl Serving {
         let Some(proxy) = self.table.find(name, parts.uri.path(), &parts.headers) else {
             return operations::nothing_here(&self.table.operations, parts.uri.path());
         };
-        let scene = Scene { host: &host, caller, room, tasks: &self.tasks };
+        let scene = Scene { host: &host, caller, room, active, tasks: &self.tasks };
         proxy.serve((parts, body), scene).await
     }
 }
 
 /// Whether a connection begins as one of HTTP/2 does.
-async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; PREFACE.len()];
     loop {
         stream.readable().await?;
         let got = stream.peek(&mut start).await?;
         let begun = start.get(..got).unwrap_or_default();
         if got == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if begun == PREFACE {
             return Ok(true);

@@ -13,7 +13,7 @@ use hyper::{
 };
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
     clock,
@@ -40,6 +40,14 @@ pub struct Route {
     pub deadline: Duration,
 }
 
+/// Where a call was read.
+pub(super) struct Scene<'a> {
+    /// Where it runs to its end.
+    pub(super) tasks: &'a TaskTracker,
+    /// Says until then that it is under way.
+    pub(super) under_way: TaskTrackerToken,
+}
+
 /// The migration and operation that a path names; none if it names no such migration.
 pub(super) fn find<'a>(routes: &'a BTreeMap<String, Route>, path: &'a str) -> Option<(&'a Route, &'a str)> {
     let (migration, operation) = path.strip_prefix("/v1/")?.split_once('/').filter(|(_, rest)| !rest.contains('/'))?;
@@ -63,7 +71,7 @@ pub(super) async fn answer(
     request: hyper::Request<Incoming>,
     route: &Route,
     operation: &str,
-    tasks: &TaskTracker,
+    Scene { tasks, under_way }: Scene<'_>,
 ) -> Reply {
     if request.method() != Method::POST {
         let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "operations are called with POST");
@@ -82,7 +90,11 @@ pub(super) async fn answer(
     let id = Arc::clone(&call.id);
     let dispatch = Arc::clone(&route.dispatch);
     // A task of its own: it is not dropped with the connection.
-    let served = tasks.spawn(async move { dispatch.serve(call).await }).await;
+    let serve = async move {
+        let _until_then = under_way;
+        dispatch.serve(call).await
+    };
+    let served = tasks.spawn(serve).await;
     let mut reply = match served {
         Ok(Some(served)) => reply(served),
         Ok(None) => refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation"),

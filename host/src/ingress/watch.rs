@@ -15,11 +15,12 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use hyper::body::{Buf as _, Bytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::Settings;
+use super::{Ends, Settings};
 use crate::clock::{self, Mono};
 
 /// How often connections are looked at, at least.
@@ -33,6 +34,8 @@ const FLAT: usize = 2 << 10;
 pub(super) struct Pulse {
     /// Requests whose answers are not whole yet.
     active: AtomicU32,
+    /// Bodies that are not whole yet.
+    arriving: AtomicU32,
     /// Since when no request is served.
     idle_since: AtomicU64,
     /// Since when a head comes in.
@@ -41,6 +44,8 @@ pub(super) struct Pulse {
     stuck_since: AtomicU64,
     served: AtomicU32,
     order: AtomicU8,
+    /// Whether it can be given away.
+    can_leave: bool,
     waker: AtomicWaker,
 }
 
@@ -50,6 +55,8 @@ pub(super) struct Pulse {
 pub(super) enum Order {
     /// To go on.
     GoOn,
+    /// To be given away when its requests have ended.
+    Leave,
     /// To end when its requests have.
     End,
     /// To be closed.
@@ -61,17 +68,24 @@ pub(super) enum Order {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     all: Mutex<Vec<Weak<Pulse>>>,
+    leaving: AtomicBool,
     ending: AtomicBool,
 }
 
 /// A request that is served; dropping it ends that.
 #[derive(Debug)]
-pub(super) struct Active(Arc<Pulse>);
+pub struct Active(Arc<Pulse>);
+
+/// A body that comes in, maybe longer than its request is served; dropping it ends that.
+#[derive(Debug)]
+pub struct Arriving(Arc<Pulse>);
 
 /// A stream whose reads and writes are noted.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     inner: S,
+    /// What was read before, by whoever had the connection then.
+    before: Bytes,
     pulse: Arc<Pulse>,
     flat: Vec<u8>,
 }
@@ -88,14 +102,17 @@ pub(super) enum Overdue {
 }
 
 impl Pulse {
-    pub(super) fn new(now: Mono) -> Self {
+    /// Of a connection that can be given away, or cannot.
+    pub(super) fn new(now: Mono, can_leave: bool) -> Self {
         Self {
             active: AtomicU32::new(0),
+            arriving: AtomicU32::new(0),
             idle_since: AtomicU64::new(now.nanos()),
             head_since: AtomicU64::new(0),
             stuck_since: AtomicU64::new(0),
             served: AtomicU32::new(0),
             order: AtomicU8::new(Order::GoOn as u8),
+            can_leave,
             waker: AtomicWaker::new(),
         }
     }
@@ -105,12 +122,40 @@ impl Pulse {
         self.waker.register(cx.waker());
         match self.order.load(Ordering::Acquire) {
             0 => Order::GoOn,
-            1 => Order::End,
+            1 => Order::Leave,
+            2 => Order::End,
             _ => Order::Close,
         }
     }
 
+    /// Whether nothing is under way in either direction. Holds only right after the connection was polled and waits.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.has_ended_all() && self.stuck_since.load(Ordering::Relaxed) == 0
+    }
+
+    /// The connection is over, as one of HTTP: it may go on as something else, and is read then whatever it was told.
+    pub(super) fn has_ended(&self) {
+        self.order.fetch_max(Order::Close as u8, Ordering::AcqRel);
+    }
+
+    fn has_ended_all(&self) -> bool {
+        self.active.load(Ordering::Relaxed) == 0 && self.arriving.load(Ordering::Acquire) == 0
+    }
+
+    /// Wakes a connection that waits to leave, if it may be free to.
+    fn ended_one(&self) {
+        if self.order.load(Ordering::Acquire) == Order::Leave as u8 {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether what comes in now is for whoever gets the connection next.
+    fn reads_no_more(&self) -> bool {
+        self.order.load(Ordering::Acquire) == Order::Leave as u8 && self.has_ended_all()
+    }
+
     fn tell(&self, order: Order) {
+        let order = if order == Order::Leave && !self.can_leave { Order::End } else { order };
         self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -150,23 +195,35 @@ impl Watch {
         self.all.lock().push(Arc::downgrade(pulse));
         if self.ending.load(Ordering::Acquire) {
             pulse.tell(Order::End);
+        } else if self.leaving.load(Ordering::Acquire) {
+            pulse.tell(Order::Leave);
         }
     }
 
-    /// Looks after the connections until the shutdown, and then on until `done`.
-    pub(super) async fn run(&self, limits: &Settings, shutdown: &CancellationToken, done: &CancellationToken) {
+    /// Looks after the connections until they are told to leave or to end, and then on until `done`.
+    pub(super) async fn run(&self, limits: &Settings, ends: &Ends, done: &CancellationToken) {
+        let mut not_told = Some(ends.told.token());
         let shortest = limits.header_timeout.min(limits.keep_alive).min(limits.send_timeout);
         let mut looks = tokio::time::interval((shortest / 2).clamp(Duration::from_millis(10), LOOK));
         loop {
             tokio::select! {
                 () = done.cancelled() => return,
-                () = shutdown.cancelled(), if !self.ending.load(Ordering::Acquire) => {
+                () = ends.shutdown.cancelled(), if !self.ending.load(Ordering::Acquire) => {
                     self.ending.store(true, Ordering::Release);
-                    self.all.lock().iter().filter_map(Weak::upgrade).for_each(|pulse| pulse.tell(Order::End));
+                    self.tell_all(Order::End);
+                }
+                () = ends.leave.cancelled(), if !self.leaving.load(Ordering::Acquire) => {
+                    self.leaving.store(true, Ordering::Release);
+                    self.tell_all(Order::Leave);
+                    not_told.take();
                 }
                 _ = looks.tick() => self.look(limits, clock::mono()),
             }
         }
+    }
+
+    fn tell_all(&self, order: Order) {
+        self.all.lock().iter().filter_map(Weak::upgrade).for_each(|pulse| pulse.tell(order));
     }
 
     fn look(&self, limits: &Settings, now: Mono) {
@@ -181,17 +238,39 @@ impl Watch {
     }
 }
 
+impl Active {
+    /// Its body comes in.
+    pub fn arriving(&self) -> Arriving {
+        self.0.arriving.fetch_add(1, Ordering::Relaxed);
+        Arriving(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Ordering::Release);
+        self.0.ended_one();
+    }
+}
+
 impl Drop for Active {
     fn drop(&mut self) {
         if self.0.active.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.idle_since.store(clock::mono().nanos(), Ordering::Relaxed);
+            self.0.ended_one();
         }
     }
 }
 
 impl<S> Watched<S> {
-    pub(super) const fn new(inner: S, pulse: Arc<Pulse>) -> Self {
-        Self { inner, pulse, flat: Vec::new() }
+    /// A stream, and what was already read of it.
+    pub(super) const fn new(inner: S, before: Bytes, pulse: Arc<Pulse>) -> Self {
+        Self { inner, before, pulse, flat: Vec::new() }
+    }
+
+    /// The stream, and what was read before and not asked for.
+    pub(super) fn into_parts(self) -> (S, Bytes) {
+        (self.inner, self.before)
     }
 
     fn wrote<T>(&self, polled: &Poll<T>) {
@@ -208,7 +287,16 @@ impl<S> Watched<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let polled = if !self.before.is_empty() {
+            let some = self.before.len().min(buffer.remaining());
+            buffer.put_slice(&self.before.copy_to_bytes(some));
+            Poll::Ready(Ok(()))
+        } else if self.pulse.reads_no_more() {
+            // Whoever drives the connection gives it away as soon as it waits.
+            Poll::Pending
+        } else {
+            Pin::new(&mut self.inner).poll_read(cx, buffer)
+        };
         if buffer.filled().len() > before
             && self.pulse.active.load(Ordering::Relaxed) == 0
             && self.pulse.head_since.load(Ordering::Relaxed) == 0
@@ -274,7 +362,7 @@ mod tests {
     #[test]
     fn a_connection_that_is_not_used_is_overdue() {
         let start = clock::mono() + Duration::from_secs(1);
-        let pulse = Arc::new(Pulse::new(start));
+        let pulse = Arc::new(Pulse::new(start, true));
         let after = |seconds| pulse.overdue(&LIMITS, start + Duration::from_secs(seconds));
         assert_eq!((after(9), after(10)), (None, Some(Overdue::Idle)), "the first request is wanted soon");
         let active = pulse.begin();
@@ -287,5 +375,30 @@ mod tests {
         pulse.stuck_since.store(start.nanos(), Ordering::Relaxed);
         let _active = pulse.begin();
         assert_eq!((after(59), after(60)), (None, Some(Overdue::Stuck)));
+    }
+
+    #[test]
+    fn a_connection_leaves_when_nothing_is_under_way_and_not_before() {
+        let pulse = Arc::new(Pulse::new(clock::mono(), true));
+        assert!(pulse.is_quiet() && !pulse.reads_no_more(), "it was not told to leave");
+        let active = pulse.begin();
+        let arriving = active.arriving();
+        pulse.tell(Order::Leave);
+        assert!(!pulse.is_quiet() && !pulse.reads_no_more(), "a request is served");
+        drop(active);
+        assert!(!pulse.is_quiet() && !pulse.reads_no_more(), "its body still comes in");
+        drop(arriving);
+        assert!(pulse.is_quiet() && pulse.reads_no_more());
+        pulse.stuck_since.store(1, Ordering::Relaxed);
+        assert!(!pulse.is_quiet(), "the caller has not taken all of the answer");
+        pulse.has_ended();
+        assert!(!pulse.reads_no_more(), "it goes on as something else");
+    }
+
+    #[test]
+    fn a_connection_that_cannot_leave_ends() {
+        let pulse = Arc::new(Pulse::new(clock::mono(), false));
+        pulse.tell(Order::Leave);
+        assert_eq!(pulse.order.load(Ordering::Acquire), Order::End as u8);
     }
 }

@@ -104,6 +104,8 @@ pub struct Parts {
     pub machine: Arc<Machine>,
     /// Where drains and starts run.
     pub tasks: TaskTracker,
+    /// Where history is kept.
+    pub records: TaskTracker,
     /// Policies that were not admitted at start.
     pub refused: Vec<(Kind, PolicyError)>,
     /// How often a policy may fail.
@@ -145,6 +147,7 @@ pub struct Controller {
     /// Newcomers that are shown the last checks; until they have seen them, no new check is made.
     pub(super) last_looks: usize,
     commands: mpsc::Receiver<Command>,
+    pub(super) settled_once: CancellationToken,
     pub(super) settled: mpsc::Sender<Settled>,
     settling: mpsc::Receiver<Settled>,
     shown: watch::Sender<Arc<Snapshot>>,
@@ -182,6 +185,8 @@ impl Controller {
             stale_plan: None,
         };
         let (shown, watching) = watch::channel(Arc::new(first));
+        let settled_once = CancellationToken::new();
+        let handle = Handle { commands: orders, shown: watching, settled: settled_once.clone() };
         let controller = Self {
             parts,
             state,
@@ -202,11 +207,12 @@ impl Controller {
             waiting: Vec::new(),
             last_looks: 0,
             commands,
+            settled_once,
             settled,
             settling,
             shown,
         };
-        (controller, Handle { commands: orders, shown: watching })
+        (controller, handle)
     }
 
     /// Runs until `shutdown`.
@@ -221,7 +227,7 @@ impl Controller {
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.keep_last(),
                 Some(command) = self.commands.recv() => self.command(command).await,
                 Some(settled) = self.settling.recv() => self.settle(settled).await,
                 Some(answer) = checked.recv() => {
@@ -242,6 +248,13 @@ impl Controller {
             }
             self.show();
         }
+    }
+
+    /// Keeps the batches that no check will see any more.
+    fn keep_last(&mut self) {
+        self.cut_batch();
+        let batches = std::mem::take(&mut self.pending);
+        self.keep(batches, None, Vec::new());
     }
 
     pub(super) fn cut_batch(&mut self) {
@@ -393,7 +406,7 @@ impl Controller {
         }
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         let remembered = remembered(&self.parts.slots);
-        self.parts.tasks.spawn(async move {
+        self.parts.records.spawn(async move {
             let kept = async {
                 store.record_metrics(&name, &batches).await?;
                 if let Some((check, verdict)) = check {
@@ -411,7 +424,7 @@ impl Controller {
     /// Logs calls that no check is behind.
     pub(super) fn log(&self, call: Call) {
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
-        self.parts.tasks.spawn(async move {
+        self.parts.records.spawn(async move {
             if let Err(error) = store.log_calls(&name, &[call]).await {
                 tracing::error!(migration = name, "a call is not on record: {}", crate::causes::chain(&error));
             }

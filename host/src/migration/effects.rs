@@ -234,7 +234,7 @@ impl Controller {
 
     /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
     pub(super) fn open_pools(&self) {
-        let needs_v2 = self.state.v2_runs() || self.state.phase == Phase::Preparing;
+        let needs_v2 = self.state.needs_v2();
         let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
         split.v1.open();
         self.parts.tasks.spawn(async move {
@@ -291,6 +291,7 @@ impl Controller {
         match settled {
             Settled::Ready => {
                 self.happen(Event::PoolsReady, Cause::host()).await;
+                self.settled_once.cancel();
             }
             Settled::StillStarting(why) => {
                 let message = format!("workers do not start; V1 keeps serving: {why}");

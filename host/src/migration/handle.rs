@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{seats::Install, snapshot::Snapshot};
 use crate::policy::slot::Seat;
@@ -14,6 +15,8 @@ use crate::policy::slot::Seat;
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) shown: watch::Receiver<Arc<Snapshot>>,
+    /// The pools have been up since the host began.
+    pub(super) settled: CancellationToken,
 }
 
 /// What is asked of a controller, by whom and why.
@@ -70,6 +73,11 @@ pub struct Ordered {
 }
 
 impl Handle {
+    /// Waits until the pools have been up since the host began, and the plan that they allow for is in force.
+    pub async fn settled(&self) {
+        self.settled.cancelled().await;
+    }
+
     /// Asks a controller for something and waits for the answer.
     ///
     /// # Errors

@@ -56,6 +56,11 @@ impl State {
         matches!(self.in_force(), Phase::Shadow | Phase::Ramping | Phase::Complete | Phase::Decommissioned)
     }
 
+    /// Whether V2's workers are to run, or to be started.
+    pub fn needs_v2(&self) -> bool {
+        self.v2_runs() || self.phase == Phase::Preparing
+    }
+
     /// Whether the rollback policy is asked.
     pub fn is_judged(&self) -> bool {
         matches!(self.in_force(), Phase::Shadow | Phase::Ramping | Phase::Complete)

@@ -150,6 +150,11 @@ impl Recorder {
         }
     }
 
+    /// The first batch begins at `now`: nothing was recorded before.
+    pub fn begin(&self, now: UnixMs) {
+        self.current.lock().start = now;
+    }
+
     /// Ends the batch at `now` and begins the next.
     pub fn cut(&self, now: UnixMs, measured: Measured) -> Batch {
         let mut current = self.current.lock();

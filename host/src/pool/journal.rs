@@ -79,7 +79,15 @@ pub enum JournalError {
 impl Journal {
     /// A journal with what was kept, and where its new entries have to be kept.
     pub fn new(kept: impl IntoIterator<Item = (Arc<str>, Entry)>) -> (Self, Keeper) {
-        let mut logs: HashMap<Arc<str>, SessionLog> = HashMap::new();
+        let (keeper, queue) = mpsc::channel(QUEUE);
+        let journal = Self { logs: Mutex::default(), keeper };
+        journal.fill(kept);
+        (journal, queue)
+    }
+
+    /// Takes in what was kept before; to be done before anything is recorded.
+    pub fn fill(&self, kept: impl IntoIterator<Item = (Arc<str>, Entry)>) {
+        let mut logs = self.logs.lock();
         for (session, entry) in kept {
             let log = logs.entry(session).or_default();
             log.version = log.version.max(entry.version);
@@ -88,8 +96,6 @@ impl Journal {
         for log in logs.values_mut() {
             log.entries.sort_by_key(|e| e.version);
         }
-        let (keeper, queue) = mpsc::channel(QUEUE);
-        (Self { logs: Mutex::new(logs), keeper }, queue)
     }
 
     /// Whether one more entry fits, asked before the operation is done.

@@ -261,6 +261,11 @@ impl UpstreamPool {
         self.until_idle(all).await
     }
 
+    /// Tells streams to end where they can end cleanly.
+    pub fn end_streams(&self) {
+        self.0.signals.lock().end.cancel();
+    }
+
     /// Gives up what is in flight in a closed pool and closes its connections.
     pub fn stop(&self) {
         let signals = Arc::clone(&self.0.signals.lock());

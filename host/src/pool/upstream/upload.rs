@@ -17,7 +17,10 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use crate::clock::{self, Mono};
+use crate::{
+    clock::{self, Mono},
+    ingress::Arriving,
+};
 
 /// How long an upstream may be silent until the body is sent without having been asked for; RFC 9110 leaves it open,
 /// and many upstreams never ask.
@@ -29,6 +32,8 @@ pub struct Upload {
     inner: Option<Incoming>,
     progress: Option<Arc<Progress>>,
     gate: Option<Gate>,
+    /// The caller's connection is in use; dropped after the body.
+    _arriving: Option<Arriving>,
 }
 
 /// How far a body has come.
@@ -54,14 +59,17 @@ struct Gate {
 }
 
 impl Upload {
-    /// A body, and how far it will have come.
-    pub fn of(body: Incoming) -> (Self, Option<Arc<Progress>>) {
+    /// A body, and how far it will have come; `arriving` is dropped with it.
+    pub fn of(body: Incoming, arriving: impl FnOnce() -> Arriving) -> (Self, Option<Arc<Progress>>) {
         if body.is_end_stream() {
             return (Self::default(), None);
         }
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
-        (Self { inner: Some(body), progress: Some(Arc::clone(&progress)), gate: None }, Some(progress))
+        (
+            Self { inner: Some(body), progress: Some(Arc::clone(&progress)), gate: None, _arriving: Some(arriving()) },
+            Some(progress),
+        )
     }
 
     /// Holds the body back until the upstream asks for it.

@@ -1,0 +1,128 @@
+//! One migration: first what needs no store, then what does.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::Value;
+
+use super::{
+    Common, Migration, Plane, Shared, StartError,
+    planes::{self, Made},
+    policies::{self, Filled},
+};
+use crate::{
+    clock,
+    compare::{self, Comparer},
+    config::{MigrationConfig, PlaneConfig, bundle::Bundle},
+    migration::{Controller, State, controller, flags::Flags, trial::Trial},
+    observe::{History, Recorder},
+    policy::{
+        port::Kind,
+        slot::Slots,
+        trial::{Queues, Trials},
+    },
+    pool::Pool,
+};
+
+/// A migration whose pools are made and closed.
+#[derive(Debug)]
+pub(super) struct Begun {
+    name: String,
+    salt: String,
+    check_interval: Duration,
+    deadline: Duration,
+    policies: BTreeMap<Kind, Bundle>,
+    flags: BTreeMap<String, Value>,
+    slots: Arc<Slots>,
+    trials: Trials,
+    queues: Queues,
+    comparer: Comparer,
+    made: Made,
+}
+
+impl Begun {
+    pub(super) fn new(config: MigrationConfig, common: &Common) -> Self {
+        let slots = Arc::<Slots>::default();
+        let (trials, queues) = Trials::new(Arc::clone(&slots));
+        let recorder = Arc::new(Recorder::new(clock::unix_ms()));
+        let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(&recorder));
+        common.background.spawn(compare);
+        let given = planes::Given {
+            trials: trials.clone(),
+            recorder,
+            comparer: comparer.clone(),
+            deadline: config.deadline,
+            failover_reserve_percent: config.failover_reserve_percent,
+            shadow_budget: config.shadow_budget,
+            shadow_timeout: config.shadow_timeout,
+        };
+        let made = match config.plane {
+            PlaneConfig::Operations(operations) => planes::operations(*operations, given, common),
+            PlaneConfig::Http(http) => planes::http(*http, given, common),
+        };
+        let MigrationConfig { name, salt, check_interval, deadline, policies, flags, .. } = config;
+        Self { name, salt, check_interval, deadline, policies, flags, slots, trials, queues, comparer, made }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn bundles(&self) -> impl Iterator<Item = &Bundle> {
+        self.policies.values()
+    }
+
+    pub(super) fn pools(&self) -> [&Pool; 2] {
+        [&self.made.split.v1, &self.made.split.v2]
+    }
+
+    /// Reads what the store has of it, fills its seats, and starts its controller.
+    pub(super) async fn start(self, shared: &Shared) -> Result<Migration, StartError> {
+        let Self { name, queues, trials, slots, made, .. } = self;
+        let Made { split, plane, pools, keeper } = made;
+        let store = &shared.store;
+        let state = store.state(&name).await?.unwrap_or_else(|| State::new(clock::unix_ms()));
+        let flags = Flags::new(self.flags, store.flags(&name).await?)?;
+        for pool in &pools {
+            store.configure_pool(pool).await?;
+        }
+        if let (Plane::Operations(dispatch), Some(keeper)) = (&plane, keeper) {
+            dispatch.journal.fill(store.journal(&name).await?);
+            shared.background.spawn(store.clone().keep_journal(name.clone(), keeper));
+        }
+        let Filled { configured, refused } = policies::fill_slots(&name, self.policies, &slots, shared).await?;
+        split.recorder.begin(clock::unix_ms());
+        let history = Arc::<History>::default();
+        // Requests may come in before the controller does.
+        split.v1.open();
+        if split.v2.is_open() && !state.needs_v2() {
+            split.v2.close();
+            split.v2.stop(true).await;
+        }
+        let (controller, handle) = Controller::new(controller::Parts {
+            name: name.clone(),
+            salt: self.salt,
+            check_interval: self.check_interval,
+            state,
+            flags,
+            split: Arc::clone(&split),
+            slots: Arc::clone(&slots),
+            history: Arc::clone(&history),
+            store: store.clone(),
+            notifier: shared.notifier.clone(),
+            machine: Arc::clone(&shared.machine),
+            tasks: shared.working.clone(),
+            records: shared.recording.clone(),
+            refused,
+            patience: shared.patience,
+            trials: trials.clone(),
+            failed: queues.failures,
+        });
+        let slots_of_trial = Arc::clone(&slots);
+        let trial =
+            Trial { migration: name, slots: slots_of_trial, store: store.clone(), handle: handle.clone(), trials };
+        shared.deciding.spawn(trial.run(queues.jobs, shared.background_stop.clone()));
+        shared.deciding.spawn(controller.run(shared.background_stop.clone()));
+        let (comparer, deadline) = (self.comparer, self.deadline);
+        Ok(Migration { handle, split, plane, history, comparer, slots, configured, deadline })
+    }
+}

@@ -1,0 +1,195 @@
+//! A host that is about to start: all that can be done while another host still has the store.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::{runtime, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    App, Common, Host, Keep, Migration, Shared, StartError, keep_house,
+    migrations::Begun,
+    planes,
+    sockets::{Found, Sockets},
+    table,
+};
+use crate::{
+    admin, clock,
+    config::Config,
+    descriptors,
+    ingress::{Ends, Ingress, Started, carry::Adopter},
+    notify,
+    policy::{
+        engine::{Engine, Imports, Options},
+        registry::Registry,
+    },
+    pool::spawner::Spawner,
+    store::Store,
+};
+
+/// How long a host waits for its pools before it takes over from another: what is not up then was not up there either, or
+/// comes up later.
+const WARM_UP: Duration = Duration::from_mins(1);
+
+/// How long connections may wait for the first plan. Without one, V1 serves.
+const FIRST_PLAN: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Prepared {
+    config: Config,
+    sockets: Sockets,
+    common: Common,
+    migrations: Vec<Begun>,
+    /// Whether it takes over from another host.
+    takes_over: bool,
+}
+
+impl Prepared {
+    /// Takes or makes sockets, starts the engine, and makes the pools, which are closed.
+    ///
+    /// # Errors
+    /// What keeps the host from starting.
+    pub fn new(mut config: Config, guard: PathBuf, found: Found) -> Result<Self, StartError> {
+        limit_connections(&mut config);
+        let sockets = Sockets::open(&config, found)?;
+        let engine = Engine::start(Options {
+            limits: config.limits,
+            compiler: Some(guard.clone()),
+            cache: config.policy_cache.clone(),
+        })?;
+        let spawner = Spawner::start(guard, runtime::Handle::current()).map_err(StartError::Spawner)?;
+        let (working, background) = (TaskTracker::new(), TaskTracker::new());
+        let common = Common { engine, spawner, threads: config.http.threads, working, background };
+        let migrations = std::mem::take(&mut config.migrations).into_iter();
+        let migrations = migrations.map(|migration| Begun::new(migration, &common)).collect();
+        Ok(Self { config, sockets, common, migrations, takes_over: false })
+    }
+
+    /// Compiles the policies and opens the pools that are open in the host that this one takes over from; waits for
+    /// them as long as is sensible.
+    pub async fn warm_up(&mut self, open: &[String]) {
+        self.takes_over = true;
+        if self.config.policy_cache.is_some() {
+            let engine = Arc::clone(&self.common.engine);
+            let bundles: Vec<_> = self.migrations.iter().flat_map(Begun::bundles).cloned().collect();
+            let compile = move || {
+                for bundle in bundles {
+                    // What cannot be compiled is refused, and told, when the host starts.
+                    drop(engine.compile_with(&bundle.component, Imports::of(bundle.wasi_stub)));
+                }
+            };
+            if let Err(error) = tokio::task::spawn_blocking(compile).await {
+                tracing::error!(%error, "compiling the policies failed");
+            }
+        }
+        let deadline = clock::mono() + WARM_UP;
+        let pools = self.migrations.iter().flat_map(Begun::pools).filter(|pool| open.iter().any(|l| l == pool.label()));
+        join_all(pools.map(|pool| async move {
+            pool.open();
+            if let Err(failure) = pool.ready_by(deadline).await {
+                tracing::warn!("taking over without a whole pool: {}", failure.message);
+            }
+        }))
+        .await;
+    }
+
+    /// Opens the store and starts the rest. What it gives back besides takes the connections of another host.
+    ///
+    /// # Errors
+    /// What keeps the host from starting.
+    pub async fn start(self) -> Result<(App, Adopter), StartError> {
+        let Self { config, sockets, common, migrations: begun, takes_over } = self;
+        let (serving, administering, background_stop) = <(TaskTracker, TaskTracker, CancellationToken)>::default();
+        let (deciding, recording) = <(TaskTracker, TaskTracker)>::default();
+        let store = Store::open(&config.store).await?;
+        let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust);
+        let (notifier, deliver) = notify::notifier(config.webhooks);
+        common.background.spawn(deliver);
+        let shared = Shared {
+            engine: Arc::clone(&common.engine),
+            store: store.clone(),
+            registry: registry.clone(),
+            notifier,
+            machine: Arc::default(),
+            patience: config.patience,
+            working: common.working.clone(),
+            deciding: deciding.clone(),
+            recording: recording.clone(),
+            background: common.background.clone(),
+            background_stop: background_stop.clone(),
+        };
+        let mut migrations = BTreeMap::new();
+        for migration in begun {
+            migrations.insert(migration.name().to_owned(), migration.start(&shared).await?);
+        }
+        drop(shared);
+        let keep =
+            Keep { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log };
+        deciding.spawn(keep_house(store.clone(), keep, background_stop.clone()));
+        let engine = Arc::clone(&common.engine);
+        let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
+        if takes_over {
+            first_plans(&host).await;
+        }
+        let mut table = table(&host);
+        let otherwise = config.default_upstreams.map(|spec| planes::default(spec, config.forwarding, &common));
+        table.otherwise.clone_from(&otherwise);
+        let otherwise = otherwise.map(|proxy| proxy.v1.clone());
+        let failed = |address| move |source| StartError::Listen { address, source };
+        let own = sockets.try_clone().map_err(failed(config.data_plane))?;
+        let ingress = Ingress::new(own.data_plane, table, config.http);
+        let admin = tokio::net::TcpListener::from_std(own.admin).map_err(failed(config.admin))?;
+        let data_plane = ingress.address().map_err(failed(config.data_plane))?;
+        let admin_address = admin.local_addr().map_err(failed(config.admin))?;
+        let ends = Ends::default();
+        let threads = ends.shutdown.clone().drop_guard();
+        let Started { ended, adopter, left, calls } = ingress.start(&ends).map_err(failed(config.data_plane))?;
+        serving.spawn(ended);
+        administering.spawn(admin::serve(admin, Arc::clone(&host), background_stop.clone()));
+        tracing::info!(%data_plane, admin = %admin_address, "serving");
+        let app = App {
+            host,
+            data_plane,
+            admin: admin_address,
+            sockets: Some(sockets),
+            ends,
+            left: Some(left),
+            calls,
+            serving,
+            administering,
+            deciding,
+            recording,
+            working: common.working,
+            background: common.background,
+            background_stop,
+            otherwise,
+            _threads: threads,
+        };
+        Ok((app, adopter))
+    }
+}
+
+/// Callers get no more connections than there are descriptors for.
+fn limit_connections(config: &mut Config) {
+    let limit = descriptors::raise();
+    let (wanted, room) = (config.http.max_connections, descriptors::room(config.http.max_connections, limit));
+    if room < wanted {
+        tracing::warn!(
+            max_connections = room,
+            "callers get fewer connections than the {wanted} that are configured: the limit of open files is {}",
+            limit.unwrap_or_default()
+        );
+        config.http.max_connections = room;
+    }
+}
+
+/// Waits until the plans are in force that were in force in the host before, so that sessions stay where they are; but for
+/// pools that are not up, because callers wait.
+async fn first_plans(host: &Host) {
+    let whole = |m: &&Migration| m.split.v1.why_not_whole().is_none() && m.split.v2.why_not_whole().is_none();
+    let plans = host.migrations.values().filter(whole).map(|migration| migration.handle.settled());
+    if timeout(FIRST_PLAN, join_all(plans)).await.is_err() {
+        tracing::warn!("not every plan is in force yet; V1 serves until they are");
+    }
+}

@@ -1,0 +1,68 @@
+//! Connections on their way from one host to another, between two requests.
+//!
+//! Only those of HTTP/1.1 without TLS: all that there is to know of them is the socket and the bytes that were read of it
+//! and not used. Keys of TLS and the tables of HTTP/2 cannot be taken along.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+};
+
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+
+/// Connections that wait to be taken over, for each thread and on the way out; those beyond stay where they are.
+pub(super) const QUEUE: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Carried {
+    /// The socket.
+    pub stream: TcpStream,
+    /// What was read of it and not used.
+    pub read: Bytes,
+    /// Whether nothing was read of it yet.
+    pub is_new: bool,
+}
+
+/// Hands connections to the threads that serve, to each in turn.
+#[derive(Debug)]
+pub struct Adopter {
+    threads: Vec<mpsc::Sender<Carried>>,
+    next: usize,
+}
+
+impl Carried {
+    /// One that nothing has come over yet.
+    pub(super) fn new(stream: tokio::net::TcpStream) -> io::Result<Self> {
+        Ok(Self { stream: stream.into_std()?, read: Bytes::new(), is_new: true })
+    }
+
+    /// One that waits for its next request, of which some bytes may be here.
+    pub(super) fn between_requests(stream: tokio::net::TcpStream, read: Bytes) -> io::Result<Self> {
+        Ok(Self { stream: stream.into_std()?, read, is_new: false })
+    }
+
+    /// The socket for the runtime of this thread, and who is at its other end.
+    pub(super) fn open(self) -> io::Result<(tokio::net::TcpStream, SocketAddr, Bytes, bool)> {
+        let peer = self.stream.peer_addr()?;
+        self.stream.set_nonblocking(true)?;
+        Ok((tokio::net::TcpStream::from_std(self.stream)?, peer, self.read, self.is_new))
+    }
+}
+
+impl Adopter {
+    pub(super) const fn new(threads: Vec<mpsc::Sender<Carried>>) -> Self {
+        Self { threads, next: 0 }
+    }
+
+    /// Hands a connection over; waits while the thread whose turn it is has too many.
+    pub async fn adopt(&mut self, carried: Carried) {
+        let at = self.next % self.threads.len().max(1);
+        self.next = at + 1;
+        if let Some(thread) = self.threads.get(at) {
+            // A thread that has ended closes it.
+            drop(thread.send(carried).await);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Long exchanges across a step of the ramp and a restart. Across a rollback: `http/drain.rs`.
+
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+
+type Socket = TokioIo<hyper::upgrade::Upgraded>;
+
+async fn events(hosts: &Hosts) -> hyper::Response<Incoming> {
+    let reply = hosts.connect().await.open(get("/events", &[("x-cutover-pool", "v1")])).await.unwrap();
+    assert_eq!(reply.headers()["x-cutover-pool"], "v1");
+    reply
+}
+
+async fn websocket(hosts: &Hosts) -> Socket {
+    let headers = [("connection", "upgrade"), ("upgrade", "websocket"), ("x-cutover-pool", "v2")];
+    let mut reply = hosts.connect().await.open(get("/upgrade", &headers)).await.unwrap();
+    assert_eq!(
+        (reply.status(), reply.headers()["x-cutover-pool"].as_bytes()),
+        (StatusCode::SWITCHING_PROTOCOLS, &b"v2"[..])
+    );
+    TokioIo::new(hyper::upgrade::on(&mut reply).await.unwrap())
+}
+
+/// Both are as alive as before.
+async fn both_go_on(events: &mut hyper::Response<Incoming>, socket: &mut Socket) {
+    for _ in 0..10 {
+        timeout(PATIENCE, events.body_mut().frame()).await.unwrap().expect("the stream goes on").unwrap();
+    }
+    // A frame of four bytes, which the upstream echoes.
+    let frame = [0x82, 0x84, 0, 0, 0, 0, 1, 2, 3, 4];
+    socket.write_all(&frame).await.unwrap();
+    let mut echoed = [0; 10];
+    timeout(PATIENCE, socket.read_exact(&mut echoed)).await.unwrap().unwrap();
+    assert_eq!(echoed, frame);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_live_through_a_ramp_and_a_restart_and_end_cleanly_when_their_time_is_up() {
+    let mut hosts = Plan { programs: false, pool: "stream_timeout = '6s'\ndrain_timeout = '60s'" }.start().await;
+    let (mut events, mut socket) = (events(&hosts).await, websocket(&hosts).await);
+    both_go_on(&mut events, &mut socket).await;
+    hosts.order("shop", "advance").await;
+    both_go_on(&mut events, &mut socket).await;
+    hosts.replace().await;
+    both_go_on(&mut events, &mut socket).await;
+    assert!(!has_ended(hosts.pids[0]), "the old host has them");
+    assert_eq!(hosts.connect().await.send(get("/", &[])).await.unwrap().0, 200);
+
+    let rest = timeout(PATIENCE, events.into_body().collect()).await.expect("an end").expect("a clean end");
+    assert!(rest.to_bytes().ends_with(b"\n\n"), "whole events");
+    let mut end = Vec::new();
+    timeout(PATIENCE, socket.read_to_end(&mut end)).await.expect("an end").unwrap();
+    assert!(end.ends_with(&[0x88, 0x02, 0x03, 0xe9]), "a close frame with 1001: {end:x?}");
+    hosts.until_ended(0).await;
+    assert_eq!(hosts.first.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_half_way_ends_where_it_is_or_moves_as_it_is() {
+    let mut hosts = Plan { programs: false, pool: "stream_timeout = '60s'\ndrain_timeout = '60s'" }.start().await;
+    // Half of a head, some of it read by the old host; a connection without a byte; and requests under way over HTTP/1.1
+    // and HTTP/2.
+    let mut half = TcpStream::connect(&hosts.http.data_plane).await.unwrap();
+    half.write_all(b"GET /status/201 HT").await.unwrap();
+    let mut silent = hosts.connect().await;
+    let (mut slow, mut plain) = (hosts.connect().await, hosts.connect().await);
+    let io = TokioIo::new(TcpStream::connect(&hosts.http.data_plane).await.unwrap());
+    let (mut http2, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://shop/slow/2000").body(Full::<Bytes>::default()).unwrap();
+    let under_way = http2.send_request(request);
+    let slow = tokio::spawn(async move {
+        let first = slow.send(get("/slow/2000", &[])).await;
+        (first, slow)
+    });
+    assert_eq!(plain.send(get("/", &[])).await.unwrap().0, 200);
+    hosts.replace().await;
+    half.write_all(b"TP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, half.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(silent.send(get("/", &[])).await.unwrap().0, 200);
+    assert_eq!(under_way.await.unwrap().status(), 200);
+    timeout(PATIENCE, connection).await.expect("GOAWAY ends the connection").unwrap().unwrap();
+    let (first, mut slow) = slow.await.unwrap();
+    assert_eq!(first.unwrap().0, 200);
+    hosts.until_ended(0).await;
+    assert_eq!(slow.send(get("/", &[])).await.unwrap().0, 200, "it moved when its request had ended");
+    assert_eq!(plain.send(get("/", &[])).await.unwrap().0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_replaced_while_another_drains_passes_on_what_comes_from_that() {
+    let mut hosts = Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'" }.start().await;
+    let events = events(&hosts).await;
+    let mut slow = hosts.connect().await;
+    let slow = tokio::spawn(async move {
+        let first = slow.send(get("/slow/4000", &[("x-cutover-pool", "v1")])).await;
+        (first, slow)
+    });
+    eventually("it to be under way", async || {
+        let pools = hosts.http.admin(Method::GET, "/api/v1/migrations/shop/pools", &Value::Null).await.body;
+        pools.to_string().contains("\"in_flight\":2").then_some(())
+    })
+    .await;
+    hosts.replace().await;
+    hosts.replace().await;
+    assert!(
+        !has_ended(hosts.pids[0]) && !has_ended(hosts.pids[1]),
+        "the first has a stream, the second waits for the first"
+    );
+    let (first, mut slow) = slow.await.unwrap();
+    assert_eq!(first.unwrap().0, 200);
+    hosts.until_handed_over(1).await;
+    assert_eq!(slow.send(get("/", &[])).await.unwrap().0, 200);
+    drop(events);
+    hosts.until_ended(0).await;
+    hosts.until_ended(1).await;
+    assert_eq!(slow.send(get("/", &[])).await.unwrap().0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_host_that_is_killed_while_it_drains_hurts_nobody_else() {
+    let mut hosts = Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'" }.start().await;
+    let mut events = events(&hosts).await;
+    let mut kept = hosts.connect().await;
+    assert_eq!(kept.send(get("/", &[])).await.unwrap().0, 200);
+    hosts.replace().await;
+    assert_eq!(kept.send(get("/", &[])).await.unwrap().0, 200);
+    timeout(PATIENCE, events.body_mut().frame()).await.unwrap().expect("the stream goes on").unwrap();
+    // What is at rest is the successor's by now.
+    hosts.until_handed_over(1).await;
+    kill(hosts.pids[0], Signal::KILL);
+    hosts.until_ended(0).await;
+    assert!(timeout(PATIENCE, events.into_body().collect()).await.expect("an end").is_err(), "it is cut visibly");
+    assert_eq!(kept.send(get("/", &[])).await.unwrap().0, 200);
+    hosts.order("shop", "rollback").await;
+    let before = hosts.log().len();
+    hosts.signal(Signal::TERM);
+    hosts.until_ended(1).await;
+    assert!(hosts.log().split_off(before).contains("stopped"));
+}

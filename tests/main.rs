@@ -29,6 +29,7 @@ mod http;
 mod isolation;
 mod kill;
 mod languages;
+mod limits;
 mod museum;
 mod notify;
 mod policies;

@@ -30,20 +30,22 @@ use crate::{
 };
 
 /// What a host is made of.
-struct Plan {
+pub(crate) struct Plan {
     /// Whether it has a migration `programs` of worker pools.
-    programs: bool,
+    pub(crate) programs: bool,
     /// Lines of both pools of the migration `shop` of HTTP services.
-    pool: &'static str,
+    pub(crate) pool: &'static str,
+    /// Lines of `[host.http]`.
+    pub(crate) http: &'static str,
 }
 
 /// A line of hosts, each the successor of the one before.
-struct Hosts {
+pub(crate) struct Hosts {
     /// The first is a child of this process; the others are not.
     first: Child,
     /// Process ids, oldest first.
     pids: Vec<u32>,
-    http: Http,
+    pub(crate) http: Http,
     folder: TempDir,
     _upstreams: [Upstream; 2],
 }
@@ -69,9 +71,10 @@ impl Plan {
         ];
         let policies = policies.map(|(kind, bundle)| format!("{kind} = {bundle}\n")).concat();
         format!(
-            "{host}[host.http]\nthreads = 2\n{programs}\n[migrations.shop]\ncheck_interval = '200ms'\ndeadline = '20s'\nmatch = [{{ host = '*' }}]\n\
+            "{host}[host.http]\nthreads = 2\n{}\n{programs}\n[migrations.shop]\ncheck_interval = '200ms'\ndeadline = '20s'\nmatch = [{{ host = '*' }}]\n\
              [migrations.shop.v1]\nupstreams = ['{}']\n{pool}\n[migrations.shop.v2]\nupstreams = ['{}']\n{pool}\n\
              [migrations.shop.policies]\n{policies}",
+            self.http,
             upstreams[0].url(),
             upstreams[1].url(),
             pool = self.pool,
@@ -79,12 +82,12 @@ impl Plan {
     }
 
     /// Starts a host whose migrations ramp.
-    async fn start(&self) -> Hosts {
+    pub(crate) async fn start(&self) -> Hosts {
         self.start_as(&binary()).await
     }
 
     /// Starts it under another name of the program.
-    async fn start_as(&self, program: &Path) -> Hosts {
+    pub(crate) async fn start_as(&self, program: &Path) -> Hosts {
         let (folder, ports) = (TempDir::new().unwrap(), crate::kill::free_ports());
         let upstreams = [Upstream::named("one").await, Upstream::named("two").await];
         fs::write(folder.path().join("cutover.toml"), self.text(&upstreams, folder.path(), ports)).unwrap();
@@ -118,11 +121,11 @@ impl Plan {
 }
 
 impl Hosts {
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         *self.pids.last().unwrap()
     }
 
@@ -131,7 +134,7 @@ impl Hosts {
     }
 
     /// Waits for words in the log beyond its first `after` bytes.
-    async fn until_logged(&self, after: usize, words: &str) -> String {
+    pub(crate) async fn until_logged(&self, after: usize, words: &str) -> String {
         eventually(words, async || {
             let log = self.log().split_off(after);
             log.contains(words).then_some(log)
@@ -174,7 +177,7 @@ impl Hosts {
         .await;
     }
 
-    async fn until_phase(&self, migration: &str, phase: &str) {
+    pub(crate) async fn until_phase(&self, migration: &str, phase: &str) {
         eventually(phase, async || (self.status(migration).await["phase"] == phase).then_some(())).await;
     }
 
@@ -184,7 +187,7 @@ impl Hosts {
         eventually("the status", async || self.http.send(Method::GET, &url, &[], String::new()).await.ok()).await.body
     }
 
-    async fn order(&self, migration: &str, verb: &str) {
+    pub(crate) async fn order(&self, migration: &str, verb: &str) {
         let path = format!("/api/v1/migrations/{migration}/{verb}");
         let reply = self.http.admin(Method::POST, &path, &json!({ "reason": "test" })).await;
         assert_eq!(reply.status, StatusCode::OK, "{reply:?}");

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     clock::{self, Mono},
+    load::{NO_ROOM, Room},
     observe::{Observation, Outcome},
     pool::{Call, WorkerPool, journal::Journal, workers::Tried},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
@@ -91,21 +92,24 @@ impl Dispatch {
         }
     }
 
-    /// Serves a request; `None` if the migration has no such operation.
-    pub async fn serve(&self, request: Request) -> Option<Served> {
+    /// Serves a request as far as there is room; `None` if the migration has no such operation.
+    pub async fn serve(&self, request: Request, room: Room) -> Option<Served> {
         let operation = self.operations.get(&request.operation)?;
         Some(match operation.class {
-            Class::Read => self.read(request).await,
+            Class::Read => self.read(request, room).await,
             Class::Replicate => self.replicate(request, operation).await,
-            Class::Exclusive => self.exclusive(request).await,
+            Class::Exclusive => self.exclusive(request, room).await,
         })
     }
 
-    async fn read(&self, request: Request) -> Served {
+    async fn read(&self, request: Request, room: Room) -> Served {
         let route = self.split.route(&request, || request.clone());
+        if route.pool == PoolId::V2 && room < Room::V2 {
+            return no_room();
+        }
         if route.pool == PoolId::V1 {
             let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
-            if route.mirror {
+            if route.mirror && room >= Room::Mirrors {
                 self.mirror.mirror(request, &result);
             }
             return Served { result, pool: PoolId::V1, reason: route.reason };
@@ -144,8 +148,11 @@ impl Dispatch {
         Served { result, pool: PoolId::V1, reason }
     }
 
-    async fn exclusive(&self, request: Request) -> Served {
+    async fn exclusive(&self, request: Request, room: Room) -> Served {
         let route = self.split.route(&request, || request.clone());
+        if route.pool == PoolId::V2 && room < Room::V2 {
+            return no_room();
+        }
         let result = self.call(route.pool, &request, Class::Exclusive, request.deadline).await;
         match result {
             Err(failure) if route.pool == PoolId::V2 && !failure.sent => {
@@ -230,6 +237,12 @@ impl Dispatch {
             drop(permit);
         });
     }
+}
+
+/// The host serves too much to serve V2's calls, too. That is no fault of V2, and V1 must not have to bear it.
+fn no_room() -> Served {
+    let failure = Failure::unsent(FailureKind::Resource, NO_ROOM);
+    Served { result: Err(failure), pool: PoolId::V2, reason: "overload".into() }
 }
 
 /// The arguments to replicate and what they are about. A key that V1 chose goes into the arguments, so that V2 uses the

@@ -14,6 +14,9 @@ const MIRRORS: usize = 70;
 /// V2 gets nothing above this part, in percent.
 const V2: usize = 90;
 
+/// What V2's callers are told when there is room for V1's alone.
+pub const NO_ROOM: &str = "the host serves so many requests that V2 gets none; try again later";
+
 /// See the module. Each thread that serves has one of its own, which counts into what is common to all.
 #[derive(Debug)]
 #[repr(align(128))]

@@ -37,7 +37,7 @@ use self::{
 use crate::{
     clock,
     ingress::Active,
-    load::Room,
+    load::{NO_ROOM, Room},
     observe::Outcome,
     pool::{
         UpstreamPool,
@@ -123,8 +123,7 @@ impl Proxy {
             (self.split.route(&view, || view.copy()), session)
         };
         if route.pool == PoolId::V2 && room < Room::V2 {
-            let message = "the host serves so many requests that V2 gets none; try again later";
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", message);
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
         }
         let mirror = route.mirror && room >= Room::Mirrors;
         let upgrade = headers::upgrade(&parts);

@@ -24,7 +24,7 @@ async fn requests_that_were_sent_before_the_host_was_there_are_answered() {
     let upstreams = [Upstream::named("one").await, Upstream::named("two").await];
     // These ports are nobody's: the sockets count.
     let ports = crate::kill::free_ports();
-    let plan = Plan { programs: false, pool: "" };
+    let plan = Plan { programs: false, pool: "", http: "" };
     fs::write(folder.path().join("cutover.toml"), plan.text(&upstreams, folder.path(), ports)).unwrap();
     let told = UnixDatagram::bind(folder.path().join("notify")).unwrap();
     told.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -59,7 +59,7 @@ async fn call(mut kept: Kept, habit: Habit, session: String, count: Arc<AtomicU6
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_restarts_under_load_lose_no_request_and_close_no_connection() {
-    let plan = Plan { programs: true, pool: "" };
+    let plan = Plan { programs: true, pool: "", http: "" };
     let mut hosts = plan.start().await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut counts = Vec::new();

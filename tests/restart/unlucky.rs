@@ -29,7 +29,7 @@ os._exit(7)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_with_a_bad_configuration_changes_nothing() {
-    let mut hosts = Plan { programs: false, pool: "" }.start().await;
+    let mut hosts = Plan { programs: false, pool: "", http: "" }.start().await;
     let mut kept = hosts.connect().await;
     let file = hosts.folder.path().join("cutover.toml");
     let good = fs::read_to_string(&file).unwrap();
@@ -55,7 +55,7 @@ async fn a_successor_that_dies_after_it_got_the_store_gives_it_back() {
         let names = TempDir::new().unwrap();
         let program = names.path().join("cutover");
         symlink(binary(), &program).unwrap();
-        let mut hosts = Plan { programs, pool: "" }.start_as(&program).await;
+        let mut hosts = Plan { programs, pool: "", http: "" }.start_as(&program).await;
         let share = hosts.status("shop").await["share"].clone();
         let mut kept = hosts.connect().await;
         assert_eq!(kept.send(get("/", &[])).await.unwrap().0, 200);

@@ -301,7 +301,7 @@ impl Serving {
     async fn route(&self, request: Request<Incoming>, (caller, room): (&Caller, Room), active: &Active) -> Reply {
         if let Some((route, operation)) = operations::find(&self.table.operations, request.uri().path()) {
             let (route, operation) = (route.clone(), operation.to_owned());
-            let scene = operations::Scene { tasks: &self.tasks, under_way: self.calls.token() };
+            let scene = operations::Scene { room, tasks: &self.tasks, under_way: self.calls.token() };
             return Box::pin(operations::answer(request, &route, &operation, scene)).await;
         }
         let (mut parts, body) = request.into_parts();

@@ -18,6 +18,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use crate::{
     clock,
     dispatch::Dispatch,
+    load::Room,
     proxy::{Reply, ReplyBody, refuse, status},
     request::{Answer, Head, Request, Served},
 };
@@ -42,6 +43,8 @@ pub struct Route {
 
 /// Where a call was read.
 pub(super) struct Scene<'a> {
+    /// What there is room for.
+    pub(super) room: Room,
     /// Where it runs to its end.
     pub(super) tasks: &'a TaskTracker,
     /// Says until then that it is under way.
@@ -71,7 +74,7 @@ pub(super) async fn answer(
     request: hyper::Request<Incoming>,
     route: &Route,
     operation: &str,
-    Scene { tasks, under_way }: Scene<'_>,
+    Scene { room, tasks, under_way }: Scene<'_>,
 ) -> Reply {
     if request.method() != Method::POST {
         let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "operations are called with POST");
@@ -92,7 +95,7 @@ pub(super) async fn answer(
     // A task of its own: it is not dropped with the connection.
     let serve = async move {
         let _until_then = under_way;
-        dispatch.serve(call).await
+        dispatch.serve(call, room).await
     };
     let served = tasks.spawn(serve).await;
     let mut reply = match served {

@@ -90,6 +90,9 @@ enum Verb {
     WorkerGuard {
         /// The host's process id.
         parent: u32,
+        /// The limit of open files that the worker gets.
+        #[arg(long)]
+        descriptors: Option<u64>,
         /// The worker's command.
         #[arg(last = true, required = true)]
         command: Vec<std::ffi::OsString>,
@@ -195,7 +198,7 @@ pub fn run() -> ExitCode {
         Verb::History(verb) => history::run(&verb),
         Verb::Demo(demo) => demo::run(demo),
         Verb::PolicyCompiler { seconds, bytes } => policy_compiler::run(seconds, bytes),
-        Verb::WorkerGuard { parent, command } => worker_guard::run(parent, &command),
+        Verb::WorkerGuard { parent, descriptors, command } => worker_guard::run(parent, descriptors, &command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

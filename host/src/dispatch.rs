@@ -189,7 +189,7 @@ impl Dispatch {
             class,
             pool,
             mirrored: false,
-            session: request.session.as_deref(),
+            session: request.session.as_deref().map(|key| self.split.recorder.session(key)),
             outcome,
             failed_over,
             took: clock::mono().since(started),

@@ -108,7 +108,7 @@ impl Ingress {
     pub fn start(self, ends: &Ends) -> io::Result<Started<impl Future<Output = ()> + use<>>> {
         let Self { sockets, table, settings } = self;
         let connections = Arc::new(Semaphore::new(settings.max_connections));
-        let load = Arc::new(Load::new(settings.max_in_flight));
+        let load = Load::new(settings.max_in_flight);
         let (leaving, left) = mpsc::channel(carry::QUEUE);
         let calls = TaskTracker::new();
         let (mut ended, mut adopting) = (Vec::new(), Vec::new());
@@ -116,7 +116,7 @@ impl Ingress {
             let serving = Serving {
                 table: Arc::clone(&table),
                 settings: settings.clone(),
-                load: Arc::clone(&load),
+                load: Arc::new(load.share()),
                 connections: Arc::clone(&connections),
                 ends: ends.clone(),
                 leaving: leaving.clone(),

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod compare;
 pub mod config;
 pub mod demo;
+pub mod descriptors;
 pub mod dispatch;
 pub mod handover;
 pub mod ingress;

@@ -14,10 +14,11 @@ const MIRRORS: usize = 70;
 /// V2 gets nothing above this part, in percent.
 const V2: usize = 90;
 
-/// See the module.
+/// See the module. Each thread that serves has one of its own, which counts into what is common to all.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Load {
-    in_flight: AtomicUsize,
+    in_flight: Arc<AtomicUsize>,
     most: usize,
 }
 
@@ -40,8 +41,13 @@ pub struct Served(Arc<Load>);
 
 impl Load {
     /// At most so many requests at once.
-    pub const fn new(most: usize) -> Self {
-        Self { in_flight: AtomicUsize::new(0), most }
+    pub fn new(most: usize) -> Self {
+        Self { in_flight: Arc::default(), most }
+    }
+
+    /// The same for another thread.
+    pub fn share(&self) -> Self {
+        Self { in_flight: Arc::clone(&self.in_flight), most: self.most }
     }
 
     /// A request came: what there is room for with it.

@@ -8,4 +8,4 @@ pub mod machine;
 pub mod recorder;
 
 pub use history::{History, PoolWindow};
-pub use recorder::{Observation, Outcome, Recorder};
+pub use recorder::{Observation, Outcome, Recorder, Session};

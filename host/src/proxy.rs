@@ -17,9 +17,9 @@ mod tunnel;
 use std::{sync::Arc, time::Duration};
 
 use hyper::{
-    Request, Response, StatusCode, Uri, Version,
-    body::Incoming,
-    header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER},
+    Request, Response, StatusCode, Version,
+    body::{Bytes, Incoming},
+    header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, RETRY_AFTER},
     http::request::Parts,
     upgrade::OnUpgrade,
 };
@@ -50,6 +50,9 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const POOL: HeaderName = HeaderName::from_static("x-cutover-pool");
 const REASON: HeaderName = HeaderName::from_static("x-cutover-reason");
+
+/// Fields that a request gets on its way, at most.
+const ADDED: usize = 6;
 
 /// What a caller gets.
 pub type Reply = Response<ReplyBody>;
@@ -104,18 +107,20 @@ impl Proxy {
         let Some(kind) = self.catalogue.of(&parts.method, parts.uri.path()) else {
             return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
         };
+        // One growth of the map instead of several.
+        parts.headers.reserve(ADDED);
         let id = request_id(&mut parts);
-        let session: Option<Arc<str>> = self.session.iter().find_map(|key| key.of(&parts.headers)).map(Arc::from);
-        let route = {
+        let (route, session) = {
             let id = id.to_str().unwrap_or_default();
             let view = View {
                 parts: &parts,
                 id,
                 operation: &kind.name,
-                session: session.as_ref(),
+                session: self.session.iter().find_map(|key| key.of(&parts.headers)),
                 host: host.to_str().unwrap_or_default(),
             };
-            self.split.route(&view, || view.copy())
+            let session = view.session.map(|key| self.split.recorder.session(key));
+            (self.split.route(&view, || view.copy()), session)
         };
         if route.pool == PoolId::V2 && room < Room::V2 {
             let message = "the host serves so many requests that V2 gets none; try again later";
@@ -127,49 +132,45 @@ impl Proxy {
         headers::to_upstream(&mut parts, host, caller, self.forwarding, upgrade.clone());
         let (upload, progress) = Upload::of(body, || active.arriving());
         let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
-        let mut journey = Journey {
-            spare: (repeatable || (mirror && upload.is_empty())).then(|| parts.clone()),
+        let started = clock::mono();
+        let journey = Journey {
+            again: repeatable || (mirror && upload.is_empty()),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
-            whose: Whose {
-                recorder: Arc::clone(&self.split.recorder),
-                operation: Arc::clone(&kind.name),
-                class: kind.class,
-                session,
-            },
+            whose: Whose { recorder: &self.split.recorder, operation: &kind.name, class: kind.class, session },
             progress,
-            deadline: clock::mono() + self.deadline,
-            id,
-            reason: route.reason,
+            started,
+            deadline: started + self.deadline,
         };
         let mut request = Box::new(Request::from_parts(parts, upload));
         // HTTP/2 has no way to say that the body is wanted.
         let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();
         expect(&mut request, can_ask);
-        let Arrived { result, pool, reason } = journey.travel(self, request, route.pool).await;
+        let Arrived { result, pool } = journey.travel(self, request, route.pool).await;
         let mut reply = match result {
             Ok((answered, ticket)) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                change(answered, ticket, changing.map(|caller| (caller, tasks)), &journey, pool)
+                change(answered, ticket, changing.map(|caller| (caller, tasks)), journey.whose, pool)
             }
-            Ok((answered, ticket)) => self.pass_on(answered, ticket, &mut journey, pool, mirror),
+            Ok((answered, ticket)) => self.pass_on(answered, ticket, journey.whose, pool, mirror),
             Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
         };
         let headers = reply.headers_mut();
-        headers.insert(REQUEST_ID, journey.id);
+        headers.insert(REQUEST_ID, id);
         if !self.says_pool {
             return reply;
         }
         headers.insert(POOL, HeaderValue::from_static(pool.name()));
-        if let Ok(reason) = HeaderValue::from_str(&reason) {
+        let reason = if pool == route.pool { &*route.reason } else { "failover" };
+        if let Ok(reason) = HeaderValue::from_str(reason) {
             headers.insert(REASON, reason);
         }
         reply
     }
 
     /// An answer for the caller.
-    fn pass_on(&self, answered: Answered, ticket: Ticket, journey: &mut Journey, pool: PoolId, mirror: bool) -> Reply {
-        let Answered { response, mut reuse, took } = answered;
-        let (mut parts, body) = response.into_parts();
+    fn pass_on(&self, answered: Answered, ticket: Ticket, whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
+        let Answered { response, request, mut reuse, took } = answered;
+        let (mut parts, mut body) = response.into_parts();
         let outcome = if is_failure(parts.status) {
             ticket.count_failure(&said(parts.status));
             Outcome::Failed(FailureKind::Worker)
@@ -182,14 +183,19 @@ impl Proxy {
         let media_type = parts.headers.get(CONTENT_TYPE);
         let is_events = media_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         let mirrored = (mirror && pool == PoolId::V1 && !is_events)
-            .then(|| self.mirror.begin(&journey.whose.operation, journey.spare.as_ref(), parts.status, media_type))
+            .then(|| self.mirror.begin(whose.operation, request, parts.status, media_type))
             .flatten();
-        let mut account = Account::new(journey.whose.clone(), pool, took, outcome, mirrored);
-        if hyper::body::Body::is_end_stream(&body) {
-            reuse.keep();
-            account.close(None);
-            return Response::from_parts(parts, ReplyBody::whole(""));
+        let is_ended = hyper::body::Body::is_end_stream(&body);
+        if let Some(whole) = body.take_whole().or_else(|| is_ended.then(Bytes::new)) {
+            reuse.keep(&mut body, &ticket);
+            whose.observe(pool, outcome, false, took);
+            if let Some(mut original) = mirrored {
+                original.see(&whole);
+                original.compare();
+            }
+            return Response::from_parts(parts, ReplyBody::whole(whole));
         }
+        let mut account = Account::new(whose, pool, took, outcome, mirrored);
         if is_events {
             // It may go on for days: it counts now.
             account.close(None);
@@ -211,18 +217,18 @@ fn change(
     answered: Answered,
     ticket: Ticket,
     caller: Option<(OnUpgrade, &TaskTracker)>,
-    journey: &Journey,
+    whose: Whose<'_>,
     pool: PoolId,
 ) -> Reply {
     let Answered { mut response, took, .. } = answered;
     let Some((caller, tasks)) = caller else {
         ticket.count_failure("changed the protocol without having been asked");
-        Account::new(journey.whose.clone(), pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);
+        Account::new(whose, pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);
         let message = "the upstream changed the protocol without having been asked";
         return refuse(StatusCode::BAD_GATEWAY, FailureKind::Communication.name(), message);
     };
     ticket.count_success();
-    Account::new(journey.whose.clone(), pool, took, Outcome::Answered, None).close(None);
+    Account::new(whose, pool, took, Outcome::Answered, None).close(None);
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     let protocol = parts.headers.get(hyper::header::UPGRADE).cloned();
@@ -282,34 +288,6 @@ fn expect(request: &mut Request<Upload>, can_ask: bool) {
             asked.open();
         }
     });
-}
-
-fn address_request(request: &mut Request<Upload>, ticket: &Ticket) {
-    let body = std::mem::take(request.body_mut());
-    let (mut parts, _) = std::mem::replace(request, Request::new(Upload::default())).into_parts();
-    address(&mut parts, ticket);
-    *request = Request::from_parts(parts, body);
-}
-
-/// Writes the target as the upstream's protocol wants it.
-fn address(parts: &mut Parts, ticket: &Ticket) {
-    if !ticket.spec().connector.is_http2() {
-        parts.version = Version::HTTP_11;
-        if parts.uri.authority().is_some() {
-            // It was meant for HTTP/2 before.
-            parts.uri = parts.uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from);
-        }
-        return;
-    }
-    parts.version = Version::HTTP_2;
-    parts.headers.remove(EXPECT);
-    let host = parts.headers.remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
-    let authority = host.filter(|host| !host.is_empty()).unwrap_or_else(|| ticket.authority());
-    let scheme = if ticket.is_tls() { "https" } else { "http" };
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
-        parts.uri = uri;
-    }
 }
 
 /// What a caller is told of a failure.

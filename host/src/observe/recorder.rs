@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     sync::Arc,
     time::Duration,
 };
 
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::{
@@ -31,6 +32,10 @@ pub enum Outcome {
     Failed(FailureKind),
 }
 
+/// A session, as far as one is told from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Session(u64);
+
 /// The frozen fact of one call.
 #[derive(Debug, Clone, Copy)]
 pub struct Observation<'a> {
@@ -42,8 +47,8 @@ pub struct Observation<'a> {
     pub pool: PoolId,
     /// Whether it was a mirrored call.
     pub mirrored: bool,
-    /// Its session.
-    pub session: Option<&'a str>,
+    /// Its session, as [`Recorder::session`] has it.
+    pub session: Option<Session>,
     /// How it ended.
     pub outcome: Outcome,
     /// Whether the other pool answered instead.
@@ -78,9 +83,9 @@ struct Current {
     operations: BTreeMap<Arc<str>, OperationCalls>,
     comparisons: Comparisons,
     /// Sessions with a call in this batch, for each operation.
-    seen: HashSet<(PoolId, u64)>,
+    seen: HashSet<(PoolId, u64), RandomState>,
     /// Sessions that failed in this stage.
-    failed: HashSet<(PoolId, u64)>,
+    failed: HashSet<(PoolId, u64), RandomState>,
 }
 
 impl Recorder {
@@ -90,16 +95,20 @@ impl Recorder {
             start,
             operations: BTreeMap::new(),
             comparisons: Comparisons::default(),
-            seen: HashSet::new(),
-            failed: HashSet::new(),
+            seen: HashSet::default(),
+            failed: HashSet::default(),
         };
-        Self { current: Mutex::new(current), hasher: RandomState::new() }
+        Self { current: Mutex::new(current), hasher: RandomState::default() }
+    }
+
+    /// A session by its sticky key.
+    pub fn session(&self, key: &str) -> Session {
+        Session(self.hasher.hash_one(key))
     }
 
     /// Counts a call.
     pub fn record(&self, call: Observation<'_>) {
-        let hash = |s| (self.hasher.hash_one((&**call.operation, s)), self.hasher.hash_one(s));
-        let session = call.session.map(hash);
+        let session = call.session.map(|session| (self.hasher.hash_one((&**call.operation, session)), session.0));
         let mut current = self.current.lock();
         let (fresh, first_failure) = match session.filter(|_| !call.mirrored) {
             Some(session) => current.unit(call.pool, session, call.outcome != Outcome::Answered),
@@ -183,7 +192,7 @@ impl Current {
 mod tests {
     use super::*;
 
-    fn call<'a>(operation: &'a Arc<str>, session: Option<&'a str>, outcome: Outcome) -> Observation<'a> {
+    fn call(operation: &Arc<str>, session: Option<Session>, outcome: Outcome) -> Observation<'_> {
         Observation {
             operation,
             class: Class::Read,
@@ -202,20 +211,20 @@ mod tests {
         let operation: Arc<str> = "execute".into();
         let failed = Outcome::Failed(FailureKind::Worker);
         for _ in 0..20 {
-            recorder.record(call(&operation, Some("broken"), failed));
+            recorder.record(call(&operation, Some(recorder.session("broken")), failed));
         }
-        recorder.record(call(&operation, Some("fine"), Outcome::Answered));
+        recorder.record(call(&operation, Some(recorder.session("fine")), Outcome::Answered));
         recorder.record(call(&operation, None, failed));
         let batch = recorder.cut(UnixMs(1_000), Measured::default());
         let v2 = &batch.operations[0].v2;
         assert_eq!((v2.requests, v2.errors, v2.units, v2.unit_errors), (22, 21, 3, 2));
         assert_eq!((v2.latency.total(), batch.duration_ms), (22, 1_000));
 
-        recorder.record(call(&operation, Some("broken"), failed));
+        recorder.record(call(&operation, Some(recorder.session("broken")), failed));
         let next = recorder.cut(UnixMs(2_000), Measured::default());
         assert_eq!((next.operations[0].v2.units, next.operations[0].v2.unit_errors), (0, 0));
         recorder.begin_stage();
-        recorder.record(call(&operation, Some("broken"), failed));
+        recorder.record(call(&operation, Some(recorder.session("broken")), failed));
         let stage = recorder.cut(UnixMs(3_000), Measured::default());
         assert_eq!((stage.operations[0].v2.units, stage.operations[0].v2.unit_errors), (1, 1));
     }
@@ -224,9 +233,9 @@ mod tests {
     fn a_session_is_a_unit_of_each_operation_that_it_calls_until_it_fails() {
         let recorder = Recorder::new(UnixMs(0));
         let (create, execute): (Arc<str>, Arc<str>) = ("create".into(), "execute".into());
-        recorder.record(call(&create, Some("s"), Outcome::Answered));
-        recorder.record(call(&execute, Some("s"), Outcome::Failed(FailureKind::Worker)));
-        recorder.record(call(&create, Some("s"), Outcome::Answered));
+        recorder.record(call(&create, Some(recorder.session("s")), Outcome::Answered));
+        recorder.record(call(&execute, Some(recorder.session("s")), Outcome::Failed(FailureKind::Worker)));
+        recorder.record(call(&create, Some(recorder.session("s")), Outcome::Answered));
         let batch = recorder.cut(UnixMs(1_000), Measured::default());
         let units: Vec<_> = batch.operations.iter().map(|o| (o.v2.units, o.v2.unit_errors)).collect();
         assert_eq!(units, [(1, 0), (1, 1)]);
@@ -236,7 +245,8 @@ mod tests {
     fn mirrored_calls_are_counted_apart_from_what_callers_saw() {
         let recorder = Recorder::new(UnixMs(0));
         let operation: Arc<str> = "execute".into();
-        recorder.record(Observation { mirrored: true, ..call(&operation, Some("s"), Outcome::Answered) });
+        recorder
+            .record(Observation { mirrored: true, ..call(&operation, Some(recorder.session("s")), Outcome::Answered) });
         let batch = recorder.cut(UnixMs(1_000), Measured::default());
         let calls = &batch.operations[0];
         assert_eq!((calls.v2.requests, calls.shadow.requests, calls.shadow.units), (0, 1, 0));

@@ -11,6 +11,8 @@ use tokio::{
     sync::oneshot,
 };
 
+use crate::descriptors;
+
 /// Starts processes, all from one thread.
 #[derive(Debug, Clone)]
 pub struct Spawner {
@@ -47,7 +49,11 @@ impl Spawner {
     /// A command that will run under the guard.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.guard);
-        command.arg("worker-guard").arg(std::process::id().to_string()).arg("--");
+        command.arg("worker-guard").arg(std::process::id().to_string());
+        if let Some(limit) = descriptors::before() {
+            command.arg("--descriptors").arg(limit.to_string());
+        }
+        command.arg("--");
         command
     }
 

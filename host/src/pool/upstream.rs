@@ -14,30 +14,33 @@ mod member;
 mod send;
 pub mod standing;
 pub mod upload;
+mod wire;
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit},
-    time::timeout_at,
-};
+use tokio::{sync::Notify, time::timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{budget::Budget, lane::Lane, member::Member};
+use self::{
+    budget::Budget,
+    lane::Lane,
+    member::{Member, Waiting},
+};
 pub use self::{
     connection::{Connector, TlsError, TlsSettings},
     health::HealthCheck,
     member::{Address, MemberView},
-    send::{Answered, Reuse, Unanswered},
+    send::{Answered, Ask, Reuse, Unanswered},
     standing::{Checks, Ejection},
+    wire::{AnswerBody, Torn},
 };
 use crate::{
     clock::{self, Mono},
@@ -82,7 +85,12 @@ pub struct UpstreamSpec {
 
 /// A pool; clones are the same pool.
 #[derive(Debug, Clone)]
-pub struct UpstreamPool(Arc<Inner>);
+pub struct UpstreamPool(Arc<Inner>, Arc<[Arc<Handle>]>);
+
+/// The pool, as one serving thread holds on to it: what is counted for each request is then that thread's alone.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Handle(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -96,7 +104,11 @@ struct Inner {
     waiting: AtomicUsize,
     /// A request ended, a member is up or down, or the pool was opened or closed.
     changed: Notify,
+    /// How often it was opened after it was drained: whose signals are `signals`.
+    era: AtomicU64,
     signals: Mutex<Arc<Signals>>,
+    /// Connections without a task of their own; those that are gone are swept away.
+    cuts: Mutex<Vec<Weak<wire::Cut>>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -126,11 +138,9 @@ pub struct Signals {
 /// A request's place at a member. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Ticket {
-    pool: Arc<Inner>,
+    pool: Arc<Handle>,
     member: usize,
-    /// What it listens to.
-    pub signals: Arc<Signals>,
-    _place: OwnedSemaphorePermit,
+    era: u64,
 }
 
 impl UpstreamPool {
@@ -146,7 +156,9 @@ impl UpstreamPool {
             draining: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             changed: Notify::new(),
+            era: AtomicU64::new(0),
             signals: Mutex::default(),
+            cuts: Mutex::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             spec,
@@ -155,7 +167,8 @@ impl UpstreamPool {
             inner.tasks.spawn(health::watch(Arc::clone(&inner), member));
         }
         inner.tasks.spawn(lane::keep_idle_short(Arc::clone(&inner)));
-        Self(inner)
+        let handles = (0..=lanes).map(|_| Arc::new(Handle(Arc::clone(&inner)))).collect();
+        Self(inner, handles)
     }
 
     /// Lets requests in.
@@ -163,9 +176,10 @@ impl UpstreamPool {
         let mut signals = self.0.signals.lock();
         if signals.end.is_cancelled() {
             *signals = Arc::default();
+            self.0.era.fetch_add(1, Ordering::AcqRel);
         }
         self.0.draining.store(false, Ordering::Release);
-        self.0.open.store(true, Ordering::Release);
+        self.0.open.store(true, Ordering::SeqCst);
         drop(signals);
         self.0.changed.notify_waiters();
     }
@@ -196,27 +210,22 @@ impl UpstreamPool {
     ///
     /// # Errors
     /// Unsent: the pool is closed or full, or no place became free in time.
-    pub async fn check_out(&self, avoid: Option<usize>, deadline: Mono) -> Result<Ticket, Failure> {
+    pub async fn check_out(&self, avoid: Option<usize>, deadline: Mono, now: Mono) -> Result<Ticket, Failure> {
         let inner = &self.0;
-        let signals = {
-            let signals = inner.signals.lock();
-            if !self.is_open() {
-                let message = format!("{} is closed", inner.spec.label);
-                return Err(Failure::unsent(FailureKind::System, message));
-            }
-            Arc::clone(&signals)
-        };
-        let at = inner.choose(avoid, clock::mono());
-        let Some(member) = inner.members.get(at) else {
+        let at = inner.choose(avoid, now);
+        let (Some(member), Some(handle)) = (inner.members.get(at), lane::of(&self.1)) else {
             return Err(Failure::unsent(FailureKind::System, format!("{} has no upstream", inner.spec.label)));
         };
-        let places = Arc::clone(&member.places);
-        let place = match places.try_acquire_owned() {
-            Ok(place) => place,
-            Err(_taken) => Box::pin(inner.wait(member, deadline)).await?,
-        };
-        member.in_flight.fetch_add(1, Ordering::AcqRel);
-        Ok(Ticket { pool: Arc::clone(inner), member: at, signals, _place: place })
+        if !member.enter() {
+            Box::pin(inner.wait(member, deadline)).await?;
+        }
+        let era = inner.era.load(Ordering::Acquire);
+        let ticket = Ticket { pool: Arc::clone(handle), member: at, era };
+        // Whoever closes the pool looks at what is in flight after that: one of the two sees the other.
+        if inner.open.load(Ordering::SeqCst) {
+            return Ok(ticket);
+        }
+        Err(Failure::unsent(FailureKind::System, format!("{} is closed", inner.spec.label)))
     }
 
     /// A request came that may be tried again.
@@ -236,9 +245,7 @@ impl UpstreamPool {
 
     /// Lets no request in any more, at once.
     pub fn close(&self) {
-        let signals = self.0.signals.lock();
-        self.0.open.store(false, Ordering::Release);
-        drop(signals);
+        self.0.open.store(false, Ordering::SeqCst);
         self.0.changed.notify_waiters();
     }
 
@@ -264,6 +271,7 @@ impl UpstreamPool {
         let signals = Arc::clone(&self.0.signals.lock());
         signals.end.cancel();
         signals.give_up.cancel();
+        self.0.cut_wires();
         self.0.lanes.iter().for_each(Lane::clear);
     }
 
@@ -358,22 +366,26 @@ impl Inner {
             .unwrap_or(0)
     }
 
-    async fn wait(&self, member: &Member, deadline: Mono) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn wait(&self, member: &Member, deadline: Mono) -> Result<(), Failure> {
         let refused = |message| Err(Failure::unsent(FailureKind::Resource, message));
         let label = &self.spec.label;
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.spec.max_waiting {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        let _waiting = Waiting::new(&self.waiting);
+        if self.waiting.load(Ordering::Acquire) > self.spec.max_waiting {
             return refused(format!("{label} is full; try again later"));
         }
-        let _counted = Counted(&self.waiting);
-        match timeout_at(deadline.timer(), Arc::clone(&member.places).acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => refused(format!("no connection of {label} became free in time")),
+        if timeout_at(deadline.timer(), member.enter_in_turn()).await.is_err() {
+            return refused(format!("no connection of {label} became free in time"));
         }
+        Ok(())
+    }
+
+    /// Cuts the connections that have no task of their own, which would listen to the signals.
+    fn cut_wires(&self) {
+        self.cuts.lock().drain(..).filter_map(|cut| cut.upgrade()).for_each(|cut| cut.cut());
     }
 
     fn in_flight(&self) -> usize {
-        self.members.iter().map(|member| member.in_flight.load(Ordering::Acquire)).sum()
+        self.members.iter().map(Member::in_flight).sum()
     }
 
     /// A member did not answer.
@@ -389,15 +401,6 @@ impl Inner {
     }
 }
 
-/// Counts one that waits, however the waiting ends.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Ticket {
     /// The member's place among the pool's.
     pub const fn member(&self) -> usize {
@@ -406,27 +409,29 @@ impl Ticket {
 
     /// What the pool is made of.
     pub fn spec(&self) -> &UpstreamSpec {
-        &self.pool.spec
+        &self.pool.0.spec
     }
 
-    /// The member's host and port.
-    pub fn authority(&self) -> String {
-        self.pool.members.get(self.member).map_or_else(String::new, |member| member.address.authority())
-    }
-
-    /// Whether the member is spoken to over TLS.
-    pub fn is_tls(&self) -> bool {
-        self.pool.members.get(self.member).is_some_and(|member| member.address.tls)
+    /// What it listens to. A pool that has been opened again since has told this one to end.
+    pub fn signals(&self) -> Arc<Signals> {
+        let signals = self.pool.0.signals.lock();
+        if self.pool.0.era.load(Ordering::Acquire) == self.era {
+            return Arc::clone(&signals);
+        }
+        let past = Signals::default();
+        past.end.cancel();
+        past.give_up.cancel();
+        Arc::new(past)
     }
 
     /// The member answered with something that counts against it.
     pub fn count_failure(&self, why: &str) {
-        self.pool.failed(self.member, why);
+        self.pool.0.failed(self.member, why);
     }
 
     /// The member answered.
     pub fn count_success(&self) {
-        if let Some(member) = self.pool.members.get(self.member) {
+        if let Some(member) = self.pool.0.members.get(self.member) {
             member.succeeded();
         }
     }
@@ -434,11 +439,12 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(member) = self.pool.members.get(self.member) {
-            member.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let pool = &self.pool.0;
+        if let Some(member) = pool.members.get(self.member) {
+            member.leave();
         }
-        if self.pool.draining.load(Ordering::Acquire) {
-            self.pool.changed.notify_waiters();
+        if pool.draining.load(Ordering::Acquire) {
+            pool.changed.notify_waiters();
         }
     }
 }

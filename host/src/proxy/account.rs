@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 
 use super::mirror::Original;
 use crate::{
-    observe::{Observation, Outcome, Recorder},
+    observe::{Observation, Outcome, Recorder, Session},
     request::{Class, PoolId},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub struct Account {
     recorder: Arc<Recorder>,
     operation: Arc<str>,
-    session: Option<Arc<str>>,
+    session: Option<Session>,
     class: Class,
     pool: PoolId,
     took: Duration,
@@ -25,23 +25,46 @@ pub struct Account {
     mirrored: Option<Box<Original>>,
 }
 
-/// The parts that say whose exchange it is.
-#[derive(Debug, Clone)]
-pub struct Whose {
+/// Whose exchange it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'a> {
     /// Where it is counted.
-    pub recorder: Arc<Recorder>,
+    pub recorder: &'a Arc<Recorder>,
     /// The operation.
-    pub operation: Arc<str>,
+    pub operation: &'a Arc<str>,
     /// Its class.
     pub class: Class,
     /// The sticky key.
-    pub session: Option<Arc<str>>,
+    pub session: Option<Session>,
+}
+
+impl Whose<'_> {
+    /// Counts what became of an exchange with a pool.
+    pub fn observe(self, pool: PoolId, outcome: Outcome, failed_over: bool, took: Duration) {
+        self.recorder.record(Observation {
+            operation: self.operation,
+            class: self.class,
+            pool,
+            mirrored: false,
+            session: self.session,
+            outcome,
+            failed_over,
+            took,
+        });
+    }
 }
 
 impl Account {
     /// Of an answer whose head took this long.
-    pub fn new(whose: Whose, pool: PoolId, took: Duration, outcome: Outcome, mirrored: Option<Box<Original>>) -> Self {
-        let Whose { recorder, operation, class, session } = whose;
+    pub fn new(
+        whose: Whose<'_>,
+        pool: PoolId,
+        took: Duration,
+        outcome: Outcome,
+        mirrored: Option<Box<Original>>,
+    ) -> Self {
+        let (recorder, operation) = (Arc::clone(whose.recorder), Arc::clone(whose.operation));
+        let Whose { class, session, .. } = whose;
         Self { recorder, operation, session, class, pool, took, outcome: Some(outcome), mirrored }
     }
 
@@ -55,16 +78,8 @@ impl Account {
     /// Tells what became of it; `instead` if that is not what the head said.
     pub fn close(&mut self, instead: Option<Outcome>) {
         let Some(outcome) = self.outcome.take().map(|said| instead.unwrap_or(said)) else { return };
-        self.recorder.record(Observation {
-            operation: &self.operation,
-            class: self.class,
-            pool: self.pool,
-            mirrored: false,
-            session: self.session.as_deref(),
-            outcome,
-            failed_over: false,
-            took: self.took,
-        });
+        let (recorder, operation, session) = (&self.recorder, &self.operation, self.session);
+        Whose { recorder, operation, class: self.class, session }.observe(self.pool, outcome, false, self.took);
         if let Some(original) = self.mirrored.take()
             && instead.is_none()
         {

@@ -7,13 +7,12 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use http_body_util::Full;
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -21,7 +20,7 @@ use super::account::Account;
 use crate::{
     clock::{self, Mono},
     observe::Outcome,
-    pool::upstream::{Reuse, Ticket},
+    pool::upstream::{AnswerBody, Reuse, Ticket, Torn},
     request::FailureKind,
 };
 
@@ -39,7 +38,7 @@ pub enum ReplyBody {
 pub enum Cut {
     /// The upstream broke off.
     #[error("the upstream broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Torn),
     /// Nothing came for too long.
     #[error("the upstream sent nothing for {0:?}")]
     Idle(Duration),
@@ -54,7 +53,7 @@ pub enum Cut {
 /// See the module.
 #[derive(Debug)]
 pub struct Download {
-    inner: Incoming,
+    inner: AnswerBody,
     /// None once it has ended.
     exchange: Option<Exchange>,
 }
@@ -98,7 +97,7 @@ impl ReplyBody {
 
 impl Download {
     /// The body of an answer.
-    pub fn new(inner: Incoming, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
+    pub fn new(inner: AnswerBody, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
         let now = clock::mono();
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
         let events = is_events.then(Events::default);
@@ -107,13 +106,13 @@ impl Download {
 
     /// Whether its pool has given it up.
     fn is_stopped(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| exchange.ticket.signals.give_up.is_cancelled())
+        self.exchange.as_ref().is_some_and(|exchange| exchange.ticket.signals().give_up.is_cancelled())
     }
 
     /// The body was read to its end.
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.reuse.keep();
+            exchange.reuse.keep(&mut self.inner, &exchange.ticket);
             exchange.account.close(None);
         }
     }
@@ -138,7 +137,7 @@ impl Download {
             total.map_or(idle_at, |(_, total_at)| total_at.min(idle_at))
         };
         let alarms = exchange.alarms.get_or_insert_with(|| {
-            let signals = Arc::clone(&exchange.ticket.signals);
+            let signals = exchange.ticket.signals();
             Box::new(Alarms {
                 timer: Box::pin(tokio::time::sleep_until(due(exchange.last, exchange.total).timer())),
                 end: exchange.events.map(|_| Box::pin(signals.end.clone().cancelled_owned())),
@@ -188,7 +187,7 @@ impl Download {
             }
             Poll::Ready(Some(Err(_))) if self.is_stopped() => Poll::Ready(Some(Err(self.cut(None, Cut::Stopped)))),
             Poll::Ready(Some(Err(error))) => {
-                let kind = if error.is_parse() { FailureKind::Communication } else { FailureKind::Connection };
+                let kind = if error.is_syntax() { FailureKind::Communication } else { FailureKind::Connection };
                 Poll::Ready(Some(Err(self.cut(Some(kind), Cut::Upstream(error)))))
             }
             Poll::Ready(None) => {

@@ -32,7 +32,7 @@ pub struct View<'a> {
     /// The operation's name.
     pub operation: &'a Arc<str>,
     /// The sticky key.
-    pub session: Option<&'a Arc<str>>,
+    pub session: Option<&'a str>,
     /// The host that the caller asked for.
     pub host: &'a str,
 }
@@ -75,7 +75,7 @@ impl View<'_> {
         Request {
             id: self.id.into(),
             operation: Arc::clone(self.operation),
-            session: self.session.cloned(),
+            session: self.session.map(Arc::from),
             arguments: Arc::default(),
             deadline: Mono::default(),
             head: Arc::new(head),

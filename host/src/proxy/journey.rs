@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use hyper::{Request, StatusCode, header::HeaderValue, http::request::Parts};
+use hyper::{Request, StatusCode};
 
-use super::{Proxy, account::Whose, address_request, is_failure};
+use super::{Proxy, account::Whose, is_failure};
 use crate::{
     clock::{self, Mono},
-    observe::{Observation, Outcome},
+    observe::Outcome,
     pool::{
         UpstreamPool,
         upstream::{
-            Answered, Ticket, Unanswered,
+            Answered, Ask, Ticket, Unanswered,
             upload::{Progress, Upload},
         },
     },
@@ -19,25 +19,24 @@ use crate::{
 };
 
 /// A request on its way, and what is needed to send it again.
-pub(super) struct Journey {
-    pub(super) whose: Whose,
-    /// The head as upstreams get it, if it is needed again.
-    pub(super) spare: Option<Parts>,
+pub(super) struct Journey<'a> {
+    pub(super) whose: Whose<'a>,
+    /// Whether the request is needed again after it was sent: only one without a body can be.
+    pub(super) again: bool,
     pub(super) progress: Option<Arc<Progress>>,
     /// Whether the request may be sent again after an upstream saw it.
     pub(super) repeatable: bool,
     /// Whether V1 may answer instead of V2.
     pub(super) may_fail_over: bool,
+    /// When it began.
+    pub(super) started: Mono,
     pub(super) deadline: Mono,
-    pub(super) id: HeaderValue,
-    pub(super) reason: Arc<str>,
 }
 
 /// Where a journey ended.
 pub(super) struct Arrived {
     pub(super) result: Result<(Answered, Ticket), Failure>,
     pub(super) pool: PoolId,
-    pub(super) reason: Arc<str>,
 }
 
 /// Where an attempt goes.
@@ -46,11 +45,12 @@ struct Target {
     pool: PoolId,
     avoid: Option<usize>,
     attempts: u32,
+    started: Mono,
 }
 
 impl Target {
-    const fn first(pool: PoolId) -> Self {
-        Self { pool, avoid: None, attempts: 1 }
+    const fn first(pool: PoolId, started: Mono) -> Self {
+        Self { pool, avoid: None, attempts: 1, started }
     }
 }
 
@@ -61,13 +61,13 @@ enum Attempt {
     Failed(Failure),
 }
 
-impl Journey {
+impl Journey<'_> {
     /// Sends the request until it is answered or must not be sent again.
     pub(super) async fn travel(&self, proxy: &Proxy, mut request: Box<Request<Upload>>, pool: PoolId) -> Arrived {
         if self.repeatable {
             proxy.pool(pool).count_request();
         }
-        let mut target = Target::first(pool);
+        let mut target = Target::first(pool, self.started);
         loop {
             let result = match self.attempt(proxy, request, target).await {
                 Attempt::Answered(answered) => Ok(*answered),
@@ -77,29 +77,28 @@ impl Journey {
                     continue;
                 }
             };
-            let reason = if target.pool == pool { Arc::clone(&self.reason) } else { "failover".into() };
-            return Arrived { result, pool: target.pool, reason };
+            return Arrived { result, pool: target.pool };
         }
     }
 
-    async fn attempt(&self, proxy: &Proxy, mut request: Box<Request<Upload>>, target: Target) -> Attempt {
+    async fn attempt(&self, proxy: &Proxy, request: Box<Request<Upload>>, target: Target) -> Attempt {
         let pool = proxy.pool(target.pool);
-        let started = clock::mono();
+        let started = target.started;
         let fails_over = target.pool == PoolId::V2 && self.may_fail_over;
         let deadline = if fails_over {
             started + self.deadline.since(started) * (100 - proxy.failover_reserve_percent.min(99)) / 100
         } else {
             self.deadline
         };
-        let ticket = match pool.check_out(target.avoid, deadline).await {
+        let ticket = match pool.check_out(target.avoid, deadline, started).await {
             Ok(ticket) => ticket,
             Err(failure) => {
                 let unanswered = Unanswered { failure, request: Some(request), by_caller: false };
                 return self.after(pool, unanswered, (target, None), started);
             }
         };
-        address_request(&mut request, &ticket);
-        match ticket.send(request, self.progress.as_deref(), deadline).await {
+        let ask = Ask { progress: self.progress.as_deref(), deadline, again: self.again };
+        match ticket.send(request, ask).await {
             Ok(answered) if fails_over && is_failure(answered.response.status()) => {
                 self.failed_read((answered, ticket), started)
             }
@@ -116,11 +115,11 @@ impl Journey {
 
     /// V2 answered a read with a failure: V1 is asked instead.
     fn failed_read(&self, answered: (Answered, Ticket), started: Mono) -> Attempt {
-        let Some(spare) = self.spare.clone() else { return Attempt::Answered(Box::new(answered)) };
-        let (answer, ticket) = answered;
+        let (mut answer, ticket) = answered;
+        let Some(again) = answer.request.take() else { return Attempt::Answered(Box::new((answer, ticket))) };
         ticket.count_failure(&said(answer.response.status()));
         self.observe(PoolId::V2, Outcome::Failed(FailureKind::Worker), started, true);
-        Attempt::Again(Box::new(Request::from_parts(spare, Upload::default())), Target::first(PoolId::V1))
+        Attempt::Again(again, Target::first(PoolId::V1, clock::mono()))
     }
 
     /// What comes after an attempt without an answer.
@@ -135,9 +134,9 @@ impl Journey {
         if by_caller {
             return Attempt::Failed(failure);
         }
-        let spare = || self.spare.clone().filter(|_| self.repeatable);
-        let again = request.or_else(|| spare().map(|parts| Box::new(Request::from_parts(parts, Upload::default()))));
-        let in_time = clock::mono() < self.deadline;
+        let again = request.filter(|_| self.repeatable || !failure.sent);
+        let now = clock::mono();
+        let in_time = now < self.deadline;
         let outcome = Outcome::Failed(failure.kind);
         let Some(again) = again.filter(|_| in_time) else {
             self.observe(target.pool, outcome, started, false);
@@ -146,31 +145,24 @@ impl Journey {
         // Another member of the same pool, unless there was none to be had, or it took all of the time.
         let other = member.filter(|_| failure.kind != FailureKind::Timeout);
         if other.is_some() && pool.may_retry(target.attempts) {
-            return Attempt::Again(again, Target { avoid: other, attempts: target.attempts + 1, ..target });
+            return Attempt::Again(
+                again,
+                Target { avoid: other, attempts: target.attempts + 1, started: now, ..target },
+            );
         }
         if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent) {
             // A V2 that was closed before it saw the request has not failed it.
             if failure.sent || failure.kind != FailureKind::System {
                 self.observe(PoolId::V2, outcome, started, true);
             }
-            return Attempt::Again(again, Target::first(PoolId::V1));
+            return Attempt::Again(again, Target::first(PoolId::V1, now));
         }
         self.observe(target.pool, outcome, started, false);
         Attempt::Failed(failure)
     }
 
     fn observe(&self, pool: PoolId, outcome: Outcome, started: Mono, failed_over: bool) {
-        let Whose { recorder, operation, class, session } = &self.whose;
-        recorder.record(Observation {
-            operation,
-            class: *class,
-            pool,
-            mirrored: false,
-            session: session.as_deref(),
-            outcome,
-            failed_over,
-            took: clock::mono().since(started),
-        });
+        self.whose.observe(pool, outcome, failed_over, clock::mono().since(started));
     }
 }
 

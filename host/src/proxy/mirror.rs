@@ -16,7 +16,6 @@ use hyper::{
     Request, StatusCode,
     body::Bytes,
     header::{CONTENT_TYPE, HeaderValue},
-    http::request::Parts,
 };
 use tokio::{
     runtime::Handle,
@@ -30,7 +29,10 @@ use crate::{
     compare::Comparer,
     observe::{Observation, Outcome, Recorder},
     policy::port::{Pair, Side},
-    pool::{UpstreamPool, upstream::upload::Upload},
+    pool::{
+        UpstreamPool,
+        upstream::{Ask, upload::Upload},
+    },
     request::{Class, Failure, FailureKind, PoolId},
 };
 
@@ -72,7 +74,7 @@ pub struct Setup {
 pub struct Original {
     mirror: Arc<HttpMirror>,
     operation: Arc<str>,
-    request: Parts,
+    request: Box<Request<Upload>>,
     status: StatusCode,
     media_type: String,
     body: Vec<u8>,
@@ -91,7 +93,7 @@ impl HttpMirror {
     pub fn begin(
         self: &Arc<Self>,
         operation: &Arc<str>,
-        request: Option<&Parts>,
+        request: Option<Box<Request<Upload>>>,
         status: StatusCode,
         media_type: Option<&HeaderValue>,
     ) -> Option<Box<Original>> {
@@ -103,7 +105,7 @@ impl HttpMirror {
         Some(Box::new(Original {
             mirror: Arc::clone(self),
             operation: Arc::clone(operation),
-            request: request.clone(),
+            request,
             status,
             media_type,
             body: Vec::new(),
@@ -170,15 +172,18 @@ impl Original {
 }
 
 /// V2's answer, and whether that is all of it.
-async fn ask(v2: &UpstreamPool, mut request: Parts, deadline: clock::Mono) -> Result<(Side, bool), Failure> {
-    let ticket = v2.check_out(None, deadline).await?;
-    request.headers.insert(MARK, HeaderValue::from_static("1"));
-    super::address(&mut request, &ticket);
-    let request = Box::new(Request::from_parts(request, Upload::default()));
-    let mut answered = ticket.send(request, None, deadline).await.map_err(|unanswered| unanswered.failure)?;
-    let (head, body) = answered.response.into_parts();
+async fn ask(
+    v2: &UpstreamPool,
+    mut request: Box<Request<Upload>>,
+    deadline: clock::Mono,
+) -> Result<(Side, bool), Failure> {
+    let ticket = v2.check_out(None, deadline, clock::mono()).await?;
+    request.headers_mut().insert(MARK, HeaderValue::from_static("1"));
+    let ask = Ask { progress: None, deadline, again: false };
+    let mut answered = ticket.send(request, ask).await.map_err(|unanswered| unanswered.failure)?;
+    let (head, mut body) = answered.response.into_parts();
     let media_type = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let body = match Limited::new(body, MOST).collect().await {
+    let collected = match Limited::new(&mut body, MOST).collect().await {
         Ok(body) => Some(body.to_bytes().to_vec()),
         Err(error) if error.is::<LengthLimitError>() => None,
         Err(error) => {
@@ -187,9 +192,9 @@ async fn ask(v2: &UpstreamPool, mut request: Parts, deadline: clock::Mono) -> Re
         }
     };
     // What was not read to its end is closed.
-    if body.is_some() {
-        answered.reuse.keep();
+    if collected.is_some() {
+        answered.reuse.keep(&mut body, &ticket);
     }
-    let (status, whole) = (head.status.as_u16(), body.is_some());
-    Ok((Side { success: status < 400, status, media_type, body: body.unwrap_or_default() }, whole))
+    let (status, whole) = (head.status.as_u16(), collected.is_some());
+    Ok((Side { success: status < 400, status, media_type, body: collected.unwrap_or_default() }, whole))
 }

@@ -9,6 +9,7 @@ use std::io;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio_util::sync::CancellationToken;
 
 use crate::{clock, pool::upstream::Ticket};
 
@@ -40,9 +41,9 @@ pub(super) async fn run(caller: OnUpgrade, upstream: OnUpgrade, ticket: Ticket, 
             return;
         }
     };
-    let signals = std::sync::Arc::clone(&ticket.signals);
+    let signals = ticket.signals();
     let passed = tokio::select! {
-        passed = pass(caller, upstream, &ticket, is_websocket) => passed,
+        passed = pass(caller, upstream, (&ticket, &signals.end), is_websocket) => passed,
         () = signals.give_up.cancelled() => Ok(()),
     };
     if let Err(error) = passed {
@@ -50,12 +51,17 @@ pub(super) async fn run(caller: OnUpgrade, upstream: OnUpgrade, ticket: Ticket, 
     }
 }
 
-async fn pass(caller: Upgraded, upstream: Upgraded, ticket: &Ticket, is_websocket: bool) -> io::Result<()> {
+async fn pass(
+    caller: Upgraded,
+    upstream: Upgraded,
+    told: (&Ticket, &CancellationToken),
+    is_websocket: bool,
+) -> io::Result<()> {
     let (from_caller, to_caller) = split(TokioIo::new(caller));
     let (from_upstream, to_upstream) = split(TokioIo::new(upstream));
     let moved = parking_lot::Mutex::new(clock::mono());
-    let up = one_way(from_caller, to_upstream, ticket, is_websocket.then_some(&CLOSE_FROM_CLIENT[..]), &moved);
-    let down = one_way(from_upstream, to_caller, ticket, is_websocket.then_some(&CLOSE_FROM_SERVER[..]), &moved);
+    let up = one_way(from_caller, to_upstream, told, is_websocket.then_some(&CLOSE_FROM_CLIENT[..]), &moved);
+    let down = one_way(from_upstream, to_caller, told, is_websocket.then_some(&CLOSE_FROM_SERVER[..]), &moved);
     tokio::try_join!(up, down).map(|_| ())
 }
 
@@ -63,7 +69,7 @@ async fn pass(caller: Upgraded, upstream: Upgraded, ticket: &Ticket, is_websocke
 async fn one_way<S: AsyncRead + AsyncWrite>(
     mut from: ReadHalf<S>,
     mut to: WriteHalf<S>,
-    ticket: &Ticket,
+    (ticket, end): (&Ticket, &CancellationToken),
     close: Option<&[u8]>,
     moved: &parking_lot::Mutex<clock::Mono>,
 ) -> io::Result<()> {
@@ -72,7 +78,7 @@ async fn one_way<S: AsyncRead + AsyncWrite>(
     loop {
         if let Some(close) = close
             && frames.at_end()
-            && ticket.signals.end.is_cancelled()
+            && end.is_cancelled()
         {
             to.write_all(close).await?;
             return to.shutdown().await;
@@ -80,7 +86,7 @@ async fn one_way<S: AsyncRead + AsyncWrite>(
         let due = (*moved.lock() + idle).timer();
         let read = tokio::select! {
             read = from.read(&mut chunk) => read?,
-            () = ticket.signals.end.cancelled(), if close.is_some() && frames.at_end() => continue,
+            () = end.cancelled(), if close.is_some() && frames.at_end() => continue,
             () = tokio::time::sleep_until(due) => {
                 if (*moved.lock() + idle) > clock::mono() {
                     continue;
@@ -91,7 +97,7 @@ async fn one_way<S: AsyncRead + AsyncWrite>(
         let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else { return to.shutdown().await };
         *moved.lock() = clock::mono();
         // While the pool is drained, what comes after the end of the frame that is half-way is not passed on.
-        let ends = close.is_some() && ticket.signals.end.is_cancelled();
+        let ends = close.is_some() && end.is_cancelled();
         let whole = if close.is_some() { frames.follow(bytes, ends) } else { bytes.len() };
         to.write_all(bytes.get(..whole).unwrap_or(bytes)).await?;
     }

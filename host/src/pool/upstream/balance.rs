@@ -33,7 +33,8 @@ impl Latency {
     pub fn add(&self, took: Duration, now: Mono) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
         let old = self.average_ns.load(Ordering::Relaxed);
-        let span = now.nanos().saturating_sub(self.at_ns.swap(now.nanos(), Ordering::Relaxed));
+        let span = now.nanos().saturating_sub(self.at_ns.load(Ordering::Relaxed));
+        self.at_ns.store(now.nanos(), Ordering::Relaxed);
         let new = if took >= old { took } else { mix(old, took, span) };
         self.average_ns.store(new, Ordering::Relaxed);
     }

@@ -3,23 +3,24 @@
 use std::{fmt, future::poll_fn, path::PathBuf, sync::Arc};
 
 use hyper::{
-    Request, Response,
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    Request, Response, Uri, Version,
+    client::conn::{http1, http2},
+    header::{EXPECT, HOST, HeaderValue},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject as _},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::{Inner, member::Address, upload::Upload};
+use super::{
+    Inner,
+    member::Address,
+    upload::Upload,
+    wire::{self, AnswerBody, Stream, Torn, Wire},
+};
 use crate::{
     causes::chain,
     request::{Failure, FailureKind},
@@ -70,12 +71,30 @@ pub enum TlsError {
 
 /// Where requests are handed to a connection.
 pub(super) enum Sender {
+    /// Of HTTP/1.1; in the request's own task.
+    Wire(Box<Wire>),
+    /// Of HTTP/1.1; in a task of its own.
     Http1(http1::SendRequest<Upload>),
+    /// Of HTTP/2.
     Http2(http2::SendRequest<Upload>),
 }
 
 /// What became of a request that was handed to a connection.
-pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
+pub(super) type Sent = Result<Begun, NotSent>;
+
+/// The head of an answer came.
+pub(super) struct Begun {
+    pub(super) response: Response<AnswerBody>,
+    /// The connection, if the body does not hold it.
+    pub(super) sender: Option<Sender>,
+}
+
+/// No answer came.
+pub(super) struct NotSent {
+    pub(super) why: Torn,
+    /// Whether the upstream may have seen any of the request.
+    pub(super) seen: bool,
+}
 
 impl Connector {
     /// Over TCP. `tls` is needed if an upstream is spoken to over TLS.
@@ -140,13 +159,14 @@ impl Sender {
     /// Another handle of the same connection, if it takes several requests at once.
     pub(super) fn share(&self) -> Option<Self> {
         match self {
-            Self::Http1(_) => None,
+            Self::Wire(_) | Self::Http1(_) => None,
             Self::Http2(sender) => Some(Self::Http2(sender.clone())),
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&mut self) -> bool {
         match self {
+            Self::Wire(wire) => !wire.is_quiet(),
             Self::Http1(sender) => sender.is_closed(),
             Self::Http2(sender) => sender.is_closed(),
         }
@@ -155,22 +175,107 @@ impl Sender {
     /// Waits until the last response was read to its end; false if the connection is gone.
     pub(super) async fn ready(&mut self) -> bool {
         match self {
+            Self::Wire(_) => true,
             Self::Http1(sender) => poll_fn(|cx| sender.poll_ready(cx)).await.is_ok(),
             Self::Http2(sender) => sender.ready().await.is_ok(),
         }
     }
 
-    pub(super) async fn send(&mut self, request: Request<Upload>) -> Sent {
-        match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+    /// Sends the request to a member of the pool. It stays where it is if `again` says that it may be sent once more, or
+    /// if nothing of it was sent; only one without a body can be sent again.
+    pub(super) async fn send(
+        self,
+        (pool, address): (&Inner, &Address),
+        request: &mut Option<Box<Request<Upload>>>,
+        again: bool,
+    ) -> Sent {
+        let sender = match (self, &request) {
+            (Self::Wire(wire), Some(request)) if wire::takes(request) => {
+                return match wire.exchange(request).await {
+                    Ok((response, wire)) => Ok(Begun { response, sender: wire.map(Self::Wire) }),
+                    Err(wire::Unsent { why, seen }) => Err(NotSent { why: why.into(), seen }),
+                };
+            }
+            (Self::Wire(wire), _) => match pool.handshake(wire.into_stream()).await {
+                Ok(sender) => sender,
+                Err(error) => return Err(NotSent { why: error.into(), seen: false }),
+            },
+            (ready, _) => ready,
+        };
+        // Apart from the request, which would carry the room for it otherwise: most are sent over a wire.
+        Box::pin(sender.send_through_hyper((pool, address), request, again)).await
+    }
+
+    async fn send_through_hyper(
+        mut self,
+        (pool, address): (&Inner, &Address),
+        slot: &mut Option<Box<Request<Upload>>>,
+        again: bool,
+    ) -> Sent {
+        let nothing = || NotSent { why: wire::Broken::Closed.into(), seen: false };
+        let mut request = slot.take().ok_or_else(nothing)?;
+        *slot = again.then(|| copy(&request));
+        prepare(&mut request, address, &pool.spec.connector);
+        let sent = match &mut self {
+            Self::Wire(_) => return Err(nothing()),
+            Self::Http1(sender) => sender.try_send_request(*request).await,
+            Self::Http2(sender) => sender.try_send_request(*request).await,
+        };
+        // Other requests share a connection of HTTP/2 already: it waits with the others.
+        let sender = if matches!(self, Self::Http2(_)) { None } else { Some(self) };
+        match sent {
+            Ok(response) => Ok(Begun { response: response.map(AnswerBody::Hyper), sender }),
+            Err(mut error) => {
+                let unsent = error.take_message();
+                let seen = unsent.is_none();
+                if let Some(unsent) = unsent {
+                    *slot = Some(Box::new(unsent));
+                }
+                Err(NotSent { why: error.into_error().into(), seen })
+            }
         }
+    }
+}
+
+/// A copy of a request without a body.
+fn copy(request: &Request<Upload>) -> Box<Request<Upload>> {
+    let mut copy = Request::new(Upload::default());
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    Box::new(copy)
+}
+
+/// Writes the target as the upstream's protocol wants it.
+fn prepare(request: &mut Request<Upload>, address: &Address, connector: &Connector) {
+    if !connector.is_http2() {
+        *request.version_mut() = Version::HTTP_11;
+        if let Some(authority) = request.uri().authority() {
+            // It was meant for HTTP/2 before.
+            let host = HeaderValue::from_str(authority.as_str());
+            let path = request.uri().path_and_query().cloned();
+            *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+            if let Ok(host) = host {
+                request.headers_mut().entry(HOST).or_insert(host);
+            }
+        }
+        return;
+    }
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(EXPECT);
+    let host = request.headers_mut().remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
+    let authority = host.filter(|host| !host.is_empty()).unwrap_or_else(|| address.authority());
+    let scheme = if address.tls { "https" } else { "http" };
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
+        *request.uri_mut() = uri;
     }
 }
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Wire(_) => "Wire",
             Self::Http1(_) => "Http1",
             Self::Http2(_) => "Http2",
         })
@@ -192,7 +297,7 @@ impl Inner {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|e| failed(&e))?;
         stream.set_nodelay(true).map_err(|e| failed(&e))?;
         if !address.tls {
-            return self.handshake(stream).await.map_err(|e| failed(&e));
+            return self.begin(Stream::Tcp(stream)).await.map_err(|e| failed(&e));
         }
         let connector = &self.spec.connector;
         let Some(tls) = connector.tls.clone() else {
@@ -203,13 +308,24 @@ impl Inner {
             None => server_name(&address.host).map_err(|e| failed(&e))?,
         };
         let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| failed(&e))?;
-        self.handshake(stream).await.map_err(|e| failed(&e))
+        self.begin(Stream::Tls(Box::new(stream))).await.map_err(|e| failed(&e))
     }
 
-    async fn handshake<S>(&self, stream: S) -> hyper::Result<Sender>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn begin(&self, stream: Stream) -> hyper::Result<Sender> {
+        if self.spec.connector.http2 {
+            return self.handshake(stream).await;
+        }
+        let wire = Wire::new(stream);
+        self.cuts.lock().push(wire.cut());
+        // It may have been too late to be cut with the others.
+        if self.signals.lock().give_up.is_cancelled() {
+            self.cut_wires();
+        }
+        Ok(Sender::Wire(Box::new(wire)))
+    }
+
+    /// Gives a connection to hyper.
+    async fn handshake(&self, stream: Stream) -> hyper::Result<Sender> {
         let io = TokioIo::new(stream);
         if self.spec.connector.http2 {
             let mut http = http2::Builder::new(TokioExecutor::new());

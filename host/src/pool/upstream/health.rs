@@ -66,20 +66,14 @@ pub(super) async fn watch(pool: Arc<Inner>, at: usize) {
 
 /// On a connection of its own, so that it says something about connecting, too.
 async fn ask(pool: &Inner, member: &Member, check: &HealthCheck) -> Result<(), String> {
-    let mut sender = pool.connect(&member.address).await.map_err(|failure| failure.message)?;
+    let sender = pool.connect(&member.address).await.map_err(|failure| failure.message)?;
     let authority = member.address.authority();
     let host = check.host.as_deref().unwrap_or(&authority);
-    let uri = if pool.spec.connector.is_http2() {
-        format!("{}://{host}{}", if member.address.tls { "https" } else { "http" }, check.path)
-    } else {
-        check.path.clone()
-    };
-    let request = Request::get(uri).header("user-agent", "cutover-health-check");
-    let request = if pool.spec.connector.is_http2() { request } else { request.header(HOST, host) };
+    let request = Request::get(&check.path).header("user-agent", "cutover-health-check").header(HOST, host);
     let request = request.body(Upload::default()).map_err(|e| chain(&e))?;
-    match sender.send(request).await {
-        Ok(response) if response.status().as_u16() < 400 => Ok(()),
-        Ok(response) => Err(format!("a health check was answered with {}", response.status())),
-        Err(error) => Err(format!("a health check failed: {}", chain(error.error()))),
+    match sender.send((pool, &member.address), &mut Some(Box::new(request)), false).await {
+        Ok(begun) if begun.response.status().as_u16() < 400 => Ok(()),
+        Ok(begun) => Err(format!("a health check was answered with {}", begun.response.status())),
+        Err(failed) => Err(format!("a health check failed: {}", chain(&failed.why))),
     }
 }

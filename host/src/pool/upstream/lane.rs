@@ -26,6 +26,11 @@ pub fn enter(lane: usize) {
     HERE.set(lane);
 }
 
+/// What belongs to this thread.
+pub(super) fn of<T>(lanes: &[T]) -> Option<&T> {
+    lanes.get(HERE.get()).or_else(|| lanes.first())
+}
+
 /// What one thread keeps of a pool. Aligned, so that threads do not share a cache line.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -61,7 +66,8 @@ impl Lane {
     fn sweep(&self, before: Mono) {
         for idle in &self.idle {
             let mut idle = idle.lock();
-            let fresh = idle.partition_point(|i| i.since < before || i.sender.is_closed());
+            let fresh = idle.iter_mut().position(|i| i.since >= before && !i.sender.is_closed());
+            let fresh = fresh.unwrap_or(idle.len());
             let gone: Vec<_> = idle.drain(..fresh).collect();
             drop(idle);
             drop(gone);
@@ -71,7 +77,7 @@ impl Lane {
 
 impl Inner {
     fn lane(&self) -> Option<&Lane> {
-        self.lanes.get(HERE.get()).or_else(|| self.lanes.first())
+        of(&self.lanes)
     }
 
     /// A request is about to be sent.
@@ -85,7 +91,7 @@ impl Inner {
     pub(super) fn reuse(&self, member: usize) -> Option<Sender> {
         let idle = self.lane()?.idle.get(member)?;
         loop {
-            let Idle { sender, .. } = idle.lock().pop()?;
+            let Idle { mut sender, .. } = idle.lock().pop()?;
             if !sender.is_closed() {
                 // One connection of HTTP/2 has room for more than one request.
                 if let Some(shared) = sender.share() {
@@ -97,11 +103,9 @@ impl Inner {
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn keep(&self, member: usize, sender: Sender) {
+    pub(super) fn keep(&self, member: usize, sender: Sender, since: Mono) {
         let Some(idle) = self.lane().and_then(|lane| lane.idle.get(member)) else { return };
-        if !sender.is_closed() && !self.shutdown.is_cancelled() {
-            idle.lock().push(Idle { sender, since: clock::mono() });
-        }
+        idle.lock().push(Idle { sender, since });
     }
 }
 
@@ -118,5 +122,6 @@ pub(super) async fn keep_idle_short(pool: Arc<Inner>) {
             now.nanos().saturating_sub(u64::try_from(pool.spec.idle_timeout.as_nanos()).unwrap_or(u64::MAX)),
         );
         pool.lanes.iter().for_each(|lane| lane.sweep(before));
+        pool.cuts.lock().retain(|cut| cut.strong_count() > 0);
     }
 }

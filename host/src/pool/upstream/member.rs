@@ -2,16 +2,13 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 
 use super::{
     balance::{self, Latency},
@@ -28,6 +25,22 @@ pub struct Address {
     pub host: String,
     /// Its port.
     pub port: u16,
+}
+
+/// Counts one that waits, however the waiting ends.
+pub(super) struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What a member shows of itself.
@@ -49,8 +62,12 @@ pub struct MemberView {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) address: Address,
-    pub(super) places: Arc<Semaphore>,
-    pub(super) in_flight: AtomicUsize,
+    in_flight: AtomicUsize,
+    /// Requests that it is sent at once.
+    most: usize,
+    /// Those that wait for another to end; who comes later waits behind them.
+    waiting: AtomicUsize,
+    freed: Notify,
     latency: Latency,
     standing: Mutex<Standing>,
     /// What the standing says, for those who look at each request.
@@ -98,12 +115,14 @@ impl fmt::Display for Address {
 }
 
 impl Member {
-    pub(super) fn new(address: Address, places: usize, unseen: bool) -> Self {
+    pub(super) fn new(address: Address, most: usize, unseen: bool) -> Self {
         let standing = if unseen { Standing::unseen() } else { Standing::default() };
         Self {
             address,
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             in_flight: AtomicUsize::new(0),
+            most,
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
             latency: Latency::default(),
             standing: Mutex::new(standing),
             down: AtomicBool::new(standing.is_down()),
@@ -116,6 +135,43 @@ impl Member {
 
     pub(super) fn is_usable(&self, now: Mono) -> bool {
         !self.down.load(Ordering::Relaxed) && self.out_until.load(Ordering::Relaxed) <= now.nanos()
+    }
+
+    /// Takes a place, if one is free and nobody waits for it.
+    pub(super) fn enter(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.try_enter()
+    }
+
+    fn try_enter(&self) -> bool {
+        let more = |in_flight: usize| (in_flight < self.most).then(|| in_flight + 1);
+        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    }
+
+    /// Takes a place once one is free.
+    pub(super) async fn enter_in_turn(&self) {
+        let _waiting = Waiting::new(&self.waiting);
+        loop {
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.try_enter() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Frees a place.
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        // Who waits has said so before it looked: one of the two sees the other.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Requests that it has.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
     }
 
     /// What one more request costs.
@@ -175,7 +231,7 @@ impl Member {
         MemberView {
             address: self.address.to_string(),
             usable,
-            in_flight: self.in_flight.load(Ordering::Relaxed),
+            in_flight: self.in_flight(),
             latency_us: self.latency.average_ns(now).map(|ns| ns / 1_000),
             why: (!usable).then(|| self.why.lock().clone()),
         }

@@ -1,16 +1,17 @@
 //! Sending one request and waiting for the head of its answer.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use hyper::{Request, Response, body::Incoming};
+use hyper::{Request, Response};
 use tokio::time::{timeout, timeout_at};
 
 use super::{
-    Inner, Ticket,
-    connection::{Sender, Sent},
+    Ticket,
+    connection::{Begun, NotSent, Sender, Sent},
     member::Address,
     upload::{Progress, Upload},
+    wire::AnswerBody,
 };
 use crate::{
     causes::chain,
@@ -24,11 +25,24 @@ const STALE: usize = 8;
 /// How long a connection that waited may still be busy.
 const BUSY: Duration = Duration::from_millis(10);
 
+/// How a request is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// How far its body has come, if it has one.
+    pub progress: Option<&'a Progress>,
+    /// Until when the head of the answer has to be there.
+    pub deadline: Mono,
+    /// Whether the request is wanted back, because it may be sent again; only one without a body can be.
+    pub again: bool,
+}
+
 /// An answer's head, and its body to come.
 #[derive(Debug)]
 pub struct Answered {
     /// The answer.
-    pub response: Response<Incoming>,
+    pub response: Response<AnswerBody>,
+    /// The request, if it was wanted again.
+    pub request: Option<Box<Request<Upload>>>,
     /// The connection, for when the body has been read.
     pub reuse: Reuse,
     /// How long the head took, from when the request was sent.
@@ -37,24 +51,29 @@ pub struct Answered {
 
 /// A connection that can be used again once the answer's body was read to its end; dropping it before closes it.
 #[derive(Debug)]
-pub struct Reuse(Option<(Arc<Inner>, usize, Sender)>);
+pub struct Reuse {
+    /// None if the body holds it.
+    sender: Option<Sender>,
+    since: Mono,
+}
 
 /// A request that got no answer.
 #[derive(Debug)]
 pub struct Unanswered {
     /// Why.
     pub failure: Failure,
-    /// The request, if the member has not seen any of it.
+    /// The request, if the member has not seen any of it or it was wanted again.
     pub request: Option<Box<Request<Upload>>>,
     /// Whether it was the caller that broke off.
     pub by_caller: bool,
 }
 
 impl Reuse {
-    /// Keeps the connection: the body was read to its end.
-    pub fn keep(&mut self) {
-        if let Some((pool, member, sender)) = self.0.take() {
-            pool.keep(member, sender);
+    /// Keeps the connection: this body was read to its end.
+    pub fn keep(&mut self, body: &mut AnswerBody, ticket: &Ticket) {
+        let sender = self.sender.take().or_else(|| body.take_wire().map(Sender::Wire));
+        if let Some(sender) = sender {
+            ticket.pool.0.keep(ticket.member, sender, self.since);
         }
     }
 }
@@ -65,49 +84,56 @@ impl Ticket {
     ///
     /// # Errors
     /// By cause; what the member has not seen comes back.
-    pub async fn send(
+    pub async fn send(&self, request: Box<Request<Upload>>, ask: Ask<'_>) -> Result<Answered, Unanswered> {
+        let mut slot = Some(request);
+        let (failure, by_caller) = match self.try_send(&mut slot, ask).await {
+            Ok((Begun { response, sender }, now, took)) => {
+                let reuse = Reuse { sender, since: now };
+                return Ok(Answered { response, request: slot.filter(|_| ask.again), reuse, took });
+            }
+            Err(failed) => failed,
+        };
+        let request = slot.filter(|_| ask.again || !failure.sent);
+        Err(Unanswered { failure, request, by_caller })
+    }
+
+    /// The request stays in its slot unless it was sent and is not wanted again. A failure comes with whether it was the
+    /// caller that broke off.
+    async fn try_send(
         &self,
-        mut request: Box<Request<Upload>>,
-        progress: Option<&Progress>,
-        deadline: Mono,
-    ) -> Result<Answered, Unanswered> {
-        let Some(member) = self.pool.members.get(self.member) else {
-            return Err(Unanswered::unsent(Failure::unsent(FailureKind::System, "no such member"), request));
+        request: &mut Option<Box<Request<Upload>>>,
+        ask: Ask<'_>,
+    ) -> Result<(Begun, Mono, Duration), (Failure, bool)> {
+        let pool = &self.pool.0;
+        let Some(member) = pool.members.get(self.member) else {
+            return Err((Failure::unsent(FailureKind::System, "no such member"), false));
         };
         for attempt in 0.. {
-            let waiting = if attempt < STALE { self.pool.reuse(self.member) } else { None };
+            let waiting = if attempt < STALE { pool.reuse(self.member) } else { None };
             let is_new = waiting.is_none();
             let mut sender = match waiting {
                 Some(sender) => sender,
-                None => match self.connect(&member.address, deadline).await {
-                    Ok(sender) => sender,
-                    Err(failure) => return Err(Unanswered::unsent(failure, request)),
-                },
+                None => self.connect(&member.address, ask.deadline).await.map_err(|failure| (failure, false))?,
             };
             if !is_new && !self.is_ready(&mut sender).await {
                 continue;
             }
             let started = clock::mono();
-            self.pool.dispatched(started);
-            let sent = match self.answer(sender.send(*request), progress, deadline).await {
-                Ok(sent) => sent,
-                Err(unanswered) => return Err(unanswered),
-            };
-            match sent {
-                Ok(response) => {
+            pool.dispatched(started);
+            let sent = sender.send((pool, &member.address), request, ask.again);
+            match self.answer(sent, ask).await? {
+                Ok(begun) => {
                     let now = clock::mono();
                     let took = now.since(started);
                     member.answered(took, now);
-                    return Ok(self.answered(response, sender, took));
+                    return Ok((begun, now, took));
                 }
-                Err(mut error) => match error.take_message() {
-                    // It was closed at the very moment that it was chosen.
-                    Some(unsent) if !is_new => request = Box::new(unsent),
-                    unsent => return Err(self.broken(&error.into_error(), unsent, progress)),
-                },
+                // It was closed at the very moment that it was chosen.
+                Err(NotSent { seen: false, .. }) if !is_new && request.is_some() => {}
+                Err(broken) => return Err(self.broken(&broken, ask.progress)),
             }
         }
-        Err(Unanswered::unsent(Failure::unsent(FailureKind::Connection, "no connection"), request))
+        Err((Failure::unsent(FailureKind::Connection, "no connection"), false))
     }
 
     /// Whether a connection that waited can be used: at once, as a rule. An upstream that answered before it had the whole
@@ -122,76 +148,56 @@ impl Ticket {
 
     async fn connect(&self, address: &Address, deadline: Mono) -> Result<Sender, Failure> {
         // Apart from the request, which would carry the room for it otherwise: connecting is rare.
-        let connecting = Box::pin(self.pool.connect(address));
+        let connecting = Box::pin(self.pool.0.connect(address));
         timeout_at(deadline.timer(), connecting).await.unwrap_or_else(|_elapsed| {
             Err(Failure::unsent(FailureKind::Timeout, format!("{address} was not reached in time")))
         })
-    }
-
-    fn answered(&self, response: Response<Incoming>, sender: Sender, took: Duration) -> Answered {
-        // Other requests share a connection of HTTP/2 already: it waits with the others.
-        let sender = if matches!(sender, Sender::Http2(_)) { None } else { Some(sender) };
-        let reuse = Reuse(sender.map(|sender| (Arc::clone(&self.pool), self.member, sender)));
-        Answered { response, reuse, took }
     }
 
     /// Waits for an answer, but not for ever.
     async fn answer(
         &self,
         sent: impl Future<Output = Sent>,
-        progress: Option<&Progress>,
-        mut deadline: Mono,
-    ) -> Result<Sent, Unanswered> {
+        Ask { progress, mut deadline, .. }: Ask<'_>,
+    ) -> Result<Sent, (Failure, bool)> {
         let mut sent = std::pin::pin!(sent);
-        let idle = self.pool.spec.idle_timeout;
+        let idle = self.pool.0.spec.idle_timeout;
         loop {
             if let Ok(sent) = timeout_at(deadline.timer(), &mut sent).await {
                 return Ok(sent);
             }
             let Some(uploading) = progress.filter(|p| p.has_started() && !p.is_done()) else {
                 let message = format!("{} did not answer in time", self.address());
-                return Err(Unanswered::seen(Failure::sent(FailureKind::Timeout, message)));
+                return Err((Failure::sent(FailureKind::Timeout, message), false));
             };
             // The answer is not due before the whole body is there.
             let now = clock::mono();
             if uploading.last() + idle <= now {
-                let failure = Failure::sent(FailureKind::Timeout, format!("the body stood still for {idle:?}"));
-                return Err(Unanswered { failure, request: None, by_caller: true });
+                let message = format!("the body stood still for {idle:?}");
+                return Err((Failure::sent(FailureKind::Timeout, message), true));
             }
             deadline = uploading.last() + idle;
         }
     }
 
-    fn broken(&self, error: &hyper::Error, unsent: Option<Request<Upload>>, progress: Option<&Progress>) -> Unanswered {
-        if self.signals.give_up.is_cancelled() {
-            let message = format!("{} was stopped", self.pool.spec.label);
-            return Unanswered::seen(Failure::sent(FailureKind::System, message));
+    fn broken(&self, NotSent { why, seen }: &NotSent, progress: Option<&Progress>) -> (Failure, bool) {
+        if self.signals().give_up.is_cancelled() {
+            let message = format!("{} was stopped", self.pool.0.spec.label);
+            return (Failure::sent(FailureKind::System, message), false);
         }
         let address = self.address();
         let by_caller = progress.is_some_and(Progress::is_broken);
         let message = if by_caller {
             "the caller broke off in the middle of the body".to_owned()
         } else {
-            format!("{address} broke off: {}", chain(error))
+            format!("{address} broke off: {}", chain(why))
         };
-        let kind = if error.is_parse() { FailureKind::Communication } else { FailureKind::Connection };
-        match unsent {
-            Some(request) => Unanswered::unsent(Failure::unsent(kind, message), Box::new(request)),
-            None => Unanswered { failure: Failure::sent(kind, message), request: None, by_caller },
-        }
+        let kind = if why.is_syntax() { FailureKind::Communication } else { FailureKind::Connection };
+        let failure = if *seen { Failure::sent(kind, message) } else { Failure::unsent(kind, message) };
+        (failure, by_caller && *seen)
     }
 
     fn address(&self) -> String {
-        self.pool.members.get(self.member).map_or_else(String::new, |member| member.address.to_string())
-    }
-}
-
-impl Unanswered {
-    fn unsent(failure: Failure, request: Box<Request<Upload>>) -> Self {
-        Self { failure, request: Some(request), by_caller: false }
-    }
-
-    const fn seen(failure: Failure) -> Self {
-        Self { failure, request: None, by_caller: false }
+        self.pool.0.members.get(self.member).map_or_else(String::new, |member| member.address.to_string())
     }
 }

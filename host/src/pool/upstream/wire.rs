@@ -1,0 +1,284 @@
+//! A connection of HTTP/1.1 to an upstream that sends one request without a body at a time, in the request's own task.
+//!
+//! Most requests have no body, and for them a task for each connection, and the channels between the two, cost more than
+//! everything else that a proxy does in its own time. Requests with a body and those that ask to change the protocol are
+//! given to hyper, which can read and write at once: a connection that waits has no state, so it can be handed over
+//! ([`Wire::into_stream`]). The syntax is that of RFC 9112, in which `httparse` reads heads and sizes of chunks.
+
+mod body;
+mod framing;
+mod head;
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::BytesMut;
+use futures_util::task::AtomicWaker;
+use hyper::{Method, Request, Response};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+use tokio_util::io::poll_read_buf;
+
+pub use self::body::{AnswerBody, Torn};
+use self::{body::Rest, framing::Step, head::Answer};
+use super::upload::Upload;
+
+/// Read at once, at least.
+const READ: usize = 8 << 10;
+
+/// Read at once of a long body.
+const READ_MORE: usize = 64 << 10;
+
+/// The largest head of an answer. nginx takes 8 KiB, `HAProxy` 16.
+const MAX_HEAD: usize = 64 << 10;
+
+/// What bytes go over.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// See the module.
+pub(super) struct Wire {
+    stream: Stream,
+    read: BytesMut,
+    write: Vec<u8>,
+    cut: Arc<Cut>,
+}
+
+/// Ends a connection from outside.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    is_cut: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// Why an exchange over a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The upstream closed the connection before the end of its answer.
+    #[error("the connection was closed before the answer was whole")]
+    Closed,
+    /// The connection was cut from here.
+    #[error("the connection was cut")]
+    Cut,
+    /// The system failed to read or write.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+    /// What came is no answer.
+    #[error("the answer is malformed")]
+    Syntax(#[source] httparse::Error),
+    /// Its head is too large.
+    #[error("the answer's head is larger than {MAX_HEAD} bytes")]
+    TooLarge,
+    /// Where its body ends cannot be known.
+    #[error("the answer's body has no known end: {0}")]
+    Framing(&'static str),
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    pub(super) why: Broken,
+    /// Whether the upstream may have seen any of it.
+    pub(super) seen: bool,
+}
+
+impl Broken {
+    /// Whether the upstream said something that is wrong.
+    pub const fn is_syntax(&self) -> bool {
+        matches!(self, Self::Syntax(_) | Self::TooLarge | Self::Framing(_))
+    }
+}
+
+impl Cut {
+    /// Ends the connection, or what is sent over it.
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// Whether a request can be sent over a [`Wire`].
+pub(super) fn takes(request: &Request<Upload>) -> bool {
+    request.body().is_empty() && !request.headers().contains_key(hyper::header::UPGRADE)
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, read: BytesMut::new(), write: Vec::new(), cut: Arc::default() }
+    }
+
+    /// What cuts it, as long as it lives.
+    pub(super) fn cut(&self) -> Weak<Cut> {
+        Arc::downgrade(&self.cut)
+    }
+
+    /// Whether it waits for a request: the upstream has neither closed it nor said anything unasked.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut byte = [0];
+        let read = Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
+        self.read.is_empty() && read.is_pending() && !self.cut.is_cut.load(Ordering::Acquire)
+    }
+
+    /// The stream alone, of a connection that waits for a request.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// Sends a request and reads the head of its answer. The connection comes back with the body, or at once if all of
+    /// the body is there.
+    pub(super) async fn exchange(
+        mut self: Box<Self>,
+        request: &Request<Upload>,
+    ) -> Result<(Response<AnswerBody>, Option<Box<Self>>), Unsent> {
+        self.write.clear();
+        head::write(request, &mut self.write);
+        let mut written = 0;
+        while written < self.write.len() {
+            match std::future::poll_fn(|cx| self.poll_write(cx, written)).await {
+                Ok(0) => return Err(Unsent { why: Broken::Closed, seen: written > 0 }),
+                Ok(more) => written += more,
+                Err(why) => return Err(Unsent { why, seen: written > 0 }),
+            }
+        }
+        let Answer { head, mut framing, reusable } =
+            self.head(request.method()).await.map_err(|why| Unsent { why, seen: true })?;
+        // All of a short body is there already, as a rule.
+        let (body, wire) = match framing.whole(&mut self.read) {
+            Some(whole) => (AnswerBody::Whole(Some(whole)), (reusable && self.read.is_empty()).then_some(self)),
+            None => (AnswerBody::Rest(Rest::new(self, framing, reusable)), None),
+        };
+        Ok((Response::from_parts(head, body), wire))
+    }
+
+    async fn head(&mut self, method: &Method) -> Result<Answer, Broken> {
+        let mut seen = 0;
+        loop {
+            // Of what comes in many small parts only what may be whole is looked at again.
+            if seen == 0 || head::may_end(&self.read, seen) {
+                match head::parse(&mut self.read, method)? {
+                    Some(answer) if !answer.is_interim() => return Ok(answer),
+                    Some(_interim) => {
+                        seen = 0;
+                        continue;
+                    }
+                    None => {}
+                }
+            }
+            if self.read.len() >= MAX_HEAD {
+                return Err(Broken::TooLarge);
+            }
+            seen = self.read.len();
+            if std::future::poll_fn(|cx| self.poll_fill(cx, READ)).await? == 0 {
+                return Err(Broken::Closed);
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, written: usize) -> Poll<Result<usize, Broken>> {
+        let rest = self.write.get(written..).unwrap_or_default();
+        match Pin::new(&mut self.stream).poll_write(cx, rest) {
+            Poll::Ready(wrote) => Poll::Ready(wrote.map_err(Broken::Io)),
+            Poll::Pending => self.cut.poll(cx).map(Err),
+        }
+    }
+
+    /// Reads what has come into the buffer, and says how much; nothing at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<Result<usize, Broken>> {
+        self.read.reserve(room);
+        match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read) {
+            Poll::Ready(got) => Poll::Ready(got.map_err(Broken::Io)),
+            Poll::Pending => self.cut.poll(cx).map(Err),
+        }
+    }
+
+    /// The next part of a body.
+    fn poll_step(&mut self, cx: &mut Context<'_>, framing: &mut framing::Framing) -> Poll<Result<Step, Broken>> {
+        loop {
+            match framing.step(&mut self.read)? {
+                Step::More => {}
+                step => return Poll::Ready(Ok(step)),
+            }
+            let room = if framing.is_long() { READ_MORE } else { READ };
+            if ready!(self.poll_fill(cx, room))? == 0 {
+                return Poll::Ready(framing.at_close().map(|()| Step::End));
+            }
+        }
+    }
+}
+
+impl Cut {
+    /// Ready once the connection is cut; whoever asks is woken then.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Broken> {
+        self.waker.register(cx.waker());
+        if self.is_cut.load(Ordering::Acquire) { Poll::Ready(Broken::Cut) } else { Poll::Pending }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("read", &self.read.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,281 @@
+//! Heads: of a request as it is written, and of an answer as it is read. Pure.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use httparse::{Header, ParserConfig};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    ext::ReasonPhrase,
+    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
+    http::response::Parts,
+};
+
+use super::{
+    Broken,
+    framing::{Chunk, Framing},
+};
+
+/// Fields of an answer's head.
+const MAX_FIELDS: usize = 128;
+
+/// The head of an answer, and what comes after it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: Parts,
+    pub(super) framing: Framing,
+    /// Whether the connection can be used again after the body.
+    pub(super) reusable: bool,
+}
+
+impl Answer {
+    /// Whether another head comes after this one (RFC 9110, 15.2).
+    pub(super) fn is_interim(&self) -> bool {
+        self.head.status.is_informational() && self.head.status != StatusCode::SWITCHING_PROTOCOLS
+    }
+}
+
+/// Writes the head of a request that has no body.
+pub(super) fn write<B>(request: &Request<B>, out: &mut Vec<u8>) {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    out.extend_from_slice(request.method().as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in request.headers() {
+        // What is written below is what holds.
+        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
+            field(out, name, value.as_bytes());
+        }
+    }
+    // Who could have sent a body says that there is none (RFC 9110, 8.6).
+    if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
+        || request.headers().contains_key(CONTENT_LENGTH)
+    {
+        field(out, &CONTENT_LENGTH, b"0");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether an empty line may have come with the bytes from `seen` on.
+pub(super) fn may_end(read: &[u8], seen: usize) -> bool {
+    let new = read.get(seen.saturating_sub(3)..).unwrap_or_default();
+    new.windows(2).any(|two| two == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
+}
+
+/// Takes the head of an answer to a request of this method out of what has come, if it is whole.
+pub(super) fn parse(read: &mut BytesMut, method: &Method) -> Result<Option<Answer>, Broken> {
+    if read.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, read, &mut fields);
+    let end = match parsed.map_err(Broken::Syntax)? {
+        httparse::Status::Complete(end) => end,
+        httparse::Status::Partial => return Ok(None),
+    };
+    if end > u16::MAX.into() {
+        return Err(Broken::TooLarge);
+    }
+    let start = read.as_ptr().addr();
+    let count = response.headers.len();
+    // Values are parts of what was read: nothing is copied.
+    let mut spans = [[0_u16; 4]; MAX_FIELDS];
+    let small = |n: usize| u16::try_from(n).unwrap_or_default();
+    for (span, Header { name, value }) in spans.iter_mut().zip(response.headers.iter()) {
+        // An empty value may be anywhere.
+        let value_at = if value.is_empty() { 0 } else { value.as_ptr().addr() - start };
+        *span = [name.as_ptr().addr() - start, name.len(), value_at, value.len()].map(small);
+    }
+    let (version, code) = (response.version.unwrap_or(0), response.code.unwrap_or(0));
+    let status = StatusCode::from_u16(code).map_err(|_out_of_range| Broken::Syntax(httparse::Error::Status))?;
+    let reason = response.reason.filter(|reason| status.canonical_reason() != Some(reason)).map(str::to_owned);
+    let bytes = read.split_to(end).freeze();
+    let mut headers = HeaderMap::with_capacity(count + 4);
+    for span in spans.iter().take(count) {
+        let [name, name_length, value, value_length] = span.map(usize::from);
+        let name = HeaderName::from_bytes(bytes.get(name..name + name_length).unwrap_or_default());
+        let name = name.map_err(|_too_long| Broken::Syntax(httparse::Error::HeaderName))?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice(value..value + value_length));
+        headers.append(name, value.map_err(|_control| Broken::Syntax(httparse::Error::HeaderValue))?);
+    }
+    let mut head = Response::new(()).into_parts().0;
+    head.status = status;
+    head.version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(Bytes::from(reason)).ok()) {
+        head.extensions.insert(reason);
+    }
+    let (framing, sure) = framing(&mut headers, method, status, head.version)?;
+    let reusable = sure && framing != Framing::UntilClose && is_kept(&headers, head.version);
+    head.headers = headers;
+    Ok(Some(Answer { head, framing, reusable }))
+}
+
+/// How the end of an answer's body is known (RFC 9112, 6.3), and whether nobody could see another end.
+fn framing(
+    headers: &mut HeaderMap,
+    method: &Method,
+    status: StatusCode,
+    version: Version,
+) -> Result<(Framing, bool), Broken> {
+    let no_body = *method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if no_body {
+        return Ok((Framing::Length(0), true));
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let is_chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || codings.next().is_some() || version != Version::HTTP_11 {
+            return Err(Broken::Framing("its transfer coding is not known"));
+        }
+        // Of the two the coding holds, and the length is not passed on.
+        let has_length = headers.remove(CONTENT_LENGTH).is_some();
+        return Ok((Framing::Chunked(Chunk::Size), !has_length));
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok((Framing::UntilClose, true)) };
+    if lengths.any(|other| other != first) {
+        return Err(Broken::Framing("it has several lengths"));
+    }
+    let digits = first.as_bytes();
+    let length = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let length = length.and_then(|text| text.parse().ok()).ok_or(Broken::Framing("its length is no number"))?;
+    Ok((Framing::Length(length), true))
+}
+
+/// Whether the upstream keeps the connection (RFC 9112, 9.3).
+fn is_kept(headers: &HeaderMap, version: Version) -> bool {
+    if version == Version::HTTP_11 && !headers.contains_key(CONNECTION) {
+        return true;
+    }
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut tokens = values.flat_map(|value| value.split(',')).map(str::trim);
+    if version == Version::HTTP_11 {
+        !tokens.any(|token| token.eq_ignore_ascii_case("close"))
+    } else {
+        tokens.any(|token| token.eq_ignore_ascii_case("keep-alive"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Answer>, Broken> {
+        parse(&mut BytesMut::from(text), &Method::GET)
+    }
+
+    fn framed(fields: &str) -> Result<(Framing, bool), Broken> {
+        read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).map(|answer| {
+            let answer = answer.unwrap();
+            (answer.framing, answer.reusable)
+        })
+    }
+
+    #[test]
+    fn a_request_is_written_with_one_length_at_most() {
+        let written = |method: &str, length: Option<&str>| {
+            let mut request = Request::builder().method(method).uri("/a?b=c").header("host", "x");
+            if let Some(length) = length {
+                request = request.header("content-length", length);
+            }
+            let mut out = Vec::new();
+            write(&request.body(()).unwrap(), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written("GET", None), "GET /a?b=c HTTP/1.1\r\nhost: x\r\n\r\n");
+        let posted = "POST /a?b=c HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(written("POST", None), posted);
+        assert_eq!(written("POST", Some("0")), posted);
+        assert!(
+            written("DELETE", Some("7")).ends_with("content-length: 0\r\n\r\n"),
+            "there is no body to be waited for"
+        );
+    }
+
+    #[test]
+    fn a_head_is_taken_when_it_is_whole_and_the_body_stays() {
+        let mut buffer =
+            BytesMut::from("HTTP/1.1 404 Nothing Here\r\nX-A: 1\r\nx-a:2 \r\nx-b:\r\ncontent-length: 2\r\n");
+        assert!(parse(&mut buffer, &Method::GET).unwrap().is_none());
+        buffer.extend_from_slice(b"\r\nhi");
+        let answer = parse(&mut buffer, &Method::GET).unwrap().unwrap();
+        assert_eq!((answer.head.status.as_u16(), answer.framing, answer.reusable), (404, Framing::Length(2), true));
+        assert_eq!(answer.head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(answer.head.headers["x-b"], "");
+        let reason = answer.head.extensions.get::<ReasonPhrase>().unwrap();
+        assert_eq!((reason.as_bytes(), &buffer[..]), (&b"Nothing Here"[..], &b"hi"[..]));
+        assert!(
+            may_end(b"a\r\n\r\n", 4) && may_end(b"a\n\n", 2) && !may_end(b"a\r\n\r", 0) && !may_end(b"\n\nabcdef", 6)
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_where_rfc_9112_has_it() {
+        assert_eq!(framed("content-length: 7\r\n").unwrap(), (Framing::Length(7), true));
+        assert_eq!(framed("content-length: 7\r\ncontent-length: 7\r\n").unwrap(), (Framing::Length(7), true));
+        assert_eq!(framed("").unwrap(), (Framing::UntilClose, false));
+        assert_eq!(framed("transfer-encoding: Chunked\r\n").unwrap(), (Framing::Chunked(Chunk::Size), true));
+        let both = framed("transfer-encoding: chunked\r\ncontent-length: 7\r\n").unwrap();
+        assert_eq!(both, (Framing::Chunked(Chunk::Size), false), "the connection is not trusted any more");
+        assert_eq!(framed("connection: x, Close\r\ncontent-length: 7\r\n").unwrap(), (Framing::Length(7), false));
+        for wrong in [
+            "content-length: 7\r\ncontent-length: 8\r\n",
+            "content-length: 7, 8\r\n",
+            "content-length: +7\r\n",
+            "content-length: \r\n",
+            "content-length: 99999999999999999999\r\n",
+            "transfer-encoding: gzip, chunked\r\n",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            "transfer-encoding: identity\r\n",
+        ] {
+            assert!(matches!(framed(wrong), Err(Broken::Framing(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn answers_without_a_body_have_none_whatever_they_say() {
+        let length = |method: &Method, line: &str| {
+            let mut head = BytesMut::from(&*format!("{line}\r\ncontent-length: 7\r\n\r\n"));
+            parse(&mut head, method).unwrap().unwrap().framing
+        };
+        assert_eq!(length(&Method::HEAD, "HTTP/1.1 200 OK"), Framing::Length(0));
+        assert_eq!(length(&Method::GET, "HTTP/1.1 204 No Content"), Framing::Length(0));
+        assert_eq!(length(&Method::GET, "HTTP/1.1 304 Not Modified"), Framing::Length(0));
+        assert_eq!(length(&Method::GET, "HTTP/1.1 200 OK"), Framing::Length(7));
+    }
+
+    #[test]
+    fn old_upstreams_keep_a_connection_only_if_they_say_so() {
+        let kept =
+            |fields: &str| read(&format!("HTTP/1.0 200 OK\r\ncontent-length: 1\r\n{fields}\r\n")).unwrap().unwrap();
+        assert!(!kept("").reusable && kept("connection: Keep-Alive\r\n").reusable);
+        let chunked = read("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert!(matches!(chunked, Err(Broken::Framing(_))));
+    }
+
+    #[test]
+    fn heads_that_are_none_are_refused() {
+        for wrong in
+            ["\x16\x03\x01\x02", "HTTP/2 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\na b: c\r\n\r\n", "HTTP/1.1 99 x\r\n\r\n"]
+        {
+            assert!(read(wrong).is_err_and(|e| e.is_syntax()), "{wrong:?}");
+        }
+        let folded = read("HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n");
+        assert!(folded.is_err_and(|e| e.is_syntax()), "obs-fold");
+        let many: String = (0..=MAX_FIELDS).map(|n| format!("x-{n}: 1\r\n")).collect();
+        assert!(matches!(framed(&many), Err(Broken::Syntax(httparse::Error::TooManyHeaders))));
+        let hundred = read("HTTP/1.1 100 Continue\r\n\r\n").unwrap().unwrap();
+        assert!(hundred.is_interim());
+    }
+}

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, path::Path, str::FromStr as _, time::Duration};
 
 use serde_json::Value;
 use sqlx::{
-    Row as _, SqlitePool,
+    Connection as _, Row as _, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -88,7 +88,13 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(5));
         // One connection: SQLite has one writer, and readers here are rare and short.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(opened)?;
+        // A disk that is full makes SQLite end a transaction by itself, which the connection does not learn: what came after
+        // would be part of one that never ends. So a connection whose transaction failed is not used again.
+        let pool = SqlitePoolOptions::new().max_connections(1).after_release(|connection, _| {
+            let is_fresh = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_fresh) })
+        });
+        let pool = pool.connect_with(options).await.map_err(opened)?;
         MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
         Ok(Self(pool))
     }

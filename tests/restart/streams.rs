@@ -38,7 +38,8 @@ async fn both_go_on(events: &mut hyper::Response<Incoming>, socket: &mut Socket)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_live_through_a_ramp_and_a_restart_and_end_cleanly_when_their_time_is_up() {
-    let mut hosts = Plan { programs: false, pool: "stream_timeout = '6s'\ndrain_timeout = '60s'", http: "" }.start().await;
+    let mut hosts =
+        Plan { programs: false, pool: "stream_timeout = '6s'\ndrain_timeout = '60s'", http: "" }.start().await;
     let (mut events, mut socket) = (events(&hosts).await, websocket(&hosts).await);
     both_go_on(&mut events, &mut socket).await;
     hosts.order("shop", "advance").await;
@@ -59,7 +60,8 @@ async fn streams_live_through_a_ramp_and_a_restart_and_end_cleanly_when_their_ti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_half_way_ends_where_it_is_or_moves_as_it_is() {
-    let mut hosts = Plan { programs: false, pool: "stream_timeout = '60s'\ndrain_timeout = '60s'", http: "" }.start().await;
+    let mut hosts =
+        Plan { programs: false, pool: "stream_timeout = '60s'\ndrain_timeout = '60s'", http: "" }.start().await;
     // Half of a head, some of it read by the old host; a connection without a byte; and requests under way over HTTP/1.1
     // and HTTP/2.
     let mut half = TcpStream::connect(&hosts.http.data_plane).await.unwrap();
@@ -93,7 +95,8 @@ async fn what_is_half_way_ends_where_it_is_or_moves_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_replaced_while_another_drains_passes_on_what_comes_from_that() {
-    let mut hosts = Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'", http: "" }.start().await;
+    let mut hosts =
+        Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'", http: "" }.start().await;
     let events = events(&hosts).await;
     let mut slow = hosts.connect().await;
     let slow = tokio::spawn(async move {
@@ -123,7 +126,8 @@ async fn a_host_that_is_replaced_while_another_drains_passes_on_what_comes_from_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_host_that_is_killed_while_it_drains_hurts_nobody_else() {
-    let mut hosts = Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'", http: "" }.start().await;
+    let mut hosts =
+        Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'", http: "" }.start().await;
     let mut events = events(&hosts).await;
     let mut kept = hosts.connect().await;
     assert_eq!(kept.send(get("/", &[])).await.unwrap().0, 200);

@@ -121,7 +121,7 @@ impl Ticket {
             let started = clock::mono();
             pool.dispatched(started);
             let sent = sender.send((pool, &member.address), request, ask.again);
-            match self.answer(sent, ask).await? {
+            match self.answer(sent, ask, started).await? {
                 Ok(begun) => {
                     let now = clock::mono();
                     let took = now.since(started);
@@ -159,9 +159,11 @@ impl Ticket {
         &self,
         sent: impl Future<Output = Sent>,
         Ask { progress, mut deadline, .. }: Ask<'_>,
+        started: Mono,
     ) -> Result<Sent, (Failure, bool)> {
         let mut sent = std::pin::pin!(sent);
-        let idle = self.pool.0.spec.idle_timeout;
+        let spec = &self.pool.0.spec;
+        let (idle, total) = (spec.idle_timeout, spec.total_timeout.map(|limit| started + limit));
         loop {
             if let Ok(sent) = timeout_at(deadline.timer(), &mut sent).await {
                 return Ok(sent);
@@ -176,7 +178,11 @@ impl Ticket {
                 let message = format!("the body stood still for {idle:?}");
                 return Err((Failure::sent(FailureKind::Timeout, message), true));
             }
-            deadline = uploading.last() + idle;
+            if total.is_some_and(|at| at <= now) {
+                let message = "the body took longer than `total_timeout` allows";
+                return Err((Failure::sent(FailureKind::Timeout, message), true));
+            }
+            deadline = total.map_or(uploading.last() + idle, |at| at.min(uploading.last() + idle));
         }
     }
 

@@ -211,8 +211,8 @@ fn host(folder: &Path, port: u16, admin: u16) -> Running {
         at("policies/standard-stages"),
     );
     fs::write(&file, text).unwrap();
-    let program = root().join("target/release/cutover");
-    assert!(program.exists(), "build the host first: cargo build --release -p cutover");
+    let program = root().join("target/dist/cutover");
+    assert!(program.exists(), "build the host as it is shipped first: cargo build --profile dist -p cutover");
     let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(file);
     let running = start(command, port);

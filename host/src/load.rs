@@ -49,6 +49,7 @@ impl Load {
     }
 
     /// The same for another thread.
+    #[must_use]
     pub fn share(&self) -> Self {
         Self { in_flight: Arc::clone(&self.in_flight), most: self.most }
     }

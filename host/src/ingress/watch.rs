@@ -331,7 +331,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let this = &mut *self;
         let polled = if slices.iter().map(|slice| slice.len()).sum::<usize>() <= FLAT {
             this.flat.clear();
-            slices.iter().for_each(|slice| this.flat.extend_from_slice(slice));
+            for slice in slices {
+                this.flat.extend_from_slice(slice);
+            }
             Pin::new(&mut this.inner).poll_write(cx, &this.flat)
         } else {
             Pin::new(&mut this.inner).poll_write_vectored(cx, slices)

@@ -246,6 +246,41 @@ impl Member {
 mod tests {
     use super::*;
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn places_are_never_overdrawn_and_everybody_has_a_turn() {
+        let member = std::sync::Arc::new(Member::new(Address::parse("http://a:1").unwrap(), 3, false));
+        let most = std::sync::Arc::new(AtomicUsize::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..200 {
+            let (member, most) = (std::sync::Arc::clone(&member), std::sync::Arc::clone(&most));
+            tasks.spawn(async move {
+                if !member.enter() {
+                    member.enter_in_turn().await;
+                }
+                most.fetch_max(member.in_flight(), Ordering::SeqCst);
+                for _ in 0..n % 7 {
+                    tokio::task::yield_now().await;
+                }
+                member.leave();
+            });
+        }
+        tokio::time::timeout(Duration::from_secs(30), tasks.join_all()).await.expect("nobody waits for ever");
+        assert_eq!((most.load(Ordering::SeqCst), member.in_flight()), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn who_comes_later_waits_behind_those_who_wait() {
+        let member = Member::new(Address::parse("http://a:1").unwrap(), 1, false);
+        assert!(member.enter() && !member.enter());
+        let mut waits = std::pin::pin!(member.enter_in_turn());
+        assert!(futures_util::poll!(waits.as_mut()).is_pending());
+        member.leave();
+        assert!(!member.enter(), "the place is not free for others");
+        waits.await;
+        member.leave();
+        assert!(member.enter());
+    }
+
     #[test]
     fn addresses_are_scheme_host_and_port() {
         for (url, shown) in [

@@ -209,7 +209,7 @@ impl Wire {
         loop {
             match framing.step(&mut self.read)? {
                 Step::More => {}
-                step => return Poll::Ready(Ok(step)),
+                step @ (Step::Data(_) | Step::Trailers(_) | Step::End) => return Poll::Ready(Ok(step)),
             }
             let room = if framing.is_long() { READ_MORE } else { READ };
             if ready!(self.poll_fill(cx, room))? == 0 {

@@ -232,7 +232,7 @@ mod tests {
             chunks in proptest::collection::vec("[a-z]{1,20}", 0..8),
             cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..12),
         ) {
-            let mut body: String = chunks.iter().map(|c| format!("{:x}\r\n{c}\r\n", c.len())).collect();
+            let mut body = chunks.iter().map(|c| format!("{:x}\r\n{c}\r\n", c.len())).collect::<Vec<_>>().concat();
             body.push_str("0\r\nx-sum: 1\r\n\r\n");
             let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len())).collect();
             at.extend([0, body.len()]);

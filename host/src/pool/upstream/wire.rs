@@ -153,6 +153,9 @@ impl Wire {
                 Err(why) => return Err(Unsent { why, seen: written > 0 }),
             }
         }
+        // TLS may hold some of it back.
+        let flushed = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
+        flushed.map_err(|why| Unsent { why, seen: true })?;
         let Answer { head, mut framing, reusable } =
             self.head(request.method()).await.map_err(|why| Unsent { why, seen: true })?;
         // All of a short body is there already, as a rule.
@@ -191,6 +194,13 @@ impl Wire {
         let rest = self.write.get(written..).unwrap_or_default();
         match Pin::new(&mut self.stream).poll_write(cx, rest) {
             Poll::Ready(wrote) => Poll::Ready(wrote.map_err(Broken::Io)),
+            Poll::Pending => self.cut.poll(cx).map(Err),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.map_err(Broken::Io)),
             Poll::Pending => self.cut.poll(cx).map(Err),
         }
     }

@@ -4,6 +4,7 @@
 //! does not take what it is sent. While a request is served, its pool's limits hold instead.
 
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     sync::{
@@ -28,6 +29,11 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// What is written at once is gathered in one place up to this size.
 const FLAT: usize = 2 << 10;
+
+thread_local! {
+    /// Where it is gathered: for all connections of a thread, so that it stays in the processor's cache.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What is known of a connection. Times are nanoseconds of the monotonic clock; 0 is "not now".
 #[derive(Debug)]
@@ -87,7 +93,6 @@ pub(super) struct Watched<S> {
     /// What was read before, by whoever had the connection then.
     before: Bytes,
     pulse: Arc<Pulse>,
-    flat: Vec<u8>,
 }
 
 /// Why a connection is closed.
@@ -265,7 +270,7 @@ impl Drop for Active {
 impl<S> Watched<S> {
     /// A stream, and what was already read of it.
     pub(super) const fn new(inner: S, before: Bytes, pulse: Arc<Pulse>) -> Self {
-        Self { inner, before, pulse, flat: Vec::new() }
+        Self { inner, before, pulse }
     }
 
     /// The stream, and what was read before and not asked for.
@@ -330,11 +335,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         // A head and a short body are written faster from one place than from two.
         let this = &mut *self;
         let polled = if slices.iter().map(|slice| slice.len()).sum::<usize>() <= FLAT {
-            this.flat.clear();
-            for slice in slices {
-                this.flat.extend_from_slice(slice);
-            }
-            Pin::new(&mut this.inner).poll_write(cx, &this.flat)
+            SCRATCH.with_borrow_mut(|flat| {
+                flat.clear();
+                for slice in slices {
+                    flat.extend_from_slice(slice);
+                }
+                Pin::new(&mut this.inner).poll_write(cx, flat)
+            })
         } else {
             Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
         };

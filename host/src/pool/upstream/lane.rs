@@ -103,8 +103,11 @@ impl Inner {
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn keep(&self, member: usize, sender: Sender, since: Mono) {
+    pub(super) fn keep(&self, member: usize, mut sender: Sender, since: Mono) {
         let Some(idle) = self.lane().and_then(|lane| lane.idle.get(member)) else { return };
+        if let Sender::Wire(wire) = &mut sender {
+            wire.rest();
+        }
         idle.lock().push(Idle { sender, since });
     }
 }

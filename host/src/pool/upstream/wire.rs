@@ -33,6 +33,9 @@ pub use self::body::{AnswerBody, Torn};
 use self::{body::Rest, framing::Step, head::Answer};
 use super::upload::Upload;
 
+/// What most heads of requests fit in.
+const HEAD: usize = 1 << 10;
+
 /// Read at once, at least.
 const READ: usize = 8 << 10;
 
@@ -52,7 +55,6 @@ pub(super) enum Stream {
 pub(super) struct Wire {
     stream: Stream,
     read: BytesMut,
-    write: Vec<u8>,
     cut: Arc<Cut>,
 }
 
@@ -116,7 +118,7 @@ pub(super) fn takes(request: &Request<Upload>) -> bool {
 
 impl Wire {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, read: BytesMut::new(), write: Vec::new(), cut: Arc::default() }
+        Self { stream, read: BytesMut::new(), cut: Arc::default() }
     }
 
     /// What cuts it, as long as it lives.
@@ -132,6 +134,13 @@ impl Wire {
         self.read.is_empty() && read.is_pending() && !self.cut.is_cut.load(Ordering::Acquire)
     }
 
+    /// Gives the buffer back until the next request: one that was just used is still in the processor's cache.
+    pub(super) fn rest(&mut self) {
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
+    }
+
     /// The stream alone, of a connection that waits for a request.
     pub(super) fn into_stream(self) -> Stream {
         self.stream
@@ -143,11 +152,11 @@ impl Wire {
         mut self: Box<Self>,
         request: &Request<Upload>,
     ) -> Result<(Response<AnswerBody>, Option<Box<Self>>), Unsent> {
-        self.write.clear();
-        head::write(request, &mut self.write);
+        let mut write = Vec::with_capacity(HEAD);
+        head::write(request, &mut write);
         let mut written = 0;
-        while written < self.write.len() {
-            match std::future::poll_fn(|cx| self.poll_write(cx, written)).await {
+        while let Some(rest) = write.get(written..).filter(|rest| !rest.is_empty()) {
+            match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await {
                 Ok(0) => return Err(Unsent { why: Broken::Closed, seen: written > 0 }),
                 Ok(more) => written += more,
                 Err(why) => return Err(Unsent { why, seen: written > 0 }),
@@ -190,9 +199,8 @@ impl Wire {
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, written: usize) -> Poll<Result<usize, Broken>> {
-        let rest = self.write.get(written..).unwrap_or_default();
-        match Pin::new(&mut self.stream).poll_write(cx, rest) {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Broken>> {
+        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
             Poll::Ready(wrote) => Poll::Ready(wrote.map_err(Broken::Io)),
             Poll::Pending => self.cut.poll(cx).map(Err),
         }

@@ -226,9 +226,9 @@ impl OnSmallDisk {
 
 impl Drop for OnSmallDisk {
     fn drop(&mut self) {
-        // The shell first, so that it does not start another.
-        drop(self.shell.kill());
+        // The shell first, so that it does not start another; a shell that is dead has no children to be found by.
         let host = self.host();
+        drop(self.shell.kill());
         drop(self.shell.wait());
         if let Some(host) = host {
             drop(Command::new("kill").args(["-9", &host.to_string()]).status());

@@ -215,3 +215,33 @@ async fn a_caller_that_goes_away_is_not_v1s_fault() {
     assert_eq!((errors, posted), (0, 0));
     site.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_a_request_has_its_time_and_the_answer_to_it_has_another() {
+    let v1 = Upstream::named("one").await;
+    let setup = Setup::of(&[&v1], &[&v1]);
+    let migration = "match = [{ host = '*' }]\ndeadline = '1h'";
+    let site = Setup { migration, pool: "total_timeout = '300ms'", ..setup }.start().await;
+    // A body that comes in by the byte, always within `idle_timeout`, and has no end.
+    let mut stream = site.connect().await;
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    let answered = async {
+        loop {
+            tokio::select! {
+                ready = stream.readable() => {
+                    ready.unwrap();
+                    return stream.read_exact(&mut status).await;
+                }
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+            stream.write_all(b"x").await.unwrap();
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("an answer long before the deadline").unwrap();
+    assert_eq!(&status, b"HTTP/1.1 504");
+    // An answer that takes longer than a body may, to one that was whole at once.
+    let request = Request::post("/slow/900").header("host", "a").body(Full::new(Bytes::from("whole"))).unwrap();
+    assert_eq!(site.send(request).await.status, 200);
+    site.app.shut_down().await;
+}

@@ -158,22 +158,28 @@ impl Ticket {
     async fn answer(
         &self,
         sent: impl Future<Output = Sent>,
-        Ask { progress, mut deadline, .. }: Ask<'_>,
+        Ask { progress, deadline, .. }: Ask<'_>,
         started: Mono,
     ) -> Result<Sent, (Failure, bool)> {
         let mut sent = std::pin::pin!(sent);
         let spec = &self.pool.0.spec;
         let (idle, total) = (spec.idle_timeout, spec.total_timeout.map(|limit| started + limit));
+        let mut due = total.filter(|_| progress.is_some()).map_or(deadline, |at| at.min(deadline));
         loop {
-            if let Ok(sent) = timeout_at(deadline.timer(), &mut sent).await {
+            if let Ok(sent) = timeout_at(due.timer(), &mut sent).await {
                 return Ok(sent);
             }
+            let now = clock::mono();
             let Some(uploading) = progress.filter(|p| p.has_started() && !p.is_done()) else {
+                if now < deadline {
+                    // It was the body's time that was over, and the body has come.
+                    due = deadline;
+                    continue;
+                }
                 let message = format!("{} did not answer in time", self.address());
                 return Err((Failure::sent(FailureKind::Timeout, message), false));
             };
             // The answer is not due before the whole body is there.
-            let now = clock::mono();
             if uploading.last() + idle <= now {
                 let message = format!("the body stood still for {idle:?}");
                 return Err((Failure::sent(FailureKind::Timeout, message), true));
@@ -182,7 +188,7 @@ impl Ticket {
                 let message = "the body took longer than `total_timeout` allows";
                 return Err((Failure::sent(FailureKind::Timeout, message), true));
             }
-            deadline = total.map_or(uploading.last() + idle, |at| at.min(uploading.last() + idle));
+            due = total.map_or(uploading.last() + idle, |at| at.min(uploading.last() + idle));
         }
     }
 

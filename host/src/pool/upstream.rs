@@ -212,6 +212,10 @@ impl UpstreamPool {
     /// Unsent: the pool is closed or full, or no place became free in time.
     pub async fn check_out(&self, avoid: Option<usize>, deadline: Mono, now: Mono) -> Result<Ticket, Failure> {
         let inner = &self.0;
+        let closed = || Err(Failure::unsent(FailureKind::System, format!("{} is closed", inner.spec.label)));
+        if !self.is_open() {
+            return closed();
+        }
         let at = inner.choose(avoid, now);
         let (Some(member), Some(handle)) = (inner.members.get(at), lane::of(&self.1)) else {
             return Err(Failure::unsent(FailureKind::System, format!("{} has no upstream", inner.spec.label)));
@@ -222,10 +226,7 @@ impl UpstreamPool {
         let era = inner.era.load(Ordering::Acquire);
         let ticket = Ticket { pool: Arc::clone(handle), member: at, era };
         // Whoever closes the pool looks at what is in flight after that: one of the two sees the other.
-        if inner.open.load(Ordering::SeqCst) {
-            return Ok(ticket);
-        }
-        Err(Failure::unsent(FailureKind::System, format!("{} is closed", inner.spec.label)))
+        if inner.open.load(Ordering::SeqCst) { Ok(ticket) } else { closed() }
     }
 
     /// A request came that may be tried again.
@@ -252,7 +253,8 @@ impl UpstreamPool {
     /// Waits for requests in flight, at most as long as the settings say; streams are told to end before that. Returns
     /// those that are left.
     pub async fn drain(&self) -> usize {
-        self.0.draining.store(true, Ordering::Release);
+        // Either whoever ends a request sees this, or what is in flight is seen here without it.
+        self.0.draining.store(true, Ordering::SeqCst);
         let start = clock::mono();
         let (streams, all) = (start + self.0.spec.stream_timeout, start + self.0.spec.drain_timeout);
         let signals = Arc::clone(&self.0.signals.lock());
@@ -443,7 +445,7 @@ impl Drop for Ticket {
         if let Some(member) = pool.members.get(self.member) {
             member.leave();
         }
-        if pool.draining.load(Ordering::Acquire) {
+        if pool.draining.load(Ordering::SeqCst) {
             pool.changed.notify_waiters();
         }
     }

@@ -1,9 +1,9 @@
 //! Who sits where: candidates, promotion and demotion, going back, slots that hold, and the log that can be replayed.
 
-use std::{path::PathBuf, process::Command, sync::Arc};
+use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use cutover::{
-    clock::UnixMs,
+    clock::{self, UnixMs},
     migration::Verb,
     policy::{
         engine::{Engine, Limits},
@@ -231,6 +231,23 @@ async fn a_policy_takes_over_with_the_memory_that_it_would_have_had() {
     .await;
     assert!(!active.memory.0.is_empty());
     assert_eq!((active.memory, active.answer, active.fuel), (candidate.memory, candidate.answer, candidate.fuel));
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_comes_during_the_first_check_is_shown_it() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let slow = hostile(&folder, Kind::Rollback, "slow").display().to_string();
+    let slow = format!("{{ bundle = '{slow}', settings = {{ spins = 1_500_000_000 }} }}");
+    let limits = "memory_bytes = 33554432\nrollback = { time = '60s' }";
+    let host = still(Setup { limits, check_interval: "100ms", ..Setup::default() }.with("rollback", slow)).await;
+    // Enough for the first check to have begun, and less than it takes.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let asked = clock::unix_ms();
+    let done = activate(&host, &root().join("policies/thresholds"), json!({ "min_requests": 7 })).await;
+    let first = eventually("the first check", async || calls(&host).await.iter().map(|c| c.call.at).min()).await;
+    assert!(first < asked, "it had begun before");
+    assert!(done["detail"]["replayed"]["checks"].as_u64() >= Some(1), "{done}");
     host.app.shut_down().await;
 }
 

@@ -91,6 +91,8 @@ enum Round {
     Missed(Vec<Shown>),
     /// These, while no new check is made.
     Last(Vec<Shown>),
+    /// The first that there will be at hand, when it is answered.
+    UnderWay,
     /// It has seen everything.
     Done,
     /// It never will, and why.
@@ -172,6 +174,7 @@ impl Controller {
             Round::TooSlow(why) => self.refuse(rehearsed.installing, &why),
             // The check under way comes first: it is one that the newcomer has to see.
             Round::Last(_) if self.asking => self.waiting.push(rehearsed),
+            Round::UnderWay => self.waiting.push(rehearsed),
             Round::Last(checks) => {
                 rehearsed.last = true;
                 self.last_looks += 1;
@@ -198,6 +201,7 @@ impl Controller {
         // What was recorded in an earlier life of the host, or so long ago that it is not at hand.
         let at_hand = match self.recent.front() {
             Some((check, _)) => check.now_ms,
+            None if self.asking => return Round::UnderWay,
             None if rehearsed.stored.has_begun() => return Round::Done,
             None => clock::unix_ms(),
         };
@@ -222,7 +226,7 @@ impl Controller {
             match round {
                 Round::Stored(to) => rehearsed.show_stored(&store, &name, &policy, to).await,
                 Round::Missed(checks) | Round::Last(checks) => rehearsed.show(&policy, checks).await,
-                Round::Done | Round::TooSlow(_) => {}
+                Round::UnderWay | Round::Done | Round::TooSlow(_) => {}
             }
             rehearsed.shown_for += clock::mono().since(started);
             // The controller is gone when the host stops.

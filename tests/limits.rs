@@ -123,7 +123,8 @@ async fn a_host_without_any_descriptor_left_goes_on_with_what_it_has_and_recover
     let hosts = Plan { programs: false, pool: "", http: "max_connections = 16" }.start().await;
     let mut kept = TcpStream::connect(&hosts.http.data_plane).await.unwrap();
     let ask = async |stream: &mut TcpStream| {
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        // One upstream, so that one connection to it will do.
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx-cutover-pool: v1\r\n\r\n").await.unwrap();
         let mut reply = vec![0; 4096];
         let read = timeout(PATIENCE, stream.read(&mut reply)).await.expect("an answer in time").unwrap();
         String::from_utf8_lossy(&reply[..read]).lines().next().unwrap_or_default().to_owned()

@@ -8,6 +8,7 @@ pub mod carry;
 mod connection;
 pub mod listen;
 pub mod operations;
+mod plain;
 pub mod table;
 pub mod tls;
 mod watch;

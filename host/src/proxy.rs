@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response, StatusCode, Version,
-    body::{Bytes, Incoming},
+    body::Bytes,
     header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, RETRY_AFTER},
     http::request::Parts,
     upgrade::OnUpgrade,
@@ -36,12 +36,15 @@ use self::{
 };
 use crate::{
     clock,
-    ingress::Active,
+    http1::ADDED,
     load::{NO_ROOM, Room},
     observe::Outcome,
     pool::{
         UpstreamPool,
-        upstream::{Answered, Ticket, upload::Upload},
+        upstream::{
+            Answered, Ticket,
+            upload::{Progress, Upload},
+        },
     },
     request::{Class, Failure, FailureKind, PoolId},
     split::Split,
@@ -50,9 +53,6 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const POOL: HeaderName = HeaderName::from_static("x-cutover-pool");
 const REASON: HeaderName = HeaderName::from_static("x-cutover-reason");
-
-/// Fields that a request gets on its way, at most.
-const ADDED: usize = 6;
 
 /// What a caller gets.
 pub type Reply = Response<ReplyBody>;
@@ -91,23 +91,26 @@ pub struct Scene<'a> {
     pub caller: &'a Caller,
     /// What there is room for.
     pub room: Room,
-    /// The request; its body may come in for longer than the answer goes out.
-    pub active: &'a Active,
     /// Where connections that change their protocol live on: a part of the thread that serves them.
     pub tasks: &'a TaskTracker,
 }
 
 impl Proxy {
     /// Serves a request for `host`, as far as there is room.
-    pub async fn serve(&self, (mut parts, body): (Parts, Incoming), scene: Scene<'_>) -> Reply {
-        let Scene { host, caller, room, active, tasks } = scene;
+    pub async fn serve(
+        &self,
+        mut parts: Parts,
+        (upload, progress): (Upload, Option<Arc<Progress>>),
+        scene: Scene<'_>,
+    ) -> Reply {
+        let Scene { host, caller, room, tasks } = scene;
         if let Some(reply) = answer_here(&parts) {
             return reply;
         }
         let Some(kind) = self.catalogue.of(&parts.method, parts.uri.path()) else {
             return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
         };
-        // One growth of the map instead of several.
+        // One growth of the map instead of several, if any.
         parts.headers.reserve(ADDED);
         let id = request_id(&mut parts);
         let (route, session) = {
@@ -129,7 +132,6 @@ impl Proxy {
         let upgrade = headers::upgrade(&parts);
         let changing = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
         headers::to_upstream(&mut parts, host, caller, self.forwarding, upgrade.clone());
-        let (upload, progress) = Upload::of(body, || active.arriving());
         let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
         let started = clock::mono();
         let journey = Journey {

@@ -15,6 +15,7 @@ use hyper::{
     Request, Response, StatusCode, Version,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
     header::{CONNECTION, HeaderValue, TRANSFER_ENCODING},
+    http::request::Parts,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -32,12 +33,15 @@ use super::{
     Ends, Settings,
     carry::Carried,
     operations,
+    plain::{Ended, Plain},
     table::Table,
     watch::{Active, Order, Pulse, Watch, Watched},
 };
 use crate::{
     clock,
+    http1::{MAX_FIELDS, MAX_HEAD},
     load::{Load, Room, Served},
+    pool::upstream::upload::{Progress, Upload},
     proxy::{
         Cut, Reply, ReplyBody, Scene,
         headers::{self, Caller},
@@ -48,11 +52,8 @@ use crate::{
 /// How long to wait when no connection can be accepted: for descriptors to come back, as a rule.
 const BREATH: Duration = Duration::from_millis(50);
 
-/// The largest head. nginx takes 32 KiB, `HAProxy` 16.
-const MAX_HEAD: u32 = 64 << 10;
-
-/// Fields of a head.
-const MAX_FIELDS: usize = 128;
+/// The largest list of fields of a request of HTTP/2; as large as heads of HTTP/1.1.
+const MAX_LIST: u32 = 64 << 10;
 
 /// Streams of one connection of HTTP/2 that are open at once.
 const MAX_STREAMS: u32 = 128;
@@ -214,16 +215,46 @@ impl Serving {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let pulse = Arc::new(Pulse::new(clock::mono(), can_leave));
-        let io = TokioIo::new(Watched::new(stream, before, Arc::clone(&pulse)));
+        self.watch.add(&pulse);
+        let mut plain = Plain::new(Watched::new(stream, before, Arc::clone(&pulse)), Arc::clone(&pulse));
+        let guarded = {
+            let serving = plain.run(
+                |path| operations::find(&self.table.operations, path).is_none(),
+                |head, active| self.answer_plain(head, &caller, active),
+            );
+            // It looks itself whether it is to end.
+            guard(pin!(serving), &pulse, |_serving| {}).await
+        };
+        match guarded {
+            Guarded::Left => return Some(plain.into_parts()),
+            Guarded::Closed | Guarded::Ended(Ended::Over) => return None,
+            Guarded::Ended(Ended::Other) => {}
+        }
+        let (stream, before) = plain.into_parts();
+        // Apart: most connections never need the room that this takes.
+        Box::pin(self.serve_any_http1(Watched::new(stream, before, Arc::clone(&pulse)), pulse, caller)).await
+    }
+
+    /// Serves whatever HTTP/1.1 has.
+    async fn serve_any_http1<S>(
+        self: &Arc<Self>,
+        io: Watched<S>,
+        pulse: Arc<Pulse>,
+        caller: Arc<Caller>,
+    ) -> Option<(S, Bytes)>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let service = service_fn(|request: Request<Incoming>| {
             let (this, caller, active) = (Arc::clone(self), Arc::clone(&caller), pulse.begin());
             async move { Ok::<_, Infallible>(this.answer(request, &caller, active).await) }
         });
         let mut http = http1::Builder::new();
-        http.max_headers(MAX_FIELDS).max_header_size(MAX_HEAD as usize);
-        let mut connection = http.serve_connection(io, service).with_upgrades();
-        let left = self.guard(Pin::new(&mut connection), &pulse, http1::UpgradeableConnection::graceful_shutdown).await;
-        let parts = connection.into_parts().filter(|_| left)?;
+        http.max_headers(MAX_FIELDS).max_header_size(MAX_HEAD);
+        let mut connection = http.serve_connection(TokioIo::new(io), service).with_upgrades();
+        let guarded = guard(Pin::new(&mut connection), &pulse, http1::UpgradeableConnection::graceful_shutdown).await;
+        end(&pulse, &guarded);
+        let parts = connection.into_parts().filter(|_| matches!(guarded, Guarded::Left))?;
         let (stream, rest) = parts.io.into_inner().into_parts();
         let read = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
         Some((stream, read))
@@ -240,42 +271,21 @@ impl Serving {
             async move { Ok::<_, Infallible>(this.answer(request, &caller, active).await) }
         });
         let mut http = http2::Builder::new(TokioExecutor::new());
-        http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD);
+        http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_LIST);
         let connection = pin!(http.serve_connection(io, service));
-        self.guard(connection, &pulse, http2::Connection::graceful_shutdown).await;
+        self.watch.add(&pulse);
+        end(&pulse, &guard(connection, &pulse, http2::Connection::graceful_shutdown).await);
     }
 
-    /// Drives a connection, and does with it what it is told. Whether it leaves, with nothing under way.
-    async fn guard<C>(&self, mut connection: Pin<&mut C>, pulse: &Arc<Pulse>, end: impl FnOnce(Pin<&mut C>)) -> bool
-    where
-        C: Future<Output = hyper::Result<()>>,
-    {
-        self.watch.add(pulse);
-        let mut end = Some(end);
-        poll_fn(|cx| {
-            let order = pulse.order(cx);
-            match order {
-                Order::GoOn | Order::Leave => {}
-                Order::End => {
-                    if let Some(end) = end.take() {
-                        end(connection.as_mut());
-                    }
-                }
-                Order::Close => return Poll::Ready(false),
-            }
-            match connection.as_mut().poll(cx) {
-                Poll::Ready(ended) => {
-                    pulse.has_ended();
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                    Poll::Ready(false)
-                }
-                Poll::Pending if order == Order::Leave && pulse.is_quiet() => Poll::Ready(true),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+    /// Answers a request without a body that wants nothing but an answer.
+    async fn answer_plain(&self, head: Box<Parts>, caller: &Caller, active: Active) -> Response<Counted> {
+        let (served, room) = self.load.enter();
+        let reply = if room == Room::None {
+            overloaded()
+        } else {
+            self.pass(*head, (Upload::default(), None), (caller, room)).await
+        };
+        reply.map(|body| Counted { body, _active: active, _served: served })
     }
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller, active: Active) -> Response<Counted> {
@@ -283,15 +293,8 @@ impl Serving {
         // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
         let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
-        let mut reply = if room == Room::None {
-            refuse(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "overload",
-                "the host serves as many requests as it may; try again later",
-            )
-        } else {
-            self.route(request, (caller, room), &active).await
-        };
+        let mut reply =
+            if room == Room::None { overloaded() } else { self.route(request, (caller, room), &active).await };
         if was_chunked {
             reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -304,18 +307,75 @@ impl Serving {
             let scene = operations::Scene { room, tasks: &self.tasks, under_way: self.calls.token() };
             return Box::pin(operations::answer(request, &route, &operation, scene)).await;
         }
-        let (mut parts, body) = request.into_parts();
-        let host = match headers::host(&mut parts) {
+        let (head, body) = request.into_parts();
+        self.pass(head, Upload::of(body, || active.arriving()), (caller, room)).await
+    }
+
+    /// Passes a request on to the migration that it belongs to.
+    async fn pass(
+        &self,
+        mut head: Parts,
+        body: (Upload, Option<Arc<Progress>>),
+        (caller, room): (&Caller, Room),
+    ) -> Reply {
+        let host = match headers::host(&mut head) {
             Ok(host) => host,
             Err(malformed) => return refuse_malformed(malformed),
         };
         let name = host.to_str().unwrap_or_default();
-        let Some(proxy) = self.table.find(name, parts.uri.path(), &parts.headers) else {
-            return operations::nothing_here(&self.table.operations, parts.uri.path());
+        let Some(proxy) = self.table.find(name, head.uri.path(), &head.headers) else {
+            return operations::nothing_here(&self.table.operations, head.uri.path());
         };
-        let scene = Scene { host: &host, caller, room, active, tasks: &self.tasks };
-        proxy.serve((parts, body), scene).await
+        proxy.serve(head, body, Scene { host: &host, caller, room, tasks: &self.tasks }).await
     }
+}
+
+/// How a connection was driven.
+enum Guarded<T> {
+    /// To its end.
+    Ended(T),
+    /// Until it could be given away.
+    Left,
+    /// Until it was told to close.
+    Closed,
+}
+
+/// Drives a connection, and does with it what it is told. It is given away only when nothing is under way.
+async fn guard<C: Future>(mut connection: Pin<&mut C>, pulse: &Pulse, end: impl FnOnce(Pin<&mut C>)) -> Guarded<C::Output> {
+    let mut end = Some(end);
+    poll_fn(|cx| {
+        let order = pulse.order(cx);
+        match order {
+            Order::GoOn | Order::Leave => {}
+            Order::End => {
+                if let Some(end) = end.take() {
+                    end(connection.as_mut());
+                }
+            }
+            Order::Close => return Poll::Ready(Guarded::Closed),
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
+            Poll::Pending if order == Order::Leave && pulse.is_quiet() => Poll::Ready(Guarded::Left),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// A connection of hyper's has ended.
+fn end(pulse: &Pulse, guarded: &Guarded<hyper::Result<()>>) {
+    if let Guarded::Ended(ended) = guarded {
+        pulse.has_ended();
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+fn overloaded() -> Reply {
+    let message = "the host serves as many requests as it may; try again later";
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", message)
 }
 
 /// Whether a connection begins as one of HTTP/2 does.

@@ -15,14 +15,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
-use hyper::body::{Buf as _, Bytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::{Ends, Settings};
-use crate::clock::{self, Mono};
+use crate::{
+    clock::{self, Mono},
+    scratch,
+};
 
 /// How often connections are looked at, at least.
 const LOOK: Duration = Duration::from_secs(5);
@@ -131,6 +134,11 @@ impl Pulse {
             2 => Order::End,
             _ => Order::Close,
         }
+    }
+
+    /// Whether it ends with the request under way.
+    pub(super) fn is_ending(&self) -> bool {
+        self.order.load(Ordering::Acquire) >= Order::End as u8
     }
 
     /// Whether nothing is under way in either direction. Holds only right after the connection was polled and waits.
@@ -286,6 +294,13 @@ impl<S> Watched<S> {
             Poll::Pending if since.load(Ordering::Relaxed) > 0 => {}
             Poll::Pending => since.store(clock::mono().nanos(), Ordering::Relaxed),
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Adds what has come to what was read, and says how much; nothing at the end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, read: &mut BytesMut) -> Poll<io::Result<usize>> {
+        scratch::poll_read(Pin::new(self), cx, read)
     }
 }
 

@@ -32,6 +32,10 @@ use tokio_util::io::poll_read_buf;
 pub use self::body::{AnswerBody, Torn};
 use self::{body::Rest, framing::Step, head::Answer};
 use super::upload::Upload;
+use crate::{
+    http1::{MAX_HEAD, may_end},
+    scratch,
+};
 
 /// What most heads of requests fit in.
 const HEAD: usize = 1 << 10;
@@ -41,9 +45,6 @@ const READ: usize = 8 << 10;
 
 /// Read at once of a long body.
 const READ_MORE: usize = 64 << 10;
-
-/// The largest head of an answer. nginx takes 8 KiB, `HAProxy` 16.
-const MAX_HEAD: usize = 64 << 10;
 
 /// What bytes go over.
 pub(super) enum Stream {
@@ -179,7 +180,7 @@ impl Wire {
         let mut seen = 0;
         loop {
             // Of what comes in many small parts only what may be whole is looked at again.
-            if seen == 0 || head::may_end(&self.read, seen) {
+            if seen == 0 || may_end(&self.read, seen) {
                 match head::parse(&mut self.read, method)? {
                     Some(answer) if !answer.is_interim() => return Ok(answer),
                     Some(_interim) => {
@@ -193,7 +194,7 @@ impl Wire {
                 return Err(Broken::TooLarge);
             }
             seen = self.read.len();
-            if std::future::poll_fn(|cx| self.poll_fill(cx, READ)).await? == 0 {
+            if std::future::poll_fn(|cx| self.poll_begin(cx)).await? == 0 {
                 return Err(Broken::Closed);
             }
         }
@@ -209,6 +210,14 @@ impl Wire {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Ready(flushed) => Poll::Ready(flushed.map_err(Broken::Io)),
+            Poll::Pending => self.cut.poll(cx).map(Err),
+        }
+    }
+
+    /// Reads what may be all of an answer, and says how much; nothing at the end.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        match scratch::poll_read(Pin::new(&mut self.stream), cx, &mut self.read) {
+            Poll::Ready(got) => Poll::Ready(got.map_err(Broken::Io)),
             Poll::Pending => self.cut.poll(cx).map(Err),
         }
     }

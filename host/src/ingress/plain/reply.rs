@@ -1,0 +1,158 @@
+//! The head of an answer, as it is written, and how its body ends. Pure, but for the date.
+
+use std::{cell::RefCell, time::SystemTime};
+
+use hyper::{
+    StatusCode,
+    body::SizeHint,
+    ext::ReasonPhrase,
+    header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
+    http::response::Parts,
+};
+
+use crate::http1::field;
+
+thread_local! {
+    /// The date, and the second that it is of.
+    static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// How a caller knows where a body ends (RFC 9112, 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+}
+
+impl Framing {
+    /// Of the body of this answer to a request, of which `is_head` says whether it was a `HEAD`.
+    pub(super) fn of(head: &Parts, body: SizeHint, is_head: bool) -> Self {
+        if is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            return Self::None;
+        }
+        body.exact().map_or(Self::Chunked, Self::Length)
+    }
+}
+
+/// Whether the answer says that the connection ends with it.
+pub(super) fn closes(head: &Parts) -> bool {
+    head.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// Writes the head; `is_last` if the connection ends with this answer.
+pub(super) fn write(head: &Parts, framing: Framing, is_last: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    match head.extensions.get::<ReasonPhrase>() {
+        Some(reason) => out.extend_from_slice(reason.as_bytes()),
+        None => out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes()),
+    }
+    out.extend_from_slice(b"\r\n");
+    // Without a body, the length is what it would be, and not for us to say; a 204 has none (RFC 9110, 8.6).
+    let keeps_length = framing == Framing::None && head.status != StatusCode::NO_CONTENT;
+    let mut is_dated = false;
+    for (name, value) in &head.headers {
+        is_dated |= *name == DATE;
+        let is_ours = *name == CONNECTION || *name == TRANSFER_ENCODING || (*name == CONTENT_LENGTH && !keeps_length);
+        if !is_ours {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    match framing {
+        Framing::None => {}
+        Framing::Length(length) => {
+            out.extend_from_slice(b"content-length: ");
+            decimal(length, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => field(out, TRANSFER_ENCODING.as_str(), b"chunked"),
+    }
+    if is_last {
+        field(out, CONNECTION.as_str(), b"close");
+    }
+    if !is_dated {
+        date(out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An answer without a date gets one (RFC 9110, 6.6.1).
+fn date(out: &mut Vec<u8>) {
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    NOW.with_borrow_mut(|(of, text)| {
+        if *of != second {
+            (*of, *text) = (second, httpdate::fmt_http_date(now));
+        }
+        field(out, DATE.as_str(), text.as_bytes());
+    });
+}
+
+fn decimal(mut number: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + u8::try_from(number % 10).unwrap_or_default());
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Response;
+
+    use super::*;
+
+    fn written(status: u16, fields: &[(&str, &str)], framing: Framing, is_last: bool) -> String {
+        let mut reply = Response::builder().status(status);
+        for (name, value) in fields {
+            reply = reply.header(*name, *value);
+        }
+        let mut out = Vec::new();
+        write(&reply.body(()).unwrap().into_parts().0, framing, is_last, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_has_one_length_or_chunks() {
+        let fields = [("date", "now"), ("content-length", "7"), ("transfer-encoding", "chunked"), ("a", "b")];
+        let with = |framing, is_last| written(200, &fields, framing, is_last);
+        let begin = "HTTP/1.1 200 OK\r\ndate: now\r\n";
+        assert_eq!(with(Framing::Length(10), false), format!("{begin}a: b\r\ncontent-length: 10\r\n\r\n"));
+        assert_eq!(with(Framing::Length(0), false), format!("{begin}a: b\r\ncontent-length: 0\r\n\r\n"));
+        assert_eq!(with(Framing::Chunked, false), format!("{begin}a: b\r\ntransfer-encoding: chunked\r\n\r\n"));
+        assert_eq!(with(Framing::None, true), format!("{begin}content-length: 7\r\na: b\r\nconnection: close\r\n\r\n"));
+        let none = written(204, &fields, Framing::None, false);
+        assert_eq!(none, "HTTP/1.1 204 No Content\r\ndate: now\r\na: b\r\n\r\n");
+    }
+
+    #[test]
+    fn an_answer_without_a_date_gets_that_of_now() {
+        let text = written(599, &[], Framing::Length(0), false);
+        let (_, date) = text.split_once("date: ").unwrap();
+        let date = httpdate::parse_http_date(date.trim()).unwrap();
+        assert!(SystemTime::now().duration_since(date).unwrap().as_secs() < 60, "{text}");
+        assert!(text.starts_with("HTTP/1.1 599 \r\n"), "{text}");
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_known_from_its_length_or_from_chunks() {
+        let of = |status: u16, length: Option<u64>, is_head| {
+            let head = Response::builder().status(status).body(()).unwrap().into_parts().0;
+            Framing::of(&head, length.map_or_else(SizeHint::new, SizeHint::with_exact), is_head)
+        };
+        assert_eq!((of(200, Some(3), false), of(200, None, false)), (Framing::Length(3), Framing::Chunked));
+        assert_eq!((of(204, Some(0), false), of(304, Some(0), false)), (Framing::None, Framing::None));
+        assert_eq!(of(200, Some(0), true), Framing::None);
+    }
+}

@@ -91,6 +91,11 @@ impl UnixMs {
         })
     }
 
+    /// As HTTP writes dates (RFC 9110, 5.6.7), to the second.
+    pub fn http_date(self) -> String {
+        httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_millis(self.0))
+    }
+
     /// As RFC 3339 in UTC, to the millisecond.
     pub fn rfc3339(self) -> String {
         humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(self.0)).to_string()

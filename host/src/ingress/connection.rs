@@ -341,7 +341,11 @@ enum Guarded<T> {
 }
 
 /// Drives a connection, and does with it what it is told. It is given away only when nothing is under way.
-async fn guard<C: Future>(mut connection: Pin<&mut C>, pulse: &Pulse, end: impl FnOnce(Pin<&mut C>)) -> Guarded<C::Output> {
+async fn guard<C: Future>(
+    mut connection: Pin<&mut C>,
+    pulse: &Pulse,
+    end: impl FnOnce(Pin<&mut C>),
+) -> Guarded<C::Output> {
     let mut end = Some(end);
     poll_fn(|cx| {
         let order = pulse.order(cx);

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use self::{reply::Framing, request::Taken};
 use super::watch::{Active, Pulse, Watched};
-use crate::http1::may_end;
+use crate::{clock, http1::may_end};
 
 /// The largest head that is read here.
 const HEAD: usize = 8 << 10;
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
                 match request::take(&mut self.read, &wanted) {
                     Taken::Request { head, is_last } => return Came::Request { head, is_last },
                     Taken::Other => return Came::Other,
-                    Taken::Part => {}
+                    Taken::Part => self.pulse.head_began(),
                 }
             }
             if self.read.len() >= HEAD {
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         let is_last = is_last || self.pulse.is_ending() || reply::closes(&head);
         let mut out = OUT.take();
         out.clear();
-        reply::write(&head, framing, is_last, &mut out);
+        reply::write(&head, framing, is_last, clock::unix_ms, &mut out);
         drop(head);
         if framing == Framing::None || framing == Framing::Length(0) {
             self.write(&out, b"").await?;
@@ -226,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         self.write(out, b"").await?;
         if !body.is_end_stream() {
             // It learns that it was read to its end, if that is known.
-            poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut *body).poll_frame(cx)))).await;
+            drop(poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await);
         }
         Ok(())
     }

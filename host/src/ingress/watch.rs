@@ -173,6 +173,13 @@ impl Pulse {
         self.waker.wake();
     }
 
+    /// A part of a head has come.
+    pub(super) fn head_began(&self) {
+        if self.active.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(clock::mono().nanos(), Ordering::Relaxed);
+        }
+    }
+
     /// A request's head is whole.
     pub(super) fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
@@ -298,9 +305,17 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Adds what has come to what was read, and says how much; nothing at the end.
+    /// Adds what has come to what was read, and says how much; nothing at the end. Whether a head has begun is for whoever
+    /// asks to tell ([`Pulse::head_began`]): most come whole.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, read: &mut BytesMut) -> Poll<io::Result<usize>> {
-        scratch::poll_read(Pin::new(self), cx, read)
+        if !self.before.is_empty() {
+            read.extend_from_slice(&self.before);
+            return Poll::Ready(Ok(std::mem::take(&mut self.before).len()));
+        }
+        if self.pulse.reads_no_more() {
+            return Poll::Pending;
+        }
+        scratch::poll_read(Pin::new(&mut self.inner), cx, read)
     }
 }
 
@@ -317,11 +332,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         } else {
             Pin::new(&mut self.inner).poll_read(cx, buffer)
         };
-        if buffer.filled().len() > before
-            && self.pulse.active.load(Ordering::Relaxed) == 0
-            && self.pulse.head_since.load(Ordering::Relaxed) == 0
-        {
-            self.pulse.head_since.store(clock::mono().nanos(), Ordering::Relaxed);
+        if buffer.filled().len() > before {
+            self.pulse.head_began();
         }
         polled
     }

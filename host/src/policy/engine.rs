@@ -17,6 +17,7 @@ mod guest;
 mod limits;
 mod policy;
 mod size;
+mod ticker;
 mod warm;
 pub(in crate::policy) mod wasi_stub;
 mod world;
@@ -26,7 +27,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -40,6 +41,7 @@ use self::{
     cache::Cache,
     compiler::Compiler,
     guest::{State, said},
+    ticker::Ticker,
     world::Places,
 };
 use super::{check, error::PolicyError, port::Kind};
@@ -53,9 +55,6 @@ pub use self::{
     limits::{KindLimits, Limits},
     policy::{Description, Policy, StartUp},
 };
-
-/// How often the epoch advances: the resolution of time limits.
-const TICK: Duration = Duration::from_millis(1);
 
 /// What a component may import beside the contract's types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,7 +76,7 @@ impl Imports {
 /// This build of the host: its version, and what its dependencies are locked to.
 const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("CUTOVER_LOCK"));
 
-/// The one engine of a process, and the thread that advances its epoch.
+/// The one engine of a process.
 #[derive(Debug)]
 pub struct Engine {
     wasmtime: wasmtime::Engine,
@@ -91,8 +90,7 @@ pub struct Engine {
     artefacts: Option<Artefacts>,
     compiler: Compiler,
     counts: Counts,
-    stop: Arc<AtomicBool>,
-    ticker: Option<thread::JoinHandle<()>>,
+    ticker: Ticker,
 }
 
 /// How an engine is to be started.
@@ -179,19 +177,10 @@ impl Engine {
         });
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let seats = limits.seats(threads);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (ticking, stopped) = (engine.weak(), Arc::clone(&stop));
-        let tick = move || {
-            while !stopped.load(Ordering::Relaxed) {
-                thread::sleep(TICK);
-                match ticking.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
-                }
-            }
+        let ticker = {
+            let most = limits.most();
+            Ticker::start(engine.weak(), most.time.max(most.decide_time))?
         };
-        let ticker = thread::Builder::new().name("cutover-epochs".into()).spawn(tick);
-        let ticker = ticker.map_err(|e| EngineError(format!("cannot start the epoch thread: {e}")))?;
         Ok(Arc::new(Self {
             wasmtime: engine,
             limits,
@@ -202,8 +191,7 @@ impl Engine {
             artefacts,
             compiler: Compiler::new(compiler, &limits),
             counts: Counts::default(),
-            stop,
-            ticker: Some(ticker),
+            ticker,
         }))
     }
 
@@ -340,16 +328,6 @@ impl Engine {
             places,
             pre,
         })
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(ticker) = self.ticker.take() {
-            // The thread ends within a tick and has nothing to say.
-            drop(ticker.join());
-        }
     }
 }
 

@@ -181,7 +181,11 @@ pub fn to_caller(headers: &mut HeaderMap, upgraded: Option<HeaderValue>) {
 /// Removes what belongs to one connection alone. `Trailer` stays: it tells of fields that are passed on.
 fn remove_connection(headers: &mut HeaderMap, present: Present) {
     if present.connection {
-        let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
+        // The usual ones name no field.
+        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter(|token| !["keep-alive", "close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
+            .filter_map(|token| token.parse().ok())
+            .collect();
         for name in named {
             // A caller must not take away what the message is made of.
             if name != HOST && name != TRAILER {
@@ -191,6 +195,7 @@ fn remove_connection(headers: &mut HeaderMap, present: Present) {
         headers.remove(CONNECTION);
     }
     if present.hop || present.te {
+        // `Keep-Alive` among them, whether `Connection` named it or not.
         for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
             headers.remove(name);
         }

@@ -114,7 +114,10 @@ mod tests {
         };
         assert_eq!((&head.method, head.uri.to_string(), is_last), (&Method::GET, "/a?b=c".into(), false));
         assert_eq!(head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!((&head.headers["host"], &head.headers["empty"], &*rest), (&"x".parse().unwrap(), &"".parse().unwrap(), "GET /b"));
+        assert_eq!(
+            (&head.headers["host"], &head.headers["empty"], &*rest),
+            (&"x".parse().unwrap(), &"".parse().unwrap(), "GET /b")
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@
 use wasmtime::{Error, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, component::Instance};
 
 use super::{
-    Compiled, Engine, Kind, KindLimits, PolicyError, TICK, convert,
+    Compiled, Engine, Kind, KindLimits, PolicyError, convert,
+    ticker::{TICK, Wakeful},
     wasi_stub::{Chance, NotOffered},
     world::World,
 };
@@ -16,6 +17,7 @@ pub(super) struct State {
     limits: KindLimits,
     memory_used: usize,
     refused_memory: bool,
+    wakeful: Wakeful,
     /// Only the stand-in for WASI asks for it.
     pub(super) chance: Chance,
 }
@@ -68,7 +70,13 @@ impl Configured {
 impl Guest {
     pub(super) fn new(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Self, PolicyError> {
         let limits = *engine.limits.of(kind);
-        let state = State { limits, memory_used: 0, refused_memory: false, chance: Chance::default() };
+        let state = State {
+            limits,
+            memory_used: 0,
+            refused_memory: false,
+            wakeful: engine.ticker.wakeful(),
+            chance: Chance::default(),
+        };
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| state);
         store.set_hostcall_fuel(limits.output_bytes);
@@ -120,6 +128,7 @@ fn set_deadline(store: &mut Store<State>, span: Span) {
     let limit = store.data().limits.span(span);
     let ticks = u64::try_from(limit.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX / 2);
     store.set_epoch_deadline(ticks.min(u64::MAX / 2) + 1);
+    store.data().wakeful.asks();
 }
 
 /// Tells causes apart by the type of the error and by what the limiter recorded, never by text.

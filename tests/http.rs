@@ -1,6 +1,7 @@
 //! HTTP services behind the host: what passes through, what is refused, what upstreams may do, and how streams end.
 
 mod attacks;
+mod connections;
 mod drain;
 mod faults;
 mod matching;
@@ -21,7 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
     task::JoinHandle,
@@ -97,7 +98,7 @@ impl Upstream {
 }
 
 /// Reads a head, byte by byte, so that nothing after it is taken.
-async fn head(stream: &mut TcpStream) -> String {
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let Ok(byte) = stream.read_u8().await else { break };

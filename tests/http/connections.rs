@@ -211,3 +211,62 @@ async fn events_come_as_they_are_sent_and_an_upstream_that_breaks_off_is_seen() 
     }
     site.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_over_tls_that_takes_nothing_is_cut_off() {
+    let folder = TempDir::new().unwrap();
+    let certified = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let v1 = Upstream::named("one").await;
+    let http = format!(
+        "send_timeout = '500ms'\ntls = {{ certificate = '{}', key = '{}' }}",
+        certificate.display(),
+        key.display()
+    );
+    let site = Setup { http: &http, ..Setup::of(&[&v1], &[&v1]) }.start().await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect("shop.example".try_into().unwrap(), site.connect().await).await.unwrap();
+    // Small answers that nobody takes: each fits into what TLS holds back.
+    let asking = async {
+        let some = "GET /status/418 HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100);
+        while stream.write_all(some.as_bytes()).await.is_ok() && stream.flush().await.is_ok() {}
+    };
+    timeout(PATIENCE, asking).await.expect("it is closed");
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_half_there_when_the_host_ends_is_answered() {
+    let v1 = Upstream::named("one").await;
+    let site = Setup::of(&[&v1], &[&v1]).start().await;
+    let mut halves = Vec::new();
+    for (first, second) in [
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-", "length: 5\r\n\r\nhello"),
+        ("GET / HTTP/1.1\r\nhos", "t: a\r\n\r\n"),
+        ("GET / HTTP/1.0\r\nhost: a\r\n", "\r\n"),
+    ] {
+        let mut stream = site.connect().await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        halves.push((stream, second));
+    }
+    // They are answered after what was sent before them.
+    assert_eq!(site.get("/").await.status, 200);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let address = site.address;
+    let end = tokio::spawn(site.app.shut_down());
+    eventually("nobody to be let in", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+    for (mut stream, second) in halves {
+        stream.write_all(second.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut reply)).await.expect("an answer, and the end").unwrap();
+        assert!(reply.starts_with("HTTP/1.") && reply.contains(" 200 OK\r\n"), "{second:?}: {reply}");
+    }
+    timeout(PATIENCE, end).await.expect("the host's end").unwrap();
+}

@@ -353,6 +353,10 @@ async fn guard<C: Future>(
             Order::GoOn | Order::Leave => {}
             Order::End => {
                 if let Some(end) = end.take() {
+                    // First it takes what was read before it began: that may be a part of a request.
+                    if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                        return Poll::Ready(Guarded::Ended(ended));
+                    }
                     end(connection.as_mut());
                 }
             }

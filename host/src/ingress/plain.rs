@@ -10,6 +10,7 @@ mod request;
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice, Write as _},
     pin::{Pin, pin},
@@ -35,6 +36,9 @@ const HEAD: usize = 8 << 10;
 /// What is read of what comes after a request that is being served, to notice when the caller leaves.
 const AHEAD: usize = 16 << 10;
 
+/// What is read of an answer while the caller has not taken what came before, so that its upstream is free again.
+const AHEAD_OF_CALLER: usize = 256 << 10;
+
 /// A head and a body that are together no larger are written from one place.
 const FLAT: usize = 4 << 10;
 
@@ -49,6 +53,17 @@ pub(super) struct Plain<S> {
     /// What came and was not taken yet.
     read: BytesMut,
     pulse: Arc<Pulse>,
+}
+
+/// A body, as far ahead of its caller as it may be.
+struct Ahead<B> {
+    body: B,
+    /// What is still to come of it, if that is known.
+    left: Option<u64>,
+    /// What has come and was not written yet.
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+    has_ended: bool,
 }
 
 /// How it ended.
@@ -149,7 +164,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     fn is_left(&mut self, cx: &mut Context<'_>) -> bool {
         while self.read.len() < AHEAD {
             match self.io.poll_fill(cx, &mut self.read) {
-                Poll::Ready(Ok(0) | Err(_)) => return true,
+                // Who has sent more before that may still read the answers.
+                Poll::Ready(Ok(0)) => return self.read.is_empty(),
+                Poll::Ready(Err(_)) => return true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return false,
             }
@@ -162,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (head, mut body) = reply.into_parts();
+        let (head, body) = reply.into_parts();
         let framing = Framing::of(&head, body.size_hint(), is_head);
         let is_last = is_last || self.pulse.is_ending() || reply::closes(&head);
         let mut out = OUT.take();
@@ -170,106 +187,96 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         reply::write(&head, framing, is_last, clock::unix_ms, &mut out);
         drop(head);
         if framing == Framing::None || framing == Framing::Length(0) {
-            self.write(&out, b"").await?;
+            drop(body);
+            self.write(&out, b"", None::<&mut Ahead<B>>).await?;
         } else {
-            self.send_body(&mut body, framing, &mut out).await?;
+            self.send_body(Ahead::new(body, framing), &mut out).await?;
         }
         if out.capacity() <= 2 * FLAT {
             OUT.set(out);
         }
-        poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await?;
+        self.flush().await?;
         Ok(!is_last)
     }
 
     /// Sends a body, and before it what has been written of the head.
-    async fn send_body<B>(&mut self, body: &mut B, framing: Framing, out: &mut Vec<u8>) -> io::Result<()>
+    async fn send_body<B>(&mut self, mut body: Ahead<B>, out: &mut Vec<u8>) -> io::Result<()>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let mut left = if let Framing::Length(length) = framing { Some(length) } else { None };
         loop {
-            let mut next = poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await;
-            if next.is_pending() {
-                // What is there is sent before more is waited for.
-                self.write(out, b"").await?;
-                out.clear();
-                poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await?;
-                next = Poll::Ready(self.frame(body).await?);
-            }
-            let Poll::Ready(frame) = next else { continue };
-            let data = match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => data,
-                // Whoever wants trailers is not here.
-                Some(Ok(Err(_trailers))) => continue,
-                Some(Err(_cut)) => return Err(cut()),
-                None => break,
+            let next = match poll_fn(|cx| Poll::Ready(body.poll_next(cx))).await {
+                Poll::Ready(next) => next?,
+                Poll::Pending => {
+                    // What is there is sent before more is waited for.
+                    self.write(out, b"", Some(&mut body)).await?;
+                    out.clear();
+                    self.flush().await?;
+                    self.wait_for(&mut body).await?
+                }
             };
-            if data.is_empty() {
-                continue;
-            }
-            let Some(left) = &mut left else {
+            let Some(data) = next else { break };
+            let after: &[u8] = if body.left.is_none() {
                 write!(out, "{:x}\r\n", data.len())?;
-                self.write_part(out, &data, b"\r\n").await?;
-                continue;
+                b"\r\n"
+            } else {
+                b""
             };
-            *left = left.checked_sub(data.len() as u64).ok_or_else(cut)?;
-            self.write_part(out, &data, b"").await?;
-            if *left == 0 {
-                break;
+            let is_flat = out.len() + data.len() <= FLAT;
+            if is_flat {
+                out.extend_from_slice(&data);
+                out.extend_from_slice(after);
+            }
+            if !is_flat {
+                self.write(out, &data, Some(&mut body)).await?;
+                out.clear();
+                out.extend_from_slice(after);
             }
         }
-        match left {
-            Some(0) => {}
-            Some(_) => return Err(cut()),
-            None => out.extend_from_slice(b"0\r\n\r\n"),
+        if body.is_chunked() {
+            out.extend_from_slice(b"0\r\n\r\n");
         }
-        self.write(out, b"").await?;
-        if !body.is_end_stream() {
-            // It learns that it was read to its end, if that is known.
-            drop(poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await);
-        }
-        Ok(())
+        // Whoever reads slowly from here on has been served.
+        drop(body);
+        self.write(out, b"", None::<&mut Ahead<B>>).await
     }
 
-    /// The next frame of a body.
-    async fn frame<B>(&mut self, body: &mut B) -> io::Result<Option<Result<Frame<Bytes>, B::Error>>>
+    /// Waits for the next part of a body.
+    async fn wait_for<B>(&mut self, body: &mut Ahead<B>) -> io::Result<Option<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+        poll_fn(|cx| match body.poll_next(cx) {
+            Poll::Ready(next) => Poll::Ready(next),
             Poll::Pending if self.is_left(cx) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
             Poll::Pending => Poll::Pending,
         })
         .await
     }
 
-    /// Writes what is in `out`, a part of a body and what comes after it, which may stay in `out` for now.
-    async fn write_part(&mut self, out: &mut Vec<u8>, data: &Bytes, after: &[u8]) -> io::Result<()> {
-        let is_flat = out.len() + data.len() <= FLAT;
-        if is_flat {
-            out.extend_from_slice(data);
-            out.extend_from_slice(after);
-            self.write(out, b"").await?;
-        } else {
-            self.write(out, data).await?;
-        }
-        out.clear();
-        if !is_flat {
-            out.extend_from_slice(after);
-        }
-        Ok(())
+    async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.io).poll_flush(cx)).await
     }
 
-    /// Writes the one and then the other.
-    async fn write(&mut self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+    /// Writes the one and then the other. While that waits, the body comes on.
+    async fn write<B>(&mut self, mut first: &[u8], mut second: &[u8], mut body: Option<&mut Ahead<B>>) -> io::Result<()>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         while !(first.is_empty() && second.is_empty()) {
             let wrote = poll_fn(|cx| {
                 let io = Pin::new(&mut self.io);
-                if second.is_empty() {
-                    return io.poll_write(cx, first);
+                let wrote = if second.is_empty() {
+                    io.poll_write(cx, first)
+                } else {
+                    io.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)])
+                };
+                if wrote.is_pending()
+                    && let Some(body) = &mut body
+                {
+                    body.come_on(cx)?;
                 }
-                io.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(second)])
+                wrote
             });
             let wrote = wrote.await?;
             if wrote == 0 {
@@ -280,6 +287,79 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
             second = second.get(wrote - of_first..).unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Ahead<B> {
+    fn new(body: B, framing: Framing) -> Self {
+        let left = if let Framing::Length(length) = framing { Some(length) } else { None };
+        Self { body, left, parts: VecDeque::new(), bytes: 0, has_ended: false }
+    }
+
+    const fn is_chunked(&self) -> bool {
+        self.left.is_none()
+    }
+
+    /// The next part; none at the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.parts.is_empty() {
+            self.take(cx)?;
+        }
+        match self.parts.pop_front() {
+            Some(part) => {
+                self.bytes -= part.len();
+                Poll::Ready(Ok(Some(part)))
+            }
+            None if self.has_ended => Poll::Ready(Ok(None)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Takes what there is, up to a bound.
+    fn come_on(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.bytes < AHEAD_OF_CALLER {
+            if !self.take(cx)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next part, if it is there.
+    fn take(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        while !self.has_ended {
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return Ok(false),
+            };
+            let data = match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => data,
+                // Whoever wants trailers is not here.
+                Some(Ok(Err(_trailers))) => continue,
+                Some(Err(_cut)) => return Err(cut()),
+                None => {
+                    self.has_ended = true;
+                    return if self.left.is_none_or(|left| left == 0) { Ok(false) } else { Err(cut()) };
+                }
+            };
+            if data.is_empty() {
+                continue;
+            }
+            if let Some(left) = &mut self.left {
+                *left = left.checked_sub(data.len() as u64).ok_or_else(cut)?;
+            }
+            self.bytes += data.len();
+            self.parts.push_back(data);
+            if self.body.is_end_stream() {
+                self.has_ended = true;
+            } else if self.left == Some(0) {
+                // It learns that it was read to its end, if that is known yet.
+                self.has_ended = true;
+                drop(Pin::new(&mut self.body).poll_frame(cx));
+            }
+            return Ok(true);
+        }
+        Ok(false)
     }
 }
 

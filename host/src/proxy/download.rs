@@ -65,6 +65,9 @@ struct Exchange {
     account: Account,
     /// Whether and where a stream of events can end.
     events: Option<Events>,
+    /// Whether anything came since it last waited.
+    moves: bool,
+    /// Since when it waits.
     last: Mono,
     total: Option<(Duration, Mono)>,
     alarms: Option<Box<Alarms>>,
@@ -101,7 +104,10 @@ impl Download {
         let now = clock::mono();
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
         let events = is_events.then(Events::default);
-        Self { inner, exchange: Some(Exchange { ticket, reuse, account, events, last: now, total, alarms: None }) }
+        Self {
+            inner,
+            exchange: Some(Exchange { ticket, reuse, account, events, moves: false, last: now, total, alarms: None }),
+        }
     }
 
     /// Whether its pool has given it up.
@@ -132,6 +138,9 @@ impl Download {
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(())) };
         let idle = exchange.ticket.spec().idle_timeout;
+        if std::mem::take(&mut exchange.moves) {
+            exchange.last = clock::mono();
+        }
         let due = |last: Mono, total: Option<(Duration, Mono)>| {
             let idle_at = last + idle;
             total.map_or(idle_at, |(_, total_at)| total_at.min(idle_at))
@@ -172,9 +181,7 @@ impl Download {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(exchange) = &mut self.exchange {
-                    if exchange.alarms.is_some() {
-                        exchange.last = clock::mono();
-                    }
+                    exchange.moves = true;
                     if let Some(data) = frame.data_ref() {
                         exchange.account.see(data);
                         exchange.events.iter_mut().for_each(|events| events.see(data));

@@ -35,6 +35,10 @@ pub(super) fn take(read: &mut BytesMut, wanted: impl FnOnce(&str) -> bool) -> Ta
         Err(_malformed) => return Taken::Other,
     };
     let (Some(method), Some(target)) = (request.method, request.path) else { return Taken::Other };
+    // A fragment is no part of a target (RFC 9112, 3.2).
+    if end > usize::from(u16::MAX) || target.contains('#') {
+        return Taken::Other;
+    }
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let Ok(method) = Method::from_bytes(method.as_bytes()) else { return Taken::Other };
     if request.version != Some(1) || method == Method::CONNECT || !path.starts_with('/') || !wanted(path) {
@@ -163,11 +167,14 @@ mod tests {
             "G(T / HTTP/1.1",
             "GET /\u{7f} HTTP/1.1",
             "GET /v1/a/b?c HTTP/1.1",
+            "GET /v1/a/b#c/d HTTP/1.1",
             "\u{16}\u{3}\u{1}",
         ] {
             assert!(is_other(&format!("{line}\r\nhost: x\r\n\r\n")), "{line:?}");
         }
         let many = "x: 1\r\n".repeat(MAX_FIELDS + 1);
         assert!(is_other(&format!("GET / HTTP/1.1\r\n{many}\r\n")));
+        let large = "x".repeat(usize::from(u16::MAX));
+        assert!(is_other(&format!("GET / HTTP/1.1\r\nx: {large}\r\n\r\n")));
     }
 }

@@ -177,7 +177,8 @@ fn limit_connections(config: &mut Config) {
     if room < wanted {
         tracing::warn!(
             max_connections = room,
-            "callers get fewer connections than the {wanted} that are configured: the limit of open files is {}",
+            "callers get fewer connections than the {wanted} of `host.http.max_connections`: the limit of open files is {}; \
+             raise it (`LimitNOFILE=`, `ulimit -Hn`), or set the former",
             limit.unwrap_or_default()
         );
         config.http.max_connections = room;

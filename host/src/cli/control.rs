@@ -61,8 +61,12 @@ fn describe(migration: &Value) -> Vec<String> {
     }
     for pool in ["v1", "v2"] {
         let at = |field: &str| number(&format!("/{pool}/{field}"));
+        let brief = migration.pointer("/pools").and_then(Value::as_array);
+        let brief = brief.and_then(|all| all.iter().find(|brief| brief.get("pool").is_some_and(|name| name == pool)));
+        // Only workers have more to be told of.
+        let members = if brief.is_some() { "workers" } else { "upstreams" };
         lines.push(format!(
-            "  {pool}: {}/{} workers, {} calls in {} s, {} failed, p50 {} us, p99 {} us",
+            "  {pool}: {}/{} {members}, {} calls in {} s, {} failed, p50 {} us, p99 {} us",
             at("members/ready"),
             at("members/wanted"),
             at("requests"),
@@ -71,8 +75,6 @@ fn describe(migration: &Value) -> Vec<String> {
             at("p50_us"),
             at("p99_us"),
         ));
-        let brief = migration.pointer("/pools").and_then(Value::as_array);
-        let brief = brief.and_then(|all| all.iter().find(|brief| brief.get("pool").is_some_and(|name| name == pool)));
         lines.extend(brief.map(workers).unwrap_or_default());
     }
     let notes = |path: &str| migration.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -163,7 +165,7 @@ mod tests {
         insta::assert_snapshot!(describe(&status).join("\n"), @r"
         programs: ramping, stage 1, 10% on V2, since 1970-01-01T00:00:00.000Z
           held back: V2 gets 5% at the moment
-          v1: 1/1 workers, 900 calls in 60 s, 0% failed, p50 2000 us, p99 9000 us
+          v1: 1/1 upstreams, 900 calls in 60 s, 0% failed, p50 2000 us, p99 9000 us
           v2: 4/4 workers, 100 calls in 60 s, 2% failed, p50 1900 us, p99 4000 us
               1 busy 3 ready, 25% used, 2 waiting, p99 12000 us, 50 MiB, growing +0.4% an hour (+-0.1), 31% of a processor
               refused because they failed too often: execute

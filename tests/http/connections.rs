@@ -127,7 +127,7 @@ async fn requests_of_all_kinds_in_any_parts_are_answered_in_their_order() {
             to
         });
         for (n, Exchange { status, is_head, says, length, sent }) in exchanges.iter().enumerate() {
-            let about = || format!("seed {seed}, request {n}: {:.200}", sent);
+            let about = || format!("seed {seed}, request {n}: {sent:.200}");
             let (said, body) = timeout(PATIENCE, read(&mut from, *is_head))
                 .await
                 .unwrap_or_else(|_| panic!("no answer to {}", about()));

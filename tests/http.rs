@@ -29,7 +29,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::{PATIENCE, binary, bundle, components, eventually};
+use crate::{
+    harness::{PATIENCE, binary, bundle, components, eventually},
+    tls,
+};
 
 /// What an upstream answers with.
 type Answer = Response<BoxBody<Bytes, std::convert::Infallible>>;

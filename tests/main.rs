@@ -40,5 +40,6 @@ mod rhai;
 mod seats;
 mod smith;
 mod story;
+mod tls;
 mod wast;
 mod workers;

@@ -92,9 +92,7 @@ impl Plan {
         let (folder, ports) = (TempDir::new().unwrap(), crate::kill::free_ports());
         let upstreams = [Upstream::named("one").await, Upstream::named("two").await];
         if self.http.contains("cert.pem") {
-            let certified = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
-            fs::write(folder.path().join("cert.pem"), certified.cert.pem()).unwrap();
-            fs::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+            crate::tls::certify(folder.path());
         }
         fs::write(folder.path().join("cutover.toml"), self.text(&upstreams, folder.path(), ports)).unwrap();
         let first = Command::new(program)

@@ -62,6 +62,12 @@ impl Add<Duration> for Mono {
 }
 
 impl UnixMs {
+    /// This moment, or the first one after `earlier` if that has not passed.
+    #[must_use]
+    pub fn after(self, earlier: Self) -> Self {
+        self.max(Self(earlier.0.saturating_add(1)))
+    }
+
     /// The span since `earlier`; zero if that is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -105,6 +111,16 @@ impl UnixMs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_moment_comes_twice_and_none_before_another_whatever_the_clock_says() {
+        let (mut last, mut all) = (UnixMs(0), Vec::new());
+        for now in [5, 5, 5, 6, 9, 3, 11] {
+            last = UnixMs(now).after(last);
+            all.push(last.0);
+        }
+        assert_eq!(all, [5, 6, 7, 8, 9, 10, 11]);
+    }
 
     #[test]
     fn times_are_read_as_people_write_them() {

@@ -196,12 +196,10 @@ async fn http_2_is_spoken_on_both_sides() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_spoken_on_both_sides() {
     let folder = TempDir::new().unwrap();
-    let certified = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+    let http = tls::certify(folder.path());
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, certified.cert.pem()).unwrap();
-    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
-    let tls = cutover::ingress::tls::server(&certificate, &key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    let server = cutover::ingress::tls::server(&certificate, &key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(server);
     let upstream = Upstream::raw(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -214,20 +212,13 @@ async fn tls_is_spoken_on_both_sides() {
     })
     .await;
     let url = vec![upstream.url().replace("http://", "https://")];
-    let http = format!("tls = {{ certificate = '{}', key = '{}' }}", certificate.display(), key.display());
     let pool = format!("tls = {{ ca = '{}', server_name = 'shop.example' }}", certificate.display());
     let setup = Setup { v1: url.clone(), v2: url, http: &http, pool: &pool, ..Setup::of(&[], &[]) };
     let site = setup.start().await;
 
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certified.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
     for protocol in ["h2", "http/1.1"] {
-        config.alpn_protocols = vec![protocol.into()];
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config.clone()));
-        let stream = connector.connect("shop.example".try_into().unwrap(), site.connect().await).await.unwrap();
+        let connector = tls::caller(folder.path(), protocol);
+        let stream = connector.connect(tls::NAME.try_into().unwrap(), site.connect().await).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
         let io = TokioIo::new(stream);
         let request = Request::get("https://shop.example/x")

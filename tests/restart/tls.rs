@@ -8,14 +8,11 @@ use std::{
     },
 };
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
-};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
+use crate::tls;
 
 /// A caller that trusts the host's certificate.
 #[derive(Clone)]
@@ -26,18 +23,12 @@ struct Callers {
 
 impl Callers {
     fn of(hosts: &Hosts) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(hosts.folder.path().join("cert.pem")).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { connector: TlsConnector::from(Arc::new(config)), address: hosts.http.data_plane.clone() }
+        Self { connector: tls::caller(hosts.folder.path(), "http/1.1"), address: hosts.http.data_plane.clone() }
     }
 
     async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(&self.address).await?;
-        self.connector.connect("shop.example".try_into().unwrap(), stream).await
+        self.connector.connect(tls::NAME.try_into().unwrap(), stream).await
     }
 }
 

@@ -129,6 +129,7 @@ pub struct Controller {
     pending: Vec<Batch>,
     /// Whether some of them were there for the last check and did not fit it.
     behind: bool,
+    last_check: UnixMs,
     verdict: Option<Judged>,
     waiting_for: Vec<Finding>,
     pub(super) last_rollback: Option<RollbackReport>,
@@ -195,6 +196,7 @@ impl Controller {
             stale_plan: None,
             pending: Vec::new(),
             behind: false,
+            last_check: UnixMs(0),
             verdict: None,
             waiting_for: Vec::new(),
             last_rollback: None,
@@ -309,10 +311,11 @@ impl Controller {
         true
     }
 
-    /// What policies are asked about.
-    pub(super) fn check(&self, batches: Vec<Batch>) -> Check {
+    /// What policies are asked about. No two checks are of the same moment: by that they are known in the records.
+    pub(super) fn check(&mut self, batches: Vec<Batch>) -> Check {
+        self.last_check = clock::unix_ms().after(self.last_check);
         Check {
-            now_ms: clock::unix_ms(),
+            now_ms: self.last_check,
             phase: self.state.in_force(),
             stage: self.state.stage,
             share: self.state.share,

@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use cutover::clock;
+
 use super::*;
 
 async fn spread(site: &Site, requests: usize) -> BTreeMap<String, usize> {
@@ -72,6 +74,19 @@ async fn members_that_fail_their_checks_get_nothing_until_they_pass() {
     well.store(true, Ordering::SeqCst);
     eventually("it to be up again", async || (ready() == 2).then_some(())).await;
     assert!(spread(&site, 100).await.contains_key("ill"));
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_with_checks_ends_when_it_was_closed_before() {
+    let v1 = Upstream::named("one").await;
+    let pool = "health = { path = '/healthz', interval = '10ms' }\ndrain_timeout = '300ms'";
+    let site = Setup { pool, ..Setup::of(&[&v1], &[&v1]) }.start().await;
+    let pool = site.app.host.migrations["shop"].split.v1.upstreams().unwrap().clone();
+    let now = clock::mono();
+    // What is never given back makes the pool wait, and its checks with it.
+    let _held = pool.check_out(None, now + Duration::from_secs(5), now).await.unwrap();
+    timeout(Duration::from_secs(20), pool.shut_down()).await.expect("checks end with the pool");
     site.app.shut_down().await;
 }
 

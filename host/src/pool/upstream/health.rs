@@ -31,12 +31,12 @@ pub(super) async fn watch(pool: Arc<Inner>, at: usize) {
     let (Some(member), Some(check)) = (pool.members.get(at), &pool.spec.health) else { return };
     loop {
         let changed = pool.changed.notified();
-        if pool.shutdown.is_cancelled() {
-            return;
-        }
         if !pool.open.load(std::sync::atomic::Ordering::Acquire) {
-            changed.await;
-            continue;
+            // A pool that is shut down changes nothing any more.
+            tokio::select! {
+                () = changed => continue,
+                () = pool.shutdown.cancelled() => return,
+            }
         }
         let asked = timeout(check.timeout, ask(&pool, member, check)).await;
         let result =

@@ -236,19 +236,29 @@ async fn a_policy_takes_over_with_the_memory_that_it_would_have_had() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_comes_during_the_first_check_is_shown_it() {
-    let folder = Arc::new(TempDir::new().unwrap());
-    let slow = hostile(&folder, Kind::Rollback, "slow").display().to_string();
-    let slow = format!("{{ bundle = '{slow}', settings = {{ spins = 1_500_000_000 }} }}");
-    let limits = "memory_bytes = 33554432\nrollback = { time = '60s' }";
-    let host = still(Setup { limits, check_interval: "100ms", ..Setup::default() }.with("rollback", slow)).await;
-    // Enough for the first check to have begun, and less than it takes.
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    let asked = clock::unix_ms();
-    let done = activate(&host, &root().join("policies/thresholds"), json!({ "min_requests": 7 })).await;
-    let first = eventually("the first check", async || calls(&host).await.iter().map(|c| c.call.at).min()).await;
-    assert!(first < asked, "it had begun before");
-    assert!(done["detail"]["replayed"]["checks"].as_u64() >= Some(1), "{done}");
-    host.app.shut_down().await;
+    let judged = async |host: &Host| {
+        let calls = calls(host).await.into_iter().map(|logged| logged.call);
+        calls.filter(|call| call.question.kind() == Kind::Rollback).map(|call| call.at).min()
+    };
+    // How long it takes until a check begins is the machine's affair: it is tried until the policy comes in the middle.
+    for patience in 1..=8 {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let slow = hostile(&folder, Kind::Rollback, "slow").display().to_string();
+        let slow = format!("{{ bundle = '{slow}', settings = {{ spins = 1_500_000_000 }} }}");
+        let limits = "memory_bytes = 33554432\nrollback = { time = '60s' }";
+        let host = still(Setup { limits, check_interval: "100ms", ..Setup::default() }.with("rollback", slow)).await;
+        tokio::time::sleep(Duration::from_millis(300 * patience)).await;
+        let has_ended = judged(&host).await.is_some();
+        let asked = clock::unix_ms();
+        let done = activate(&host, &root().join("policies/thresholds"), json!({ "min_requests": 7 })).await;
+        let first = eventually("the first check", async || judged(&host).await).await;
+        host.app.shut_down().await;
+        if !has_ended && first < asked {
+            assert!(done["detail"]["replayed"]["checks"].as_u64() >= Some(1), "{done}");
+            return;
+        }
+    }
+    panic!("it never came during the first check");
 }
 
 #[tokio::test(flavor = "multi_thread")]

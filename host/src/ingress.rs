@@ -28,7 +28,6 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::watch::{Active, Arriving};
 use self::{
     carry::{Adopter, Carried},
     connection::Serving,

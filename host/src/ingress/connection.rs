@@ -308,7 +308,7 @@ impl Serving {
             return Box::pin(operations::answer(request, &route, &operation, scene)).await;
         }
         let (head, body) = request.into_parts();
-        self.pass(head, Upload::of(body, || active.arriving()), (caller, room)).await
+        self.pass(head, Upload::of(body, || Box::new(active.arriving())), (caller, room)).await
     }
 
     /// Passes a request on to the migration that it belongs to.

@@ -222,16 +222,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
             } else {
                 b""
             };
-            let is_flat = out.len() + data.len() <= FLAT;
-            if is_flat {
+            if out.len() + data.len() <= FLAT {
                 out.extend_from_slice(&data);
-                out.extend_from_slice(after);
-            }
-            if !is_flat {
+            } else {
                 self.write(out, &data, Some(&mut body)).await?;
                 out.clear();
-                out.extend_from_slice(after);
             }
+            out.extend_from_slice(after);
         }
         if body.is_chunked() {
             out.extend_from_slice(b"0\r\n\r\n");

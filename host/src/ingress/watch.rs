@@ -83,11 +83,11 @@ pub(super) struct Watch {
 
 /// A request that is served; dropping it ends that.
 #[derive(Debug)]
-pub struct Active(Arc<Pulse>);
+pub(super) struct Active(Arc<Pulse>);
 
 /// A body that comes in, maybe longer than its request is served; dropping it ends that.
 #[derive(Debug)]
-pub struct Arriving(Arc<Pulse>);
+pub(super) struct Arriving(Arc<Pulse>);
 
 /// A stream whose reads and writes are noted.
 #[derive(Debug)]
@@ -194,8 +194,9 @@ impl Pulse {
             let since = since.load(Ordering::Relaxed);
             since > 0 && now.since(Mono::from_nanos(since)) >= limit
         };
-        if past(&self.stuck_since, limits.send_timeout) {
-            return Some(Overdue::Stuck);
+        // Who is still being sent the end of an answer is not idle.
+        if self.stuck_since.load(Ordering::Relaxed) > 0 {
+            return past(&self.stuck_since, limits.send_timeout).then_some(Overdue::Stuck);
         }
         if self.active.load(Ordering::Relaxed) > 0 {
             return None;
@@ -260,7 +261,7 @@ impl Watch {
 
 impl Active {
     /// Its body comes in.
-    pub fn arriving(&self) -> Arriving {
+    pub(super) fn arriving(&self) -> Arriving {
         self.0.arriving.fetch_add(1, Ordering::Relaxed);
         Arriving(Arc::clone(&self.0))
     }
@@ -411,6 +412,8 @@ mod tests {
         assert_eq!((after(74), after(75)), (None, Some(Overdue::Idle)));
         pulse.head_since.store((start + Duration::from_secs(5)).nanos(), Ordering::Relaxed);
         assert_eq!((after(14), after(15)), (None, Some(Overdue::Head)));
+        pulse.stuck_since.store((start + Duration::from_secs(90)).nanos(), Ordering::Relaxed);
+        assert_eq!((after(149), after(150)), (None, Some(Overdue::Stuck)), "what is being sent is no idleness");
         pulse.stuck_since.store(start.nanos(), Ordering::Relaxed);
         let _active = pulse.begin();
         assert_eq!((after(59), after(60)), (None, Some(Overdue::Stuck)));

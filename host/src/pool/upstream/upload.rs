@@ -4,6 +4,7 @@
 //! caller asked for that (`Expect: 100-continue`, RFC 9110, 10.1.1).
 
 use std::{
+    fmt,
     pin::Pin,
     sync::{
         Arc,
@@ -17,14 +18,14 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use crate::{
-    clock::{self, Mono},
-    ingress::Arriving,
-};
+use crate::clock::{self, Mono};
 
 /// How long an upstream may be silent until the body is sent without having been asked for; RFC 9110 leaves it open,
 /// and many upstreams never ask.
 const UNASKED: Duration = Duration::from_secs(1);
+
+/// What has to live as long as a body comes in.
+pub type Held = Box<dyn fmt::Debug + Send + Sync>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ pub struct Upload {
     inner: Option<Incoming>,
     progress: Option<Arc<Progress>>,
     gate: Option<Gate>,
-    /// The caller's connection is in use; dropped after the body.
-    _arriving: Option<Arriving>,
+    /// What holds the caller's connection; dropped after the body.
+    _held: Option<Held>,
 }
 
 /// How far a body has come.
@@ -59,15 +60,15 @@ struct Gate {
 }
 
 impl Upload {
-    /// A body, and how far it will have come; `arriving` is dropped with it.
-    pub fn of(body: Incoming, arriving: impl FnOnce() -> Arriving) -> (Self, Option<Arc<Progress>>) {
+    /// A body, and how far it will have come; what is `held` is dropped with it.
+    pub fn of(body: Incoming, held: impl FnOnce() -> Held) -> (Self, Option<Arc<Progress>>) {
         if body.is_end_stream() {
             return (Self::default(), None);
         }
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
         (
-            Self { inner: Some(body), progress: Some(Arc::clone(&progress)), gate: None, _arriving: Some(arriving()) },
+            Self { inner: Some(body), progress: Some(Arc::clone(&progress)), gate: None, _held: Some(held()) },
             Some(progress),
         )
     }

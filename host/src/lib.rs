@@ -26,6 +26,7 @@ pub mod http1;
 pub mod ingress;
 pub mod judge;
 pub mod load;
+pub mod message;
 pub mod migration;
 pub mod notify;
 pub mod observe;

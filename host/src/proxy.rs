@@ -16,13 +16,7 @@ mod tunnel;
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{
-    Request, Response, StatusCode, Version,
-    body::Bytes,
-    header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue, RETRY_AFTER},
-    http::request::Parts,
-    upgrade::OnUpgrade,
-};
+use hyper::{StatusCode, body::Bytes, upgrade::OnUpgrade};
 use tokio_util::task::TaskTracker;
 
 pub use self::download::{Cut, Download, ReplyBody};
@@ -36,26 +30,32 @@ use self::{
 };
 use crate::{
     clock,
-    http1::ADDED,
     load::{NO_ROOM, Room},
+    message::{Fields, ReplyHead, RequestHead},
     observe::Outcome,
     pool::{
         UpstreamPool,
         upstream::{
-            Answered, Ticket,
-            upload::{Progress, Upload},
+            Answered, Outgoing, Ticket,
+            upload::Progress,
         },
     },
     request::{Class, Failure, FailureKind, PoolId},
     split::Split,
 };
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const POOL: HeaderName = HeaderName::from_static("x-cutover-pool");
-const REASON: HeaderName = HeaderName::from_static("x-cutover-reason");
+const REQUEST_ID: &str = "x-request-id";
+const POOL: &str = "x-cutover-pool";
+const REASON: &str = "x-cutover-reason";
 
-/// What a caller gets.
-pub type Reply = Response<ReplyBody>;
+/// What a caller is answered.
+#[derive(Debug)]
+pub struct Reply {
+    /// The head.
+    pub head: ReplyHead,
+    /// The body.
+    pub body: ReplyBody,
+}
 
 /// What one migration's HTTP requests pass through.
 #[derive(Debug)]
@@ -82,11 +82,20 @@ pub struct Proxy {
     pub mirror: Arc<HttpMirror>,
 }
 
+/// A request that came in.
+#[derive(Debug)]
+pub struct Received {
+    /// As it came.
+    pub request: Outgoing,
+    /// How far its body has come, if it has one.
+    pub progress: Option<Arc<Progress>>,
+    /// Its connection, once that has changed its protocol; if it can.
+    pub upgrade: Option<OnUpgrade>,
+}
+
 /// Where and when a request came in.
 #[derive(Debug, Clone, Copy)]
 pub struct Scene<'a> {
-    /// The host that it is for.
-    pub host: &'a HeaderValue,
     /// Who sent it.
     pub caller: &'a Caller,
     /// What there is room for.
@@ -96,46 +105,34 @@ pub struct Scene<'a> {
 }
 
 impl Proxy {
-    /// Serves a request for `host`, as far as there is room.
-    pub async fn serve(
-        &self,
-        mut parts: Parts,
-        (upload, progress): (Upload, Option<Arc<Progress>>),
-        scene: Scene<'_>,
-    ) -> Reply {
-        let Scene { host, caller, room, tasks } = scene;
-        if let Some(reply) = answer_here(&parts) {
+    /// Serves a request, as far as there is room. Its `Host` says which host it is for ([`headers::host`]).
+    pub async fn serve(&self, received: Received, scene: Scene<'_>) -> Reply {
+        let Received { mut request, progress, upgrade: connection } = received;
+        let Scene { caller, room, tasks } = scene;
+        let head = &mut *request.head;
+        if let Some(reply) = answer_here(head) {
             return reply;
         }
-        let Some(kind) = self.catalogue.of(&parts.method, parts.uri.path()) else {
+        let Some(kind) = self.catalogue.of(&head.method, head.uri.path()) else {
             return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
         };
-        // One growth of the map instead of several, if any.
-        parts.headers.reserve(ADDED);
-        let id = request_id(&mut parts);
+        let id = request_id(&mut head.fields);
         let (route, session) = {
-            let id = id.to_str().unwrap_or_default();
-            let view = View {
-                parts: &parts,
-                id,
-                operation: &kind.name,
-                session: self.session.iter().find_map(|key| key.of(&parts.headers)),
-                host: host.to_str().unwrap_or_default(),
-            };
-            let session = view.session.map(|key| self.split.recorder.session(key));
+            let session = self.session.iter().find_map(|key| key.of(&head.fields));
+            let view = View { head, id: &id, operation: &kind.name, session };
+            let session = session.map(|key| self.split.recorder.session(key));
             (self.split.route(&view, || view.copy()), session)
         };
         if route.pool == PoolId::V2 && room < Room::V2 {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
         }
         let mirror = route.mirror && room >= Room::Mirrors;
-        let upgrade = headers::upgrade(&parts);
-        let changing = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
-        headers::to_upstream(&mut parts, host, caller, self.forwarding, upgrade.clone());
-        let repeatable = upload.is_empty() && upgrade.is_none() && parts.method.is_idempotent();
+        let upgrade = headers::upgrade(head);
+        headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
+        let repeatable = request.body.is_empty() && upgrade.is_none() && head.method.is_idempotent();
         let started = clock::mono();
         let journey = Journey {
-            again: repeatable || (mirror && upload.is_empty()),
+            again: repeatable || (mirror && request.body.is_empty()),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
             whose: Whose { recorder: &self.split.recorder, operation: &kind.name, class: kind.class, session },
@@ -143,48 +140,42 @@ impl Proxy {
             started,
             deadline: started + self.deadline,
         };
-        let mut request = Box::new(Request::from_parts(parts, upload));
         // HTTP/2 has no way to say that the body is wanted.
         let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();
         expect(&mut request, can_ask);
         let Arrived { result, pool } = journey.travel(self, request, route.pool).await;
         let mut reply = match result {
-            Ok((answered, ticket)) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                change(answered, ticket, changing.map(|caller| (caller, tasks)), journey.whose, pool)
+            Ok((answered, ticket)) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                let caller = connection.filter(|_| upgrade.is_some()).map(|caller| (caller, tasks));
+                change(answered, ticket, caller, journey.whose, pool)
             }
             Ok((answered, ticket)) => self.pass_on(answered, ticket, journey.whose, pool, mirror),
             Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
         };
-        let headers = reply.headers_mut();
-        headers.insert(REQUEST_ID, id);
-        if !self.says_pool {
-            return reply;
-        }
-        headers.insert(POOL, HeaderValue::from_static(pool.name()));
-        let reason = if pool == route.pool { &*route.reason } else { "failover" };
-        if let Ok(reason) = HeaderValue::from_str(reason) {
-            headers.insert(REASON, reason);
+        let fields = &mut reply.head.fields;
+        fields.set(REQUEST_ID, id);
+        if self.says_pool {
+            fields.set(POOL, pool.name());
+            fields.set(REASON, if pool == route.pool { &*route.reason } else { "failover" });
         }
         reply
     }
 
     /// An answer for the caller.
     fn pass_on(&self, answered: Answered, ticket: Ticket, whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
-        let Answered { response, request, mut reuse, took } = answered;
-        let (mut parts, mut body) = response.into_parts();
-        let outcome = if is_failure(parts.status) {
-            ticket.count_failure(&said(parts.status));
+        let Answered { mut head, mut body, request, mut reuse, took, .. } = answered;
+        let outcome = if is_failure(head.status) {
+            ticket.count_failure(&said(head.status));
             Outcome::Failed(FailureKind::Worker)
         } else {
             ticket.count_success();
             Outcome::Answered
         };
-        headers::to_caller(&mut parts.headers, None);
-        parts.version = Version::HTTP_11;
-        let media_type = parts.headers.get(CONTENT_TYPE);
-        let is_events = media_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        headers::to_caller(&mut head.fields, None);
+        let media_type = head.fields.get("content-type");
+        let is_events = media_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
         let mirrored = (mirror && pool == PoolId::V1 && !is_events)
-            .then(|| self.mirror.begin(whose.operation, request, parts.status, media_type))
+            .then(|| self.mirror.begin(whose.operation, request, head.status, head.fields.text("content-type")))
             .flatten();
         let is_ended = hyper::body::Body::is_end_stream(&body);
         if let Some(whole) = body.take_whole().or_else(|| is_ended.then(Bytes::new)) {
@@ -194,7 +185,7 @@ impl Proxy {
                 original.see(&whole);
                 original.compare();
             }
-            return Response::from_parts(parts, ReplyBody::whole(whole));
+            return Reply { head, body: ReplyBody::whole(whole) };
         }
         let mut account = Account::new(whose, pool, took, outcome, mirrored);
         if is_events {
@@ -202,7 +193,7 @@ impl Proxy {
             account.close(None);
         }
         let download = Download::new(body, (ticket, reuse), account, is_events);
-        Response::from_parts(parts, ReplyBody::Download(Box::new(download)))
+        Reply { head, body: ReplyBody::Download(Box::new(download)) }
     }
 
     const fn pool(&self, id: PoolId) -> &UpstreamPool {
@@ -221,8 +212,8 @@ fn change(
     whose: Whose<'_>,
     pool: PoolId,
 ) -> Reply {
-    let Answered { mut response, took, .. } = answered;
-    let Some((caller, tasks)) = caller else {
+    let Answered { mut head, upgraded, took, .. } = answered;
+    let (Some((caller, tasks)), Some(upstream)) = (caller, upgraded) else {
         ticket.count_failure("changed the protocol without having been asked");
         Account::new(whose, pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);
         let message = "the upstream changed the protocol without having been asked";
@@ -230,13 +221,11 @@ fn change(
     };
     ticket.count_success();
     Account::new(whose, pool, took, Outcome::Answered, None).close(None);
-    let upstream = hyper::upgrade::on(&mut response);
-    let (mut parts, _) = response.into_parts();
-    let protocol = parts.headers.get(hyper::header::UPGRADE).cloned();
-    let is_websocket = protocol.as_ref().is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    headers::to_caller(&mut parts.headers, protocol);
+    let protocol = head.fields.get("upgrade").map(<[u8]>::to_vec);
+    let is_websocket = protocol.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
+    headers::to_caller(&mut head.fields, protocol.as_deref());
     tasks.spawn(tunnel::run(caller, upstream, ticket, is_websocket));
-    Response::from_parts(parts, ReplyBody::whole(""))
+    Reply { head, body: ReplyBody::whole("") }
 }
 
 /// Statuses that are the pool's failure.
@@ -245,50 +234,39 @@ fn is_failure(status: StatusCode) -> bool {
 }
 
 /// The caller's id of a request, or a new one.
-fn request_id(parts: &mut Parts) -> HeaderValue {
-    let given = parts.headers.get(REQUEST_ID).filter(|id| (1..=256).contains(&id.len()) && id.to_str().is_ok());
-    if let Some(id) = given {
-        return id.clone();
+fn request_id(fields: &mut Fields) -> String {
+    if let Some(given) = fields.text(REQUEST_ID).filter(|id| (1..=256).contains(&id.len())) {
+        return given.to_owned();
     }
-    let mut text = [0; 32];
-    let random = fastrand::u128(..).to_be_bytes();
-    let encoded = hex::encode_to_slice(random, &mut text).ok().and_then(|()| HeaderValue::from_bytes(&text).ok());
-    let id = encoded.unwrap_or_else(|| HeaderValue::from_static("none"));
-    parts.headers.insert(REQUEST_ID, id.clone());
+    let id = hex::encode(fastrand::u128(..).to_be_bytes());
+    fields.set(REQUEST_ID, &id);
     id
 }
 
 /// What the host answers itself: a TRACE or OPTIONS that must not be passed on any further, and CONNECT.
-fn answer_here(parts: &Parts) -> Option<Reply> {
-    if parts.method == hyper::Method::CONNECT {
+fn answer_here(head: &RequestHead) -> Option<Reply> {
+    if head.method == hyper::Method::CONNECT {
         let message = "the host is no forward proxy; `CONNECT` is not served";
         return Some(refuse(StatusCode::NOT_IMPLEMENTED, "method", message));
     }
-    if headers::max_forwards(&parts.method, &parts.headers) != Some(0) {
+    if headers::max_forwards(&head.method, &head.fields) != Some(0) {
         return None;
     }
-    if parts.method == hyper::Method::TRACE {
+    if head.method == hyper::Method::TRACE {
         return Some(refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "`TRACE` ends here, and nothing is echoed"));
     }
-    let mut reply = Response::new(ReplyBody::whole(""));
-    *reply.status_mut() = StatusCode::NO_CONTENT;
-    Some(reply)
+    Some(Reply { head: ReplyHead::of(StatusCode::NO_CONTENT), body: ReplyBody::whole("") })
 }
 
-/// Lets the upstream say whether it wants the body, if the caller waits for that.
-fn expect(request: &mut Request<Upload>, can_ask: bool) {
-    let Some(expectation) = request.headers().get(EXPECT) else { return };
-    let waits = expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !can_ask || !waits || request.body().is_empty() {
-        request.headers_mut().remove(EXPECT);
-        return;
+/// Lets the upstream say whether it wants the body, if the caller waits for that (RFC 9110, 10.1.1).
+fn expect(request: &mut Outgoing, can_ask: bool) {
+    let Some(expectation) = request.head.fields.get("expect") else { return };
+    let waits = expectation.eq_ignore_ascii_case(b"100-continue");
+    if can_ask && waits && !request.body.is_empty() {
+        request.body.hold_back();
+    } else {
+        request.head.fields.remove("expect");
     }
-    let asked = request.body_mut().hold_back();
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            asked.open();
-        }
-    });
 }
 
 /// What a caller is told of a failure.
@@ -308,18 +286,23 @@ pub const fn status(failure: &Failure) -> StatusCode {
 pub fn refuse_malformed(malformed: Malformed) -> Reply {
     let mut reply = refuse(StatusCode::BAD_REQUEST, "request", &malformed.to_string());
     // Who cannot be understood once is not listened to any further.
-    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply.head.fields.set("connection", "close");
     reply
 }
 
 /// An answer of the host itself.
 pub fn refuse(status: StatusCode, kind: &str, message: &str) -> Reply {
-    let body = serde_json::json!({ "error": { "type": kind, "message": message } }).to_string();
-    let mut reply = Response::new(ReplyBody::whole(body));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    Reply::json(status, serde_json::json!({ "error": { "type": kind, "message": message } }).to_string())
+}
+
+impl Reply {
+    /// JSON. Who is told that there is no room is told when to come back.
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        let mut head = ReplyHead::of(status);
+        head.fields.add("content-type", "application/json");
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            head.fields.add("retry-after", "1");
+        }
+        Self { head, body: ReplyBody::whole(body) }
     }
-    reply
 }

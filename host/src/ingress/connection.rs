@@ -14,10 +14,9 @@ use std::{
 use hyper::{
     Request, Response, StatusCode, Version,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
-    header::{CONNECTION, HeaderValue, TRANSFER_ENCODING},
-    http::request::Parts,
     server::conn::{http1, http2},
     service::service_fn,
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -41,9 +40,10 @@ use crate::{
     clock,
     http1::{MAX_FIELDS, MAX_HEAD},
     load::{Load, Room, Served},
-    pool::upstream::upload::{Progress, Upload},
+    message::{ReplyHead, RequestHead},
+    pool::upstream::{Outgoing, upload::Upload},
     proxy::{
-        Cut, Reply, ReplyBody, Scene,
+        Cut, Received, Reply, ReplyBody, Scene,
         headers::{self, Caller},
         refuse, refuse_malformed,
     },
@@ -278,56 +278,62 @@ impl Serving {
     }
 
     /// Answers a request without a body that wants nothing but an answer.
-    async fn answer_plain(&self, head: Box<Parts>, caller: &Caller, active: Active) -> Response<Counted> {
+    async fn answer_plain(&self, head: Box<RequestHead>, caller: &Caller, active: Active) -> (ReplyHead, Counted) {
         let (served, room) = self.load.enter();
-        let reply = if room == Room::None {
+        let Reply { head, body } = if room == Room::None {
             overloaded()
         } else {
-            self.pass(*head, (Upload::default(), None), (caller, room)).await
+            let request = Outgoing { head, body: Upload::default() };
+            self.pass(Received { request, progress: None, upgrade: None }, (caller, room)).await
         };
-        reply.map(|body| Counted { body, _active: active, _served: served })
+        (head, Counted { body, _active: active, _served: served })
     }
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller, active: Active) -> Response<Counted> {
         let (served, room) = self.load.enter();
+        let received = receive(request, &active);
+        let head = &received.request.head;
         // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
-        let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
-        let mut reply =
-            if room == Room::None { overloaded() } else { self.route(request, (caller, room), &active).await };
+        let was_chunked = head.version == Version::HTTP_11 && head.fields.has("transfer-encoding");
+        let Reply { mut head, body } =
+            if room == Room::None { overloaded() } else { self.route(received, (caller, room)).await };
         if was_chunked {
-            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            head.fields.set("connection", "close");
         }
-        reply.map(|body| Counted { body, _active: active, _served: served })
+        Response::from_parts(head.into_parts(), Counted { body, _active: active, _served: served })
     }
 
-    async fn route(&self, request: Request<Incoming>, (caller, room): (&Caller, Room), active: &Active) -> Reply {
-        if let Some((route, operation)) = operations::find(&self.table.operations, request.uri().path()) {
+    async fn route(&self, received: Received, (caller, room): (&Caller, Room)) -> Reply {
+        let path = received.request.head.uri.path();
+        if let Some((route, operation)) = operations::find(&self.table.operations, path) {
             let (route, operation) = (route.clone(), operation.to_owned());
             let scene = operations::Scene { room, tasks: &self.tasks, under_way: self.calls.token() };
-            return Box::pin(operations::answer(request, &route, &operation, scene)).await;
+            return Box::pin(operations::answer(received.request, &route, &operation, scene)).await;
         }
-        let (head, body) = request.into_parts();
-        self.pass(head, Upload::of(body, || Box::new(active.arriving())), (caller, room)).await
+        self.pass(received, (caller, room)).await
     }
 
     /// Passes a request on to the migration that it belongs to.
-    async fn pass(
-        &self,
-        mut head: Parts,
-        body: (Upload, Option<Arc<Progress>>),
-        (caller, room): (&Caller, Room),
-    ) -> Reply {
-        let host = match headers::host(&mut head) {
-            Ok(host) => host,
-            Err(malformed) => return refuse_malformed(malformed),
-        };
-        let name = host.to_str().unwrap_or_default();
-        let Some(proxy) = self.table.find(name, head.uri.path(), &head.headers) else {
+    async fn pass(&self, mut received: Received, (caller, room): (&Caller, Room)) -> Reply {
+        let head = &mut *received.request.head;
+        if let Err(malformed) = headers::host(head) {
+            return refuse_malformed(malformed);
+        }
+        let name = head.fields.text("host").unwrap_or_default();
+        let Some(proxy) = self.table.find(name, head.uri.path(), &head.fields) else {
             return operations::nothing_here(&self.table.operations, head.uri.path());
         };
-        proxy.serve(head, body, Scene { host: &host, caller, room, tasks: &self.tasks }).await
+        proxy.serve(received, Scene { caller, room, tasks: &self.tasks }).await
     }
+}
+
+/// A request that hyper has read.
+fn receive(mut request: Request<Incoming>, active: &Active) -> Received {
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let (parts, body) = request.into_parts();
+    let (body, progress) = Upload::of(body, || Box::new(active.arriving()));
+    Received { request: Outgoing { head: Box::new(parts.into()), body }, progress, upgrade }
 }
 
 /// How a connection was driven.

@@ -6,11 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Limited};
-use hyper::{
-    Method, Response, StatusCode,
-    body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
-};
+use hyper::{Method, StatusCode, body::Bytes};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
@@ -19,7 +15,8 @@ use crate::{
     clock,
     dispatch::Dispatch,
     load::Room,
-    proxy::{Reply, ReplyBody, refuse, status},
+    pool::upstream::Outgoing,
+    proxy::{Reply, refuse, status},
     request::{Answer, Head, Request, Served},
 };
 
@@ -71,14 +68,14 @@ pub(super) fn nothing_here(routes: &BTreeMap<String, Route>, path: &str) -> Repl
 
 /// Calls an operation.
 pub(super) async fn answer(
-    request: hyper::Request<Incoming>,
+    request: Outgoing,
     route: &Route,
     operation: &str,
     Scene { room, tasks, under_way }: Scene<'_>,
 ) -> Reply {
-    if request.method() != Method::POST {
+    if request.head.method != Method::POST {
         let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "operations are called with POST");
-        reply.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        reply.head.fields.set("allow", "POST");
         return reply;
     }
     let Some((operation, _)) = route.dispatch.operations.get_key_value(operation) else {
@@ -103,19 +100,17 @@ pub(super) async fn answer(
         Ok(None) => refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation"),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "system", &format!("the host failed: {error}")),
     };
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        reply.headers_mut().insert("x-request-id", id);
-    }
+    reply.head.fields.set("x-request-id", &*id);
     reply
 }
 
 /// Reads headers and body into a request.
-async fn read(request: hyper::Request<Incoming>, operation: Arc<str>, deadline: Duration) -> Result<Request, Reply> {
+async fn read(request: Outgoing, operation: Arc<str>, deadline: Duration) -> Result<Request, Reply> {
     let deadline = clock::mono() + deadline;
-    let (parts, body) = request.into_parts();
-    let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty());
+    let Outgoing { head, body } = request;
+    let header = |name: &str| head.fields.text(name).filter(|v| !v.is_empty());
     for name in ["x-request-id", "x-session-id"] {
-        let unusable = parts.headers.get(name).is_some_and(|v| v.to_str().is_err() || v.len() > MAX_ID);
+        let unusable = head.fields.has(name) && head.fields.text(name).is_none_or(|v| v.len() > MAX_ID);
         if unusable {
             let message = format!("`{name}` must be at most {MAX_ID} visible ASCII characters");
             return Err(refuse(StatusCode::BAD_REQUEST, "header", &message));
@@ -124,14 +119,10 @@ async fn read(request: hyper::Request<Incoming>, operation: Arc<str>, deadline: 
     let id = header("x-request-id").map_or_else(|| uuid::Uuid::new_v4().to_string().into(), Arc::from);
     let session = header("x-session-id").map(str::to_owned);
     let head = Head {
-        method: parts.method.to_string(),
-        path: parts.uri.path().to_owned(),
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
         host: header("host").unwrap_or_default().to_owned(),
-        headers: parts
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
-            .collect(),
+        headers: head.fields.all_text().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     };
     let collected = match timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -177,17 +168,9 @@ fn reply(served: Served) -> Reply {
         }
         Err(failure) => (status(&failure), error_body(failure.kind.name(), &failure.message)),
     };
-    let mut reply = Response::new(ReplyBody::whole(body));
-    *reply.status_mut() = status;
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert("x-cutover-pool", HeaderValue::from_static(served.pool.name()));
-    if let Ok(reason) = HeaderValue::from_str(&served.reason) {
-        headers.insert("x-cutover-reason", reason);
-    }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
+    let mut reply = Reply::json(status, body);
+    reply.head.fields.set("x-cutover-pool", served.pool.name());
+    reply.head.fields.set("x-cutover-reason", &*served.reason);
     reply
 }
 

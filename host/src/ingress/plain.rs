@@ -20,15 +20,18 @@ use std::{
 
 use bytes::BytesMut;
 use hyper::{
-    Method, Response,
+    Method,
     body::{Body, Bytes, Frame},
-    http::request::Parts,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use self::{reply::Framing, request::Taken};
 use super::watch::{Active, Pulse, Watched};
-use crate::{clock, http1::may_end};
+use crate::{
+    clock,
+    http1::may_end,
+    message::{ReplyHead, RequestHead},
+};
 
 /// The largest head that is read here.
 const HEAD: usize = 8 << 10;
@@ -77,7 +80,7 @@ pub(super) enum Ended {
 
 /// What came next.
 enum Came {
-    Request { head: Box<Parts>, is_last: bool },
+    Request { head: Box<RequestHead>, is_last: bool },
     Other,
     Nothing,
 }
@@ -98,10 +101,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     pub(super) async fn run<F, B>(
         &mut self,
         wanted: impl Fn(&str) -> bool,
-        serve: impl Fn(Box<Parts>, Active) -> F,
+        serve: impl Fn(Box<RequestHead>, Active) -> F,
     ) -> Ended
     where
-        F: Future<Output = Response<B>>,
+        F: Future<Output = (ReplyHead, B)>,
         B: Body<Data = Bytes> + Unpin,
     {
         loop {
@@ -175,11 +178,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     }
 
     /// Sends an answer; whether the connection can be used again.
-    async fn send<B>(&mut self, reply: Response<B>, is_head: bool, is_last: bool) -> io::Result<bool>
+    async fn send<B>(&mut self, (head, body): (ReplyHead, B), is_head: bool, is_last: bool) -> io::Result<bool>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (head, body) = reply.into_parts();
         let framing = Framing::of(&head, body.size_hint(), is_head);
         let is_last = is_last || self.pulse.is_ending() || reply::closes(&head);
         let mut out = OUT.take();

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hyper::{HeaderMap, header::HeaderName};
+use hyper::header::HeaderName;
 
 use super::operations::Route;
-use crate::proxy::Proxy;
+use crate::{message::Fields, proxy::Proxy};
 
 /// What is served.
 #[derive(Debug, Default)]
@@ -76,13 +76,13 @@ impl HostMatch {
 }
 
 impl Match {
-    fn fits(&self, host: &str, path: &str, headers: &HeaderMap) -> bool {
+    fn fits(&self, host: &str, path: &str, fields: &Fields) -> bool {
         let rest = path.strip_prefix(self.path.as_str());
         let whole = rest.is_some_and(|rest| {
             rest.is_empty() || rest.starts_with('/') || self.path.ends_with('/') || self.path.is_empty()
         });
         let has = |(name, value): &(HeaderName, String)| {
-            headers.get_all(name).iter().any(|v| v.as_bytes() == value.as_bytes())
+            fields.get_all(name.as_str()).any(|v| v == value.as_bytes())
         };
         whole && self.host.fits(host) && self.headers.iter().all(has)
     }
@@ -101,9 +101,9 @@ impl Table {
     }
 
     /// Who serves a request. `host` may have a port.
-    pub fn find(&self, host: &str, path: &str, headers: &HeaderMap) -> Option<&Arc<Proxy>> {
+    pub fn find(&self, host: &str, path: &str, fields: &Fields) -> Option<&Arc<Proxy>> {
         let host = without_port(host);
-        let found = self.sites.iter().find(|(m, _)| m.fits(host, path, headers)).map(|(_, proxy)| proxy);
+        let found = self.sites.iter().find(|(m, _)| m.fits(host, path, fields)).map(|(_, proxy)| proxy);
         found.or(self.otherwise.as_ref())
     }
 }
@@ -120,8 +120,6 @@ fn without_port(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn one(host: &str, path: &str, headers: &[(&'static str, &str)]) -> Match {
@@ -139,18 +137,18 @@ mod tests {
             one("shop.example.com", "/api", &[("x-tenant", "acme")]),
         ];
         all.sort_by_key(|m| std::cmp::Reverse(m.weight()));
-        let mut headers = HeaderMap::new();
-        let find = |host: &str, path: &str, headers: &HeaderMap| {
+        let mut fields = Fields::default();
+        let find = |host: &str, path: &str, fields: &Fields| {
             let host = without_port(host);
-            all.iter().position(|m| m.fits(host, path, headers)).unwrap()
+            all.iter().position(|m| m.fits(host, path, fields)).unwrap()
         };
-        assert_eq!(find("shop.example.com", "/api/x", &headers), 1);
-        assert_eq!(find("SHOP.example.com.:8080", "/apis", &headers), 2);
-        assert_eq!(find("a.example.com", "/api", &headers), 3);
-        assert_eq!(find("example.com", "/api", &headers), 4);
-        assert_eq!(find("[::1]:80", "/", &headers), 4);
-        headers.insert("x-tenant", HeaderValue::from_static("acme"));
-        assert_eq!(find("shop.example.com", "/api", &headers), 0);
+        assert_eq!(find("shop.example.com", "/api/x", &fields), 1);
+        assert_eq!(find("SHOP.example.com.:8080", "/apis", &fields), 2);
+        assert_eq!(find("a.example.com", "/api", &fields), 3);
+        assert_eq!(find("example.com", "/api", &fields), 4);
+        assert_eq!(find("[::1]:80", "/", &fields), 4);
+        fields.add("x-tenant", "acme");
+        assert_eq!(find("shop.example.com", "/api", &fields), 0);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use self::{
     connection::{Connector, TlsError, TlsSettings},
     health::HealthCheck,
     member::{Address, MemberView},
-    send::{Answered, Ask, Reuse, Unanswered},
+    send::{Answered, Ask, Outgoing, Reuse, Unanswered},
     standing::{Checks, Ejection},
     wire::{AnswerBody, Torn},
 };

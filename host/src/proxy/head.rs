@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use hyper::{
-    HeaderMap,
-    header::{COOKIE, HeaderName},
-    http::request::Parts,
-};
+use hyper::header::HeaderName;
 
 use crate::{
     clock::Mono,
+    message::{Fields, RequestHead},
     request::{Attribute, Attributes, Head, Request},
 };
 
@@ -26,15 +23,13 @@ pub enum SessionKey {
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// The head.
-    pub parts: &'a Parts,
+    pub head: &'a RequestHead,
     /// The request's id.
     pub id: &'a str,
     /// The operation's name.
     pub operation: &'a Arc<str>,
     /// The sticky key.
     pub session: Option<&'a str>,
-    /// The host that the caller asked for.
-    pub host: &'a str,
 }
 
 impl SessionKey {
@@ -49,12 +44,12 @@ impl SessionKey {
     }
 
     /// The sticky key, if the request has it here.
-    pub fn of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+    pub fn of<'a>(&self, fields: &'a Fields) -> Option<&'a str> {
         let found = match self {
-            Self::Header(name) => headers.get(name)?.to_str().ok(),
+            Self::Header(name) => fields.text(name.as_str()),
             Self::Cookie(name) => {
-                let texts = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-                let mut pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+                let pairs = fields.texts("cookie").flat_map(|text| text.split(';'));
+                let mut pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
                 pairs.find(|(key, _)| key == name).map(|(_, value)| value.trim_matches('"'))
             }
         };
@@ -63,14 +58,18 @@ impl SessionKey {
 }
 
 impl View<'_> {
+    /// The host that the caller asked for.
+    fn host(&self) -> &str {
+        self.head.fields.text("host").unwrap_or_default()
+    }
+
     /// A copy that outlives the request.
     pub fn copy(&self) -> Request {
-        let headers = self.parts.headers.iter();
         let head = Head {
-            method: self.parts.method.to_string(),
-            path: self.parts.uri.path().to_owned(),
-            host: self.host.to_owned(),
-            headers: headers.filter_map(|(n, v)| Some((n.to_string(), v.to_str().ok()?.to_owned()))).collect(),
+            method: self.head.method.to_string(),
+            path: self.head.uri.path().to_owned(),
+            host: self.host().to_owned(),
+            headers: self.head.fields.all_text().map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         };
         Request {
             id: self.id.into(),
@@ -96,10 +95,10 @@ impl Attributes for View<'_> {
         let text = match attribute {
             Attribute::Operation => self.operation,
             Attribute::Session => self.session?,
-            Attribute::Method => self.parts.method.as_str(),
-            Attribute::Path => self.parts.uri.path(),
-            Attribute::Host => self.host,
-            Attribute::Header(name) => self.parts.headers.get(name.as_str())?.to_str().ok()?,
+            Attribute::Method => self.head.method.as_str(),
+            Attribute::Path => self.head.uri.path(),
+            Attribute::Host => self.host(),
+            Attribute::Header(name) => self.head.fields.text(name)?,
         };
         (!text.is_empty()).then_some(text)
     }
@@ -107,17 +106,15 @@ impl Attributes for View<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     #[test]
     fn session_keys_are_headers_and_cookies() {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-session-id", HeaderValue::from_static("s1"));
-        headers.append(COOKIE, HeaderValue::from_static("theme=dark; sid=\"abc\""));
-        headers.append(COOKIE, HeaderValue::from_static("other=1"));
-        let of = |text: &str| SessionKey::parse(text).unwrap().of(&headers).map(str::to_owned);
+        let mut fields = Fields::default();
+        fields.add("x-session-id", "s1");
+        fields.add("cookie", "theme=dark; sid=\"abc\"");
+        fields.add("cookie", "other=1");
+        let of = |text: &str| SessionKey::parse(text).unwrap().of(&fields).map(str::to_owned);
         assert_eq!(of("header:X-Session-Id").as_deref(), Some("s1"));
         assert_eq!(of("cookie:sid").as_deref(), Some("abc"));
         assert_eq!(of("cookie:other").as_deref(), Some("1"));

@@ -7,22 +7,11 @@
 use std::net::IpAddr;
 
 use hyper::{
-    HeaderMap, Method, Uri, Version,
-    header::{
-        CONNECTION, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
-    },
-    http::{
-        request::Parts,
-        uri::{PathAndQuery, Scheme},
-    },
+    Method, Uri, Version,
+    http::uri::{PathAndQuery, Scheme},
 };
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+use crate::message::{Fields, RequestHead};
 
 /// What upstreams are told of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +28,7 @@ pub struct Forwarding {
 #[derive(Debug, Clone)]
 pub struct Caller {
     address: IpAddr,
-    text: HeaderValue,
+    text: String,
     tls: bool,
 }
 
@@ -72,32 +61,29 @@ pub enum Malformed {
     BadTarget,
 }
 
-/// The host that a request is for; the target goes before the header (RFC 9112, 3.2.2).
+/// Makes `Host` say which host a request is for; the target goes before the field (RFC 9112, 3.2.2).
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn host(parts: &mut Parts) -> Result<HeaderValue, Malformed> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let first = hosts.next().cloned();
-    if hosts.next().is_some() {
+pub fn host(head: &mut RequestHead) -> Result<(), Malformed> {
+    if head.fields.get_all("host").nth(1).is_some() {
         return Err(Malformed::ManyHosts);
     }
-    if let Some(authority) = parts.uri.authority() {
-        let is_http = parts.uri.scheme().is_none_or(|s| *s == Scheme::HTTP || *s == Scheme::HTTPS);
+    if let Some(authority) = head.uri.authority() {
+        let is_http = head.uri.scheme().is_none_or(|s| *s == Scheme::HTTP || *s == Scheme::HTTPS);
         if !is_http || authority.as_str().contains('@') {
             return Err(Malformed::BadTarget);
         }
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| Malformed::BadTarget)?;
-        parts.headers.insert(HOST, host.clone());
-        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        parts.uri = Uri::from(path);
-        return Ok(host);
+        head.fields.set("host", authority.as_str());
+        let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        head.uri = Uri::from(path);
+        return Ok(());
     }
-    match first {
-        None if parts.version == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+    match head.fields.get("host") {
+        None if head.version == Version::HTTP_10 => Ok(()),
         None => Err(Malformed::NoHost),
         // An empty one is what RFC 9112, 3.2 asks for if the target has no authority.
-        Some(value) if value.is_empty() || is_host(value.as_bytes()) => Ok(value),
+        Some(value) if value.is_empty() || is_host(value) => Ok(()),
         Some(_) => Err(Malformed::BadHost),
     }
 }
@@ -112,117 +98,107 @@ fn is_host(bytes: &[u8]) -> bool {
 }
 
 /// The protocol that a request of HTTP/1.1 asks to change to.
-pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
-    let asks = parts.version == Version::HTTP_11 && has_token(&parts.headers, &CONNECTION, "upgrade");
-    let protocol = parts.headers.get(UPGRADE).filter(|_| asks)?;
+pub fn upgrade(head: &RequestHead) -> Option<Vec<u8>> {
+    let protocol = head.fields.get("upgrade").filter(|_| head.version == Version::HTTP_11)?;
     // HTTP/2 is not something to change to in the middle of a connection any more (RFC 9113, 3.1).
-    (!protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+    let is_passed_on = head.fields.has_token("connection", "upgrade") && !protocol.eq_ignore_ascii_case(b"h2c");
+    is_passed_on.then(|| protocol.to_vec())
 }
 
-/// Makes a request's headers those of a request to an upstream. `upgrade` is what it asks to change to, if anything.
-pub fn to_upstream(
-    parts: &mut Parts,
-    host: &HeaderValue,
-    caller: &Caller,
-    forwarding: Forwarding,
-    upgrade: Option<HeaderValue>,
-) {
-    let present = Present::of(&parts.headers);
-    let takes_trailers = present.te && has_token(&parts.headers, &TE, "trailers");
-    let version = parts.version;
-    let headers = &mut parts.headers;
-    remove_connection(headers, present);
+/// Makes a request's fields those of a request to an upstream. `upgrade` is what it asks to change to, if anything.
+pub fn to_upstream(head: &mut RequestHead, caller: &Caller, forwarding: Forwarding, upgrade: Option<&[u8]>) {
+    let fields = &mut head.fields;
+    let present = Present::of(fields);
+    let takes_trailers = present.te && fields.has_token("te", "trailers");
+    remove_connection(fields, present);
     if present.authorization {
-        headers.remove(PROXY_AUTHORIZATION);
+        fields.remove("proxy-authorization");
     }
     if takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+        fields.set("te", "trailers");
     }
     if let Some(protocol) = upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, protocol);
+        fields.set("connection", "upgrade");
+        fields.set("upgrade", protocol);
     }
     if present.cookie {
-        join_cookies(headers);
+        join_cookies(fields);
     }
-    via(headers, version);
+    via(fields, head.version);
     if present.forwarded && !forwarding.trust {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, FORWARDED] {
-            headers.remove(name);
-        }
+        fields.keep_if(|name| {
+            !matches!(name, b"forwarded" | b"x-forwarded-for" | b"x-forwarded-host" | b"x-forwarded-proto")
+        });
     }
-    forward(headers, host, caller, forwarding, present.forwarded && forwarding.trust);
-    if let Some(left) = max_forwards(&parts.method, headers).filter(|left| *left > 0) {
-        headers.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+    forward(fields, caller, forwarding, present.forwarded && forwarding.trust);
+    if let Some(left) = max_forwards(&head.method, fields).filter(|left| *left > 0) {
+        fields.set("max-forwards", (left - 1).to_string());
     }
 }
 
 /// How often a TRACE or OPTIONS may still be passed on (RFC 9110, 7.6.2).
-pub fn max_forwards(method: &Method, headers: &HeaderMap) -> Option<u64> {
+pub fn max_forwards(method: &Method, fields: &Fields) -> Option<u64> {
     if !matches!(*method, Method::TRACE | Method::OPTIONS) {
         return None;
     }
-    headers.get(MAX_FORWARDS)?.to_str().ok()?.parse().ok()
+    fields.text("max-forwards")?.parse().ok()
 }
 
-/// Makes a response's headers those of a response to a caller. `upgraded` is what it changed to, if it did.
-pub fn to_caller(headers: &mut HeaderMap, upgraded: Option<HeaderValue>) {
-    let present = Present::of(headers);
-    remove_connection(headers, present);
+/// Makes a response's fields those of a response to a caller. `upgraded` is what it changed to, if it did.
+pub fn to_caller(fields: &mut Fields, upgraded: Option<&[u8]>) {
+    let present = Present::of(fields);
+    remove_connection(fields, present);
     if present.authorization {
-        headers.remove(PROXY_AUTHENTICATE);
+        fields.remove("proxy-authenticate");
     }
     if let Some(protocol) = upgraded {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, protocol);
+        fields.set("connection", "upgrade");
+        fields.set("upgrade", protocol);
     }
 }
 
 /// Removes what belongs to one connection alone. `Trailer` stays: it tells of fields that are passed on.
-fn remove_connection(headers: &mut HeaderMap, present: Present) {
-    if present.connection {
-        // The usual ones name no field.
-        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter(|token| !["keep-alive", "close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
-            .filter_map(|token| token.parse().ok())
-            .collect();
-        for name in named {
-            // A caller must not take away what the message is made of.
-            if name != HOST && name != TRAILER {
-                headers.remove(name);
-            }
-        }
-        headers.remove(CONNECTION);
+fn remove_connection(fields: &mut Fields, present: Present) {
+    if !(present.connection || present.hop || present.te) {
+        return;
     }
-    if present.hop || present.te {
-        // `Keep-Alive` among them, whether `Connection` named it or not.
-        for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-            headers.remove(name);
-        }
-    }
+    // The usual ones name no field. And a caller must not take away what the message is made of.
+    let named: Vec<String> = fields
+        .tokens("connection")
+        .map(str::to_ascii_lowercase)
+        .filter(|name| !["keep-alive", "close", "host", "trailer"].contains(&name.as_str()))
+        .collect();
+    fields.keep_if(|name| {
+        let is_hop = matches!(
+            name,
+            b"connection" | b"keep-alive" | b"proxy-connection" | b"te" | b"transfer-encoding" | b"upgrade"
+        );
+        !is_hop && !named.iter().any(|named| named.as_bytes() == name)
+    });
 }
 
 impl Caller {
     /// At an address, over TLS or not.
     pub fn new(address: IpAddr, tls: bool) -> Self {
         let address = address.to_canonical();
-        let text = HeaderValue::from_str(&address.to_string());
-        Self { address, text: text.unwrap_or_else(|_never| HeaderValue::from_static("unknown")), tls }
+        Self { address, text: address.to_string(), tls }
     }
 }
 
 impl Present {
     /// One look at each name is cheaper than a search for each field.
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(fields: &Fields) -> Self {
         let mut present = Self::default();
-        for name in headers.keys() {
-            match name.as_str() {
-                "connection" => present.connection = true,
-                "te" => present.te = true,
-                "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => present.hop = true,
-                "cookie" => present.cookie = true,
-                "forwarded" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => present.forwarded = true,
-                "proxy-authorization" | "proxy-authenticate" => present.authorization = true,
+        for (name, _) in fields.iter() {
+            match name {
+                b"connection" => present.connection = true,
+                b"te" => present.te = true,
+                b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => present.hop = true,
+                b"cookie" => present.cookie = true,
+                b"forwarded" | b"x-forwarded-for" | b"x-forwarded-host" | b"x-forwarded-proto" => {
+                    present.forwarded = true;
+                }
+                b"proxy-authorization" | b"proxy-authenticate" => present.authorization = true,
                 _ => {}
             }
         }
@@ -230,92 +206,74 @@ impl Present {
     }
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
-}
-
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers.contains_key(name) && tokens(headers, name).any(|t| t.eq_ignore_ascii_case(token))
-}
-
 /// Several cookie fields are one on HTTP/1.1 (RFC 9113, 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut cookies = headers.get_all(COOKIE).iter();
-    let Some(first) = cookies.next() else { return };
-    let mut joined = first.as_bytes().to_vec();
-    let alone = joined.len();
-    for cookie in cookies {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(cookie.as_bytes());
-    }
-    if joined.len() > alone
-        && let Ok(joined) = HeaderValue::from_bytes(&joined)
-    {
-        headers.insert(COOKIE, joined);
+fn join_cookies(fields: &mut Fields) {
+    if fields.get_all("cookie").nth(1).is_some() {
+        let joined = fields.get_all("cookie").collect::<Vec<_>>().join(&b"; "[..]);
+        fields.set("cookie", joined);
     }
 }
 
-fn via(headers: &mut HeaderMap, version: Version) {
+fn via(fields: &mut Fields, version: Version) {
     let own = match version {
         Version::HTTP_10 => "1.0 cutover",
         Version::HTTP_2 => "2.0 cutover",
         _ => "1.1 cutover",
     };
-    headers.append(VIA, HeaderValue::from_static(own));
+    fields.add("via", own);
 }
 
 /// `said` says whether there may be fields of others, who are trusted.
-fn forward(headers: &mut HeaderMap, host: &HeaderValue, caller: &Caller, forwarding: Forwarding, said: bool) {
+fn forward(fields: &mut Fields, caller: &Caller, forwarding: Forwarding, said: bool) {
     let protocol = if caller.tls { "https" } else { "http" };
-    if forwarding.x_forwarded && !said {
-        headers.insert(X_FORWARDED_FOR, caller.text.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(protocol));
-        headers.insert(X_FORWARDED_HOST, host.clone());
-    } else if forwarding.x_forwarded {
-        append(headers, &X_FORWARDED_FOR, caller.text.to_str().unwrap_or_default());
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(protocol));
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+    if forwarding.x_forwarded {
+        if said {
+            append(fields, "x-forwarded-for", &caller.text);
+        } else {
+            fields.add("x-forwarded-for", &caller.text);
+        }
+        if !said || !fields.has("x-forwarded-proto") {
+            fields.add("x-forwarded-proto", protocol);
+        }
+        if !said || !fields.has("x-forwarded-host") {
+            fields.repeat("host", "x-forwarded-host");
+        }
     }
     if forwarding.forwarded {
         let node = match caller.address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
         };
-        let quoted = host.to_str().unwrap_or_default().replace(['"', '\\'], "");
-        append(headers, &FORWARDED, &format!("for={node};host=\"{quoted}\";proto={protocol}"));
+        let quoted = fields.text("host").unwrap_or_default().replace(['"', '\\'], "");
+        append(fields, "forwarded", &format!("for={node};host=\"{quoted}\";proto={protocol}"));
     }
 }
 
 /// Adds an element to a list.
-fn append(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
-    let before: Vec<_> = tokens(headers, name).collect();
-    let list = if before.is_empty() { element.to_owned() } else { format!("{}, {element}", before.join(", ")) };
-    if let Ok(list) = HeaderValue::from_str(&list) {
-        headers.insert(name, list);
-    }
+fn append(fields: &mut Fields, name: &str, element: &str) {
+    let mut list: Vec<_> = fields.tokens(name).collect();
+    list.push(element);
+    let list = list.join(", ");
+    fields.set(name, list);
 }
 
 #[cfg(test)]
 mod tests {
-    use hyper::Request;
-
     use super::*;
 
-    fn parts(target: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder().uri(target);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
+    fn head(target: &str, all: &[(&str, &str)]) -> RequestHead {
+        let fields = Fields::of(all.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        RequestHead { method: Method::GET, uri: target.parse().unwrap(), version: Version::HTTP_11, fields }
     }
 
     fn sent(headers: &[(&str, &str)], forwarding: Forwarding) -> Vec<String> {
-        let mut parts = parts("/", headers);
-        let upgrade = upgrade(&parts);
+        let mut head = head("/", headers);
+        let upgrade = upgrade(&head);
         let caller = Caller::new([192, 0, 2, 7].into(), true);
-        to_upstream(&mut parts, &HeaderValue::from_static("shop.example"), &caller, forwarding, upgrade);
-        let mut all: Vec<_> = parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        to_upstream(&mut head, &caller, forwarding, upgrade.as_deref());
+        let mut out = Vec::new();
+        head.fields.write(&mut out, |_| true);
+        let mut all: Vec<_> = std::str::from_utf8(&out).unwrap().lines().map(str::to_owned).collect();
         all.sort();
         all
     }
@@ -357,12 +315,18 @@ mod tests {
 
     #[test]
     fn callers_are_believed_only_if_they_are_trusted() {
-        let headers = [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "http"), ("forwarded", "for=10.0.0.1")];
+        let headers = [
+            ("host", "shop.example"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=10.0.0.1"),
+        ];
         let both = Forwarding { x_forwarded: true, forwarded: true, trust: false };
         assert_eq!(
             sent(&headers, both),
             [
                 "forwarded: for=192.0.2.7;host=\"shop.example\";proto=https",
+                "host: shop.example",
                 "via: 1.1 cutover",
                 "x-forwarded-for: 192.0.2.7",
                 "x-forwarded-host: shop.example",
@@ -384,8 +348,8 @@ mod tests {
     #[test]
     fn the_target_says_which_host_and_bad_ones_are_refused() {
         let host = |target, headers: &[(&str, &str)]| {
-            let mut parts = parts(target, headers);
-            host(&mut parts).map(|host| (host.to_str().unwrap().to_owned(), parts.uri.to_string()))
+            let mut head = head(target, headers);
+            host(&mut head).map(|()| (head.fields.text("host").unwrap().to_owned(), head.uri.to_string()))
         };
         assert_eq!(host("/a?b", &[("host", "x:80")]), Ok(("x:80".into(), "/a?b".into())));
         assert_eq!(host("http://x/a", &[("host", "evil")]), Ok(("x".into(), "/a".into())));

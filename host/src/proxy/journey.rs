@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::{Request, StatusCode};
+use hyper::StatusCode;
 
 use super::{Proxy, account::Whose, is_failure};
 use crate::{
@@ -11,8 +11,7 @@ use crate::{
     pool::{
         UpstreamPool,
         upstream::{
-            Answered, Ask, Ticket, Unanswered,
-            upload::{Progress, Upload},
+            Answered, Ask, Outgoing, Ticket, Unanswered, upload::Progress,
         },
     },
     request::{Failure, FailureKind, PoolId},
@@ -57,13 +56,13 @@ impl Target {
 /// What came of an attempt.
 enum Attempt {
     Answered(Box<(Answered, Ticket)>),
-    Again(Box<Request<Upload>>, Target),
+    Again(Outgoing, Target),
     Failed(Failure),
 }
 
 impl Journey<'_> {
     /// Sends the request until it is answered or must not be sent again.
-    pub(super) async fn travel(&self, proxy: &Proxy, mut request: Box<Request<Upload>>, pool: PoolId) -> Arrived {
+    pub(super) async fn travel(&self, proxy: &Proxy, mut request: Outgoing, pool: PoolId) -> Arrived {
         if self.repeatable {
             proxy.pool(pool).count_request();
         }
@@ -81,7 +80,7 @@ impl Journey<'_> {
         }
     }
 
-    async fn attempt(&self, proxy: &Proxy, request: Box<Request<Upload>>, target: Target) -> Attempt {
+    async fn attempt(&self, proxy: &Proxy, request: Outgoing, target: Target) -> Attempt {
         let pool = proxy.pool(target.pool);
         let started = target.started;
         let fails_over = target.pool == PoolId::V2 && self.may_fail_over;
@@ -99,7 +98,7 @@ impl Journey<'_> {
         };
         let ask = Ask { progress: self.progress.as_deref(), deadline, again: self.again };
         match ticket.send(request, ask).await {
-            Ok(answered) if fails_over && is_failure(answered.response.status()) => {
+            Ok(answered) if fails_over && is_failure(answered.head.status) => {
                 self.failed_read((answered, ticket), started)
             }
             Ok(answered) => Attempt::Answered(Box::new((answered, ticket))),
@@ -117,7 +116,7 @@ impl Journey<'_> {
     fn failed_read(&self, answered: (Answered, Ticket), started: Mono) -> Attempt {
         let (mut answer, ticket) = answered;
         let Some(again) = answer.request.take() else { return Attempt::Answered(Box::new((answer, ticket))) };
-        ticket.count_failure(&said(answer.response.status()));
+        ticket.count_failure(&said(answer.head.status));
         self.observe(PoolId::V2, Outcome::Failed(FailureKind::Worker), started, true);
         Attempt::Again(again, Target::first(PoolId::V1, clock::mono()))
     }

@@ -12,11 +12,7 @@ use std::{
 };
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::{
-    Request, StatusCode,
-    body::Bytes,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use hyper::{StatusCode, body::Bytes};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -31,7 +27,7 @@ use crate::{
     policy::port::{Pair, Side},
     pool::{
         UpstreamPool,
-        upstream::{Ask, upload::Upload},
+        upstream::{Ask, Outgoing},
     },
     request::{Class, Failure, FailureKind, PoolId},
 };
@@ -74,7 +70,7 @@ pub struct Setup {
 pub struct Original {
     mirror: Arc<HttpMirror>,
     operation: Arc<str>,
-    request: Box<Request<Upload>>,
+    request: Outgoing,
     status: StatusCode,
     media_type: String,
     body: Vec<u8>,
@@ -93,15 +89,15 @@ impl HttpMirror {
     pub fn begin(
         self: &Arc<Self>,
         operation: &Arc<str>,
-        request: Option<Box<Request<Upload>>>,
+        request: Option<Outgoing>,
         status: StatusCode,
-        media_type: Option<&HeaderValue>,
+        media_type: Option<&str>,
     ) -> Option<Box<Original>> {
         let (Ok(permit), Some(request)) = (Arc::clone(&self.budget).try_acquire_owned(), request) else {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let media_type = media_type.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let media_type = media_type.unwrap_or_default().to_owned();
         Some(Box::new(Original {
             mirror: Arc::clone(self),
             operation: Arc::clone(operation),
@@ -174,16 +170,15 @@ impl Original {
 /// V2's answer, and whether that is all of it.
 async fn ask(
     v2: &UpstreamPool,
-    mut request: Box<Request<Upload>>,
+    mut request: Outgoing,
     deadline: clock::Mono,
 ) -> Result<(Side, bool), Failure> {
     let ticket = v2.check_out(None, deadline, clock::mono()).await?;
-    request.headers_mut().insert(MARK, HeaderValue::from_static("1"));
+    request.head.fields.set(MARK, "1");
     let ask = Ask { progress: None, deadline, again: false };
     let mut answered = ticket.send(request, ask).await.map_err(|unanswered| unanswered.failure)?;
-    let (head, mut body) = answered.response.into_parts();
-    let media_type = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let collected = match Limited::new(&mut body, MOST).collect().await {
+    let media_type = answered.head.fields.text("content-type").unwrap_or_default().to_owned();
+    let collected = match Limited::new(&mut answered.body, MOST).collect().await {
         Ok(body) => Some(body.to_bytes().to_vec()),
         Err(error) if error.is::<LengthLimitError>() => None,
         Err(error) => {
@@ -193,8 +188,8 @@ async fn ask(
     };
     // What was not read to its end is closed.
     if collected.is_some() {
-        answered.reuse.keep(&mut body, &ticket);
+        answered.reuse.keep(&mut answered.body, &ticket);
     }
-    let (status, whole) = (head.status.as_u16(), collected.is_some());
+    let (status, whole) = (answered.head.status.as_u16(), collected.is_some());
     Ok((Side { success: status < 400, status, media_type, body: collected.unwrap_or_default() }, whole))
 }

@@ -2,15 +2,9 @@
 
 use std::cell::RefCell;
 
-use hyper::{
-    StatusCode,
-    body::SizeHint,
-    ext::ReasonPhrase,
-    header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
-    http::response::Parts,
-};
+use hyper::{StatusCode, body::SizeHint};
 
-use crate::{clock::UnixMs, http1::field};
+use crate::{clock::UnixMs, message::ReplyHead};
 
 thread_local! {
     /// The date that was written last, and the second that it is of.
@@ -30,7 +24,7 @@ pub(super) enum Framing {
 
 impl Framing {
     /// Of the body of this answer to a request, of which `is_head` says whether it was a `HEAD`.
-    pub(super) fn of(head: &Parts, body: SizeHint, is_head: bool) -> Self {
+    pub(super) fn of(head: &ReplyHead, body: SizeHint, is_head: bool) -> Self {
         if is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Self::None;
         }
@@ -39,30 +33,27 @@ impl Framing {
 }
 
 /// Whether the answer says that the connection ends with it.
-pub(super) fn closes(head: &Parts) -> bool {
-    head.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+pub(super) fn closes(head: &ReplyHead) -> bool {
+    head.fields.get("connection").is_some_and(|value| value.eq_ignore_ascii_case(b"close"))
 }
 
 /// Writes the head; `is_last` if the connection ends with this answer. `now` is asked if the answer has no date.
-pub(super) fn write(head: &Parts, framing: Framing, is_last: bool, now: impl FnOnce() -> UnixMs, out: &mut Vec<u8>) {
+pub(super) fn write(head: &ReplyHead, framing: Framing, is_last: bool, now: impl FnOnce() -> UnixMs, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
-    match head.extensions.get::<ReasonPhrase>() {
-        Some(reason) => out.extend_from_slice(reason.as_bytes()),
+    match &head.reason {
+        Some(reason) => out.extend_from_slice(reason),
         None => out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
     // Without a body, the length is what it would be, and not for us to say; a 204 has none (RFC 9110, 8.6).
     let keeps_length = framing == Framing::None && head.status != StatusCode::NO_CONTENT;
-    let mut is_dated = false;
-    for (name, value) in &head.headers {
-        is_dated |= *name == DATE;
-        let is_ours = *name == CONNECTION || *name == TRANSFER_ENCODING || (*name == CONTENT_LENGTH && !keeps_length);
-        if !is_ours {
-            field(out, name.as_str(), value.as_bytes());
-        }
-    }
+    head.fields.write(out, |name| match name {
+        b"connection" | b"transfer-encoding" => false,
+        b"content-length" => keeps_length,
+        _ => true,
+    });
     match framing {
         Framing::None => {}
         Framing::Length(length) => {
@@ -70,12 +61,12 @@ pub(super) fn write(head: &Parts, framing: Framing, is_last: bool, now: impl FnO
             decimal(length, out);
             out.extend_from_slice(b"\r\n");
         }
-        Framing::Chunked => field(out, TRANSFER_ENCODING.as_str(), b"chunked"),
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     if is_last {
-        field(out, CONNECTION.as_str(), b"close");
+        out.extend_from_slice(b"connection: close\r\n");
     }
-    if !is_dated {
+    if !head.fields.has("date") {
         date(now(), out);
     }
     out.extend_from_slice(b"\r\n");
@@ -88,7 +79,9 @@ fn date(now: UnixMs, out: &mut Vec<u8>) {
         if *of != second || text.is_empty() {
             (*of, *text) = (second, now.http_date());
         }
-        field(out, DATE.as_str(), text.as_bytes());
+        out.extend_from_slice(b"date: ");
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(b"\r\n");
     });
 }
 
@@ -108,17 +101,17 @@ fn decimal(mut number: u64, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use hyper::Response;
-
     use super::*;
+    use crate::message::Fields;
+
+    fn head(status: u16, all: &[(&str, &str)]) -> ReplyHead {
+        let fields = Fields::of(all.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        ReplyHead { fields, ..ReplyHead::of(StatusCode::from_u16(status).unwrap()) }
+    }
 
     fn written(status: u16, fields: &[(&str, &str)], framing: Framing, is_last: bool) -> String {
-        let mut reply = Response::builder().status(status);
-        for (name, value) in fields {
-            reply = reply.header(*name, *value);
-        }
         let mut out = Vec::new();
-        write(&reply.body(()).unwrap().into_parts().0, framing, is_last, || UnixMs(784_111_777_500), &mut out);
+        write(&head(status, fields), framing, is_last, || UnixMs(784_111_777_500), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -146,8 +139,7 @@ mod tests {
     #[test]
     fn the_end_of_a_body_is_known_from_its_length_or_from_chunks() {
         let of = |status: u16, length: Option<u64>, is_head| {
-            let head = Response::builder().status(status).body(()).unwrap().into_parts().0;
-            Framing::of(&head, length.map_or_else(SizeHint::new, SizeHint::with_exact), is_head)
+            Framing::of(&head(status, &[]), length.map_or_else(SizeHint::new, SizeHint::with_exact), is_head)
         };
         assert_eq!((of(200, Some(3), false), of(200, None, false)), (Framing::Length(3), Framing::Chunked));
         assert_eq!((of(204, Some(0), false), of(304, Some(0), false)), (Framing::None, Framing::None));

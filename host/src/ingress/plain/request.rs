@@ -2,11 +2,14 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use httparse::ParserConfig;
-use hyper::{Method, Request, Uri, http::request::Parts};
+use hyper::{Method, Uri, Version};
 
-use crate::http1::{MAX_FIELDS, Spans};
+use crate::{
+    http1::{MAX_FIELDS, MAX_HEAD},
+    message::{Fields, RequestHead},
+};
 
 /// What begins what was read.
 #[derive(Debug)]
@@ -14,7 +17,7 @@ pub(super) enum Taken {
     /// A request without a body, which is taken out.
     Request {
         /// Its head.
-        head: Box<Parts>,
+        head: Box<RequestHead>,
         /// Whether the caller wants no other answer over this connection.
         is_last: bool,
     },
@@ -36,7 +39,7 @@ pub(super) fn take(read: &mut BytesMut, wanted: impl FnOnce(&str) -> bool) -> Ta
     };
     let (Some(method), Some(target)) = (request.method, request.path) else { return Taken::Other };
     // A fragment is no part of a target (RFC 9112, 3.2).
-    if end > usize::from(u16::MAX) || target.contains('#') {
+    if end >= MAX_HEAD || target.contains('#') {
         return Taken::Other;
     }
     let path = target.split_once('?').map_or(target, |(path, _)| path);
@@ -52,19 +55,10 @@ pub(super) fn take(read: &mut BytesMut, wanted: impl FnOnce(&str) -> bool) -> Ta
             Meaning::None => {}
         }
     }
-    let target = target.as_ptr().addr() - read.as_ptr().addr()..;
-    let target = target.start..target.start + request.path.map_or(0, str::len);
-    let spans = Spans::of(read, request.headers);
-    // From here on it is taken out; what it was is put back if it turns out to be none.
-    let bytes = read.split_to(end).freeze();
-    let (Ok(uri), Ok(headers)) = (Uri::from_maybe_shared(bytes.slice(target)), spans.fields(&bytes)) else {
-        let rest = std::mem::take(read);
-        *read = [&bytes[..], &rest[..]].concat().as_slice().into();
-        return Taken::Other;
-    };
-    let mut head = Box::new(Request::new(()).into_parts().0);
-    (head.method, head.uri, head.headers) = (method, uri, headers);
-    Taken::Request { head, is_last }
+    let Ok(uri) = Uri::try_from(target) else { return Taken::Other };
+    let fields = Fields::of(request.headers.iter().map(|field| (field.name.as_bytes(), field.value)));
+    read.advance(end);
+    Taken::Request { head: Box::new(RequestHead { method, uri, version: Version::HTTP_11, fields }), is_last }
 }
 
 /// What a field says of the message, or of the connection.
@@ -117,11 +111,8 @@ mod tests {
             panic!("it is one")
         };
         assert_eq!((&head.method, head.uri.to_string(), is_last), (&Method::GET, "/a?b=c".into(), false));
-        assert_eq!(head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(
-            (&head.headers["host"], &head.headers["empty"], &*rest),
-            (&"x".parse().unwrap(), &"".parse().unwrap(), "GET /b")
-        );
+        assert_eq!(head.fields.get_all("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!((head.fields.text("host"), head.fields.text("empty"), &*rest), (Some("x"), Some(""), "GET /b"));
     }
 
     #[test]

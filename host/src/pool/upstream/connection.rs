@@ -3,9 +3,11 @@
 use std::{fmt, future::poll_fn, path::PathBuf, sync::Arc};
 
 use hyper::{
-    Request, Response, Uri, Version,
+    Request, StatusCode, Uri, Version,
     client::conn::{http1, http2},
-    header::{EXPECT, HOST, HeaderValue},
+    header::{EXPECT, HOST},
+    http::uri::PathAndQuery,
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{
@@ -16,13 +18,14 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Inner,
+    Inner, Outgoing,
     member::Address,
     upload::Upload,
     wire::{self, AnswerBody, Stream, Torn, Wire},
 };
 use crate::{
     causes::chain,
+    message::{ReplyHead, RequestHead},
     request::{Failure, FailureKind},
 };
 
@@ -84,7 +87,10 @@ pub(super) type Sent = Result<Begun, NotSent>;
 
 /// The head of an answer came.
 pub(super) struct Begun {
-    pub(super) response: Response<AnswerBody>,
+    pub(super) head: ReplyHead,
+    pub(super) body: AnswerBody,
+    /// The connection, once it has changed its protocol.
+    pub(super) upgraded: Option<OnUpgrade>,
     /// The connection, if the body does not hold it.
     pub(super) sender: Option<Sender>,
 }
@@ -186,13 +192,15 @@ impl Sender {
     pub(super) async fn send(
         self,
         (pool, address): (&Inner, &Address),
-        request: &mut Option<Box<Request<Upload>>>,
+        request: &mut Option<Outgoing>,
         again: bool,
     ) -> Sent {
         let sender = match (self, &request) {
             (Self::Wire(wire), Some(request)) if wire::takes(request) => {
-                return match wire.exchange(request).await {
-                    Ok((response, wire)) => Ok(Begun { response, sender: wire.map(Self::Wire) }),
+                return match wire.exchange(&request.head).await {
+                    Ok((head, body, wire)) => {
+                        Ok(Begun { head, body, upgraded: None, sender: wire.map(Self::Wire) })
+                    }
                     Err(wire::Unsent { why, seen }) => Err(NotSent { why: why.into(), seen }),
                 };
             }
@@ -209,67 +217,66 @@ impl Sender {
     async fn send_through_hyper(
         mut self,
         (pool, address): (&Inner, &Address),
-        slot: &mut Option<Box<Request<Upload>>>,
+        slot: &mut Option<Outgoing>,
         again: bool,
     ) -> Sent {
         let nothing = || NotSent { why: wire::Broken::Closed.into(), seen: false };
-        let mut request = slot.take().ok_or_else(nothing)?;
-        *slot = again.then(|| copy(&request));
-        prepare(&mut request, address, &pool.spec.connector);
+        let Outgoing { head, body } = slot.take().ok_or_else(nothing)?;
+        let request = for_hyper(&head, body, address, &pool.spec.connector);
         let sent = match &mut self {
             Self::Wire(_) => return Err(nothing()),
-            Self::Http1(sender) => sender.try_send_request(*request).await,
-            Self::Http2(sender) => sender.try_send_request(*request).await,
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
         };
         // Other requests share a connection of HTTP/2 already: it waits with the others.
         let sender = if matches!(self, Self::Http2(_)) { None } else { Some(self) };
         match sent {
-            Ok(response) => Ok(Begun { response: response.map(AnswerBody::Hyper), sender }),
+            Ok(mut response) => {
+                let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+                    .then(|| hyper::upgrade::on(&mut response));
+                *slot = again.then(|| Outgoing { head, body: Upload::default() });
+                let (head, body) = response.into_parts();
+                Ok(Begun { head: head.into(), body: AnswerBody::Hyper(body), upgraded, sender })
+            }
             Err(mut error) => {
                 let unsent = error.take_message();
                 let seen = unsent.is_none();
-                if let Some(unsent) = unsent {
-                    *slot = Some(Box::new(unsent));
-                }
+                let body = unsent.map(Request::into_body).or_else(|| again.then(Upload::default));
+                *slot = body.map(|body| Outgoing { head, body });
                 Err(NotSent { why: error.into_error().into(), seen })
             }
         }
     }
 }
 
-/// A copy of a request without a body.
-fn copy(request: &Request<Upload>) -> Box<Request<Upload>> {
-    let mut copy = Request::new(Upload::default());
-    request.method().clone_into(copy.method_mut());
-    request.uri().clone_into(copy.uri_mut());
-    request.headers().clone_into(copy.headers_mut());
-    Box::new(copy)
-}
-
-/// Writes the target as the upstream's protocol wants it.
-fn prepare(request: &mut Request<Upload>, address: &Address, connector: &Connector) {
-    if !connector.is_http2() {
-        *request.version_mut() = Version::HTTP_11;
-        if let Some(authority) = request.uri().authority() {
-            // It was meant for HTTP/2 before.
-            let host = HeaderValue::from_str(authority.as_str());
-            let path = request.uri().path_and_query().cloned();
-            *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-            if let Ok(host) = host {
-                request.headers_mut().entry(HOST).or_insert(host);
-            }
+/// A request as hyper wants it, with its target as the upstream's protocol does.
+fn for_hyper(head: &RequestHead, body: Upload, address: &Address, connector: &Connector) -> Request<Upload> {
+    let asked = body.asked();
+    let mut request = Request::new(body);
+    head.method.clone_into(request.method_mut());
+    *request.headers_mut() = head.fields.to_map();
+    if connector.is_http2() {
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(EXPECT);
+        request.headers_mut().remove(HOST);
+        let host = head.fields.text("host").filter(|host| !host.is_empty()).map(str::to_owned);
+        let authority = host.unwrap_or_else(|| address.authority());
+        let scheme = if address.tls { "https" } else { "http" };
+        let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
+            *request.uri_mut() = uri;
         }
-        return;
+    } else {
+        head.uri.clone_into(request.uri_mut());
     }
-    *request.version_mut() = Version::HTTP_2;
-    request.headers_mut().remove(EXPECT);
-    let host = request.headers_mut().remove(HOST).and_then(|host| host.to_str().ok().map(str::to_owned));
-    let authority = host.filter(|host| !host.is_empty()).unwrap_or_else(|| address.authority());
-    let scheme = if address.tls { "https" } else { "http" };
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
-        *request.uri_mut() = uri;
+    if let Some(asked) = asked {
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == StatusCode::CONTINUE {
+                asked.open();
+            }
+        });
     }
+    request
 }
 
 impl fmt::Debug for Sender {

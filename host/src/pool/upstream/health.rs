@@ -5,11 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{Request, header::HOST};
+use hyper::{Method, Version};
 use tokio::time::timeout;
 
-use super::{Inner, member::Member, standing::Checks, upload::Upload};
-use crate::causes::chain;
+use super::{Inner, Outgoing, member::Member, standing::Checks};
+use crate::{
+    causes::chain,
+    message::{Fields, RequestHead},
+};
 
 /// How members are asked how they are: a GET that has to be answered with a status below 400.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,11 +72,14 @@ async fn ask(pool: &Inner, member: &Member, check: &HealthCheck) -> Result<(), S
     let sender = pool.connect(&member.address).await.map_err(|failure| failure.message)?;
     let authority = member.address.authority();
     let host = check.host.as_deref().unwrap_or(&authority);
-    let request = Request::get(&check.path).header("user-agent", "cutover-health-check").header(HOST, host);
-    let request = request.body(Upload::default()).map_err(|e| chain(&e))?;
-    match sender.send((pool, &member.address), &mut Some(Box::new(request)), false).await {
-        Ok(begun) if begun.response.status().as_u16() < 400 => Ok(()),
-        Ok(begun) => Err(format!("a health check was answered with {}", begun.response.status())),
+    let mut fields = Fields::default();
+    fields.add("host", host);
+    fields.add("user-agent", "cutover-health-check");
+    let uri = check.path.parse().map_err(|e: hyper::http::uri::InvalidUri| chain(&e))?;
+    let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
+    match sender.send((pool, &member.address), &mut Some(Outgoing::of(head)), false).await {
+        Ok(begun) if begun.head.status.as_u16() < 400 => Ok(()),
+        Ok(begun) => Err(format!("a health check was answered with {}", begun.head.status)),
         Err(failed) => Err(format!("a health check failed: {}", chain(&failed.why))),
     }
 }

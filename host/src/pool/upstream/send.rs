@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use hyper::{Request, Response};
+use hyper::upgrade::OnUpgrade;
 use tokio::time::{timeout, timeout_at};
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     causes::chain,
     clock::{self, Mono},
+    message::{ReplyHead, RequestHead},
     request::{Failure, FailureKind},
 };
 
@@ -36,13 +37,26 @@ pub struct Ask<'a> {
     pub again: bool,
 }
 
+/// A request to an upstream.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Its head.
+    pub head: Box<RequestHead>,
+    /// Its body.
+    pub body: Upload,
+}
+
 /// An answer's head, and its body to come.
 #[derive(Debug)]
 pub struct Answered {
-    /// The answer.
-    pub response: Response<AnswerBody>,
+    /// The head.
+    pub head: ReplyHead,
+    /// The body.
+    pub body: AnswerBody,
+    /// The connection, once it has changed its protocol.
+    pub upgraded: Option<OnUpgrade>,
     /// The request, if it was wanted again.
-    pub request: Option<Box<Request<Upload>>>,
+    pub request: Option<Outgoing>,
     /// The connection, for when the body has been read.
     pub reuse: Reuse,
     /// How long the head took, from when the request was sent.
@@ -63,9 +77,16 @@ pub struct Unanswered {
     /// Why.
     pub failure: Failure,
     /// The request, if the member has not seen any of it or it was wanted again.
-    pub request: Option<Box<Request<Upload>>>,
+    pub request: Option<Outgoing>,
     /// Whether it was the caller that broke off.
     pub by_caller: bool,
+}
+
+impl Outgoing {
+    /// Without a body.
+    pub fn of(head: RequestHead) -> Self {
+        Self { head: Box::new(head), body: Upload::default() }
+    }
 }
 
 impl Reuse {
@@ -84,12 +105,12 @@ impl Ticket {
     ///
     /// # Errors
     /// By cause; what the member has not seen comes back.
-    pub async fn send(&self, request: Box<Request<Upload>>, ask: Ask<'_>) -> Result<Answered, Unanswered> {
+    pub async fn send(&self, request: Outgoing, ask: Ask<'_>) -> Result<Answered, Unanswered> {
         let mut slot = Some(request);
         let (failure, by_caller) = match self.try_send(&mut slot, ask).await {
-            Ok((Begun { response, sender }, now, took)) => {
+            Ok((Begun { head, body, upgraded, sender }, now, took)) => {
                 let reuse = Reuse { sender, since: now };
-                return Ok(Answered { response, request: slot.filter(|_| ask.again), reuse, took });
+                return Ok(Answered { head, body, upgraded, request: slot.filter(|_| ask.again), reuse, took });
             }
             Err(failed) => failed,
         };
@@ -101,7 +122,7 @@ impl Ticket {
     /// caller that broke off.
     async fn try_send(
         &self,
-        request: &mut Option<Box<Request<Upload>>>,
+        request: &mut Option<Outgoing>,
         ask: Ask<'_>,
     ) -> Result<(Begun, Mono, Duration), (Failure, bool)> {
         let pool = &self.pool.0;

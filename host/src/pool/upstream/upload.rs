@@ -27,14 +27,17 @@ const UNASKED: Duration = Duration::from_secs(1);
 /// What has to live as long as a body comes in.
 pub type Held = Box<dyn fmt::Debug + Send + Sync>;
 
-/// See the module.
+/// See the module. Most requests have none.
 #[derive(Debug, Default)]
-pub struct Upload {
-    inner: Option<Incoming>,
-    progress: Option<Arc<Progress>>,
+pub struct Upload(Option<Box<Coming>>);
+
+#[derive(Debug)]
+struct Coming {
+    inner: Incoming,
+    progress: Arc<Progress>,
     gate: Option<Gate>,
     /// What holds the caller's connection; dropped after the body.
-    _held: Option<Held>,
+    _held: Held,
 }
 
 /// How far a body has come.
@@ -67,22 +70,25 @@ impl Upload {
         }
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
-        (
-            Self { inner: Some(body), progress: Some(Arc::clone(&progress)), gate: None, _held: Some(held()) },
-            Some(progress),
-        )
+        let coming = Coming { inner: body, progress: Arc::clone(&progress), gate: None, _held: held() };
+        (Self(Some(Box::new(coming))), Some(progress))
     }
 
     /// Holds the body back until the upstream asks for it.
-    pub fn hold_back(&mut self) -> Arc<Asked> {
-        let asked = Arc::<Asked>::default();
-        self.gate = Some(Gate { asked: Arc::clone(&asked), patience: None });
-        asked
+    pub fn hold_back(&mut self) {
+        if let Some(coming) = &mut self.0 {
+            coming.gate = Some(Gate { asked: Arc::default(), patience: None });
+        }
+    }
+
+    /// What is to be told that the upstream asks for it, if it waits for that.
+    pub fn asked(&self) -> Option<Arc<Asked>> {
+        Some(Arc::clone(&self.0.as_ref()?.gate.as_ref()?.asked))
     }
 
     /// Whether there is nothing in it.
     pub const fn is_empty(&self) -> bool {
-        self.inner.is_none()
+        self.0.is_none()
     }
 }
 
@@ -131,12 +137,12 @@ impl Body for Upload {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = &mut *self;
-        if let Some(gate) = &mut this.gate {
-            ready!(gate.poll(cx));
-            this.gate = None;
+        let Some(coming) = &mut self.0 else { return Poll::Ready(None) };
+        let Coming { inner, progress, gate, .. } = &mut **coming;
+        if let Some(waits) = gate {
+            ready!(waits.poll(cx));
+            *gate = None;
         }
-        let (Some(inner), Some(progress)) = (&mut this.inner, &this.progress) else { return Poll::Ready(None) };
         progress.started.store(true, Ordering::Release);
         let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
         progress.last.store(clock::mono().nanos(), Ordering::Release);
@@ -150,10 +156,10 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.0.as_ref().is_none_or(|coming| coming.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |coming| coming.inner.size_hint())
     }
 }

@@ -22,7 +22,7 @@ use std::{
 
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
-use hyper::{Method, Request, Response};
+use hyper::Method;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -32,9 +32,10 @@ use tokio_util::io::poll_read_buf;
 
 pub use self::body::{AnswerBody, Torn};
 use self::{body::Rest, framing::Step, head::Answer};
-use super::upload::Upload;
+use super::Outgoing;
 use crate::{
     http1::{MAX_HEAD, may_end},
+    message::{ReplyHead, RequestHead},
     scratch,
 };
 
@@ -116,8 +117,8 @@ impl Cut {
 }
 
 /// Whether a request can be sent over a [`Wire`].
-pub(super) fn takes(request: &Request<Upload>) -> bool {
-    request.body().is_empty() && !request.headers().contains_key(hyper::header::UPGRADE)
+pub(super) fn takes(request: &Outgoing) -> bool {
+    request.body.is_empty() && !request.head.fields.has("upgrade")
 }
 
 impl Wire {
@@ -154,8 +155,8 @@ impl Wire {
     /// the body is there.
     pub(super) async fn exchange(
         mut self: Box<Self>,
-        request: &Request<Upload>,
-    ) -> Result<(Response<AnswerBody>, Option<Box<Self>>), Unsent> {
+        request: &RequestHead,
+    ) -> Result<(ReplyHead, AnswerBody, Option<Box<Self>>), Unsent> {
         let mut write = WRITE.take();
         write.clear();
         head::write(request, &mut write);
@@ -174,13 +175,13 @@ impl Wire {
         let flushed = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
         flushed.map_err(|why| Unsent { why, seen: true })?;
         let Answer { head, mut framing, reusable } =
-            self.head(request.method()).await.map_err(|why| Unsent { why, seen: true })?;
+            self.head(&request.method).await.map_err(|why| Unsent { why, seen: true })?;
         // All of a short body is there already, as a rule.
         let (body, wire) = match framing.whole(&mut self.read) {
             Some(whole) => (AnswerBody::Whole(Some(whole)), (reusable && self.read.is_empty()).then_some(self)),
             None => (AnswerBody::Rest(Rest::new(self, framing, reusable)), None),
         };
-        Ok((Response::from_parts(head, body), wire))
+        Ok((head, body, wire))
     }
 
     async fn head(&mut self, method: &Method) -> Result<Answer, Broken> {

@@ -2,25 +2,23 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use httparse::ParserConfig;
-use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, Version,
-    ext::ReasonPhrase,
-    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
-    http::response::Parts,
-};
+use hyper::{Method, StatusCode, Version};
 
 use super::{
     Broken,
     framing::{Chunk, Framing},
 };
-use crate::http1::{MAX_FIELDS, Spans, field};
+use crate::{
+    http1::{MAX_FIELDS, MAX_HEAD},
+    message::{Fields, ReplyHead, RequestHead},
+};
 
 /// The head of an answer, and what comes after it.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) head: Parts,
+    pub(super) head: ReplyHead,
     pub(super) framing: Framing,
     /// Whether the connection can be used again after the body.
     pub(super) reusable: bool,
@@ -34,23 +32,17 @@ impl Answer {
 }
 
 /// Writes the head of a request that has no body.
-pub(super) fn write<B>(request: &Request<B>, out: &mut Vec<u8>) {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    out.extend_from_slice(request.method().as_str().as_bytes());
+pub(super) fn write(head: &RequestHead, out: &mut Vec<u8>) {
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in request.headers() {
-        // What is written below is what holds.
-        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
-            field(out, name.as_str(), value.as_bytes());
-        }
-    }
+    // What is written below is what holds.
+    head.fields.write(out, |name| !matches!(name, b"content-length" | b"transfer-encoding"));
     // Who could have sent a body says that there is none (RFC 9110, 8.6).
-    if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
-        || request.headers().contains_key(CONTENT_LENGTH)
-    {
-        field(out, CONTENT_LENGTH.as_str(), b"0");
+    if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) || head.fields.has("content-length") {
+        out.extend_from_slice(b"content-length: 0\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -67,30 +59,24 @@ pub(super) fn parse(read: &mut BytesMut, method: &Method) -> Result<Option<Answe
         httparse::Status::Complete(end) => end,
         httparse::Status::Partial => return Ok(None),
     };
-    if end > u16::MAX.into() {
+    if end > MAX_HEAD {
         return Err(Broken::TooLarge);
     }
-    let spans = Spans::of(read, response.headers);
-    let (version, code) = (response.version.unwrap_or(0), response.code.unwrap_or(0));
-    let status = StatusCode::from_u16(code).map_err(|_out_of_range| Broken::Syntax(httparse::Error::Status))?;
-    let reason = response.reason.filter(|reason| status.canonical_reason() != Some(reason)).map(str::to_owned);
-    let bytes = read.split_to(end).freeze();
-    let mut headers = spans.fields(&bytes).map_err(Broken::Syntax)?;
-    let mut head = Response::new(()).into_parts().0;
-    head.status = status;
-    head.version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(Bytes::from(reason)).ok()) {
-        head.extensions.insert(reason);
-    }
-    let (framing, sure) = framing(&mut headers, method, status, head.version)?;
-    let reusable = sure && framing != Framing::UntilClose && is_kept(&headers, head.version);
-    head.headers = headers;
-    Ok(Some(Answer { head, framing, reusable }))
+    let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+    let status = StatusCode::from_u16(response.code.unwrap_or(0));
+    let status = status.map_err(|_out_of_range| Broken::Syntax(httparse::Error::Status))?;
+    let reason = response.reason.filter(|reason| status.canonical_reason() != Some(reason));
+    let reason = reason.map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
+    let mut fields = Fields::of(response.headers.iter().map(|field| (field.name.as_bytes(), field.value)));
+    read.advance(end);
+    let (framing, sure) = framing(&mut fields, method, status, version)?;
+    let reusable = sure && framing != Framing::UntilClose && is_kept(&fields, version);
+    Ok(Some(Answer { head: ReplyHead { status, reason, fields }, framing, reusable }))
 }
 
 /// How the end of an answer's body is known (RFC 9112, 6.3), and whether nobody could see another end.
 fn framing(
-    headers: &mut HeaderMap,
+    fields: &mut Fields,
     method: &Method,
     status: StatusCode,
     version: Version,
@@ -101,38 +87,34 @@ fn framing(
     if no_body {
         return Ok((Framing::Length(0), true));
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        let is_chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if !is_chunked || codings.next().is_some() || version != Version::HTTP_11 {
+    if fields.has("transfer-encoding") {
+        let mut codings = fields.get_all("transfer-encoding");
+        let is_chunked = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        let is_alone = codings.next().is_none();
+        drop(codings);
+        if !is_chunked || !is_alone || version != Version::HTTP_11 {
             return Err(Broken::Framing("its transfer coding is not known"));
         }
         // Of the two the coding holds, and the length is not passed on.
-        let has_length = headers.remove(CONTENT_LENGTH).is_some();
+        let has_length = fields.remove("content-length");
         return Ok((Framing::Chunked(Chunk::Size), !has_length));
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = fields.get_all("content-length");
     let Some(first) = lengths.next() else { return Ok((Framing::UntilClose, true)) };
     if lengths.any(|other| other != first) {
         return Err(Broken::Framing("it has several lengths"));
     }
-    let digits = first.as_bytes();
-    let length = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let length = std::str::from_utf8(first).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let length = length.and_then(|text| text.parse().ok()).ok_or(Broken::Framing("its length is no number"))?;
     Ok((Framing::Length(length), true))
 }
 
 /// Whether the upstream keeps the connection (RFC 9112, 9.3).
-fn is_kept(headers: &HeaderMap, version: Version) -> bool {
-    if version == Version::HTTP_11 && !headers.contains_key(CONNECTION) {
-        return true;
-    }
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let mut tokens = values.flat_map(|value| value.split(',')).map(str::trim);
+fn is_kept(fields: &Fields, version: Version) -> bool {
     if version == Version::HTTP_11 {
-        !tokens.any(|token| token.eq_ignore_ascii_case("close"))
+        !fields.has_token("connection", "close")
     } else {
-        tokens.any(|token| token.eq_ignore_ascii_case("keep-alive"))
+        fields.has_token("connection", "keep-alive")
     }
 }
 
@@ -154,12 +136,12 @@ mod tests {
     #[test]
     fn a_request_is_written_with_one_length_at_most() {
         let written = |method: &str, length: Option<&str>| {
-            let mut request = Request::builder().method(method).uri("/a?b=c").header("host", "x");
-            if let Some(length) = length {
-                request = request.header("content-length", length);
-            }
+            let mut fields = Fields::default();
+            fields.add("host", "x");
+            length.iter().for_each(|length| fields.add("content-length", length));
+            let (method, uri) = (method.parse().unwrap(), "/a?b=c".parse().unwrap());
             let mut out = Vec::new();
-            write(&request.body(()).unwrap(), &mut out);
+            write(&RequestHead { method, uri, version: Version::HTTP_11, fields }, &mut out);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(written("GET", None), "GET /a?b=c HTTP/1.1\r\nhost: x\r\n\r\n");
@@ -180,10 +162,9 @@ mod tests {
         buffer.extend_from_slice(b"\r\nhi");
         let answer = parse(&mut buffer, &Method::GET).unwrap().unwrap();
         assert_eq!((answer.head.status.as_u16(), answer.framing, answer.reusable), (404, Framing::Length(2), true));
-        assert_eq!(answer.head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(answer.head.headers["x-b"], "");
-        let reason = answer.head.extensions.get::<ReasonPhrase>().unwrap();
-        assert_eq!((reason.as_bytes(), &buffer[..]), (&b"Nothing Here"[..], &b"hi"[..]));
+        assert_eq!(answer.head.fields.get_all("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(answer.head.fields.get("x-b"), Some(&b""[..]));
+        assert_eq!((answer.head.reason.as_deref(), &buffer[..]), (Some(&b"Nothing Here"[..]), &b"hi"[..]));
     }
 
     #[test]

@@ -1,0 +1,325 @@
+//! Heads of messages, as the host passes them on.
+//!
+//! Most fields of a head are looked at once and written again. They are kept as lines in one piece, in the order in which
+//! they came, with names in lower case; a map of them costs more than all else that is done with a head. Whatever hyper
+//! reads or writes is turned into one or the other.
+
+use hyper::{
+    HeaderMap, Method, StatusCode, Uri, Version,
+    body::Bytes,
+    ext::ReasonPhrase,
+    header::{HeaderName, HeaderValue},
+    http::{request, response},
+};
+
+/// Room for what the host adds to a head: text, and fields.
+const ADDED: (usize, usize) = (224, 8);
+
+/// Fields of a head, in order. Names are in lower case.
+#[derive(Clone, Default)]
+pub struct Fields {
+    /// Lines, also of fields that were removed.
+    text: Vec<u8>,
+    list: Vec<Line>,
+}
+
+/// Where a field is: `name: value` and the end of the line.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    start: u32,
+    /// Bytes of the name.
+    name: u32,
+    /// Where the value ends.
+    end: u32,
+}
+
+/// The head of a request.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The target.
+    pub uri: Uri,
+    /// The version that its sender speaks.
+    pub version: Version,
+    /// The fields.
+    pub fields: Fields,
+}
+
+/// The head of an answer.
+#[derive(Debug, Clone, Default)]
+pub struct ReplyHead {
+    /// The status.
+    pub status: StatusCode,
+    /// What is said of the status, if it is not the usual.
+    pub reason: Option<Bytes>,
+    /// The fields.
+    pub fields: Fields,
+}
+
+impl Fields {
+    /// Names and values that a parser has found to be some.
+    pub fn of<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Self {
+        let (size, count) =
+            all.clone().fold((0, 0), |(size, count), (name, value)| (size + name.len() + value.len() + 4, count + 1));
+        let mut fields = Self::with_room(size, count);
+        all.for_each(|(name, value)| fields.append(name, value));
+        fields
+    }
+
+    fn with_room(size: usize, count: usize) -> Self {
+        Self { text: Vec::with_capacity(size + ADDED.0), list: Vec::with_capacity(count + ADDED.1) }
+    }
+
+    /// Names and values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.list.iter().map(|line| (self.name(line), self.value(line)))
+    }
+
+    /// Names and values that are visible ASCII, in order.
+    pub fn all_text(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.iter().filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+    }
+
+    /// The value of the first field of this name, which is in lower case.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.get_all(name).next()
+    }
+
+    /// The values of all fields of this name, which is in lower case.
+    pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.list.iter().filter(move |line| self.is(line, name)).map(|line| self.value(line))
+    }
+
+    /// The value of the first field of this name, if it is visible ASCII.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        text(self.get(name)?)
+    }
+
+    /// The values of all fields of this name that are visible ASCII.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.get_all(name).filter_map(text)
+    }
+
+    /// The elements of a list, which may be in several fields (RFC 9110, 5.6.1).
+    pub fn tokens(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.texts(name).flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    }
+
+    /// Whether a list has an element, in whatever case.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.tokens(name).any(|t| t.eq_ignore_ascii_case(token))
+    }
+
+    /// Whether there is a field of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.list.iter().any(|line| self.is(line, name))
+    }
+
+    /// Adds a field at the end. What cannot be a value is left out.
+    pub fn add(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        if is_value(value) {
+            self.append(name.as_bytes(), value);
+        }
+    }
+
+    /// Makes this the only field of its name. What cannot be a value is left out.
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        if is_value(value) {
+            self.remove(name);
+            self.append(name.as_bytes(), value);
+        }
+    }
+
+    /// Adds a field with the value that another has, if there is one.
+    pub fn repeat(&mut self, name: &str, as_name: &str) {
+        if let Some(value) = self.get(name).map(<[u8]>::to_vec) {
+            self.append(as_name.as_bytes(), &value);
+        }
+    }
+
+    /// Removes all fields of a name; whether there was one.
+    pub fn remove(&mut self, name: &str) -> bool {
+        if !self.has(name) {
+            return false;
+        }
+        self.keep_if(|n| n != name.as_bytes());
+        true
+    }
+
+    /// Keeps fields of these names alone.
+    pub fn keep_if(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let Self { text, list } = self;
+        list.retain(|line| keep(bytes(text, line.start, line.start + line.name)));
+    }
+
+    /// Writes the lines of fields of these names.
+    pub fn write(&self, out: &mut Vec<u8>, keep: impl Fn(&[u8]) -> bool) {
+        for line in &self.list {
+            if keep(self.name(line)) {
+                out.extend_from_slice(bytes(&self.text, line.start, line.end + 2));
+            }
+        }
+    }
+
+    /// As a map, which is what hyper wants.
+    pub fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.list.len());
+        for (name, value) in self.iter() {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    fn append(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(name);
+        if let Some(name) = self.text.get_mut(start..) {
+            name.make_ascii_lowercase();
+        }
+        self.text.extend_from_slice(b": ");
+        self.text.extend_from_slice(value);
+        let end = self.text.len();
+        self.text.extend_from_slice(b"\r\n");
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.list.push(Line { start: small(start), name: small(name.len()), end: small(end) });
+    }
+
+    fn is(&self, line: &Line, name: &str) -> bool {
+        line.name as usize == name.len() && self.name(line) == name.as_bytes()
+    }
+
+    fn name(&self, line: &Line) -> &[u8] {
+        bytes(&self.text, line.start, line.start + line.name)
+    }
+
+    fn value(&self, line: &Line) -> &[u8] {
+        bytes(&self.text, line.start + line.name + 2, line.end)
+    }
+}
+
+fn bytes(text: &[u8], start: u32, end: u32) -> &[u8] {
+    text.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// A value as text, if it is visible ASCII.
+fn text(value: &[u8]) -> Option<&str> {
+    let is_visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+    std::str::from_utf8(value).ok().filter(|_| is_visible)
+}
+
+/// Whether nothing in it would end the field, or is otherwise no part of one (RFC 9110, 5.5).
+fn is_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+}
+
+impl From<&HeaderMap> for Fields {
+    fn from(map: &HeaderMap) -> Self {
+        let size = map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let mut fields = Self::with_room(size, map.len());
+        map.iter().for_each(|(name, value)| fields.append(name.as_str().as_bytes(), value.as_bytes()));
+        fields
+    }
+}
+
+impl std::fmt::Debug for Fields {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = self.iter().map(|(name, value)| (String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
+        f.debug_list().entries(all).finish()
+    }
+}
+
+impl From<request::Parts> for RequestHead {
+    fn from(parts: request::Parts) -> Self {
+        let fields = Fields::from(&parts.headers);
+        Self { method: parts.method, uri: parts.uri, version: parts.version, fields }
+    }
+}
+
+impl ReplyHead {
+    /// An answer without fields.
+    pub fn of(status: StatusCode) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    /// As hyper has it.
+    pub fn into_parts(self) -> response::Parts {
+        let mut parts = hyper::Response::new(()).into_parts().0;
+        (parts.status, parts.headers) = (self.status, self.fields.to_map());
+        if let Some(reason) = self.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+            parts.extensions.insert(reason);
+        }
+        parts
+    }
+}
+
+impl From<response::Parts> for ReplyHead {
+    fn from(parts: response::Parts) -> Self {
+        let reason = parts.extensions.get::<ReasonPhrase>().map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
+        Self { status: parts.status, reason, fields: Fields::from(&parts.headers) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fields(all: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::default();
+        all.iter().for_each(|(name, value)| fields.add(name, value));
+        fields
+    }
+
+    fn written(fields: &Fields) -> String {
+        let mut out = Vec::new();
+        fields.write(&mut out, |_| true);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn fields_stay_in_order_and_are_found_by_name() {
+        let mut all = fields(&[("X-A", "1"), ("host", "x"), ("x-a", "2"), ("empty", "")]);
+        assert_eq!(all.get_all("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!((all.get("empty"), all.get("emp"), all.text("host")), (Some(&b""[..]), None, Some("x")));
+        all.set("x-a", "3");
+        assert!(all.remove("empty") && !all.remove("empty"));
+        assert_eq!(written(&all), "host: x\r\nx-a: 3\r\n");
+    }
+
+    #[test]
+    fn lists_may_be_in_several_fields() {
+        let all = fields(&[("connection", "close, X-a,, "), ("connection", "Upgrade")]);
+        assert_eq!(all.tokens("connection").collect::<Vec<_>>(), ["close", "X-a", "Upgrade"]);
+        assert!(all.has_token("connection", "upgrade") && !all.has_token("connection", "up"));
+    }
+
+    #[test]
+    fn what_would_be_another_field_is_left_out() {
+        let mut all = fields(&[("a", "1"), ("b", "1\r\nc: 2"), ("b", "\0")]);
+        all.set("a", "\n");
+        assert_eq!(written(&all), "a: 1\r\n");
+        all.set("a", "t\té");
+        assert_eq!((all.text("a"), all.get("a")), (None, Some("t\té".as_bytes())));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_through_hyper(all in proptest::collection::vec(("[a-z][a-z0-9-]{0,12}", "[ -~]{0,20}"), 0..20)) {
+            let all: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let before = fields(&all);
+            let after = Fields::from(&before.to_map());
+            let sorted = |fields: &Fields| {
+                let mut all: Vec<_> = fields.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+                all.sort();
+                all
+            };
+            prop_assert_eq!(sorted(&before), sorted(&after));
+        }
+    }
+}

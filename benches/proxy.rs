@@ -3,7 +3,10 @@
 //! All three give a quarter of the sessions to V2, by a hash of the same header, and tell the upstream who called; the host
 //! also observes, judges and says who answered. They take turns, so that what disturbs the machine disturbs all; rows are
 //! medians. Needs `nginx`, `haproxy` and `wrk`: `apt-get install nginx-light haproxy wrk`.
-//! `cargo bench --bench proxy -- [--rounds=N] [--seconds=N]`.
+//! `cargo bench --bench proxy -- [--rounds=N] [--seconds=N] [--same-fields]`.
+//!
+//! As a rule each adds to messages what it adds by itself, the others a fifth of what the host does: a request id, who was
+//! asked for and how, `Via`, and in the answer the id, the pool and the reason. With `--same-fields` they add as much.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a bench talks to a terminal")]
 #![allow(clippy::panic, reason = "a bench that cannot start has nothing to say")]
 #![allow(clippy::similar_names, reason = "percentiles are")]
@@ -89,7 +92,9 @@ fn main() {
         (usize::try_from(number("--rounds=", ROUNDS as u64)).unwrap(), number("--seconds=", SECONDS));
     let folder = TempDir::new().unwrap();
     let _upstream = upstream(folder.path(), [9301, 9302]);
-    let others = [("nginx", nginx(folder.path()), 9310), ("HAProxy", haproxy(folder.path()), 9320)];
+    let same_fields = std::env::args().any(|arg| arg == "--same-fields");
+    let others =
+        [("nginx", nginx(folder.path(), same_fields), 9310), ("HAProxy", haproxy(folder.path(), same_fields), 9320)];
     let _host = host(folder.path(), 9330, 9331);
     let ports: Vec<_> = others.iter().map(|(name, _, port)| (*name, *port)).chain([("Cutover", 9330)]).collect();
     let script = folder.path().join("load.lua");
@@ -164,25 +169,40 @@ fn upstream(folder: &Path, ports: [u16; 2]) -> Running {
     nginx_from(folder, "upstream", 1, &http, ports[0])
 }
 
-fn nginx(folder: &Path) -> Running {
+fn nginx(folder: &Path, same_fields: bool) -> Running {
+    let more = if same_fields {
+        "proxy_set_header X-Request-Id $request_id; proxy_set_header X-Forwarded-Proto $scheme;\n\
+         proxy_set_header X-Forwarded-Host $http_host; proxy_set_header Via \"1.1 nginx\";\n\
+         add_header X-Request-Id $request_id; add_header X-Pool $pool; add_header X-Reason share;"
+    } else {
+        ""
+    };
     let upstream = |name: &str, port: u16| {
         format!("upstream {name} {{ server 127.0.0.1:{port}; keepalive 1024; keepalive_requests 100000000; }}")
     };
     let http = format!(
         "split_clients \"$http_x_session_id\" $pool {{ 25% v2; * v1; }} {} {}\n\
          server {{ listen 127.0.0.1:9310 reuseport backlog=4096; location / {{ proxy_pass http://$pool; proxy_http_version 1.1;\n\
-         proxy_set_header Connection \"\"; proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }}",
+         proxy_set_header Connection \"\"; proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n{more} }} }}",
         upstream("v1", 9301),
         upstream("v2", 9302),
     );
     nginx_from(folder, "proxy", threads(), &http, 9310)
 }
 
-fn haproxy(folder: &Path) -> Running {
+fn haproxy(folder: &Path, same_fields: bool) -> Running {
+    let more = if same_fields {
+        "http-request set-var(txn.id) uuid()\n http-request set-header x-request-id %[var(txn.id)]\n\
+         \x20http-request set-header x-forwarded-proto http\n http-request set-header x-forwarded-host %[req.hdr(host)]\n\
+         \x20http-request add-header via \"1.1 haproxy\"\n http-response set-header x-request-id %[var(txn.id)]\n\
+         \x20http-response set-header x-pool %b\n http-response set-header x-reason share"
+    } else {
+        ""
+    };
     let file = folder.join("haproxy.cfg");
     let text = format!(
         "global\n nbthread {}\n maxconn 8000\ndefaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-         \x20option http-keep-alive\n http-reuse always\nfrontend all\n bind 127.0.0.1:9320 backlog 4096\n option forwardfor\n\
+         \x20option http-keep-alive\n http-reuse always\nfrontend all\n bind 127.0.0.1:9320 backlog 4096\n option forwardfor\n {more}\n\
          \x20acl v2 req.hdr(x-session-id),xxh32,mod(100) lt 25\n use_backend v2 if v2\n default_backend v1\n\
          backend v1\n server one 127.0.0.1:9301\nbackend v2\n server two 127.0.0.1:9302\n",
         threads()

@@ -4,6 +4,8 @@
 //! they came, with names in lower case; a map of them costs more than all else that is done with a head. Whatever hyper
 //! reads or writes is turned into one or the other.
 
+use std::{cell::RefCell, mem};
+
 use hyper::{
     HeaderMap, Method, StatusCode, Uri, Version,
     body::Bytes,
@@ -15,12 +17,22 @@ use hyper::{
 /// Room for what the host adds to a head: text, and fields.
 const ADDED: (usize, usize) = (224, 8);
 
+/// What a thread keeps of heads that are done with: how many, and of what size at most.
+const SPARES: usize = 64;
+const SPARE_SIZE: usize = 4 << 10;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Fields of a head, in order. Names are in lower case.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Fields {
     /// Lines, also of fields that were removed.
     text: Vec<u8>,
     list: Vec<Line>,
+    /// A bit for each name that there is or was, which other names share.
+    names: u64,
 }
 
 /// Where a field is: `name: value` and the end of the line.
@@ -34,7 +46,7 @@ struct Line {
 }
 
 /// The head of a request.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RequestHead {
     /// The method.
     pub method: Method,
@@ -47,7 +59,7 @@ pub struct RequestHead {
 }
 
 /// The head of an answer.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct ReplyHead {
     /// The status.
     pub status: StatusCode,
@@ -58,17 +70,34 @@ pub struct ReplyHead {
 }
 
 impl Fields {
-    /// Names and values that a parser has found to be some.
-    pub fn of<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Self {
-        let (size, count) =
-            all.clone().fold((0, 0), |(size, count), (name, value)| (size + name.len() + value.len() + 4, count + 1));
-        let mut fields = Self::with_room(size, count);
-        all.for_each(|(name, value)| fields.append(name, value));
+    /// Of a head of HTTP/1.1 in which a parser has found these.
+    pub fn read(head: &[u8], found: &[httparse::Header<'_>]) -> Self {
+        let at = |part: &[u8]| part.as_ptr().addr() - head.as_ptr().addr();
+        let Some(first) = found.first().map(|field| at(field.name.as_bytes())) else { return Self::default() };
+        let lines = head.get(first..).unwrap_or_default();
+        let mut fields = Self::with_room(lines.len(), found.len());
+        fields.text.extend_from_slice(lines);
+        for httparse::Header { name, value } in found {
+            let start = at(name.as_bytes()) - first;
+            let end = start + name.len() + 2 + value.len();
+            // As a rule a line is already what would be written.
+            if fields.text.get(start + name.len()..).is_some_and(|rest| rest.starts_with(b": "))
+                && (value.is_empty() || at(value) - first + value.len() == end)
+                && fields.text.get(end..).is_some_and(|rest| rest.starts_with(b"\r\n"))
+            {
+                fields.push(start, name.len(), end);
+            } else {
+                fields.append(name.as_bytes(), value);
+            }
+        }
         fields
     }
 
     fn with_room(size: usize, count: usize) -> Self {
-        Self { text: Vec::with_capacity(size + ADDED.0), list: Vec::with_capacity(count + ADDED.1) }
+        let mut fields = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default();
+        fields.text.reserve(size + ADDED.0);
+        fields.list.reserve(count + ADDED.1);
+        fields
     }
 
     /// Names and values, in order.
@@ -88,7 +117,8 @@ impl Fields {
 
     /// The values of all fields of this name, which is in lower case.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.list.iter().filter(move |line| self.is(line, name)).map(|line| self.value(line))
+        let list = if self.names & bit(name.as_bytes()) == 0 { &[] } else { &*self.list };
+        list.iter().filter(move |line| self.is(line, name)).map(|line| self.value(line))
     }
 
     /// The value of the first field of this name, if it is visible ASCII.
@@ -113,7 +143,7 @@ impl Fields {
 
     /// Whether there is a field of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.list.iter().any(|line| self.is(line, name))
+        self.names & bit(name.as_bytes()) != 0 && self.list.iter().any(|line| self.is(line, name))
     }
 
     /// Adds a field at the end. What cannot be a value is left out.
@@ -151,24 +181,34 @@ impl Fields {
 
     /// Keeps fields of these names alone.
     pub fn keep_if(&mut self, keep: impl Fn(&[u8]) -> bool) {
-        let Self { text, list } = self;
+        let Self { text, list, .. } = self;
         list.retain(|line| keep(bytes(text, line.start, line.start + line.name)));
     }
 
     /// Writes the lines of fields of these names.
     pub fn write(&self, out: &mut Vec<u8>, keep: impl Fn(&[u8]) -> bool) {
-        for line in &self.list {
-            if keep(self.name(line)) {
-                out.extend_from_slice(bytes(&self.text, line.start, line.end + 2));
+        // Lines that are next to each other are written at once.
+        let (mut start, mut end) = (0, 0);
+        for line in self.list.iter().filter(|line| keep(self.name(line))) {
+            if line.start != end {
+                out.extend_from_slice(bytes(&self.text, start, end));
+                start = line.start;
             }
+            end = line.end + 2;
         }
+        out.extend_from_slice(bytes(&self.text, start, end));
     }
 
     /// As a map, which is what hyper wants.
     pub fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.list.len());
-        for (name, value) in self.iter() {
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        let text = Bytes::copy_from_slice(&self.text);
+        for line in &self.list {
+            let name = HeaderName::from_bytes(self.name(line));
+            let value = (line.start + line.name + 2) as usize..line.end as usize;
+            let value =
+                HeaderValue::from_maybe_shared(text.slice(value.start.min(text.len())..value.end.min(text.len())));
+            if let (Ok(name), Ok(value)) = (name, value) {
                 map.append(name, value);
             }
         }
@@ -178,15 +218,21 @@ impl Fields {
     fn append(&mut self, name: &[u8], value: &[u8]) {
         let start = self.text.len();
         self.text.extend_from_slice(name);
-        if let Some(name) = self.text.get_mut(start..) {
-            name.make_ascii_lowercase();
-        }
         self.text.extend_from_slice(b": ");
         self.text.extend_from_slice(value);
         let end = self.text.len();
         self.text.extend_from_slice(b"\r\n");
+        self.push(start, name.len(), end);
+    }
+
+    /// A line is there.
+    fn push(&mut self, start: usize, name: usize, end: usize) {
+        if let Some(name) = self.text.get_mut(start..start + name) {
+            name.make_ascii_lowercase();
+            self.names |= bit(name);
+        }
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.list.push(Line { start: small(start), name: small(name.len()), end: small(end) });
+        self.list.push(Line { start: small(start), name: small(name), end: small(end) });
     }
 
     fn is(&self, line: &Line, name: &str) -> bool {
@@ -200,6 +246,12 @@ impl Fields {
     fn value(&self, line: &Line) -> &[u8] {
         bytes(&self.text, line.start + line.name + 2, line.end)
     }
+}
+
+/// One of 64 bits, for a name in lower case.
+fn bit(name: &[u8]) -> u64 {
+    let first = name.first().copied().unwrap_or_default();
+    1 << ((name.len() * 7 + usize::from(first)) % 64)
 }
 
 fn bytes(text: &[u8], start: u32, end: u32) -> &[u8] {
@@ -217,11 +269,37 @@ fn is_value(value: &[u8]) -> bool {
     value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
 }
 
+impl Drop for Fields {
+    fn drop(&mut self) {
+        if self.text.capacity() == 0 || self.text.capacity() > SPARE_SIZE {
+            return;
+        }
+        let (mut text, mut list) = (mem::take(&mut self.text), mem::take(&mut self.list));
+        text.clear();
+        list.clear();
+        // A thread that ends keeps nothing.
+        let _ended = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARES {
+                spare.push(Self { text, list, names: 0 });
+            }
+        });
+    }
+}
+
 impl From<&HeaderMap> for Fields {
     fn from(map: &HeaderMap) -> Self {
         let size = map.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let mut fields = Self::with_room(size, map.len());
         map.iter().for_each(|(name, value)| fields.append(name.as_str().as_bytes(), value.as_bytes()));
+        fields
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(all: I) -> Self {
+        let mut fields = Self::with_room(0, 0);
+        all.into_iter().for_each(|(name, value)| fields.add(name, value));
         fields
     }
 }
@@ -271,9 +349,7 @@ mod tests {
     use super::*;
 
     fn fields(all: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        all.iter().for_each(|(name, value)| fields.add(name, value));
-        fields
+        all.iter().copied().collect()
     }
 
     fn written(fields: &Fields) -> String {
@@ -290,6 +366,20 @@ mod tests {
         all.set("x-a", "3");
         assert!(all.remove("empty") && !all.remove("empty"));
         assert_eq!(written(&all), "host: x\r\nx-a: 3\r\n");
+    }
+
+    #[test]
+    fn lines_are_read_as_they_are_and_written_as_they_should_be() {
+        let head = b"GET / HTTP/1.1\r\nHost: x\r\nX-A:1\r\nx-b:  2 \r\nEmpty:\r\nnone: \r\nX-C: 3\nlast: 4\r\n\r\n";
+        let mut found = [httparse::EMPTY_HEADER; 8];
+        let mut request = httparse::Request::new(&mut found);
+        assert!(request.parse(head).unwrap().is_complete());
+        let mut read = Fields::read(head, request.headers);
+        assert_eq!(written(&read), "host: x\r\nx-a: 1\r\nx-b: 2\r\nempty: \r\nnone: \r\nx-c: 3\r\nlast: 4\r\n");
+        read.remove("x-a");
+        read.set("empty", "no more");
+        assert_eq!(written(&read), "host: x\r\nx-b: 2\r\nnone: \r\nx-c: 3\r\nlast: 4\r\nempty: no more\r\n");
+        assert_eq!(written(&Fields::read(head, &[])), "");
     }
 
     #[test]

@@ -35,10 +35,7 @@ use crate::{
     observe::Outcome,
     pool::{
         UpstreamPool,
-        upstream::{
-            Answered, Outgoing, Ticket,
-            upload::Progress,
-        },
+        upstream::{Answered, Outgoing, Ticket, upload::Progress},
     },
     request::{Class, Failure, FailureKind, PoolId},
     split::Split,
@@ -145,11 +142,11 @@ impl Proxy {
         expect(&mut request, can_ask);
         let Arrived { result, pool } = journey.travel(self, request, route.pool).await;
         let mut reply = match result {
-            Ok((answered, ticket)) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(answered) if answered.0.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 let caller = connection.filter(|_| upgrade.is_some()).map(|caller| (caller, tasks));
-                change(answered, ticket, caller, journey.whose, pool)
+                change(*answered, caller, journey.whose, pool)
             }
-            Ok((answered, ticket)) => self.pass_on(answered, ticket, journey.whose, pool, mirror),
+            Ok(answered) => self.pass_on(*answered, journey.whose, pool, mirror),
             Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
         };
         let fields = &mut reply.head.fields;
@@ -162,7 +159,7 @@ impl Proxy {
     }
 
     /// An answer for the caller.
-    fn pass_on(&self, answered: Answered, ticket: Ticket, whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
+    fn pass_on(&self, (answered, ticket): (Answered, Ticket), whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
         let Answered { mut head, mut body, request, mut reuse, took, .. } = answered;
         let outcome = if is_failure(head.status) {
             ticket.count_failure(&said(head.status));
@@ -206,8 +203,7 @@ impl Proxy {
 
 /// The upstream changes the protocol: from now on bytes are passed on as they come.
 fn change(
-    answered: Answered,
-    ticket: Ticket,
+    (answered, ticket): (Answered, Ticket),
     caller: Option<(OnUpgrade, &TaskTracker)>,
     whose: Whose<'_>,
     pool: PoolId,
@@ -238,9 +234,11 @@ fn request_id(fields: &mut Fields) -> String {
     if let Some(given) = fields.text(REQUEST_ID).filter(|id| (1..=256).contains(&id.len())) {
         return given.to_owned();
     }
-    let id = hex::encode(fastrand::u128(..).to_be_bytes());
-    fields.set(REQUEST_ID, &id);
-    id
+    let mut id = [0; 32];
+    let random = fastrand::u128(..).to_be_bytes();
+    let id = hex::encode_to_slice(random, &mut id).ok().and_then(|()| std::str::from_utf8(&id).ok()).unwrap_or("none");
+    fields.set(REQUEST_ID, id);
+    id.to_owned()
 }
 
 /// What the host answers itself: a TRACE or OPTIONS that must not be passed on any further, and CONNECT.

@@ -1,5 +1,7 @@
 //! What upstreams may do to a request, and what the caller gets.
 
+use tokio::io::sink;
+
 use super::*;
 
 /// What callers wait for a head at most.
@@ -132,6 +134,32 @@ async fn v1_answers_what_a_broken_v2_does_not() {
             "what was never sent is sent elsewhere"
         );
     }
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v1_answers_for_a_v2_that_is_silent_whatever_carries_the_request() {
+    let silent = Upstream::raw(|mut stream| async move { drop(tokio::io::copy(&mut stream, &mut sink()).await) }).await;
+    let good = Upstream::http2_too("one", true).await;
+    let site = Setup { migration: DEADLINE, pool: "http2 = true", ..Setup::of(&[&good], &[&silent]) }.start().await;
+    let reply = site.get_from("v2", "/").await;
+    assert_eq!((reply.status, reply.header("x-cutover-reason")), (200, "failover"), "over HTTP/2");
+    site.app.shut_down().await;
+    // And over a connection of HTTP/1.1 that a body has gone over.
+    let once = Upstream::raw(|mut stream| async move {
+        head(&mut stream).await;
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await);
+        drop(tokio::io::copy(&mut stream, &mut sink()).await);
+    });
+    let (good, once) = (Upstream::named("one").await, once.await);
+    let site = Setup { migration: DEADLINE, pool: "retries = 0", ..Setup::of(&[&good], &[&once]) }.start().await;
+    for (request, fails_over) in [(post("/", "abc"), false), (get("/", &[]), true)] {
+        let (mut parts, body) = request.into_parts();
+        parts.headers.insert("x-cutover-pool", "v2".parse().unwrap());
+        let reply = site.send(Request::from_parts(parts, body)).await;
+        assert_eq!((reply.status, reply.header("x-cutover-reason") == "failover"), (200, fails_over), "{reply:?}");
+    }
+    assert_eq!(site.counted("get", 1, 1).await, (1, 1, 1, 1));
     site.app.shut_down().await;
 }
 

@@ -84,7 +84,7 @@ fn what_is_wrong_is_said_with_its_place() {
         http: "forwarded = 'all'\nmax_requests = 0\ntls = { certificate = 'none.pem', key = 'none.pem' }",
         migration: "match = [{ host = 'a b', path = 'x', headers = { 'a b' = '1' } }]\nsession = ['sid']\n\
             operations = { order = { class = 'read' }, get = { class = 'read', path = '/x' }, a = { class = 'replicate', path = '/a/{id}' }, b = { class = 'read', path = '/a/{x}' } }",
-        pool: "connect_timeout = 'soon'\nhealth = { path = 'x', failures = 0 }\nejection = { most = 101 }",
+        pool: "connect_timeout = 'soon'\nhealth = { path = 'x', host = 'a b', failures = 0 }\nejection = { most = 101 }",
         host: "",
     };
     let text = setup.text();
@@ -105,6 +105,7 @@ fn what_is_wrong_is_said_with_its_place() {
         "`migrations.shop.v2.upstreams` is 0; it must be between",
         "`migrations.shop.v1.connect_timeout` is `soon`",
         "`migrations.shop.v1.health.path` is `x`",
+        "`migrations.shop.v1.health.host` is `a b`; it must be",
         "`migrations.shop.v1.health.failures` is 0",
         "`migrations.shop.v1.ejection.most` is 101",
     ] {

@@ -14,6 +14,7 @@ use std::{
 use hyper::{
     Request, Response, StatusCode, Version,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
+    header::TRANSFER_ENCODING,
     server::conn::{http1, http2},
     service::service_fn,
     upgrade::OnUpgrade,
@@ -291,13 +292,11 @@ impl Serving {
 
     async fn answer(&self, request: Request<Incoming>, caller: &Caller, active: Active) -> Response<Counted> {
         let (served, room) = self.load.enter();
-        let received = receive(request, &active);
-        let head = &received.request.head;
         // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
-        let was_chunked = head.version == Version::HTTP_11 && head.fields.has("transfer-encoding");
+        let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
         let Reply { mut head, body } =
-            if room == Room::None { overloaded() } else { self.route(received, (caller, room)).await };
+            if room == Room::None { overloaded() } else { self.route(receive(request, &active), (caller, room)).await };
         if was_chunked {
             head.fields.set("connection", "close");
         }

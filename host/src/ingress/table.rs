@@ -81,9 +81,7 @@ impl Match {
         let whole = rest.is_some_and(|rest| {
             rest.is_empty() || rest.starts_with('/') || self.path.ends_with('/') || self.path.is_empty()
         });
-        let has = |(name, value): &(HeaderName, String)| {
-            fields.get_all(name.as_str()).any(|v| v == value.as_bytes())
-        };
+        let has = |(name, value): &(HeaderName, String)| fields.get_all(name.as_str()).any(|v| v == value.as_bytes());
         whole && self.host.fits(host) && self.headers.iter().all(has)
     }
 

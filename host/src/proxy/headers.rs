@@ -13,6 +13,12 @@ use hyper::{
 
 use crate::message::{Fields, RequestHead};
 
+/// Fields that belong to one connection.
+const HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+
+/// Fields that say who is behind a proxy.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+
 /// What upstreams are told of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Forwarding {
@@ -30,18 +36,6 @@ pub struct Caller {
     address: IpAddr,
     text: String,
     tls: bool,
-}
-
-/// Which of the fields that a proxy has to do with a message has.
-#[derive(Debug, Clone, Copy, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "one for each field")]
-struct Present {
-    connection: bool,
-    te: bool,
-    hop: bool,
-    cookie: bool,
-    forwarded: bool,
-    authorization: bool,
 }
 
 /// A request that no proxy may pass on.
@@ -108,12 +102,9 @@ pub fn upgrade(head: &RequestHead) -> Option<Vec<u8>> {
 /// Makes a request's fields those of a request to an upstream. `upgrade` is what it asks to change to, if anything.
 pub fn to_upstream(head: &mut RequestHead, caller: &Caller, forwarding: Forwarding, upgrade: Option<&[u8]>) {
     let fields = &mut head.fields;
-    let present = Present::of(fields);
-    let takes_trailers = present.te && fields.has_token("te", "trailers");
-    remove_connection(fields, present);
-    if present.authorization {
-        fields.remove("proxy-authorization");
-    }
+    let takes_trailers = fields.has_token("te", "trailers");
+    remove_connection(fields);
+    fields.remove("proxy-authorization");
     if takes_trailers {
         fields.set("te", "trailers");
     }
@@ -121,16 +112,14 @@ pub fn to_upstream(head: &mut RequestHead, caller: &Caller, forwarding: Forwardi
         fields.set("connection", "upgrade");
         fields.set("upgrade", protocol);
     }
-    if present.cookie {
-        join_cookies(fields);
-    }
+    join_cookies(fields);
     via(fields, head.version);
-    if present.forwarded && !forwarding.trust {
-        fields.keep_if(|name| {
-            !matches!(name, b"forwarded" | b"x-forwarded-for" | b"x-forwarded-host" | b"x-forwarded-proto")
-        });
+    if !forwarding.trust {
+        for name in FORWARDED {
+            fields.remove(name);
+        }
     }
-    forward(fields, caller, forwarding, present.forwarded && forwarding.trust);
+    forward(fields, caller, forwarding);
     if let Some(left) = max_forwards(&head.method, fields).filter(|left| *left > 0) {
         fields.set("max-forwards", (left - 1).to_string());
     }
@@ -146,11 +135,8 @@ pub fn max_forwards(method: &Method, fields: &Fields) -> Option<u64> {
 
 /// Makes a response's fields those of a response to a caller. `upgraded` is what it changed to, if it did.
 pub fn to_caller(fields: &mut Fields, upgraded: Option<&[u8]>) {
-    let present = Present::of(fields);
-    remove_connection(fields, present);
-    if present.authorization {
-        fields.remove("proxy-authenticate");
-    }
+    remove_connection(fields);
+    fields.remove("proxy-authenticate");
     if let Some(protocol) = upgraded {
         fields.set("connection", "upgrade");
         fields.set("upgrade", protocol);
@@ -158,23 +144,23 @@ pub fn to_caller(fields: &mut Fields, upgraded: Option<&[u8]>) {
 }
 
 /// Removes what belongs to one connection alone. `Trailer` stays: it tells of fields that are passed on.
-fn remove_connection(fields: &mut Fields, present: Present) {
-    if !(present.connection || present.hop || present.te) {
+fn remove_connection(fields: &mut Fields) {
+    if !HOP.iter().any(|name| fields.has(name)) {
         return;
     }
     // The usual ones name no field. And a caller must not take away what the message is made of.
-    let named: Vec<String> = fields
+    let mut named: Vec<String> = fields
         .tokens("connection")
         .map(str::to_ascii_lowercase)
         .filter(|name| !["keep-alive", "close", "host", "trailer"].contains(&name.as_str()))
         .collect();
-    fields.keep_if(|name| {
-        let is_hop = matches!(
-            name,
-            b"connection" | b"keep-alive" | b"proxy-connection" | b"te" | b"transfer-encoding" | b"upgrade"
-        );
-        !is_hop && !named.iter().any(|named| named.as_bytes() == name)
-    });
+    for name in HOP {
+        fields.remove(name);
+    }
+    if !named.is_empty() {
+        named.sort_unstable();
+        fields.keep_if(|name| named.binary_search_by(|named| named.as_bytes().cmp(name)).is_err());
+    }
 }
 
 impl Caller {
@@ -182,27 +168,6 @@ impl Caller {
     pub fn new(address: IpAddr, tls: bool) -> Self {
         let address = address.to_canonical();
         Self { address, text: address.to_string(), tls }
-    }
-}
-
-impl Present {
-    /// One look at each name is cheaper than a search for each field.
-    fn of(fields: &Fields) -> Self {
-        let mut present = Self::default();
-        for (name, _) in fields.iter() {
-            match name {
-                b"connection" => present.connection = true,
-                b"te" => present.te = true,
-                b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => present.hop = true,
-                b"cookie" => present.cookie = true,
-                b"forwarded" | b"x-forwarded-for" | b"x-forwarded-host" | b"x-forwarded-proto" => {
-                    present.forwarded = true;
-                }
-                b"proxy-authorization" | b"proxy-authenticate" => present.authorization = true,
-                _ => {}
-            }
-        }
-        present
     }
 }
 
@@ -223,19 +188,15 @@ fn via(fields: &mut Fields, version: Version) {
     fields.add("via", own);
 }
 
-/// `said` says whether there may be fields of others, who are trusted.
-fn forward(fields: &mut Fields, caller: &Caller, forwarding: Forwarding, said: bool) {
+/// Adds to what others have said, who are trusted.
+fn forward(fields: &mut Fields, caller: &Caller, forwarding: Forwarding) {
     let protocol = if caller.tls { "https" } else { "http" };
     if forwarding.x_forwarded {
-        if said {
-            append(fields, "x-forwarded-for", &caller.text);
-        } else {
-            fields.add("x-forwarded-for", &caller.text);
-        }
-        if !said || !fields.has("x-forwarded-proto") {
+        append(fields, "x-forwarded-for", &caller.text);
+        if !fields.has("x-forwarded-proto") {
             fields.add("x-forwarded-proto", protocol);
         }
-        if !said || !fields.has("x-forwarded-host") {
+        if !fields.has("x-forwarded-host") {
             fields.repeat("host", "x-forwarded-host");
         }
     }
@@ -251,6 +212,9 @@ fn forward(fields: &mut Fields, caller: &Caller, forwarding: Forwarding, said: b
 
 /// Adds an element to a list.
 fn append(fields: &mut Fields, name: &str, element: &str) {
+    if !fields.has(name) {
+        return fields.add(name, element);
+    }
     let mut list: Vec<_> = fields.tokens(name).collect();
     list.push(element);
     let list = list.join(", ");
@@ -262,7 +226,7 @@ mod tests {
     use super::*;
 
     fn head(target: &str, all: &[(&str, &str)]) -> RequestHead {
-        let fields = Fields::of(all.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        let fields = all.iter().copied().collect();
         RequestHead { method: Method::GET, uri: target.parse().unwrap(), version: Version::HTTP_11, fields }
     }
 

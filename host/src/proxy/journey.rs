@@ -10,9 +10,7 @@ use crate::{
     observe::Outcome,
     pool::{
         UpstreamPool,
-        upstream::{
-            Answered, Ask, Outgoing, Ticket, Unanswered, upload::Progress,
-        },
+        upstream::{Answered, Ask, Outgoing, Ticket, Unanswered, upload::Progress},
     },
     request::{Failure, FailureKind, PoolId},
 };
@@ -34,7 +32,7 @@ pub(super) struct Journey<'a> {
 
 /// Where a journey ended.
 pub(super) struct Arrived {
-    pub(super) result: Result<(Answered, Ticket), Failure>,
+    pub(super) result: Result<Box<(Answered, Ticket)>, Failure>,
     pub(super) pool: PoolId,
 }
 
@@ -69,7 +67,7 @@ impl Journey<'_> {
         let mut target = Target::first(pool, self.started);
         loop {
             let result = match self.attempt(proxy, request, target).await {
-                Attempt::Answered(answered) => Ok(*answered),
+                Attempt::Answered(answered) => Ok(answered),
                 Attempt::Failed(failure) => Err(failure),
                 Attempt::Again(again, next) => {
                     (request, target) = (again, next);

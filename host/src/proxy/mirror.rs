@@ -168,11 +168,7 @@ impl Original {
 }
 
 /// V2's answer, and whether that is all of it.
-async fn ask(
-    v2: &UpstreamPool,
-    mut request: Outgoing,
-    deadline: clock::Mono,
-) -> Result<(Side, bool), Failure> {
+async fn ask(v2: &UpstreamPool, mut request: Outgoing, deadline: clock::Mono) -> Result<(Side, bool), Failure> {
     let ticket = v2.check_out(None, deadline, clock::mono()).await?;
     request.head.fields.set(MARK, "1");
     let ask = Ask { progress: None, deadline, again: false };

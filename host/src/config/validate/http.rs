@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, thread};
 
+use hyper::http::uri::Authority;
+
 use super::{At, is_name};
 use crate::{
     causes::chain,
@@ -208,6 +210,9 @@ pub(super) fn upstreams(
 fn health(at: &mut At<'_>, raw: raw::http::Health) -> HealthCheck {
     if !raw.path.starts_with('/') || raw.path.parse::<hyper::Uri>().is_err() {
         at.field("path").wrong(&format!("is `{}`; it must be a path, such as `/healthz`", raw.path));
+    }
+    if let Some(host) = raw.host.as_ref().filter(|host| host.contains('@') || host.parse::<Authority>().is_err()) {
+        at.field("host").wrong(&format!("is `{host}`; it must be a name or address and at most a port"));
     }
     at.field("failures").within(raw.failures as usize, 1, 1_000);
     at.field("successes").within(raw.successes as usize, 1, 1_000);

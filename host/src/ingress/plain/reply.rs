@@ -38,7 +38,13 @@ pub(super) fn closes(head: &ReplyHead) -> bool {
 }
 
 /// Writes the head; `is_last` if the connection ends with this answer. `now` is asked if the answer has no date.
-pub(super) fn write(head: &ReplyHead, framing: Framing, is_last: bool, now: impl FnOnce() -> UnixMs, out: &mut Vec<u8>) {
+pub(super) fn write(
+    head: &ReplyHead,
+    framing: Framing,
+    is_last: bool,
+    now: impl FnOnce() -> UnixMs,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
@@ -102,10 +108,9 @@ fn decimal(mut number: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Fields;
 
     fn head(status: u16, all: &[(&str, &str)]) -> ReplyHead {
-        let fields = Fields::of(all.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        let fields = all.iter().copied().collect();
         ReplyHead { fields, ..ReplyHead::of(StatusCode::from_u16(status).unwrap()) }
     }
 

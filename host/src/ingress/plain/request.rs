@@ -11,6 +11,9 @@ use crate::{
     message::{Fields, RequestHead},
 };
 
+/// The largest room for a head that a connection keeps while it waits for the next.
+const KEPT: usize = 512;
+
 /// What begins what was read.
 #[derive(Debug)]
 pub(super) enum Taken {
@@ -56,8 +59,11 @@ pub(super) fn take(read: &mut BytesMut, wanted: impl FnOnce(&str) -> bool) -> Ta
         }
     }
     let Ok(uri) = Uri::try_from(target) else { return Taken::Other };
-    let fields = Fields::of(request.headers.iter().map(|field| (field.name.as_bytes(), field.value)));
+    let fields = Fields::read(read.get(..end).unwrap_or_default(), request.headers);
     read.advance(end);
+    if read.is_empty() && read.try_reclaim(KEPT + 1) {
+        *read = BytesMut::new();
+    }
     Taken::Request { head: Box::new(RequestHead { method, uri, version: Version::HTTP_11, fields }), is_last }
 }
 

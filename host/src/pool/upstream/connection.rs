@@ -198,9 +198,7 @@ impl Sender {
         let sender = match (self, &request) {
             (Self::Wire(wire), Some(request)) if wire::takes(request) => {
                 return match wire.exchange(&request.head).await {
-                    Ok((head, body, wire)) => {
-                        Ok(Begun { head, body, upgraded: None, sender: wire.map(Self::Wire) })
-                    }
+                    Ok((head, body, wire)) => Ok(Begun { head, body, upgraded: None, sender: wire.map(Self::Wire) }),
                     Err(wire::Unsent { why, seen }) => Err(NotSent { why: why.into(), seen }),
                 };
             }
@@ -223,6 +221,13 @@ impl Sender {
         let nothing = || NotSent { why: wire::Broken::Closed.into(), seen: false };
         let Outgoing { head, body } = slot.take().ok_or_else(nothing)?;
         let request = for_hyper(&head, body, address, &pool.spec.connector);
+        // It stays there also if the wait for an answer is given up.
+        let spent = if again {
+            *slot = Some(Outgoing { head, body: Upload::default() });
+            None
+        } else {
+            Some(head)
+        };
         let sent = match &mut self {
             Self::Wire(_) => return Err(nothing()),
             Self::Http1(sender) => sender.try_send_request(request).await,
@@ -232,17 +237,17 @@ impl Sender {
         let sender = if matches!(self, Self::Http2(_)) { None } else { Some(self) };
         match sent {
             Ok(mut response) => {
-                let upgraded = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
-                    .then(|| hyper::upgrade::on(&mut response));
-                *slot = again.then(|| Outgoing { head, body: Upload::default() });
+                let upgraded =
+                    (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
                 let (head, body) = response.into_parts();
                 Ok(Begun { head: head.into(), body: AnswerBody::Hyper(body), upgraded, sender })
             }
             Err(mut error) => {
                 let unsent = error.take_message();
                 let seen = unsent.is_none();
-                let body = unsent.map(Request::into_body).or_else(|| again.then(Upload::default));
-                *slot = body.map(|body| Outgoing { head, body });
+                if let (Some(unsent), Some(head)) = (unsent, spent) {
+                    *slot = Some(Outgoing { head, body: unsent.into_body() });
+                }
                 Err(NotSent { why: error.into_error().into(), seen })
             }
         }

@@ -9,10 +9,7 @@ use hyper::{Method, Version};
 use tokio::time::timeout;
 
 use super::{Inner, Outgoing, member::Member, standing::Checks};
-use crate::{
-    causes::chain,
-    message::{Fields, RequestHead},
-};
+use crate::{causes::chain, message::RequestHead};
 
 /// How members are asked how they are: a GET that has to be answered with a status below 400.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,9 +69,7 @@ async fn ask(pool: &Inner, member: &Member, check: &HealthCheck) -> Result<(), S
     let sender = pool.connect(&member.address).await.map_err(|failure| failure.message)?;
     let authority = member.address.authority();
     let host = check.host.as_deref().unwrap_or(&authority);
-    let mut fields = Fields::default();
-    fields.add("host", host);
-    fields.add("user-agent", "cutover-health-check");
+    let fields = [("host", host), ("user-agent", "cutover-health-check")].into_iter().collect();
     let uri = check.path.parse().map_err(|e: hyper::http::uri::InvalidUri| chain(&e))?;
     let head = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
     match sender.send((pool, &member.address), &mut Some(Outgoing::of(head)), false).await {

@@ -67,7 +67,7 @@ pub(super) fn parse(read: &mut BytesMut, method: &Method) -> Result<Option<Answe
     let status = status.map_err(|_out_of_range| Broken::Syntax(httparse::Error::Status))?;
     let reason = response.reason.filter(|reason| status.canonical_reason() != Some(reason));
     let reason = reason.map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
-    let mut fields = Fields::of(response.headers.iter().map(|field| (field.name.as_bytes(), field.value)));
+    let mut fields = Fields::read(read.get(..end).unwrap_or_default(), response.headers);
     read.advance(end);
     let (framing, sure) = framing(&mut fields, method, status, version)?;
     let reusable = sure && framing != Framing::UntilClose && is_kept(&fields, version);

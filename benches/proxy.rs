@@ -232,7 +232,7 @@ fn host(folder: &Path, port: u16, admin: u16) -> Running {
     );
     fs::write(&file, text).unwrap();
     let program = root().join("target/dist/cutover");
-    assert!(program.exists(), "build the host as it is shipped first: cargo build --profile dist -p cutover");
+    assert!(program.exists(), "build the host as it is shipped first: cargo xtask dist");
     let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(file);
     let running = start(command, port);

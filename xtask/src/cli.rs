@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::steps::{self, Step};
 use crate::workspace::Workspace;
-use crate::{guests, languages, lines, process, toolchain};
+use crate::{dist, guests, languages, lines, process, toolchain};
 
 /// Builds, tests and shows Cutover.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Build the host as it is shipped, for what it does under load; takes half an hour. It is `target/dist/cutover`.
+    Dist,
     /// Run all tests: the Python worker's and the workspace's.
     Test,
     /// Run everything that a change must pass.
@@ -56,6 +58,16 @@ const BUILD_GUESTS: &[Step] = &[TARGET, GUESTS];
 
 const PREPARE_DEMO: &[Step] =
     &[PYTHON, TARGET, GUESTS, Step { name: "building cutover in release", action: build_release }];
+
+const DIST: &[Step] = &[
+    PYTHON,
+    TARGET,
+    Step { name: "looking for LLVM's tools", action: toolchain::llvm_tools },
+    GUESTS,
+    Step { name: "building cutover with counters", action: dist::build_counting },
+    Step { name: "showing it load", action: dist::show_load },
+    Step { name: "building cutover for that load", action: dist::build_dist },
+];
 
 const BUILD_TESTS: Step = Step { name: "building cutover and the tests", action: build_tests };
 const TEST_WORKER: Step = Step { name: "testing the Python worker", action: test_worker };
@@ -88,6 +100,7 @@ impl Cli {
         match self.verb {
             Verb::Guests => steps::run(BUILD_GUESTS, &workspace)?,
             Verb::Languages => steps::run(&[TEST_LANGUAGES, LANGUAGES], &workspace)?,
+            Verb::Dist => steps::run(DIST, &workspace)?,
             Verb::Test => steps::run(TEST, &workspace)?,
             Verb::Ci => steps::run(CI, &workspace)?,
             Verb::Demo { args } => {

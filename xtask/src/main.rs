@@ -6,12 +6,14 @@
 
 mod cli;
 mod component;
+mod dist;
 mod guests;
 mod languages;
 mod lines;
 mod process;
 mod steps;
 mod toolchain;
+mod train;
 mod workspace;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! What must be installed: checked before it is needed, so that the message names the cause.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +15,7 @@ const PYTHON_AT_LEAST: (u32, u32) = (3, 9);
 
 /// Installs the target that guests are built for, if the toolchain lacks it.
 pub(crate) fn wasm_target(workspace: &Workspace) -> Result<()> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let sysroot = process::stdout(workspace.command(rustc).args(["--print", "sysroot"]))?;
+    let sysroot = process::stdout(rustc(workspace).args(["--print", "sysroot"]))?;
     if Path::new(&sysroot).join("lib/rustlib").join(WASM_TARGET).is_dir() {
         return Ok(());
     }
@@ -27,6 +26,26 @@ pub(crate) fn wasm_target(workspace: &Workspace) -> Result<()> {
     }
     process::run(workspace.command("rustup").args(["target", "add", WASM_TARGET]))
         .with_context(|| format!("the Rust target {WASM_TARGET} is missing and could not be added"))
+}
+
+/// Installs LLVM's tools of the toolchain's own version, if it lacks them.
+pub(crate) fn llvm_tools(workspace: &Workspace) -> Result<()> {
+    if llvm_tool(workspace, "llvm-profdata")?.exists() {
+        return Ok(());
+    }
+    process::run(workspace.command("rustup").args(["component", "add", "llvm-tools"]))
+        .context("the toolchain's component llvm-tools is missing and could not be added")
+}
+
+/// Where one of them is.
+pub(crate) fn llvm_tool(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let libraries = process::stdout(rustc(workspace).args(["--print", "target-libdir"]))?;
+    let host = Path::new(&libraries).parent().context("rustc does not say where its libraries are")?;
+    Ok(host.join("bin").join(name))
+}
+
+fn rustc(workspace: &Workspace) -> Command {
+    workspace.command(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
 }
 
 /// Refuses a missing or old python3.

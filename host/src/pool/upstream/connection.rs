@@ -221,8 +221,8 @@ impl Sender {
         let nothing = || NotSent { why: wire::Broken::Closed.into(), seen: false };
         let Outgoing { head, body } = slot.take().ok_or_else(nothing)?;
         let request = for_hyper(&head, body, address, &pool.spec.connector);
-        // It stays there also if the wait for an answer is given up.
-        let spent = if again {
+        // It stays in its slot also if the wait for an answer is given up.
+        let kept = if again {
             *slot = Some(Outgoing { head, body: Upload::default() });
             None
         } else {
@@ -245,7 +245,7 @@ impl Sender {
             Err(mut error) => {
                 let unsent = error.take_message();
                 let seen = unsent.is_none();
-                if let (Some(unsent), Some(head)) = (unsent, spent) {
+                if let (Some(unsent), Some(head)) = (unsent, kept) {
                     *slot = Some(Outgoing { head, body: unsent.into_body() });
                 }
                 Err(NotSent { why: error.into_error().into(), seen })

@@ -136,9 +136,7 @@ mod tests {
     #[test]
     fn a_request_is_written_with_one_length_at_most() {
         let written = |method: &str, length: Option<&str>| {
-            let mut fields = Fields::default();
-            fields.add("host", "x");
-            length.iter().for_each(|length| fields.add("content-length", length));
+            let fields = [("host", "x")].into_iter().chain(length.map(|length| ("content-length", length))).collect();
             let (method, uri) = (method.parse().unwrap(), "/a?b=c".parse().unwrap());
             let mut out = Vec::new();
             write(&RequestHead { method, uri, version: Version::HTTP_11, fields }, &mut out);

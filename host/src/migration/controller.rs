@@ -13,6 +13,7 @@ use std::{
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -130,6 +131,8 @@ pub struct Controller {
     /// Whether some of them were there for the last check and did not fit it.
     behind: bool,
     last_check: UnixMs,
+    /// What was put on record last, which may still be under way.
+    writing: Option<JoinHandle<()>>,
     verdict: Option<Judged>,
     waiting_for: Vec<Finding>,
     pub(super) last_rollback: Option<RollbackReport>,
@@ -197,6 +200,7 @@ impl Controller {
             pending: Vec::new(),
             behind: false,
             last_check: UnixMs(0),
+            writing: None,
             verdict: None,
             waiting_for: Vec::new(),
             last_rollback: None,
@@ -409,7 +413,7 @@ impl Controller {
         }
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         let remembered = remembered(&self.parts.slots);
-        self.parts.records.spawn(async move {
+        self.in_turn(async move {
             let kept = async {
                 store.record_metrics(&name, &batches).await?;
                 if let Some((check, verdict)) = check {
@@ -424,10 +428,23 @@ impl Controller {
         });
     }
 
+    /// Writes in the order in which things happened: the log is read in that order, and what a policy remembered before
+    /// must not replace what it remembers now.
+    fn in_turn(&mut self, write: impl Future<Output = ()> + Send + 'static) {
+        let before = self.writing.take();
+        self.writing = Some(self.parts.records.spawn(async move {
+            if let Some(before) = before {
+                // One that panicked has ended, too.
+                drop(before.await);
+            }
+            write.await;
+        }));
+    }
+
     /// Logs calls that no check is behind.
-    pub(super) fn log(&self, call: Call) {
+    pub(super) fn log(&mut self, call: Call) {
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
-        self.parts.records.spawn(async move {
+        self.in_turn(async move {
             if let Err(error) = store.log_calls(&name, &[call]).await {
                 tracing::error!(migration = name, "a call is not on record: {}", crate::causes::chain(&error));
             }
@@ -435,7 +452,7 @@ impl Controller {
     }
 
     /// Logs an operator's question to the stages policy.
-    pub(super) fn log_stage(&self, answered: &Answered<Move>, progress: &Progress) {
+    pub(super) fn log_stage(&mut self, answered: &Answered<Move>, progress: &Progress) {
         self.log(record(answered, Question::Stages(progress.clone())));
     }
 

@@ -16,7 +16,8 @@ use crate::{process, toolchain, train};
 
 /// Builds it with counters.
 pub(crate) fn build_counting(workspace: &Workspace) -> Result<()> {
-    process::run(&mut build(workspace, "release", "-Cprofile-generate"))
+    // What runs only to build it counts, too, and would leave its counters beside whatever it reads.
+    process::run(build(workspace, "release", "-Cprofile-generate").env("LLVM_PROFILE_FILE", "/dev/null"))
 }
 
 /// Shows it load: HTTP, and the demo for workers and policies.

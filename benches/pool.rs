@@ -1,8 +1,10 @@
 //! What a pool of workers costs and gains: a pooled call beside a bare round trip through the pipes of the same worker,
 //! and pools of many workers beside one that is serialized.
 //!
-//! Prints a table. Bare and pooled calls take turns, some hundred at a time, so that what disturbs the machine disturbs
-//! both. `cargo bench --bench pool -- [--calls=N]`.
+//! Prints tables. Bare and pooled calls take turns, some hundred at a time, so that what disturbs the machine disturbs
+//! both. Whether a caller and its worker share a core decides more than all else, and where they are free the kernel
+//! chooses for each pair on its own; so both are bound to cores, once to the same and once to two.
+//! `cargo bench --bench pool -- [--calls=N]`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a bench talks to a terminal")]
 
 #[path = "fixtures.rs"]
@@ -27,6 +29,10 @@ use cutover::{
         spawner::Spawner,
     },
     request::{Answer, Class},
+};
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -57,7 +63,13 @@ const SESSION: &str = "bench";
 fn main() {
     let calls = calls();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    overhead(&runtime, calls);
+    let cores = sched_getaffinity(None).unwrap();
+    let mut each = (0..CpuSet::MAX_CPU).filter(|n| cores.is_set(*n));
+    let caller = each.next().unwrap();
+    overhead(&runtime, calls, "caller and worker on one core", (caller, caller));
+    if let Some(other) = each.next() {
+        overhead(&runtime, calls, "caller and worker on two cores", (caller, other));
+    }
     throughput(&runtime, calls / 10);
 }
 
@@ -68,11 +80,13 @@ fn calls() -> usize {
     given.unwrap_or(if short { SHORT } else { CALLS })
 }
 
-/// Calls that do next to nothing, through bare pipes and through a pool.
-fn overhead(runtime: &Runtime, calls: usize) {
+/// Calls that do next to nothing, through bare pipes and through a pool. All callers are the same thread, as all
+/// requests of a connection are served by one; the pool lives in a runtime of its own.
+fn overhead(runtime: &Runtime, calls: usize, what: &str, (caller, core): (usize, usize)) {
     let mut bare = Bare::start();
     let program = program(0);
     bare.call("create_program", &program);
+    let ingress = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // Its workers die with it.
     let spawner = runtime.block_on(async { spawner() });
     let (pool, mut alone) = runtime.block_on(async {
@@ -81,6 +95,11 @@ fn overhead(runtime: &Runtime, calls: usize) {
         worker.call("create_program", &program, Some(SESSION), deadline()).await.unwrap();
         (pool, Some(worker))
     });
+    for pid in pool.pids().into_iter().chain([bare.child.id(), alone.as_ref().unwrap().pid()]) {
+        bind(Pid::from_raw(pid.try_into().unwrap()), &[core]);
+    }
+    let everywhere = sched_getaffinity(None).unwrap();
+    bind(None, &[caller]);
     let arguments = arguments();
     let (mut bare_us, mut alone_us) = (Vec::new(), Vec::new());
     let (mut pooled_us, mut served_us) = (Vec::new(), Vec::new());
@@ -88,17 +107,18 @@ fn overhead(runtime: &Runtime, calls: usize) {
         for _ in 0..TURN {
             bare_us.push(timed(|| bare.call("execute", &arguments)));
         }
-        let (worker, mut took) = runtime.block_on(turn_alone(alone.take().unwrap()));
+        let (worker, mut took) = ingress.block_on(turn_alone(alone.take().unwrap()));
         alone = Some(worker);
         alone_us.append(&mut took);
-        let (mut pooled, mut served) = runtime.block_on(turn(pool.clone()));
+        let (mut pooled, mut served) = ingress.block_on(turn(pool.clone()));
         pooled_us.append(&mut pooled);
         served_us.append(&mut served);
     }
+    sched_setaffinity(None, &everywhere).unwrap();
     runtime.block_on(pool.shut_down());
     println!(
         "{:<44} {:>9} {:>9} {:>9} {:>8}",
-        format!("{calls} calls, one after the other"),
+        format!("{calls} calls, {what}"),
         "p50 us",
         "p90 us",
         "p99 us",
@@ -119,6 +139,16 @@ fn overhead(runtime: &Runtime, calls: usize) {
             quantile(&mut all, 99)
         );
     }
+    println!();
+}
+
+/// Binds a process, or this thread, to cores.
+fn bind(pid: Option<Pid>, cores: &[usize]) {
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core);
+    }
+    sched_setaffinity(pid, &set).unwrap();
 }
 
 /// A turn of calls to a worker without a pool.
@@ -160,7 +190,7 @@ async fn turn(pool: WorkerPool) -> (Vec<Duration>, Vec<Duration>) {
 /// Calls that wait, many at once, through pools of different sizes.
 fn throughput(runtime: &Runtime, calls: usize) {
     println!(
-        "\n{:<44} {:>9} {:>9} {:>8}",
+        "{:<44} {:>9} {:>9} {:>8}",
         format!("{calls} calls that wait {WAIT:?}, {CALLERS} at once"),
         "calls/s",
         "to V1",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cutover::{clock, pool::lifecycle::Stage, request::FailureKind};
 use serde_json::json;
+use tokio::runtime;
 
 use super::{Pool, kill};
 use crate::harness::eventually;
@@ -174,4 +175,29 @@ async fn a_pool_that_is_closed_while_it_starts_calls_that_off() {
     pool.inner.shut_down().await;
     assert_eq!(pool.states(), ["terminated"; 2]);
     assert_eq!(pool.inner.members().failures, 0, "that says nothing about the workers");
+}
+
+/// Threads that serve requests call a pool that lives elsewhere. Here its own runtime stands still meanwhile, so that a
+/// call which needs it is never answered.
+#[test]
+fn whoever_calls_a_worker_waits_for_it_without_the_pools_runtime() {
+    let single = || runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (home, callers) = (single(), [single(), single()]);
+    let pool = home.block_on(Pool::start(&[], "workers = 1"));
+    // More than a pipe holds, both ways.
+    let large = "v".repeat(1 << 20);
+    for n in 0..10 {
+        for (at, caller) in callers.iter().enumerate() {
+            let arguments = json!({ "key": "k", "value": format!("{n} {at} {large}") });
+            caller.block_on(pool.call("put", Some("s"), &arguments)).unwrap();
+            let state = caller.block_on(pool.get("s"));
+            assert!(state["state"]["k"] == arguments["value"], "{n} {at}");
+        }
+    }
+    // What was registered with a runtime that ended is so no more.
+    let [first, second] = callers;
+    drop(second);
+    let answer = first.block_on(pool.call("who", None, &json!({})));
+    assert!(answer.is_ok(), "{answer:?}");
+    home.block_on(pool.inner.shut_down());
 }

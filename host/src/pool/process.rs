@@ -6,20 +6,23 @@
 
 mod child;
 mod output;
+mod pipes;
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{ChildStdin, ChildStdout},
+    io::{AsyncReadExt as _, BufReader},
     time::{timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
 pub use self::child::Exit;
-use self::child::{Leash, Pipes};
+use self::{
+    child::{Leash, Pipes},
+    pipes::{Input, Output},
+};
 use super::spawner::Spawner;
 use crate::{
     clock::Mono,
@@ -64,8 +67,8 @@ pub struct Patience {
 #[derive(Debug)]
 pub struct Worker {
     leash: Leash,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    stdin: Input,
+    stdout: BufReader<Output>,
     buffer: Vec<u8>,
     sequence: u64,
 }

@@ -6,13 +6,14 @@
 use std::{io, process::Stdio, sync::Arc};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::{
-    process::{Child, ChildStdin, ChildStdout},
-    sync::watch,
-};
+use tokio::{process::Child, sync::watch};
 use tokio_util::task::TaskTracker;
 
-use super::{WorkerCommand, output::log_lines};
+use super::{
+    WorkerCommand,
+    output::log_lines,
+    pipes::{Input, Output},
+};
 use crate::pool::spawner::Spawner;
 
 /// Holds a process; dropping it kills the process.
@@ -26,8 +27,8 @@ pub(super) struct Leash {
 /// The pipes to and from a process.
 #[derive(Debug)]
 pub(super) struct Pipes {
-    pub(super) stdin: ChildStdin,
-    pub(super) stdout: ChildStdout,
+    pub(super) stdin: Input,
+    pub(super) stdout: Output,
 }
 
 /// The end of a process, in the future.
@@ -67,11 +68,12 @@ pub(super) async fn start(
     else {
         return Err(io::Error::other("started without pipes"));
     };
+    let pipes = Pipes { stdin: Input::of(stdin)?, stdout: Output::of(stdout)? };
     let (orders, ordered) = watch::channel(Order::Run);
     let (tell, ended) = watch::channel(None);
     tasks.spawn(log_lines(stderr, label.to_owned(), ended.clone()));
     tasks.spawn(own(child, pid, ordered, tell));
-    Ok((Leash { pid, orders, ended }, Pipes { stdin, stdout }))
+    Ok((Leash { pid, orders, ended }, pipes))
 }
 
 /// Does what the leash says until the process has ended.

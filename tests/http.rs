@@ -1,6 +1,7 @@
 //! HTTP services behind the host: what passes through, what is refused, what upstreams may do, and how streams end.
 
 mod attacks;
+mod bodies;
 mod connections;
 mod drain;
 mod faults;
@@ -196,16 +197,19 @@ struct Setup<'a> {
     pool: &'a str,
     /// Lines of `[host]`.
     host: &'a str,
+    /// The share of V1's reads that is mirrored.
+    mirrored: &'a str,
 }
 
 impl Setup<'_> {
     fn of(v1: &[&Upstream], v2: &[&Upstream]) -> Self {
         let urls = |upstreams: &[&Upstream]| upstreams.iter().map(|u| u.url()).collect();
-        Self { v1: urls(v1), v2: urls(v2), http: "", migration: "match = [{ host = '*' }]", pool: "", host: "" }
+        let migration = "match = [{ host = '*' }]";
+        Self { v1: urls(v1), v2: urls(v2), http: "", migration, pool: "", host: "", mirrored: "0%" }
     }
 
     fn text(&self) -> String {
-        let shadowed = "shadow_share = '0%', ramping_shadow_share = '0%'";
+        let shadowed = format!("shadow_share = '{0}', ramping_shadow_share = '{0}'", self.mirrored);
         format!(
             "[host]\ndata_plane = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\nstore = 'test.db'\ncomponents = '{}'\npolicy_cache = '{}/policy-cache'\n{}\n\
              [host.http]\nthreads = 2\n{}\n\
@@ -219,7 +223,7 @@ impl Setup<'_> {
             self.migration,
             self.v1,
             self.v2,
-            bundle("sticky-share", shadowed),
+            bundle("sticky-share", &shadowed),
             bundle("json-compare", ""),
             bundle("thresholds", "min_requests = 1000000"),
             bundle("standard-stages", "shadow = { min_compared = 1000000000 }"),

@@ -1,9 +1,9 @@
 //! One HTTP request through a migration: route, send, retry, fail over, observe, mirror.
 //!
-//! Bodies stream both ways. A request is sent again only if its upstream has not seen any of it, or if it is idempotent
-//! (RFC 9110, 9.2.2), has no body and got no byte of an answer; how many are is bounded by a budget. A `read` without a
-//! body that V2 fails, also by a status of 500 or more, is answered by V1 within the caller's deadline. The deadline is
-//! for the head of the answer; a body may take as long as it moves.
+//! Bodies stream both ways, but for short ones, which are kept. A request is sent again only if its upstream has not seen
+//! any of it, or if it is idempotent (RFC 9110, 9.2.2), has no body that was not kept and got no byte of an answer; how many
+//! are is bounded by a budget. A `read` of that kind that V2 fails, also by a status of 500 or more, is answered by V1 within
+//! the caller's deadline. The deadline is for the head of the answer; a body may take as long as it moves.
 
 mod account;
 pub mod catalogue;
@@ -35,7 +35,10 @@ use crate::{
     observe::Outcome,
     pool::{
         UpstreamPool,
-        upstream::{Answered, Outgoing, Ticket, upload::Progress},
+        upstream::{
+            Answered, Outgoing, Ticket,
+            upload::{Progress, Upload},
+        },
     },
     request::{Class, Failure, FailureKind, PoolId},
     split::Split,
@@ -113,6 +116,11 @@ impl Proxy {
         let Some(kind) = self.catalogue.of(&head.method, head.uri.path()) else {
             return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
         };
+        if kind.class == Class::Read
+            && let Some(refused) = self.gather(&mut request.body, &head.fields).await
+        {
+            return refused;
+        }
         let id = request_id(&mut head.fields);
         let (route, session) = {
             let session = self.session.iter().find_map(|key| key.of(&head.fields));
@@ -126,14 +134,17 @@ impl Proxy {
         let mirror = route.mirror && room >= Room::Mirrors;
         let upgrade = headers::upgrade(head);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
-        let repeatable = request.body.is_empty() && upgrade.is_none() && head.method.is_idempotent();
+        let is_here = request.body.as_whole().is_some();
+        // A safe method that is not said to be a read changes something after all.
+        let is_idempotent = kind.class == Class::Read || head.method.is_idempotent() && !head.method.is_safe();
+        let repeatable = is_here && upgrade.is_none() && is_idempotent;
         let started = clock::mono();
         let journey = Journey {
-            again: repeatable || (mirror && request.body.is_empty()),
+            again: repeatable || (mirror && is_here),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
             whose: Whose { recorder: &self.split.recorder, operation: &kind.name, class: kind.class, session },
-            progress,
+            progress: progress.filter(|_| !is_here),
             started,
             deadline: started + self.deadline,
         };
@@ -156,6 +167,18 @@ impl Proxy {
             fields.set(REASON, if pool == route.pool { &*route.reason } else { "failover" });
         }
         reply
+    }
+
+    /// Waits for the body of a read, if it can be kept. Who does not send it whole is refused.
+    async fn gather(&self, body: &mut Upload, fields: &Fields) -> Option<Reply> {
+        // Whoever waits to be asked for it is asked by an upstream, and whoever announces trailers wants them passed on.
+        if body.as_whole().is_some() || fields.has("expect") || fields.has("trailer") {
+            return None;
+        }
+        let spec = self.v1.spec();
+        // Apart from the request, which would carry the room for it otherwise: most bodies that are short are here.
+        let gathered = Box::pin(body.gather(spec.idle_timeout, spec.total_timeout)).await;
+        gathered.err().map(|why| refuse(StatusCode::REQUEST_TIMEOUT, "body", &why.to_string()))
     }
 
     /// An answer for the caller.

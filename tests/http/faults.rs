@@ -1,5 +1,6 @@
 //! What upstreams may do to a request, and what the caller gets.
 
+use cutover::pool::upstream::upload::SHORT;
 use tokio::io::sink;
 
 use super::*;
@@ -160,6 +161,8 @@ async fn v1_answers_for_a_v2_that_is_silent_whatever_carries_the_request() {
     for (request, fails_over) in [(post("/", "abc"), false), (get("/", &[]), true)] {
         let (mut parts, body) = request.into_parts();
         parts.headers.insert("x-cutover-pool", "v2".parse().unwrap());
+        // For such a one the body is passed on as it comes.
+        parts.headers.insert("te", "trailers".parse().unwrap());
         let reply = timeout(PATIENCE, caller.send_request(Request::from_parts(parts, body))).await.unwrap().unwrap();
         assert_eq!((reply.status(), reply.headers()["x-cutover-reason"] == "failover"), (StatusCode::OK, fails_over));
         reply.into_body().collect().await.unwrap();
@@ -193,8 +196,11 @@ async fn only_what_is_safe_to_repeat_is_sent_again() {
         async move { heads.send(head(&mut stream).await).await.unwrap() }
     })
     .await;
-    let site = Setup { pool: "retries = 2\nejection = { failures = 1000 }", ..Setup::of(&[&closing], &[&closing]) };
-    let site = site.start().await;
+    let migration = "match = [{ host = '*' }]\n[migrations.shop.operations]\n\
+                     search = { class = 'read', methods = ['POST'], path = '/search' }\n\
+                     bump = { class = 'exclusive', methods = ['GET'], path = '/bump' }";
+    let pool = "retries = 2\nejection = { failures = 1000 }";
+    let site = Setup { migration, pool, ..Setup::of(&[&closing], &[&closing]) }.start().await;
     let tries = async |request: Request<Full<Bytes>>, seen: &mut mpsc::Receiver<String>| {
         assert_eq!(site.send(request).await.status, 502);
         let mut tries = 0;
@@ -206,11 +212,11 @@ async fn only_what_is_safe_to_repeat_is_sent_again() {
     assert_eq!(tries(get("/", &[]), &mut seen).await, 3);
     assert_eq!(tries(Request::delete("/").header("host", "a").body(Full::default()).unwrap(), &mut seen).await, 3);
     assert_eq!(tries(post("/", ""), &mut seen).await, 1, "POST is not idempotent");
-    assert_eq!(
-        tries(Request::put("/").header("host", "a").body(Full::from("x")).unwrap(), &mut seen).await,
-        1,
-        "a body is gone"
-    );
+    assert_eq!(tries(post("/search", "x"), &mut seen).await, 3, "but a read is");
+    assert_eq!(tries(get("/bump", &[]), &mut seen).await, 1, "GET is not, if somebody says so");
+    let put = |length| Request::put("/").header("host", "a").body(Full::from(vec![b'x'; length])).unwrap();
+    assert_eq!(tries(put(SHORT), &mut seen).await, 3);
+    assert_eq!(tries(put(SHORT + 1), &mut seen).await, 1, "a long body is gone");
     site.app.shut_down().await;
 }
 

@@ -86,6 +86,7 @@ fn what_is_wrong_is_said_with_its_place() {
             operations = { order = { class = 'read' }, get = { class = 'read', path = '/x' }, a = { class = 'replicate', path = '/a/{id}' }, b = { class = 'read', path = '/a/{x}' } }",
         pool: "connect_timeout = 'soon'\nhealth = { path = 'x', host = 'a b', failures = 0 }\nejection = { most = 101 }",
         host: "",
+        mirrored: "0%",
     };
     let text = setup.text();
     let error = Config::parse(&text, &crate::harness::root(), &[]).unwrap_err().to_string();

@@ -33,7 +33,7 @@ use super::{
     Ends, Settings,
     carry::Carried,
     operations,
-    plain::{Ended, Plain},
+    plain::{Ended, Plain, Question},
     table::Table,
     watch::{Active, Order, Pulse, Watch, Watched},
 };
@@ -41,7 +41,7 @@ use crate::{
     clock,
     http1::{MAX_FIELDS, MAX_HEAD},
     load::{Load, Room, Served},
-    message::{ReplyHead, RequestHead},
+    message::ReplyHead,
     pool::upstream::{Outgoing, upload::Upload},
     proxy::{
         Cut, Received, Reply, ReplyBody, Scene,
@@ -219,10 +219,7 @@ impl Serving {
         self.watch.add(&pulse);
         let mut plain = Plain::new(Watched::new(stream, before, Arc::clone(&pulse)), Arc::clone(&pulse));
         let guarded = {
-            let serving = plain.run(
-                |path| operations::find(&self.table.operations, path).is_none(),
-                |head, active| self.answer_plain(head, &caller, active),
-            );
+            let serving = plain.run(|question, active| self.answer_plain(question, &caller, active));
             // It looks itself whether it is to end.
             guard(pin!(serving), &pulse, |_serving| {}).await
         };
@@ -278,14 +275,14 @@ impl Serving {
         end(&pulse, &guard(connection, &pulse, http2::Connection::graceful_shutdown).await);
     }
 
-    /// Answers a request without a body that wants nothing but an answer.
-    async fn answer_plain(&self, head: Box<RequestHead>, caller: &Caller, active: Active) -> (ReplyHead, Counted) {
+    /// Answers a request that wants nothing but an answer.
+    async fn answer_plain(&self, question: Question, caller: &Caller, active: Active) -> (ReplyHead, Counted) {
         let (served, room) = self.load.enter();
         let Reply { head, body } = if room == Room::None {
             overloaded()
         } else {
-            let request = Outgoing { head, body: Upload::default() };
-            self.pass(Received { request, progress: None, upgrade: None }, (caller, room)).await
+            let request = Outgoing { head: question.head, body: Upload::whole(question.body) };
+            self.route(Received { request, progress: None, upgrade: None }, (caller, room)).await
         };
         (head, Counted { body, _active: active, _served: served })
     }

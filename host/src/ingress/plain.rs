@@ -1,9 +1,10 @@
-//! HTTP/1.1 for requests without a body, read and answered one after the other in the connection's own task.
+//! HTTP/1.1 for requests without a body or with a short one, read and answered one after the other in the connection's
+//! own task.
 //!
 //! As for upstreams ([`wire`](crate::pool::upstream)), most requests are of that kind, and for them a state machine that
-//! reads and writes at once costs more than it gives. Everything else is not for this: a request with a body or one that
-//! wants more than an answer, another version, a head that is large or malformed. Then the connection goes to hyper, with
-//! all that was read and not answered, and stays there.
+//! reads and writes at once costs more than it gives. Everything else is not for this: a body that is long, comes in
+//! chunks or keeps one waiting, a request that wants more than an answer, another version, a head that is large or
+//! malformed. Then the connection goes to hyper, with all that was read and not answered, and stays there.
 
 mod reply;
 mod request;
@@ -16,6 +17,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -23,18 +25,21 @@ use hyper::{
     Method,
     body::{Body, Bytes, Frame},
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
 
+pub(super) use self::request::Question;
 use self::{reply::Framing, request::Taken};
 use super::watch::{Active, Pulse, Watched};
-use crate::{
-    clock,
-    http1::may_end,
-    message::{ReplyHead, RequestHead},
-};
+use crate::{clock, http1::may_end, message::ReplyHead};
 
 /// The largest head that is read here.
 const HEAD: usize = 8 << 10;
+
+/// How long a short body may keep one waiting; then its request is served while it comes.
+const SOON: Duration = Duration::from_millis(100);
 
 /// What is read of what comes after a request that is being served, to notice when the caller leaves.
 const AHEAD: usize = 16 << 10;
@@ -80,7 +85,7 @@ pub(super) enum Ended {
 
 /// What came next.
 enum Came {
-    Request { head: Box<RequestHead>, is_last: bool },
+    Request { question: Question, is_last: bool },
     Other,
     Nothing,
 }
@@ -97,24 +102,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         (stream, read)
     }
 
-    /// Answers requests for paths that are `wanted` until the connection is over or something else comes.
-    pub(super) async fn run<F, B>(
-        &mut self,
-        wanted: impl Fn(&str) -> bool,
-        serve: impl Fn(Box<RequestHead>, Active) -> F,
-    ) -> Ended
+    /// Answers requests until the connection is over or something else comes.
+    pub(super) async fn run<F, B>(&mut self, serve: impl Fn(Question, Active) -> F) -> Ended
     where
         F: Future<Output = (ReplyHead, B)>,
         B: Body<Data = Bytes> + Unpin,
     {
         loop {
-            let (head, is_last) = match self.next(&wanted).await {
-                Came::Request { head, is_last } => (head, is_last),
+            let (question, is_last) = match self.next().await {
+                Came::Request { question, is_last } => (question, is_last),
                 Came::Other => return Ended::Other,
                 Came::Nothing => break,
             };
-            let is_head = head.method == Method::HEAD;
-            let mut answer = pin!(serve(head, self.pulse.begin()));
+            let is_head = question.head.method == Method::HEAD;
+            let mut answer = pin!(serve(question, self.pulse.begin()));
             let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Ready(answered) => Poll::Ready(Some(answered)),
                 Poll::Pending if self.is_left(cx) => Poll::Ready(None),
@@ -136,15 +137,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         Ended::Over
     }
 
-    async fn next(&mut self, wanted: impl Fn(&str) -> bool) -> Came {
+    async fn next(&mut self) -> Came {
         let mut seen = 0;
         loop {
             // Of what comes in many small parts only what may be whole is looked at again.
             if !self.read.is_empty() && (seen == 0 || may_end(&self.read, seen)) {
-                match request::take(&mut self.read, &wanted) {
-                    Taken::Request { head, is_last } => return Came::Request { head, is_last },
+                match request::take(&mut self.read) {
+                    Taken::Request { question, is_last } => return Came::Request { question, is_last },
                     Taken::Other => return Came::Other,
                     Taken::Part => self.pulse.head_began(),
+                    Taken::PartOfBody(whole) => {
+                        if !self.has_soon(whole).await {
+                            return Came::Other;
+                        }
+                        seen = 0;
+                        continue;
+                    }
                 }
             }
             if self.read.len() >= HEAD {
@@ -161,6 +169,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
                 return Came::Nothing;
             }
         }
+    }
+
+    /// Whether so much has been read soon.
+    async fn has_soon(&mut self, whole: usize) -> bool {
+        let come = async {
+            while self.read.len() < whole {
+                if !poll_fn(|cx| self.io.poll_fill(cx, &mut self.read)).await.is_ok_and(|got| got > 0) {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(SOON, come).await.unwrap_or(false)
     }
 
     /// Whether the caller left; whoever asks is woken when it does.

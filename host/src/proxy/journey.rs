@@ -18,7 +18,7 @@ use crate::{
 /// A request on its way, and what is needed to send it again.
 pub(super) struct Journey<'a> {
     pub(super) whose: Whose<'a>,
-    /// Whether the request is needed again after it was sent: only one without a body can be.
+    /// Whether the request is needed again after it was sent: only one whose body is here can be.
     pub(super) again: bool,
     pub(super) progress: Option<Arc<Progress>>,
     /// Whether the request may be sent again after an upstream saw it.

@@ -110,7 +110,7 @@ impl HttpMirror {
         }))
     }
 
-    /// Mirrored requests that were left out because the budget was spent, or because they have a body.
+    /// Mirrored requests that were left out because the budget was spent, or because their bodies are not here any more.
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
     }

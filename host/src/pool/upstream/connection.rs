@@ -188,7 +188,7 @@ impl Sender {
     }
 
     /// Sends the request to a member of the pool. It stays where it is if `again` says that it may be sent once more, or
-    /// if nothing of it was sent; only one without a body can be sent again.
+    /// if nothing of it was sent; only one whose body is here can be sent again.
     pub(super) async fn send(
         self,
         (pool, address): (&Inner, &Address),
@@ -197,7 +197,7 @@ impl Sender {
     ) -> Sent {
         let sender = match (self, &request) {
             (Self::Wire(wire), Some(request)) if wire::takes(request) => {
-                return match wire.exchange(&request.head).await {
+                return match wire.exchange(&request.head, request.body.as_whole().unwrap_or_default()).await {
                     Ok((head, body, wire)) => Ok(Begun { head, body, upgraded: None, sender: wire.map(Self::Wire) }),
                     Err(wire::Unsent { why, seen }) => Err(NotSent { why: why.into(), seen }),
                 };
@@ -220,10 +220,11 @@ impl Sender {
     ) -> Sent {
         let nothing = || NotSent { why: wire::Broken::Closed.into(), seen: false };
         let Outgoing { head, body } = slot.take().ok_or_else(nothing)?;
+        let copy = again.then(|| body.again()).flatten();
         let request = for_hyper(&head, body, address, &pool.spec.connector);
         // It stays in its slot also if the wait for an answer is given up.
-        let kept = if again {
-            *slot = Some(Outgoing { head, body: Upload::default() });
+        let kept = if let Some(body) = copy {
+            *slot = Some(Outgoing { head, body });
             None
         } else {
             Some(head)

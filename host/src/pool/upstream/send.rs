@@ -33,7 +33,7 @@ pub struct Ask<'a> {
     pub progress: Option<&'a Progress>,
     /// Until when the head of the answer has to be there.
     pub deadline: Mono,
-    /// Whether the request is wanted back, because it may be sent again; only one without a body can be.
+    /// Whether the request is wanted back, because it may be sent again; only one whose body is here can be.
     pub again: bool,
 }
 

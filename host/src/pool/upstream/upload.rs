@@ -1,7 +1,8 @@
 //! A request's body on its way to an upstream.
 //!
-//! It knows how far it has come, for whoever waits for the answer; and it holds back until the upstream wants it if the
-//! caller asked for that (`Expect: 100-continue`, RFC 9110, 10.1.1).
+//! It is here already, if it is short, and then can be sent again. Or it comes: then it knows how far it has come, for
+//! whoever waits for the answer; and it holds back until the upstream wants it if the caller asked for that
+//! (`Expect: 100-continue`, RFC 9110, 10.1.1).
 
 use std::{
     fmt,
@@ -15,8 +16,9 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, timeout, timeout_at};
 
 use crate::clock::{self, Mono};
 
@@ -24,12 +26,24 @@ use crate::clock::{self, Mono};
 /// and many upstreams never ask.
 const UNASKED: Duration = Duration::from_secs(1);
 
+/// The longest body that is kept.
+pub const SHORT: usize = 16 << 10;
+
 /// What has to live as long as a body comes in.
 pub type Held = Box<dyn fmt::Debug + Send + Sync>;
 
-/// See the module. Most requests have none.
+/// See the module.
 #[derive(Debug, Default)]
-pub struct Upload(Option<Box<Coming>>);
+pub struct Upload(Form);
+
+#[derive(Debug, Default)]
+enum Form {
+    /// All of it is here, or all that is left of it. Most requests have none.
+    #[default]
+    None,
+    Whole(Bytes),
+    Coming(Box<Coming>),
+}
 
 #[derive(Debug)]
 struct Coming {
@@ -38,6 +52,20 @@ struct Coming {
     gate: Option<Gate>,
     /// What holds the caller's connection; dropped after the body.
     _held: Held,
+}
+
+/// Why a body did not become whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Cut {
+    /// The caller broke off.
+    #[error("the caller broke off in the middle of the body")]
+    Broken,
+    /// The caller sent nothing for a while.
+    #[error("the body stood still for {0:?}")]
+    Still(Duration),
+    /// It took too long.
+    #[error("the body took longer than `total_timeout` allows")]
+    Late,
 }
 
 /// How far a body has come.
@@ -71,24 +99,77 @@ impl Upload {
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
         let coming = Coming { inner: body, progress: Arc::clone(&progress), gate: None, _held: held() };
-        (Self(Some(Box::new(coming))), Some(progress))
+        (Self(Form::Coming(Box::new(coming))), Some(progress))
+    }
+
+    /// A body that is here already.
+    pub fn whole(body: Bytes) -> Self {
+        Self(if body.is_empty() { Form::None } else { Form::Whole(body) })
+    }
+
+    /// Waits for all of it, if it is short and has a length, so that it can be sent again. No part of it may take longer than
+    /// `idle`, and all of it no longer than `total`.
+    ///
+    /// # Errors
+    /// Why it will not become whole.
+    pub async fn gather(&mut self, idle: Duration, total: Option<Duration>) -> Result<(), Cut> {
+        let Form::Coming(coming) = &mut self.0 else { return Ok(()) };
+        let length = coming.inner.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let Some(length) = length.filter(|length| *length <= SHORT) else { return Ok(()) };
+        let gathered = async {
+            let mut whole = Vec::with_capacity(length);
+            while let Some(frame) = timeout(idle, coming.inner.frame()).await.map_err(|_elapsed| Cut::Still(idle))? {
+                // Trailers may be left out (RFC 9110, 6.5.1).
+                if let Ok(data) = frame.map_err(|_broken| Cut::Broken)?.into_data() {
+                    whole.extend_from_slice(&data);
+                }
+            }
+            Ok(whole)
+        };
+        let whole = match total.map(|total| clock::mono() + total) {
+            Some(end) => timeout_at(end.timer(), gathered).await.unwrap_or(Err(Cut::Late))?,
+            None => gathered.await?,
+        };
+        *self = Self::whole(whole.into());
+        Ok(())
     }
 
     /// Holds the body back until the upstream asks for it.
     pub fn hold_back(&mut self) {
-        if let Some(coming) = &mut self.0 {
+        if let Form::Coming(coming) = &mut self.0 {
             coming.gate = Some(Gate { asked: Arc::default(), patience: None });
         }
     }
 
     /// What is to be told that the upstream asks for it, if it waits for that.
     pub fn asked(&self) -> Option<Arc<Asked>> {
-        Some(Arc::clone(&self.0.as_ref()?.gate.as_ref()?.asked))
+        match &self.0 {
+            Form::Coming(coming) => Some(Arc::clone(&coming.gate.as_ref()?.asked)),
+            Form::None | Form::Whole(_) => None,
+        }
     }
 
     /// Whether there is nothing in it.
     pub const fn is_empty(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Form::None)
+    }
+
+    /// All of it, if it is here.
+    pub fn as_whole(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Form::None => Some(&[]),
+            Form::Whole(body) => Some(body),
+            Form::Coming(_) => None,
+        }
+    }
+
+    /// The same once more, if it is here.
+    pub fn again(&self) -> Option<Self> {
+        match &self.0 {
+            Form::None => Some(Self::default()),
+            Form::Whole(body) => Some(Self(Form::Whole(body.clone()))),
+            Form::Coming(_) => None,
+        }
     }
 }
 
@@ -137,7 +218,12 @@ impl Body for Upload {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(coming) = &mut self.0 else { return Poll::Ready(None) };
+        let Form::Coming(coming) = &mut self.0 else {
+            return Poll::Ready(match std::mem::take(&mut self.0) {
+                Form::Whole(body) => Some(Ok(Frame::data(body))),
+                Form::None | Form::Coming(_) => None,
+            });
+        };
         let Coming { inner, progress, gate, .. } = &mut **coming;
         if let Some(waits) = gate {
             ready!(waits.poll(cx));
@@ -156,10 +242,18 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|coming| coming.inner.is_end_stream())
+        match &self.0 {
+            Form::None => true,
+            Form::Whole(_) => false,
+            Form::Coming(coming) => coming.inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |coming| coming.inner.size_hint())
+        match &self.0 {
+            Form::None => SizeHint::with_exact(0),
+            Form::Whole(body) => SizeHint::with_exact(body.len() as u64),
+            Form::Coming(coming) => coming.inner.size_hint(),
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! A connection of HTTP/1.1 to an upstream that sends one request without a body at a time, in the request's own task.
+//! A connection of HTTP/1.1 to an upstream that sends one request at a time whose body is here already, if it has one, in
+//! the request's own task.
 //!
-//! Most requests have no body, and for them a task for each connection, and the channels between the two, cost more than
-//! everything else that a proxy does in its own time. Requests with a body and those that ask to change the protocol are
-//! given to hyper, which can read and write at once: a connection that waits has no state, so it can be handed over
+//! Most requests are like that, and for them a task for each connection, and the channels between the two, cost more than
+//! everything else that a proxy does in its own time. Requests whose bodies come and those that ask to change the protocol
+//! are given to hyper, which can read and write at once: a connection that waits has no state, so it can be handed over
 //! ([`Wire::into_stream`]). The syntax is that of RFC 9112, in which `httparse` reads heads and sizes of chunks.
 
 mod body;
@@ -118,7 +119,7 @@ impl Cut {
 
 /// Whether a request can be sent over a [`Wire`].
 pub(super) fn takes(request: &Outgoing) -> bool {
-    request.body.is_empty() && !request.head.fields.has("upgrade")
+    request.body.as_whole().is_some() && !request.head.fields.has("upgrade")
 }
 
 impl Wire {
@@ -156,10 +157,12 @@ impl Wire {
     pub(super) async fn exchange(
         mut self: Box<Self>,
         request: &RequestHead,
+        body: &[u8],
     ) -> Result<(ReplyHead, AnswerBody, Option<Box<Self>>), Unsent> {
         let mut write = WRITE.take();
         write.clear();
-        head::write(request, &mut write);
+        head::write(request, body.len(), &mut write);
+        write.extend_from_slice(body);
         let mut written = 0;
         while let Some(rest) = write.get(written..).filter(|rest| !rest.is_empty()) {
             match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await {

@@ -31,8 +31,8 @@ impl Answer {
     }
 }
 
-/// Writes the head of a request that has no body.
-pub(super) fn write(head: &RequestHead, out: &mut Vec<u8>) {
+/// Writes the head of a request with a body of that length.
+pub(super) fn write(head: &RequestHead, length: usize, out: &mut Vec<u8>) {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
@@ -41,8 +41,11 @@ pub(super) fn write(head: &RequestHead, out: &mut Vec<u8>) {
     // What is written below is what holds.
     head.fields.write(out, |name| !matches!(name, b"content-length" | b"transfer-encoding"));
     // Who could have sent a body says that there is none (RFC 9110, 8.6).
-    if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) || head.fields.has("content-length") {
-        out.extend_from_slice(b"content-length: 0\r\n");
+    let says_none = || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    if length > 0 || says_none() || head.fields.has("content-length") {
+        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(length.to_string().as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -135,21 +138,21 @@ mod tests {
 
     #[test]
     fn a_request_is_written_with_one_length_at_most() {
-        let written = |method: &str, length: Option<&str>| {
-            let fields = [("host", "x")].into_iter().chain(length.map(|length| ("content-length", length))).collect();
+        let written = |method: &str, given: Option<&str>, length: usize| {
+            let fields = [("host", "x")].into_iter().chain(given.map(|length| ("content-length", length))).collect();
             let (method, uri) = (method.parse().unwrap(), "/a?b=c".parse().unwrap());
             let mut out = Vec::new();
-            write(&RequestHead { method, uri, version: Version::HTTP_11, fields }, &mut out);
+            write(&RequestHead { method, uri, version: Version::HTTP_11, fields }, length, &mut out);
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(written("GET", None), "GET /a?b=c HTTP/1.1\r\nhost: x\r\n\r\n");
+        assert_eq!(written("GET", None, 0), "GET /a?b=c HTTP/1.1\r\nhost: x\r\n\r\n");
         let posted = "POST /a?b=c HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(written("POST", None), posted);
-        assert_eq!(written("POST", Some("0")), posted);
-        assert!(
-            written("DELETE", Some("7")).ends_with("content-length: 0\r\n\r\n"),
-            "there is no body to be waited for"
-        );
+        assert_eq!(written("POST", None, 0), posted);
+        assert_eq!(written("POST", Some("0"), 0), posted);
+        let deleted = written("DELETE", Some("7"), 0);
+        assert!(deleted.ends_with("content-length: 0\r\n\r\n"), "there is no body to be waited for");
+        assert!(written("GET", Some("007"), 7).ends_with("x\r\ncontent-length: 7\r\n\r\n"));
+        assert!(written("POST", None, 12).ends_with("x\r\ncontent-length: 12\r\n\r\n"));
     }
 
     #[test]

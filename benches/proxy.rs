@@ -33,15 +33,21 @@ const SECONDS: u64 = 5;
 /// How long anything may take to come up.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What is asked for: the file, its size, connections.
-const LOADS: [(&str, usize, usize); 3] = [("1k", 1 << 10, 64), ("64k", 64 << 10, 64), ("1k", 1 << 10, 1_000)];
+/// What is asked for: the path, what it answers with in bytes, connections.
+const LOADS: [(&str, usize, usize); 4] =
+    [("1k", 1 << 10, 64), ("64k", 64 << 10, 64), ("1k", 1 << 10, 1_000), (POSTED, 1 << 10, 64)];
+
+/// Where as much is sent as is answered.
+const POSTED: &str = "posted";
 
 /// Sends a request of one of a thousand sessions each time, and says how it went in one line.
 const SCRIPT: &str = r#"
 local n = 0
+local body = string.rep("y", 1024)
 request = function()
   n = n + 1
   wrk.headers["x-session-id"] = "s" .. (n % 1000)
+  if wrk.path == "/posted" then return wrk.format("POST", nil, nil, body) end
   return wrk.format("GET", nil)
 end
 done = function(summary, latency)
@@ -100,8 +106,8 @@ fn main() {
     let script = folder.path().join("load.lua");
     fs::write(&script, SCRIPT).unwrap();
     println!(
-        "{:>6} {:>5}  {:8} {:>9} {:>8} {:>8} {:>8}  to the better of the others",
-        "body", "conns", "", "req/s", "p50 us", "p99 us", "p99.9 us"
+        "{:>6} {:>6} {:>5}  {:8} {:>9} {:>8} {:>8} {:>8}  to the better of the others",
+        "path", "body", "conns", "", "req/s", "p50 us", "p99 us", "p99.9 us"
     );
     for (file, size, connections) in LOADS {
         let mut turns = vec![Vec::new(); ports.len()];
@@ -116,11 +122,11 @@ fn main() {
         let quickest = rest.iter().map(|turn| turn.p99_us).min().unwrap_or(1);
         for ((name, _), turn) in ports.iter().zip(&medians) {
             let Turn { rate, p50_us, p99_us, p999_us } = turn;
-            println!("{size:>6} {connections:>5}  {name:8} {rate:>9.0} {p50_us:>8} {p99_us:>8} {p999_us:>8}");
+            println!("{file:>6} {size:>6} {connections:>5}  {name:8} {rate:>9.0} {p50_us:>8} {p99_us:>8} {p999_us:>8}");
         }
         #[expect(clippy::cast_precision_loss, reason = "microseconds")]
         let slower = own.p99_us as f64 / quickest as f64;
-        println!("{:>53}  {:.2} x the requests, {slower:.2} x the p99", "", own.rate / better);
+        println!("{:>60}  {:.2} x the requests, {slower:.2} x the p99", "", own.rate / better);
     }
 }
 
@@ -158,14 +164,15 @@ fn nginx_from(folder: &Path, name: &str, workers: usize, http: &str, port: u16) 
 fn upstream(folder: &Path, ports: [u16; 2]) -> Running {
     let www = folder.join("www");
     fs::create_dir_all(&www).unwrap();
-    for (file, size, _) in LOADS {
+    for (file, size, _) in LOADS.into_iter().filter(|(path, ..)| *path != POSTED) {
         fs::write(www.join(file), vec![b'x'; size]).unwrap();
     }
     // Its workers may run as somebody else.
     let open = Command::new("chmod").args(["-R", "a+rX"]).arg(folder).status().unwrap();
     assert!(open.success());
     let listen: String = ports.map(|port| format!("listen 127.0.0.1:{port} backlog=4096;")).concat();
-    let http = format!("open_file_cache max=10; server {{ {listen} root {}; }}", www.display());
+    let posted = format!("location = /{POSTED} {{ return 200 \"{}\"; }}", "x".repeat(1 << 10));
+    let http = format!("open_file_cache max=10; server {{ {listen} root {}; {posted} }}", www.display());
     nginx_from(folder, "upstream", 1, &http, ports[0])
 }
 

@@ -14,11 +14,15 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// Callers of each kind, and requests that each sends over its connection.
-const CALLERS: [(Kind, usize, usize); 3] = [(Kind::Small, 48, 3_000), (Kind::Large, 12, 1_000), (Kind::Body, 4, 1_500)];
+const CALLERS: [(Kind, usize, usize); 4] =
+    [(Kind::Small, 48, 3_000), (Kind::Large, 12, 1_000), (Kind::Posted, 12, 3_000), (Kind::Uploaded, 4, 1_500)];
 
 /// Bytes of a small body and of a large one.
 const SMALL: usize = 1 << 10;
 const LARGE: usize = 64 << 10;
+
+/// Bytes that a caller uploads: too many to be kept.
+const UPLOAD: usize = 20 << 10;
 
 /// How often the host is looked for, and how long it is left alone in between.
 const LOOKS: usize = 600;
@@ -27,9 +31,14 @@ const BREATH: Duration = Duration::from_millis(100);
 /// What a caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// A small body.
     Small,
+    /// A large one.
     Large,
-    Body,
+    /// A small one, for a small one.
+    Posted,
+    /// A small one, for one that goes through as it comes.
+    Uploaded,
 }
 
 /// A program that is killed if it is not waited for.
@@ -141,10 +150,15 @@ fn call(at: SocketAddr, kind: Kind, caller: usize, requests: usize) -> io::Resul
     for number in 0..requests {
         let session = (caller * 31 + number) % 1_000;
         let fields = format!("Host: 127.0.0.1\r\nAccept: */*\r\nX-Session-Id: s{session}\r\n");
+        let post = |length: usize| {
+            let body = "y".repeat(length);
+            format!("POST /small HTTP/1.1\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
+        };
         let request = match kind {
             Kind::Small => format!("GET /small?n={number} HTTP/1.1\r\n{fields}\r\n"),
             Kind::Large => format!("GET /large HTTP/1.1\r\n{fields}\r\n"),
-            Kind::Body => format!("POST /small HTTP/1.1\r\n{fields}Content-Length: 4\r\n\r\nbody"),
+            Kind::Posted => post(SMALL),
+            Kind::Uploaded => post(UPLOAD),
         };
         stream.write_all(request.as_bytes())?;
         let head = head(&mut read)?;
@@ -184,7 +198,7 @@ mod tests {
     #[test]
     fn callers_of_all_kinds_are_answered() {
         let at = upstream().unwrap();
-        for kind in [Kind::Small, Kind::Large, Kind::Body] {
+        for (kind, ..) in CALLERS {
             assert_eq!(call(at, kind, 1, 5).unwrap(), 5, "{kind:?}");
         }
     }

@@ -118,7 +118,7 @@ fn whole(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 }
 
 /// What a well-behaved service does, by path: `/status/N` answers so, `/slow/MS` answers then, `/count/N` sends so many
-/// parts, `/events` sends an event a millisecond, `/trailers` ends with a trailer, `/upgrade` echoes, and everything
+/// parts, `/grpc/N` ends with that status of gRPC and `/grpc-alone/N` is nothing else, `/events` sends an event a millisecond, `/trailers` ends with a trailer, `/upgrade` echoes, and everything
 /// else says what it was sent.
 async fn answer(name: &'static str, mut request: Request<Incoming>) -> Result<Answer, std::convert::Infallible> {
     let path = request.uri().path().to_owned();
@@ -149,6 +149,17 @@ async fn answer(name: &'static str, mut request: Request<Incoming>) -> Result<An
                 vec![Ok(Frame::data(Bytes::from("body"))), Ok(Frame::trailers(trailers.into_iter().collect()))];
             let mut answer = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
             answer.headers_mut().insert("trailer", "x-sum".parse().unwrap());
+            answer
+        }
+        ("grpc", Some(status)) => {
+            let trailers = [("grpc-status".parse().unwrap(), status.to_string().parse().unwrap())];
+            let frames =
+                vec![Ok(Frame::data(Bytes::from("\0\0\0\0\0"))), Ok(Frame::trailers(trailers.into_iter().collect()))];
+            Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed())
+        }
+        ("grpc-alone", Some(status)) => {
+            let mut answer = whole(StatusCode::OK, "");
+            answer.headers_mut().insert("grpc-status", status.to_string().parse().unwrap());
             answer
         }
         ("upgrade", _) => {

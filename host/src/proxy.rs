@@ -8,6 +8,7 @@
 mod account;
 pub mod catalogue;
 mod download;
+mod grpc;
 pub mod head;
 pub mod headers;
 mod journey;
@@ -184,7 +185,7 @@ impl Proxy {
     /// An answer for the caller.
     fn pass_on(&self, (answered, ticket): (Answered, Ticket), whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
         let Answered { mut head, mut body, request, mut reuse, took, .. } = answered;
-        let outcome = if is_failure(head.status) {
+        let outcome = if is_failure(head.status) || grpc::has_failed(&head.fields) {
             ticket.count_failure(&said(head.status));
             Outcome::Failed(FailureKind::Worker)
         } else {

@@ -248,3 +248,29 @@ async fn tls_is_spoken_on_both_sides() {
     other.app.shut_down().await;
     site.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_grpc_has_failed_if_its_status_says_so_and_the_status_passes() {
+    let (v1, v2) = (Upstream::http2_too("one", true).await, Upstream::http2_too("two", true).await);
+    let pool = "http2 = true\nejection = { failures = 1000 }";
+    let site = Setup { pool, ..Setup::of(&[&v1], &[&v2]) }.start().await;
+    let io = TokioIo::new(site.connect().await);
+    let (mut caller, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    // NOT_FOUND is an answer like any other.
+    for (n, (status, failed)) in [("0", 0), ("5", 0), ("13", 1), ("14", 2)].into_iter().enumerate() {
+        let request =
+            Request::post(format!("http://a/grpc/{status}")).header("x-cutover-pool", "v2").header("te", "trailers");
+        let reply = caller.send_request(request.body(Full::<Bytes>::from("call")).unwrap()).await.unwrap();
+        let body = timeout(PATIENCE, reply.into_body().collect()).await.unwrap().unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], status);
+        assert_eq!(body.to_bytes().len(), 5);
+        let all = n as u64 + 1;
+        assert_eq!(site.counted("post", 1, all).await, (all, failed, 0, 0), "{status}");
+    }
+    let request = Request::post("http://a/grpc-alone/15").header("x-cutover-pool", "v2");
+    let reply = caller.send_request(request.body(Full::<Bytes>::from("call")).unwrap()).await.unwrap();
+    assert_eq!((reply.status(), &reply.headers()["grpc-status"]), (StatusCode::OK, &"15".parse().unwrap()));
+    assert_eq!(site.counted("post", 1, 5).await, (5, 3, 0, 0));
+    site.app.shut_down().await;
+}

@@ -16,7 +16,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::account::Account;
+use super::{account::Account, grpc};
 use crate::{
     clock::{self, Mono},
     observe::Outcome,
@@ -63,6 +63,8 @@ struct Exchange {
     ticket: Ticket,
     reuse: Reuse,
     account: Account,
+    /// Whether what ended it says that the service failed.
+    has_failed: bool,
     /// Whether and where a stream of events can end.
     events: Option<Events>,
     /// Whether anything came since it last waited.
@@ -104,10 +106,18 @@ impl Download {
         let now = clock::mono();
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
         let events = is_events.then(Events::default);
-        Self {
-            inner,
-            exchange: Some(Exchange { ticket, reuse, account, events, moves: false, last: now, total, alarms: None }),
-        }
+        let exchange = Exchange {
+            ticket,
+            reuse,
+            account,
+            has_failed: false,
+            events,
+            moves: false,
+            last: now,
+            total,
+            alarms: None,
+        };
+        Self { inner, exchange: Some(exchange) }
     }
 
     /// Whether its pool has given it up.
@@ -119,7 +129,10 @@ impl Download {
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reuse.keep(&mut self.inner, &exchange.ticket);
-            exchange.account.close(None);
+            if exchange.has_failed {
+                exchange.ticket.count_failure("answered with a failure of gRPC");
+            }
+            exchange.account.close(exchange.has_failed.then_some(Outcome::Failed(FailureKind::Worker)));
         }
     }
 
@@ -186,6 +199,7 @@ impl Download {
                         exchange.account.see(data);
                         exchange.events.iter_mut().for_each(|events| events.see(data));
                     }
+                    exchange.has_failed |= frame.trailers_ref().is_some_and(grpc::say_failed);
                 }
                 if self.inner.is_end_stream() {
                     self.finish();

@@ -1,0 +1,38 @@
+//! What gRPC says of a call: its status, which comes in the trailers, or in the head if there is nothing else.
+//!
+//! The protocol is gRPC over HTTP/2; which codes are the service's fault is what google/rpc/code.proto has them as in
+//! HTTP: 500 and more.
+
+use crate::message::Fields;
+
+const STATUS: &str = "grpc-status";
+
+/// UNKNOWN, `DEADLINE_EXCEEDED`, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, `DATA_LOSS`.
+const FAILURES: [&[u8]; 6] = [b"2", b"4", b"12", b"13", b"14", b"15"];
+
+/// Whether the head of an answer without a body says that the service failed.
+pub(super) fn has_failed(fields: &Fields) -> bool {
+    fields.get(STATUS).is_some_and(is_failure)
+}
+
+/// Whether trailers say so.
+pub(super) fn say_failed(trailers: &hyper::HeaderMap) -> bool {
+    trailers.get(STATUS).is_some_and(|code| is_failure(code.as_bytes()))
+}
+
+fn is_failure(code: &[u8]) -> bool {
+    FAILURES.contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_the_services_fault_is_a_failure() {
+        let failures: Vec<_> = (0..=20_u8).filter(|code| is_failure(code.to_string().as_bytes())).collect();
+        assert_eq!(failures, [2, 4, 12, 13, 14, 15]);
+        assert!(!is_failure(b"") && !is_failure(b"x"));
+        assert!(has_failed(&[("grpc-status", "14")].into_iter().collect()) && !has_failed(&Fields::default()));
+    }
+}

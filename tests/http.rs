@@ -86,16 +86,39 @@ impl Upstream {
     }
 
     async fn http2_too(name: &'static str, http2: bool) -> Self {
-        Self::raw(move |stream| async move {
-            let service = service_fn(move |request| answer(name, request));
-            let io = TokioIo::new(stream);
-            let served = if http2 {
-                hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
-            } else {
-                hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await
-            };
-            // The host may have closed it.
-            drop(served);
+        Self::serving(http2, move |request| answer(name, request)).await
+    }
+
+    /// Reads all of each request, says what its body was, and answers with 500.
+    async fn reading(http2: bool, bodies: mpsc::Sender<String>) -> Self {
+        Self::serving(http2, move |request| {
+            let bodies = bodies.clone();
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                bodies.send(String::from_utf8(body.to_vec()).unwrap()).await.unwrap();
+                Ok(whole(StatusCode::INTERNAL_SERVER_ERROR, ""))
+            }
+        })
+        .await
+    }
+
+    async fn serving<A, F>(http2: bool, answer: A) -> Self
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Answer, std::convert::Infallible>> + Send + 'static,
+    {
+        Self::raw(move |stream| {
+            let service = service_fn(answer.clone());
+            async move {
+                let io = TokioIo::new(stream);
+                let served = if http2 {
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+                } else {
+                    hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await
+                };
+                // The host may have closed it.
+                drop(served);
+            }
         })
         .await
     }

@@ -47,13 +47,15 @@ fn resident(pid: u32) -> usize {
 
 /// A caller who sends a byte of a head, or of a body, now and then, until the connection is closed.
 async fn slow(address: String, number: usize) {
-    let starts: [&[u8]; 3] = [
+    let starts: [&[u8]; 5] = [
         b"",
         b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ",
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 16000\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 16000\r\n\r\n",
     ];
     let Ok(mut stream) = TcpStream::connect(address).await else { return };
-    drop(stream.write_all(starts[number % 3]).await);
+    drop(stream.write_all(starts[number % starts.len()]).await);
     let mut reply = [0; 512];
     loop {
         tokio::select! {

@@ -1,9 +1,10 @@
 //! One HTTP request through a migration: route, send, retry, fail over, observe, mirror.
 //!
 //! Bodies stream both ways, but for short ones, which are kept. A request is sent again only if its upstream has not seen
-//! any of it, or if it is idempotent (RFC 9110, 9.2.2), has no body that was not kept and got no byte of an answer; how many
-//! are is bounded by a budget. A `read` of that kind that V2 fails, also by a status of 500 or more, is answered by V1 within
-//! the caller's deadline. The deadline is for the head of the answer; a body may take as long as it moves.
+//! any of it, or if it got no byte of an answer and is a `read` without a body that was not kept, or idempotent (RFC 9110,
+//! 9.2.2) without any body; how many are is bounded by a budget. A `read` of that kind that V2 fails, also by a status of 500
+//! or more, is answered by V1 within the caller's deadline. The deadline is for the head of the answer; a body may take as long
+//! as it moves.
 
 mod account;
 pub mod catalogue;
@@ -117,11 +118,6 @@ impl Proxy {
         let Some(kind) = self.catalogue.of(&head.method, head.uri.path()) else {
             return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
         };
-        if kind.class == Class::Read
-            && let Some(refused) = self.gather(&mut request.body, &head.fields).await
-        {
-            return refused;
-        }
         let id = request_id(&mut head.fields);
         let (route, session) = {
             let session = self.session.iter().find_map(|key| key.of(&head.fields));
@@ -132,13 +128,24 @@ impl Proxy {
         if route.pool == PoolId::V2 && room < Room::V2 {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
         }
+        if kind.class == Class::Read
+            && let Some(refused) = self.gather(&mut request.body, &head.fields, route.pool).await
+        {
+            return refused;
+        }
         let mirror = route.mirror && room >= Room::Mirrors;
         let upgrade = headers::upgrade(head);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
         let is_here = request.body.as_whole().is_some();
-        // A safe method that is not said to be a read changes something after all.
-        let is_idempotent = kind.class == Class::Read || head.method.is_idempotent() && !head.method.is_safe();
-        let repeatable = is_here && upgrade.is_none() && is_idempotent;
+        // A safe method that is not said to be a read changes something after all. And what depends on how a body came is
+        // not for what changes something.
+        let is_idempotent = match kind.class {
+            Class::Read => is_here,
+            Class::Replicate | Class::Exclusive => {
+                request.body.is_empty() && head.method.is_idempotent() && !head.method.is_safe()
+            }
+        };
+        let repeatable = is_idempotent && upgrade.is_none();
         let started = clock::mono();
         let journey = Journey {
             again: repeatable || (mirror && is_here),
@@ -171,15 +178,19 @@ impl Proxy {
     }
 
     /// Waits for the body of a read, if it can be kept. Who does not send it whole is refused.
-    async fn gather(&self, body: &mut Upload, fields: &Fields) -> Option<Reply> {
-        // Whoever waits to be asked for it is asked by an upstream, and whoever announces trailers wants them passed on.
-        if body.as_whole().is_some() || fields.has("expect") || fields.has("trailer") {
+    async fn gather(&self, body: &mut Upload, fields: &Fields, pool: PoolId) -> Option<Reply> {
+        // Whoever announces trailers wants them passed on.
+        if body.as_whole().is_some() || fields.has("trailer") {
             return None;
         }
-        let spec = self.v1.spec();
+        let spec = self.pool(pool).spec();
         // Apart from the request, which would carry the room for it otherwise: most bodies that are short are here.
         let gathered = Box::pin(body.gather(spec.idle_timeout, spec.total_timeout)).await;
-        gathered.err().map(|why| refuse(StatusCode::REQUEST_TIMEOUT, "body", &why.to_string()))
+        gathered.err().map(|why| {
+            let mut reply = refuse(StatusCode::REQUEST_TIMEOUT, "body", &why.to_string());
+            reply.head.fields.set("connection", "close");
+            reply
+        })
     }
 
     /// An answer for the caller.
@@ -284,7 +295,7 @@ fn answer_here(head: &RequestHead) -> Option<Reply> {
 fn expect(request: &mut Outgoing, can_ask: bool) {
     let Some(expectation) = request.head.fields.get("expect") else { return };
     let waits = expectation.eq_ignore_ascii_case(b"100-continue");
-    if can_ask && waits && !request.body.is_empty() {
+    if can_ask && waits && request.body.as_whole().is_none() {
         request.body.hold_back();
     } else {
         request.head.fields.remove("expect");

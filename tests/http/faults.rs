@@ -163,6 +163,7 @@ async fn v1_answers_for_a_v2_that_is_silent_whatever_carries_the_request() {
         parts.headers.insert("x-cutover-pool", "v2".parse().unwrap());
         // For such a one the body is passed on as it comes.
         parts.headers.insert("te", "trailers".parse().unwrap());
+        timeout(PATIENCE, caller.ready()).await.unwrap().unwrap();
         let reply = timeout(PATIENCE, caller.send_request(Request::from_parts(parts, body))).await.unwrap().unwrap();
         assert_eq!((reply.status(), reply.headers()["x-cutover-reason"] == "failover"), (StatusCode::OK, fails_over));
         reply.into_body().collect().await.unwrap();
@@ -214,9 +215,9 @@ async fn only_what_is_safe_to_repeat_is_sent_again() {
     assert_eq!(tries(post("/", ""), &mut seen).await, 1, "POST is not idempotent");
     assert_eq!(tries(post("/search", "x"), &mut seen).await, 3, "but a read is");
     assert_eq!(tries(get("/bump", &[]), &mut seen).await, 1, "GET is not, if somebody says so");
-    let put = |length| Request::put("/").header("host", "a").body(Full::from(vec![b'x'; length])).unwrap();
-    assert_eq!(tries(put(SHORT), &mut seen).await, 3);
-    assert_eq!(tries(put(SHORT + 1), &mut seen).await, 1, "a long body is gone");
+    assert_eq!(tries(post("/search", vec![b'x'; SHORT + 1]), &mut seen).await, 1, "a long body is gone");
+    let put = Request::put("/").header("host", "a").body(Full::from("x")).unwrap();
+    assert_eq!(tries(put, &mut seen).await, 1, "whatever its body");
     site.app.shut_down().await;
 }
 

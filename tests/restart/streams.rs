@@ -94,6 +94,38 @@ async fn what_is_half_way_ends_where_it_is_or_moves_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_moves_after_a_body_and_never_in_the_middle_of_one() {
+    let pool = "stream_timeout = '60s'\ndrain_timeout = '60s'\nidle_timeout = '8s'";
+    let mut hosts = Plan { programs: false, pool, http: "" }.start().await;
+    let half = async |method: &str| {
+        let mut stream = TcpStream::connect(&hosts.http.data_plane).await.unwrap();
+        let part = format!("{method} / HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 6\r\n\r\nhal");
+        stream.write_all(part.as_bytes()).await.unwrap();
+        stream
+    };
+    // One of a read, whose rest is waited for before anybody is asked, and one that is passed on as it comes.
+    let mut both = [half("GET").await, half("POST").await];
+    let mut never = half("GET").await;
+    hosts.replace().await;
+    for stream in &mut both {
+        stream.write_all(b"ves").await.unwrap();
+        let mut status = [0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut status)).await.unwrap().unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+    }
+    let mut refused = String::new();
+    timeout(PATIENCE, never.read_to_string(&mut refused)).await.expect("nobody else gets half a body").unwrap();
+    assert!(refused.starts_with("HTTP/1.1 408"), "{refused}");
+    hosts.until_ended(0).await;
+    for mut stream in both {
+        stream.write_all(b"GET /status/201 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut rest = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
+        assert!(rest.contains("HTTP/1.1 201 "), "{rest}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_replaced_while_another_drains_passes_on_what_comes_from_that() {
     let mut hosts =
         Plan { programs: false, pool: "stream_timeout = '1h'\ndrain_timeout = '1h'", http: "" }.start().await;

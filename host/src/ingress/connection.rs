@@ -328,7 +328,7 @@ impl Serving {
 fn receive(mut request: Request<Incoming>, active: &Active) -> Received {
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let (parts, body) = request.into_parts();
-    let (body, progress) = Upload::of(body, || Box::new(active.arriving()));
+    let (body, progress) = Upload::of(body, |progress| Box::new(active.arriving(progress)));
     Received { request: Outgoing { head: Box::new(parts.into()), body }, progress, upgrade }
 }
 
@@ -366,7 +366,7 @@ async fn guard<C: Future>(
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
-            Poll::Pending if order == Order::Leave && pulse.is_quiet() => Poll::Ready(Guarded::Left),
+            Poll::Pending if order == Order::Leave && pulse.can_go() => Poll::Ready(Guarded::Left),
             Poll::Pending => Poll::Pending,
         }
     })

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Ends, Settings};
 use crate::{
     clock::{self, Mono},
+    pool::upstream::upload::Progress,
     scratch,
 };
 
@@ -45,6 +46,8 @@ pub(super) struct Pulse {
     active: AtomicU32,
     /// Bodies that are not whole yet.
     arriving: AtomicU32,
+    /// Nobody wants the rest of the last body: what comes may belong to it.
+    is_torn: AtomicBool,
     /// Since when no request is served.
     idle_since: AtomicU64,
     /// Since when a head comes in.
@@ -87,7 +90,7 @@ pub(super) struct Active(Arc<Pulse>);
 
 /// A body that comes in, maybe longer than its request is served; dropping it ends that.
 #[derive(Debug)]
-pub(super) struct Arriving(Arc<Pulse>);
+pub(super) struct Arriving(Arc<Pulse>, Arc<Progress>);
 
 /// A stream whose reads and writes are noted.
 #[derive(Debug)]
@@ -115,6 +118,7 @@ impl Pulse {
         Self {
             active: AtomicU32::new(0),
             arriving: AtomicU32::new(0),
+            is_torn: AtomicBool::new(false),
             idle_since: AtomicU64::new(now.nanos()),
             head_since: AtomicU64::new(0),
             stuck_since: AtomicU64::new(0),
@@ -141,9 +145,10 @@ impl Pulse {
         self.order.load(Ordering::Acquire) >= Order::End as u8
     }
 
-    /// Whether nothing is under way in either direction. Holds only right after the connection was polled and waits.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.has_ended_all() && self.stuck_since.load(Ordering::Relaxed) == 0
+    /// Whether it is to leave, and can: nothing is under way in either direction. Holds only right after the connection was
+    /// polled and waits.
+    pub(super) fn can_go(&self) -> bool {
+        self.reads_no_more() && self.stuck_since.load(Ordering::Relaxed) == 0
     }
 
     /// The connection is over, as one of HTTP: it may go on as something else, and is read then whatever it was told.
@@ -168,7 +173,9 @@ impl Pulse {
     }
 
     fn tell(&self, order: Order) {
-        let order = if order == Order::Leave && !self.can_leave { Order::End } else { order };
+        // Whoever got a connection with a part of a body would take that for a request.
+        let stays = !self.can_leave || self.is_torn.load(Ordering::Acquire);
+        let order = if order == Order::Leave && stays { Order::End } else { order };
         self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -185,6 +192,8 @@ impl Pulse {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.served.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
+        // What was left of the last body has been read, or there would be no request.
+        self.is_torn.store(false, Ordering::Release);
         Active(Arc::clone(self))
     }
 
@@ -260,15 +269,21 @@ impl Watch {
 }
 
 impl Active {
-    /// Its body comes in.
-    pub(super) fn arriving(&self) -> Arriving {
+    /// Its body comes in, so far.
+    pub(super) fn arriving(&self, progress: &Arc<Progress>) -> Arriving {
         self.0.arriving.fetch_add(1, Ordering::Relaxed);
-        Arriving(Arc::clone(&self.0))
+        Arriving(Arc::clone(&self.0), Arc::clone(progress))
     }
 }
 
 impl Drop for Arriving {
     fn drop(&mut self) {
+        if !self.1.is_done() {
+            self.0.is_torn.store(true, Ordering::Release);
+            if self.0.order.load(Ordering::Acquire) == Order::Leave as u8 {
+                self.0.tell(Order::End);
+            }
+        }
         self.0.arriving.fetch_sub(1, Ordering::Release);
         self.0.ended_one();
     }
@@ -422,19 +437,40 @@ mod tests {
     #[test]
     fn a_connection_leaves_when_nothing_is_under_way_and_not_before() {
         let pulse = Arc::new(Pulse::new(clock::mono(), true));
-        assert!(pulse.is_quiet() && !pulse.reads_no_more(), "it was not told to leave");
-        let active = pulse.begin();
-        let arriving = active.arriving();
+        assert!(!pulse.can_go() && !pulse.reads_no_more(), "it was not told to leave");
+        let (active, progress) = (pulse.begin(), Arc::<Progress>::default());
+        let arriving = active.arriving(&progress);
         pulse.tell(Order::Leave);
-        assert!(!pulse.is_quiet() && !pulse.reads_no_more(), "a request is served");
+        assert!(!pulse.can_go() && !pulse.reads_no_more(), "a request is served");
         drop(active);
-        assert!(!pulse.is_quiet() && !pulse.reads_no_more(), "its body still comes in");
+        assert!(!pulse.can_go() && !pulse.reads_no_more(), "its body still comes in");
+        progress.has_ended();
         drop(arriving);
-        assert!(pulse.is_quiet() && pulse.reads_no_more());
+        assert!(pulse.can_go() && pulse.reads_no_more());
         pulse.stuck_since.store(1, Ordering::Relaxed);
-        assert!(!pulse.is_quiet(), "the caller has not taken all of the answer");
+        assert!(!pulse.can_go(), "the caller has not taken all of the answer");
         pulse.has_ended();
         assert!(!pulse.reads_no_more(), "it goes on as something else");
+    }
+
+    #[test]
+    fn a_connection_with_a_part_of_a_body_does_not_leave() {
+        for told_before in [true, false] {
+            let pulse = Arc::new(Pulse::new(clock::mono(), true));
+            let active = pulse.begin();
+            let arriving = active.arriving(&Arc::default());
+            if told_before {
+                pulse.tell(Order::Leave);
+            }
+            drop((active, arriving));
+            pulse.tell(Order::Leave);
+            assert!(!pulse.can_go() && pulse.is_ending(), "the rest of the body may come");
+        }
+        let pulse = Arc::new(Pulse::new(clock::mono(), true));
+        drop(pulse.begin().arriving(&Arc::default()));
+        drop(pulse.begin());
+        pulse.tell(Order::Leave);
+        assert!(pulse.can_go(), "another request came after that body");
     }
 
     #[test]

@@ -92,13 +92,14 @@ struct Gate {
 
 impl Upload {
     /// A body, and how far it will have come; what is `held` is dropped with it.
-    pub fn of(body: Incoming, held: impl FnOnce() -> Held) -> (Self, Option<Arc<Progress>>) {
+    pub fn of(body: Incoming, held: impl FnOnce(&Arc<Progress>) -> Held) -> (Self, Option<Arc<Progress>>) {
         if body.is_end_stream() {
             return (Self::default(), None);
         }
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
-        let coming = Coming { inner: body, progress: Arc::clone(&progress), gate: None, _held: held() };
+        let held = held(&progress);
+        let coming = Coming { inner: body, progress: Arc::clone(&progress), gate: None, _held: held };
         (Self(Form::Coming(Box::new(coming))), Some(progress))
     }
 
@@ -115,15 +116,18 @@ impl Upload {
     pub async fn gather(&mut self, idle: Duration, total: Option<Duration>) -> Result<(), Cut> {
         let Form::Coming(coming) = &mut self.0 else { return Ok(()) };
         let length = coming.inner.size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        let Some(length) = length.filter(|length| *length <= SHORT) else { return Ok(()) };
+        if length.is_none_or(|length| length > SHORT) {
+            return Ok(());
+        }
         let gathered = async {
-            let mut whole = Vec::with_capacity(length);
+            let mut whole = Vec::new();
             while let Some(frame) = timeout(idle, coming.inner.frame()).await.map_err(|_elapsed| Cut::Still(idle))? {
                 // Trailers may be left out (RFC 9110, 6.5.1).
                 if let Ok(data) = frame.map_err(|_broken| Cut::Broken)?.into_data() {
                     whole.extend_from_slice(&data);
                 }
             }
+            coming.progress.has_ended();
             Ok(whole)
         };
         let whole = match total.map(|total| clock::mono() + total) {
@@ -184,6 +188,11 @@ impl Progress {
         self.done.load(Ordering::Acquire)
     }
 
+    /// All of it is on its way.
+    pub fn has_ended(&self) {
+        self.done.store(true, Ordering::Release);
+    }
+
     /// Whether the caller broke off.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
@@ -234,8 +243,8 @@ impl Body for Upload {
         progress.last.store(clock::mono().nanos(), Ordering::Release);
         match &frame {
             Some(Err(_)) => progress.broken.store(true, Ordering::Release),
-            None => progress.done.store(true, Ordering::Release),
-            Some(Ok(_)) if inner.is_end_stream() => progress.done.store(true, Ordering::Release),
+            None => progress.has_ended(),
+            Some(Ok(_)) if inner.is_end_stream() => progress.has_ended(),
             Some(Ok(_)) => {}
         }
         Poll::Ready(frame)

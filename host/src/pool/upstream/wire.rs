@@ -163,28 +163,40 @@ impl Wire {
         write.clear();
         head::write(request, body.len(), &mut write);
         write.extend_from_slice(body);
-        let mut written = 0;
-        while let Some(rest) = write.get(written..).filter(|rest| !rest.is_empty()) {
-            match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await {
-                Ok(0) => return Err(Unsent { why: Broken::Closed, seen: written > 0 }),
-                Ok(more) => written += more,
-                Err(why) => return Err(Unsent { why, seen: written > 0 }),
-            }
-        }
+        let sent = self.write(&write).await;
         if write.capacity() <= MAX_HEAD {
             WRITE.set(write);
         }
-        // TLS may hold some of it back.
-        let flushed = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
-        flushed.map_err(|why| Unsent { why, seen: true })?;
-        let Answer { head, mut framing, reusable } =
-            self.head(&request.method).await.map_err(|why| Unsent { why, seen: true })?;
+        let Answer { head, mut framing, reusable } = match sent {
+            Ok(()) => self.head(&request.method).await.map_err(|why| Unsent { why, seen: true })?,
+            Err(unsent) if !unsent.seen => return Err(unsent),
+            // Who does not take all of it may have said why.
+            Err(unsent) => match self.head(&request.method).await {
+                Ok(answer) => Answer { reusable: false, ..answer },
+                Err(_silent) => return Err(unsent),
+            },
+        };
         // All of a short body is there already, as a rule.
         let (body, wire) = match framing.whole(&mut self.read) {
             Some(whole) => (AnswerBody::Whole(Some(whole)), (reusable && self.read.is_empty()).then_some(self)),
             None => (AnswerBody::Rest(Rest::new(self, framing, reusable)), None),
         };
         Ok((head, body, wire))
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Unsent> {
+        // TLS does not say how much of what it took it has sent.
+        let is_tls = matches!(self.stream, Stream::Tls(_));
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await {
+                Ok(0) => return Err(Unsent { why: Broken::Closed, seen: written > 0 || is_tls }),
+                Ok(more) => written += more,
+                Err(why) => return Err(Unsent { why, seen: written > 0 || is_tls }),
+            }
+        }
+        let flushed = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
+        flushed.map_err(|why| Unsent { why, seen: true })
     }
 
     async fn head(&mut self, method: &Method) -> Result<Answer, Broken> {

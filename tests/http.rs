@@ -178,10 +178,13 @@ async fn answer(name: &'static str, mut request: Request<Incoming>) -> Result<An
             let trailers = [("grpc-status".parse().unwrap(), status.to_string().parse().unwrap())];
             let frames =
                 vec![Ok(Frame::data(Bytes::from("\0\0\0\0\0"))), Ok(Frame::trailers(trailers.into_iter().collect()))];
-            Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed())
+            let mut answer = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed());
+            answer.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            answer
         }
         ("grpc-alone", Some(status)) => {
             let mut answer = whole(StatusCode::OK, "");
+            answer.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
             answer.headers_mut().insert("grpc-status", status.to_string().parse().unwrap());
             answer
         }

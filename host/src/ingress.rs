@@ -14,6 +14,7 @@ pub mod tls;
 mod watch;
 
 use std::{
+    future::pending,
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
@@ -21,7 +22,6 @@ use std::{
     time::Duration,
 };
 
-use rustls::ServerConfig;
 use tokio::{
     runtime,
     sync::{Semaphore, mpsc, oneshot},
@@ -32,6 +32,7 @@ use self::{
     carry::{Adopter, Carried},
     connection::Serving,
     table::Table,
+    tls::Tls,
     watch::Watch,
 };
 use crate::{load::Load, pool::upstream::lane};
@@ -52,7 +53,7 @@ pub struct Settings {
     /// How long a caller may not take what it is sent.
     pub send_timeout: Duration,
     /// TLS, if it is spoken.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Tls>,
 }
 
 /// How the data plane is told that it is over.
@@ -112,6 +113,8 @@ impl Ingress {
         let (leaving, left) = mpsc::channel(carry::QUEUE);
         let calls = TaskTracker::new();
         let (mut ended, mut adopting) = (Vec::new(), Vec::new());
+        // One thread keeps the certificate fresh for all.
+        let mut tls = settings.tls.clone();
         for (number, sockets) in listen::share_out(sockets, settings.threads)?.into_iter().enumerate() {
             let serving = Serving {
                 table: Arc::clone(&table),
@@ -127,9 +130,21 @@ impl Ingress {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, wait) = oneshot::channel::<()>();
             let (adopt, carried) = mpsc::channel(carry::QUEUE);
+            let tls = tls.take();
             thread::Builder::new().name(format!("cutover-ingress-{number}")).spawn(move || {
                 lane::enter(number + 1);
-                runtime.block_on(serving.serve(sockets, carried));
+                runtime.block_on(async {
+                    let fresh = async {
+                        match &tls {
+                            Some(tls) => tls.keep_fresh().await,
+                            None => pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = serving.serve(sockets, carried) => {}
+                        () = fresh => {}
+                    }
+                });
                 drop(end);
             })?;
             ended.push(wait);

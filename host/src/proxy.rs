@@ -18,13 +18,14 @@ mod tunnel;
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{StatusCode, body::Bytes, upgrade::OnUpgrade};
+use hyper::{StatusCode, Version, body::Bytes, upgrade::OnUpgrade};
 use tokio_util::task::TaskTracker;
 
 pub use self::download::{Cut, Download, ReplyBody};
 use self::{
     account::{Account, Whose},
     catalogue::Catalogue,
+    download::Events,
     head::{SessionKey, View},
     headers::{Caller, Forwarding, Malformed},
     journey::{Arrived, Journey, said},
@@ -129,7 +130,7 @@ impl Proxy {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
         }
         if kind.class == Class::Read
-            && let Some(refused) = self.gather(&mut request.body, &head.fields, route.pool).await
+            && let Some(refused) = self.gather(&mut request.body, head, route.pool).await
         {
             return refused;
         }
@@ -178,9 +179,10 @@ impl Proxy {
     }
 
     /// Waits for the body of a read, if it can be kept. Who does not send it whole is refused.
-    async fn gather(&self, body: &mut Upload, fields: &Fields, pool: PoolId) -> Option<Reply> {
-        // Whoever announces trailers wants them passed on.
-        if body.as_whole().is_some() || fields.has("trailer") {
+    async fn gather(&self, body: &mut Upload, head: &RequestHead, pool: PoolId) -> Option<Reply> {
+        // Whoever announces trailers wants them passed on, and over HTTP/2 nobody but an upstream asks for a body.
+        let waits = head.version == Version::HTTP_2 && head.fields.has("expect");
+        if body.as_whole().is_some() || head.fields.has("trailer") || waits {
             return None;
         }
         let spec = self.pool(pool).spec();
@@ -196,20 +198,27 @@ impl Proxy {
     /// An answer for the caller.
     fn pass_on(&self, (answered, ticket): (Answered, Ticket), whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
         let Answered { mut head, mut body, request, mut reuse, took, .. } = answered;
-        let outcome = if is_failure(head.status) || grpc::has_failed(&head.fields) {
-            ticket.count_failure(&said(head.status));
+        let is_call = grpc::is_call(&head.fields);
+        let fails_call = is_call && grpc::has_failed(&head.fields);
+        let outcome = if is_failure(head.status) || fails_call {
+            let why = if fails_call { grpc::FAILED.to_owned() } else { said(head.status) };
+            ticket.count_failure(&why);
             Outcome::Failed(FailureKind::Worker)
         } else {
-            ticket.count_success();
             Outcome::Answered
         };
         headers::to_caller(&mut head.fields, None);
         let media_type = head.fields.get("content-type");
         let is_events = media_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
-        let mirrored = (mirror && pool == PoolId::V1 && !is_events)
+        let mirrored = (mirror && pool == PoolId::V1 && !is_events && !fails_call)
             .then(|| self.mirror.begin(whose.operation, request, head.status, head.fields.text("content-type")))
             .flatten();
         let is_ended = hyper::body::Body::is_end_stream(&body);
+        // A call that goes on may still fail.
+        let is_undecided = is_call && !is_ended && outcome == Outcome::Answered;
+        if outcome == Outcome::Answered && !is_undecided {
+            ticket.count_success();
+        }
         if let Some(whole) = body.take_whole().or_else(|| is_ended.then(Bytes::new)) {
             reuse.keep(&mut body, &ticket);
             whose.observe(pool, outcome, false, took);
@@ -224,7 +233,8 @@ impl Proxy {
             // It may go on for days: it counts now.
             account.close(None);
         }
-        let download = Download::new(body, (ticket, reuse), account, is_events);
+        let events = is_events.then(Events::default);
+        let download = Download::new(body, (ticket, reuse), account, (events, is_undecided.then_some(false)));
         Reply { head, body: ReplyBody::Download(Box::new(download)) }
     }
 

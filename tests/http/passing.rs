@@ -199,7 +199,7 @@ async fn tls_is_spoken_on_both_sides() {
     let http = tls::certify(folder.path());
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     let server = cutover::ingress::tls::server(&certificate, &key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(server);
+    let acceptor = tokio_rustls::TlsAcceptor::from(server.config());
     let upstream = Upstream::raw(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -272,5 +272,53 @@ async fn a_call_of_grpc_has_failed_if_its_status_says_so_and_the_status_passes()
     let reply = caller.send_request(request.body(Full::<Bytes>::from("call")).unwrap()).await.unwrap();
     assert_eq!((reply.status(), &reply.headers()["grpc-status"]), (StatusCode::OK, &"15".parse().unwrap()));
     assert_eq!(site.counted("post", 1, 5).await, (5, 3, 0, 0));
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_calls_of_grpc_fail_after_their_heads_is_put_out() {
+    let (good, bad) = (
+        Upstream::http2_too("good", true).await,
+        Upstream::serving(true, async |request: Request<Incoming>| {
+            let mut failing = request;
+            *failing.uri_mut() = "/grpc/14".parse().unwrap();
+            answer("bad", failing).await
+        })
+        .await,
+    );
+    let pool = "http2 = true\nejection = { failures = 2 }";
+    let site = Setup { pool, ..Setup::of(&[&good, &bad], &[&good]) }.start().await;
+    let io = TokioIo::new(site.connect().await);
+    let (mut caller, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let mut failed = 0;
+    for _ in 0..60 {
+        let request = Request::post("http://a/grpc/0").body(Full::<Bytes>::from("call")).unwrap();
+        let reply = caller.send_request(request).await.unwrap().into_body();
+        let reply = timeout(PATIENCE, reply.collect()).await.unwrap().unwrap();
+        failed += usize::from(reply.trailers().unwrap()["grpc-status"] == "14");
+    }
+    assert_eq!(failed, 2, "and then nobody asks it");
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_renewed_is_shown_to_who_comes_then() {
+    let folder = TempDir::new().unwrap();
+    let http = tls::certify(folder.path());
+    let v1 = Upstream::named("one").await;
+    let site = Setup { http: &http, ..Setup::of(&[&v1], &[&v1]) }.start().await;
+    let old = tls::caller(folder.path(), "http/1.1");
+    let connect = async |caller: &tokio_rustls::TlsConnector| {
+        caller.connect(tls::NAME.try_into().unwrap(), site.connect().await).await
+    };
+    let mut connected = connect(&old).await.unwrap();
+    tls::certify(folder.path());
+    let new = tls::caller(folder.path(), "http/1.1");
+    eventually("the new certificate", async || connect(&new).await.ok()).await;
+    assert!(connect(&old).await.is_err(), "the old one is not shown any more");
+    connected.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let answer = timeout(PATIENCE, head(&mut connected)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "who was there stays: {answer}");
     site.app.shut_down().await;
 }

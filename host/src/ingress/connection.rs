@@ -181,7 +181,7 @@ impl Serving {
             }
             return;
         };
-        match timeout(self.settings.header_timeout, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
+        match timeout(self.settings.header_timeout, TlsAcceptor::from(tls.config()).accept(stream)).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.http2(stream, caller).await,
             Ok(Ok(stream)) => drop(self.serve_http1(stream, Bytes::new(), caller, false).await),
             Ok(Err(error)) => tracing::debug!(%error, "TLS failed"),
@@ -292,8 +292,10 @@ impl Serving {
         // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
         let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
+        // Also of one that is refused it has to be known whether the rest of its body comes.
+        let received = receive(request, &active);
         let Reply { mut head, body } =
-            if room == Room::None { overloaded() } else { self.route(receive(request, &active), (caller, room)).await };
+            if room == Room::None { overloaded() } else { self.route(received, (caller, room)).await };
         if was_chunked {
             head.fields.set("connection", "close");
         }
@@ -366,7 +368,18 @@ async fn guard<C: Future>(
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
-            Poll::Pending if order == Order::Leave && pulse.can_go() => Poll::Ready(Guarded::Left),
+            Poll::Pending if order == Order::Leave && pulse.can_go() => {
+                // Of a body that nobody wants hyper learns when it is polled next: it reads the rest that is here, or closes.
+                if pulse.was_torn() {
+                    if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                        return Poll::Ready(Guarded::Ended(ended));
+                    }
+                    if !pulse.can_go() {
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(Guarded::Left)
+            }
             Poll::Pending => Poll::Pending,
         }
     })

@@ -1,25 +1,153 @@
-//! TLS on the listener: HTTP/2 or HTTP/1.1, as the caller prefers.
+//! TLS on the listener: HTTP/2 or HTTP/1.1, as the caller prefers. The certificate is read again when its files change.
 
-use std::{path::PathBuf, sync::Arc};
-
-use rustls::{
-    ServerConfig,
-    pki_types::{PrivateKeyDer, pem::PemObject as _},
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use crate::pool::upstream::{TlsError, connection::certificates};
+use parking_lot::{Mutex, RwLock};
+use rustls::{
+    ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{PrivateKeyDer, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    causes::chain,
+    pool::upstream::{TlsError, connection::certificates},
+};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What callers are shown, and what is agreed on with them.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    identity: Arc<Identity>,
+}
+
+#[derive(Debug)]
+struct Identity {
+    certificate: PathBuf,
+    key: PathBuf,
+    provider: Arc<CryptoProvider>,
+    current: RwLock<Arc<CertifiedKey>>,
+    /// The files that were read last.
+    seen: Mutex<[Option<Stamp>; 2]>,
+}
+
+/// What changes when a file is written or replaced: where it is, how long, and when it was written.
+type Stamp = (u64, u64, u64, i64, i64);
 
 /// Reads a certificate chain and its key, both PEM.
 ///
 /// # Errors
 /// When they cannot be read, or do not belong together.
-pub fn server(certificate: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates(certificate)?;
-    let pem = |source| TlsError::Pem { path: key.clone(), source };
-    let key = PrivateKeyDer::from_pem_file(key).map_err(pem)?;
+pub fn server(certificate: &Path, key: &Path) -> Result<Tls, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let seen = [certificate, key].map(stamp);
+    let identity = Arc::new(Identity {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        current: RwLock::new(read(certificate, key, &provider)?),
+        provider: Arc::clone(&provider),
+        seen: Mutex::new(seen),
+    });
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = config.with_no_client_auth().with_single_cert(chain, key)?;
+    let mut config = config.with_no_client_auth().with_cert_resolver(Arc::clone(&identity) as Arc<_>);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Tls { config: Arc::new(config), identity })
+}
+
+fn read(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(certificate)?;
+    let pem = |source| TlsError::Pem { path: key.to_owned(), source };
+    let key = PrivateKeyDer::from_pem_file(key).map_err(pem)?;
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, provider)?))
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file: io::Result<fs::Metadata> = fs::metadata(path);
+    file.ok().map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+}
+
+impl Tls {
+    /// What connections are accepted with.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Looks at the files now and then, for as long as it is polled.
+    pub(super) async fn keep_fresh(&self) {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            looks.tick().await;
+            let identity = Arc::clone(&self.identity);
+            let Ok(looked) = spawn_blocking(move || identity.look()).await else { continue };
+            let certificate = self.identity.certificate.display();
+            match looked {
+                Ok(true) => tracing::info!(%certificate, "the certificate was read again"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(
+                    %certificate,
+                    error = chain(&error),
+                    "the certificate has changed and cannot be used; the last one stays in use"
+                ),
+            }
+        }
+    }
+}
+
+impl Identity {
+    /// Reads the files if they changed since; whether they did. What cannot be used is not looked at again until it changes.
+    fn look(&self) -> Result<bool, TlsError> {
+        let now = [&self.certificate, &self.key].map(|path| stamp(path));
+        if std::mem::replace(&mut *self.seen.lock(), now) == now {
+            return Ok(false);
+        }
+        *self.current.write() = read(&self.certificate, &self.key, &self.provider)?;
+        Ok(true)
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_does_not_take_the_place_of_what_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+        let renew = || rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let first = renew();
+        fs::write(&certificate, first.cert.pem()).unwrap();
+        fs::write(&key, first.signing_key.serialize_pem()).unwrap();
+        let identity = server(&certificate, &key).unwrap().identity;
+        let shown = || identity.current.read().cert.first().unwrap().to_vec();
+        assert!(!identity.look().unwrap(), "nothing has changed");
+        let second = renew();
+        fs::write(&certificate, second.cert.pem()).unwrap();
+        assert!(matches!(identity.look(), Err(TlsError::Unusable(_))), "the key is not the certificate's");
+        assert_eq!(shown(), first.cert.der().to_vec());
+        assert!(!identity.look().unwrap(), "that is said once");
+        fs::write(&key, second.signing_key.serialize_pem()).unwrap();
+        assert!(identity.look().unwrap());
+        assert_eq!(shown(), second.cert.der().to_vec());
+        fs::remove_file(&key).unwrap();
+        assert!(matches!(identity.look(), Err(TlsError::Pem { .. })));
+        assert_eq!(shown(), second.cert.der().to_vec());
+    }
 }

@@ -46,7 +46,7 @@ pub(super) struct Pulse {
     active: AtomicU32,
     /// Bodies that are not whole yet.
     arriving: AtomicU32,
-    /// Nobody wants the rest of the last body: what comes may belong to it.
+    /// Nobody wanted the rest of the last body: what comes may belong to it.
     is_torn: AtomicBool,
     /// Since when no request is served.
     idle_since: AtomicU64,
@@ -156,6 +156,11 @@ impl Pulse {
         self.order.fetch_max(Order::Close as u8, Ordering::AcqRel);
     }
 
+    /// Whether a body was left unread since this was last asked. Whoever got the connection would take its rest for a request.
+    pub(super) fn was_torn(&self) -> bool {
+        self.is_torn.swap(false, Ordering::AcqRel)
+    }
+
     fn has_ended_all(&self) -> bool {
         self.active.load(Ordering::Relaxed) == 0 && self.arriving.load(Ordering::Acquire) == 0
     }
@@ -173,9 +178,7 @@ impl Pulse {
     }
 
     fn tell(&self, order: Order) {
-        // Whoever got a connection with a part of a body would take that for a request.
-        let stays = !self.can_leave || self.is_torn.load(Ordering::Acquire);
-        let order = if order == Order::Leave && stays { Order::End } else { order };
+        let order = if order == Order::Leave && !self.can_leave { Order::End } else { order };
         self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -192,8 +195,6 @@ impl Pulse {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.served.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        // What was left of the last body has been read, or there would be no request.
-        self.is_torn.store(false, Ordering::Release);
         Active(Arc::clone(self))
     }
 
@@ -280,9 +281,6 @@ impl Drop for Arriving {
     fn drop(&mut self) {
         if !self.1.is_done() {
             self.0.is_torn.store(true, Ordering::Release);
-            if self.0.order.load(Ordering::Acquire) == Order::Leave as u8 {
-                self.0.tell(Order::End);
-            }
         }
         self.0.arriving.fetch_sub(1, Ordering::Release);
         self.0.ended_one();
@@ -454,23 +452,14 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_a_part_of_a_body_does_not_leave() {
-        for told_before in [true, false] {
-            let pulse = Arc::new(Pulse::new(clock::mono(), true));
-            let active = pulse.begin();
-            let arriving = active.arriving(&Arc::default());
-            if told_before {
-                pulse.tell(Order::Leave);
-            }
-            drop((active, arriving));
-            pulse.tell(Order::Leave);
-            assert!(!pulse.can_go() && pulse.is_ending(), "the rest of the body may come");
-        }
+    fn a_body_that_was_left_unread_is_known() {
         let pulse = Arc::new(Pulse::new(clock::mono(), true));
+        let progress = Arc::<Progress>::default();
+        progress.has_ended();
+        drop(pulse.begin().arriving(&progress));
+        assert!(!pulse.was_torn(), "all of it was read");
         drop(pulse.begin().arriving(&Arc::default()));
-        drop(pulse.begin());
-        pulse.tell(Order::Leave);
-        assert!(pulse.can_go(), "another request came after that body");
+        assert!(pulse.was_torn() && !pulse.was_torn());
     }
 
     #[test]

@@ -63,8 +63,8 @@ struct Exchange {
     ticket: Ticket,
     reuse: Reuse,
     account: Account,
-    /// Whether what ended it says that the service failed.
-    has_failed: bool,
+    /// Whether trailers said that the service failed, if they are what says so.
+    has_failed: Option<bool>,
     /// Whether and where a stream of events can end.
     events: Option<Events>,
     /// Whether anything came since it last waited.
@@ -84,7 +84,7 @@ struct Alarms {
 
 /// Where in a stream of server-sent events it is: an event ends with an empty line.
 #[derive(Debug, Clone, Copy, Default)]
-struct Events {
+pub struct Events {
     /// Line ends in a row.
     ends: u8,
     /// Whether the last byte was a carriage return, which a line feed may belong to.
@@ -101,22 +101,17 @@ impl ReplyBody {
 }
 
 impl Download {
-    /// The body of an answer.
-    pub fn new(inner: AnswerBody, (ticket, reuse): (Ticket, Reuse), account: Account, is_events: bool) -> Self {
+    /// The body of an answer: of a stream of events, if it is one, and whether trailers have yet to say that it failed.
+    pub fn new(
+        inner: AnswerBody,
+        (ticket, reuse): (Ticket, Reuse),
+        account: Account,
+        (events, has_failed): (Option<Events>, Option<bool>),
+    ) -> Self {
         let now = clock::mono();
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
-        let events = is_events.then(Events::default);
-        let exchange = Exchange {
-            ticket,
-            reuse,
-            account,
-            has_failed: false,
-            events,
-            moves: false,
-            last: now,
-            total,
-            alarms: None,
-        };
+        let exchange =
+            Exchange { ticket, reuse, account, has_failed, events, moves: false, last: now, total, alarms: None };
         Self { inner, exchange: Some(exchange) }
     }
 
@@ -129,10 +124,13 @@ impl Download {
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reuse.keep(&mut self.inner, &exchange.ticket);
-            if exchange.has_failed {
-                exchange.ticket.count_failure("answered with a failure of gRPC");
+            match exchange.has_failed {
+                Some(true) => exchange.ticket.count_failure(grpc::FAILED),
+                Some(false) => exchange.ticket.count_success(),
+                None => {}
             }
-            exchange.account.close(exchange.has_failed.then_some(Outcome::Failed(FailureKind::Worker)));
+            let has_failed = exchange.has_failed == Some(true);
+            exchange.account.close(has_failed.then_some(Outcome::Failed(FailureKind::Worker)));
         }
     }
 
@@ -199,7 +197,9 @@ impl Download {
                         exchange.account.see(data);
                         exchange.events.iter_mut().for_each(|events| events.see(data));
                     }
-                    exchange.has_failed |= frame.trailers_ref().is_some_and(grpc::say_failed);
+                    if let (Some(failed), Some(trailers)) = (&mut exchange.has_failed, frame.trailers_ref()) {
+                        *failed |= grpc::say_failed(trailers);
+                    }
                 }
                 if self.inner.is_end_stream() {
                     self.finish();

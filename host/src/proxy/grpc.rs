@@ -7,10 +7,18 @@ use crate::message::Fields;
 
 const STATUS: &str = "grpc-status";
 
+/// What is said of a member whose call failed.
+pub(super) const FAILED: &str = "answered with a failure of gRPC";
+
 /// UNKNOWN, `DEADLINE_EXCEEDED`, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, `DATA_LOSS`.
 const FAILURES: [&[u8]; 6] = [b"2", b"4", b"12", b"13", b"14", b"15"];
 
-/// Whether the head of an answer without a body says that the service failed.
+/// Whether an answer is one of gRPC.
+pub(super) fn is_call(fields: &Fields) -> bool {
+    fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+/// Whether the head of an answer says that the service failed; then there is nothing else.
 pub(super) fn has_failed(fields: &Fields) -> bool {
     fields.get(STATUS).is_some_and(is_failure)
 }

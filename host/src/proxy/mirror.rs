@@ -20,6 +20,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+use super::grpc;
 use crate::{
     clock,
     compare::Comparer,
@@ -140,7 +141,7 @@ impl Original {
             Err(Failure::sent(FailureKind::Timeout, "the mirrored request was not answered in time"))
         });
         let outcome = match &asked {
-            Ok((side, _)) if side.status >= 500 => Outcome::Failed(FailureKind::Worker),
+            Ok(answer) if answer.has_failed => Outcome::Failed(FailureKind::Worker),
             Ok(_) => Outcome::Answered,
             // A pool that was closed under a mirrored request says nothing about V2.
             Err(failure) if !failure.sent && !v2.is_open() => return,
@@ -156,8 +157,7 @@ impl Original {
             failed_over: false,
             took: clock::mono().since(started),
         });
-        if let Ok((v2, whole)) = asked
-            && whole
+        if let Ok(Mirrored { side: v2, is_whole: true, .. }) = asked
             && !too_large
         {
             let v1 = Side { success: status.as_u16() < 400, status: status.as_u16(), media_type, body };
@@ -167,15 +167,23 @@ impl Original {
     }
 }
 
-/// V2's answer, and whether that is all of it.
-async fn ask(v2: &UpstreamPool, mut request: Outgoing, deadline: clock::Mono) -> Result<(Side, bool), Failure> {
+/// V2's answer.
+struct Mirrored {
+    side: Side,
+    /// Whether that is all of it.
+    is_whole: bool,
+    has_failed: bool,
+}
+
+async fn ask(v2: &UpstreamPool, mut request: Outgoing, deadline: clock::Mono) -> Result<Mirrored, Failure> {
     let ticket = v2.check_out(None, deadline, clock::mono()).await?;
     request.head.fields.set(MARK, "1");
     let ask = Ask { progress: None, deadline, again: false };
     let mut answered = ticket.send(request, ask).await.map_err(|unanswered| unanswered.failure)?;
     let media_type = answered.head.fields.text("content-type").unwrap_or_default().to_owned();
+    let is_call = grpc::is_call(&answered.head.fields);
     let collected = match Limited::new(&mut answered.body, MOST).collect().await {
-        Ok(body) => Some(body.to_bytes().to_vec()),
+        Ok(body) => Some(body),
         Err(error) if error.is::<LengthLimitError>() => None,
         Err(error) => {
             let message = format!("the mirrored answer broke off: {error}");
@@ -186,6 +194,11 @@ async fn ask(v2: &UpstreamPool, mut request: Outgoing, deadline: clock::Mono) ->
     if collected.is_some() {
         answered.reuse.keep(&mut answered.body, &ticket);
     }
-    let (status, whole) = (answered.head.status.as_u16(), collected.is_some());
-    Ok((Side { success: status < 400, status, media_type, body: collected.unwrap_or_default() }, whole))
+    let status = answered.head.status.as_u16();
+    let says_failed = collected.as_ref().and_then(|body| body.trailers()).is_some_and(grpc::say_failed);
+    let fails_call = is_call && (says_failed || grpc::has_failed(&answered.head.fields));
+    let is_whole = collected.is_some();
+    let body = collected.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
+    let side = Side { success: status < 400 && !fails_call, status, media_type, body };
+    Ok(Mirrored { side, is_whole, has_failed: status >= 500 || fails_call })
 }

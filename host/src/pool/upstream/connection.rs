@@ -1,6 +1,11 @@
 //! Making connections to upstreams: TCP, TLS, HTTP/1.1 or HTTP/2.
 
-use std::{fmt, future::poll_fn, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    future::poll_fn,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use hyper::{
     Request, StatusCode, Uri, Version,
@@ -151,10 +156,10 @@ fn roots(ca: Option<&PathBuf>) -> Result<RootCertStore, TlsError> {
 ///
 /// # Errors
 /// When it cannot be read or has none.
-pub fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = |source| TlsError::Pem { path: path.clone(), source };
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = |source| TlsError::Pem { path: path.to_owned(), source };
     let certificates = CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<Vec<_>, _>>().map_err(pem)?;
-    if certificates.is_empty() { Err(TlsError::Empty(path.clone())) } else { Ok(certificates) }
+    if certificates.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(certificates) }
 }
 
 fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {

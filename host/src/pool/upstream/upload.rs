@@ -116,9 +116,7 @@ impl Upload {
     pub async fn gather(&mut self, idle: Duration, total: Option<Duration>) -> Result<(), Cut> {
         let Form::Coming(coming) = &mut self.0 else { return Ok(()) };
         let length = coming.inner.size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        if length.is_none_or(|length| length > SHORT) {
-            return Ok(());
-        }
+        let Some(length) = length.filter(|length| *length <= SHORT) else { return Ok(()) };
         let gathered = async {
             let mut whole = Vec::new();
             while let Some(frame) = timeout(idle, coming.inner.frame()).await.map_err(|_elapsed| Cut::Still(idle))? {
@@ -126,6 +124,10 @@ impl Upload {
                 if let Ok(data) = frame.map_err(|_broken| Cut::Broken)?.into_data() {
                     whole.extend_from_slice(&data);
                 }
+            }
+            // HTTP/2 can end a body early without calling that an error.
+            if whole.len() != length {
+                return Err(Cut::Broken);
             }
             coming.progress.has_ended();
             Ok(whole)

@@ -214,19 +214,20 @@ impl Proxy {
             .then(|| self.mirror.begin(whose.operation, request, head.status, head.fields.text("content-type")))
             .flatten();
         let is_ended = hyper::body::Body::is_end_stream(&body);
+        let all = body.take_whole().or_else(|| is_ended.then(Bytes::new));
         // A call that goes on may still fail.
-        let is_undecided = is_call && !is_ended && outcome == Outcome::Answered;
+        let is_undecided = is_call && all.is_none() && outcome == Outcome::Answered;
         if outcome == Outcome::Answered && !is_undecided {
             ticket.count_success();
         }
-        if let Some(whole) = body.take_whole().or_else(|| is_ended.then(Bytes::new)) {
+        if let Some(all) = all {
             reuse.keep(&mut body, &ticket);
             whose.observe(pool, outcome, false, took);
             if let Some(mut original) = mirrored {
-                original.see(&whole);
+                original.see(&all);
                 original.compare();
             }
-            return Reply { head, body: ReplyBody::whole(whole) };
+            return Reply { head, body: ReplyBody::whole(all) };
         }
         let mut account = Account::new(whose, pool, took, outcome, mirrored);
         if is_events {

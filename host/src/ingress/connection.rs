@@ -369,8 +369,9 @@ async fn guard<C: Future>(
         match connection.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
             Poll::Pending if order == Order::Leave && pulse.can_go() => {
-                // Of a body that nobody wants hyper learns when it is polled next: it reads the rest that is here, or closes.
-                if pulse.was_torn() {
+                // Of a body that nobody wants hyper learns when it is polled next: it reads the rest that is here, or closes. It
+                // may come to another request then.
+                while pulse.was_torn() {
                     if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                         return Poll::Ready(Guarded::Ended(ended));
                     }

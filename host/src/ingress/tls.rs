@@ -12,7 +12,10 @@ use parking_lot::{Mutex, RwLock};
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
-    pki_types::{PrivateKeyDer, pem::PemObject as _},
+    pki_types::{
+        PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -43,7 +46,7 @@ struct Identity {
     seen: Mutex<[Option<Stamp>; 2]>,
 }
 
-/// What changes when a file is written or replaced: where it is, how long, and when it was written.
+/// What changes when a file is written or replaced, or given to somebody else: where it is, how long, and when it changed.
 type Stamp = (u64, u64, u64, i64, i64);
 
 /// Reads a certificate chain and its key, both PEM.
@@ -75,7 +78,7 @@ fn read(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<Arc
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let file: io::Result<fs::Metadata> = fs::metadata(path);
-    file.ok().map(|file| (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+    file.ok().map(|file| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
 }
 
 impl Tls {
@@ -106,13 +109,18 @@ impl Tls {
 }
 
 impl Identity {
-    /// Reads the files if they changed since; whether they did. What cannot be used is not looked at again until it changes.
+    /// Reads the files if they changed since; whether they did. What cannot be used is not looked at again until it changes;
+    /// what cannot be read is.
     fn look(&self) -> Result<bool, TlsError> {
         let now = [&self.certificate, &self.key].map(|path| stamp(path));
-        if std::mem::replace(&mut *self.seen.lock(), now) == now {
+        if *self.seen.lock() == now {
             return Ok(false);
         }
-        *self.current.write() = read(&self.certificate, &self.key, &self.provider)?;
+        let came = read(&self.certificate, &self.key, &self.provider);
+        if !matches!(came, Err(TlsError::Pem { source: pem::Error::Io(_), .. })) {
+            *self.seen.lock() = now;
+        }
+        *self.current.write() = came?;
         Ok(true)
     }
 }
@@ -148,6 +156,7 @@ mod tests {
         assert_eq!(shown(), second.cert.der().to_vec());
         fs::remove_file(&key).unwrap();
         assert!(matches!(identity.look(), Err(TlsError::Pem { .. })));
+        assert!(matches!(identity.look(), Err(TlsError::Pem { .. })), "it may be there the next time");
         assert_eq!(shown(), second.cert.der().to_vec());
     }
 }

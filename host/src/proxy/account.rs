@@ -75,6 +75,12 @@ impl Account {
         }
     }
 
+    /// Tells what the head said, of an answer whose end nobody has seen: it is compared with nothing.
+    pub fn leave(&mut self) {
+        self.mirrored = None;
+        self.close(None);
+    }
+
     /// Tells what became of it; `instead` if that is not what the head said.
     pub fn close(&mut self, instead: Option<Outcome>) {
         let Some(outcome) = self.outcome.take().map(|said| instead.unwrap_or(said)) else { return };

@@ -137,10 +137,13 @@ impl Download {
     /// It ended before.
     fn cut(&mut self, kind: Option<FailureKind>, why: Cut) -> Cut {
         if let Some(mut exchange) = self.exchange.take() {
-            if kind.is_some() {
-                exchange.ticket.count_failure(&crate::causes::chain(&why));
+            match kind {
+                Some(kind) => {
+                    exchange.ticket.count_failure(&crate::causes::chain(&why));
+                    exchange.account.close(Some(Outcome::Failed(kind)));
+                }
+                None => exchange.account.leave(),
             }
-            exchange.account.close(kind.map(Outcome::Failed));
         }
         why
     }
@@ -246,7 +249,10 @@ impl Drop for Download {
     fn drop(&mut self) {
         // The caller went away: no fault of the pool. The connection is closed, because the rest is still on it.
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.account.close(None);
+            if exchange.has_failed.is_some() {
+                exchange.ticket.count_success();
+            }
+            exchange.account.leave();
         }
     }
 }

@@ -15,7 +15,9 @@ const FAILURES: [&[u8]; 6] = [b"2", b"4", b"12", b"13", b"14", b"15"];
 
 /// Whether an answer is one of gRPC.
 pub(super) fn is_call(fields: &Fields) -> bool {
-    fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+    let media_type = fields.get("content-type").and_then(|value| value.strip_prefix(b"application/grpc"));
+    // What is of another protocol, such as `application/grpc-web`, has its status elsewhere.
+    media_type.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// Whether the head of an answer says that the service failed; then there is nothing else.
@@ -41,6 +43,9 @@ mod tests {
         let failures: Vec<_> = (0..=20_u8).filter(|code| is_failure(code.to_string().as_bytes())).collect();
         assert_eq!(failures, [2, 4, 12, 13, 14, 15]);
         assert!(!is_failure(b"") && !is_failure(b"x"));
+        let is = |media_type: &str| is_call(&[("content-type", media_type)].into_iter().collect());
+        assert!(is("application/grpc") && is("application/grpc+proto") && is("application/grpc;x=y"));
+        assert!(!is("application/grpc-web+proto") && !is("application/json") && !is_call(&Fields::default()));
         assert!(has_failed(&[("grpc-status", "14")].into_iter().collect()) && !has_failed(&Fields::default()));
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use clap::Args;
@@ -15,8 +16,13 @@ use crate::{
         bundle::{Bundle, Manifest},
         environment,
     },
-    policy::engine::{Engine, Limits, Options},
+    policy::engine::{Engine, KindLimits, Limits, Options},
 };
+
+/// How long a question may take where no host says how long, and a `decide`: what is found out about a policy must not
+/// depend on how busy this machine is. How fast it is, `policy bench` says.
+const TIME: Duration = Duration::from_secs(5);
+const DECIDE_TIME: Duration = Duration::from_millis(500);
 
 /// Where guests are found, and under which limits they run.
 #[derive(Debug, Args)]
@@ -25,7 +31,8 @@ pub(super) struct Sandbox {
     /// `components` here or beside the host's binary, or `target/components`.
     #[arg(long, value_name = "DIR")]
     components: Option<PathBuf>,
-    /// Take the limits, and the components if they are not said, from a host's configuration.
+    /// Take the limits, and the components if they are not said, from a host's configuration. Otherwise they are those that
+    /// hosts have by default, but for time: a question may take 5 s.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -50,10 +57,24 @@ impl Sandbox {
 
     fn open_with(&self, cache: Option<PathBuf>) -> Result<Opened, Failed> {
         let config = self.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
-        let limits = config.as_ref().map_or_else(Limits::default, |config| config.limits);
+        let limits = config.as_ref().map_or_else(patient, |config| config.limits);
         let components = self.components.clone().or_else(|| config.map(|config| config.components));
         let components = components.unwrap_or_else(|| environment::components(Path::new(".")));
         Ok(Opened { components, engine: engine(&limits, cache)? })
+    }
+}
+
+/// The limits of a host, with time for a machine that does other things.
+fn patient() -> Limits {
+    let patient = |kind: KindLimits| KindLimits { time: TIME, decide_time: DECIDE_TIME, ..kind };
+    let Limits { routing, adapter, comparison, rollback, stages, .. } = Limits::default();
+    Limits {
+        routing: patient(routing),
+        adapter: patient(adapter),
+        comparison: patient(comparison),
+        rollback: patient(rollback),
+        stages: patient(stages),
+        ..Limits::default()
     }
 }
 

@@ -141,8 +141,8 @@ fn whole(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 }
 
 /// What a well-behaved service does, by path: `/status/N` answers so, `/slow/MS` answers then, `/count/N` sends so many
-/// parts, `/grpc/N` ends with that status of gRPC and `/grpc-alone/N` is nothing else, `/events` sends an event a millisecond, `/trailers` ends with a trailer, `/upgrade` echoes, and everything
-/// else says what it was sent.
+/// parts, `/grpc/N` ends with that status of gRPC and `/grpc-alone/N` is nothing else, `/events` sends an event a
+/// millisecond, `/trailers` ends with a trailer, `/upgrade` echoes, and everything else says what it was sent.
 async fn answer(name: &'static str, mut request: Request<Incoming>) -> Result<Answer, std::convert::Infallible> {
     let path = request.uri().path().to_owned();
     let mut segments = path.trim_start_matches('/').split('/');

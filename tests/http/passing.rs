@@ -277,23 +277,24 @@ async fn a_call_of_grpc_has_failed_if_its_status_says_so_and_the_status_passes()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_calls_of_grpc_fail_after_their_heads_is_put_out() {
-    let (good, bad) = (
-        Upstream::http2_too("good", true).await,
-        Upstream::serving(true, async |request: Request<Incoming>| {
-            let mut failing = request;
-            *failing.uri_mut() = "/grpc/14".parse().unwrap();
-            answer("bad", failing).await
+    // The one that fails is the faster, so that it is asked as long as it may be.
+    let of = async |path: &'static str, ms| {
+        Upstream::serving(true, move |mut request: Request<Incoming>| async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            *request.uri_mut() = path.parse().unwrap();
+            answer("one", request).await
         })
-        .await,
-    );
+        .await
+    };
+    let (good, bad) = (of("/grpc/0", 50).await, of("/grpc/14", 0).await);
     let pool = "http2 = true\nejection = { failures = 2 }";
     let site = Setup { pool, ..Setup::of(&[&good, &bad], &[&good]) }.start().await;
     let io = TokioIo::new(site.connect().await);
     let (mut caller, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let mut failed = 0;
-    for _ in 0..60 {
-        let request = Request::post("http://a/grpc/0").body(Full::<Bytes>::from("call")).unwrap();
+    for _ in 0..30 {
+        let request = Request::post("http://a/call").body(Full::<Bytes>::from("call")).unwrap();
         let reply = caller.send_request(request).await.unwrap().into_body();
         let reply = timeout(PATIENCE, reply.collect()).await.unwrap().unwrap();
         failed += usize::from(reply.trailers().unwrap()["grpc-status"] == "14");

@@ -33,7 +33,7 @@ use super::{
     Ends, Settings,
     carry::Carried,
     operations,
-    plain::{Ended, Plain, Question},
+    plain::{Ended, Plain},
     table::Table,
     watch::{Active, Order, Pulse, Watch, Watched},
 };
@@ -219,7 +219,7 @@ impl Serving {
         self.watch.add(&pulse);
         let mut plain = Plain::new(Watched::new(stream, before, Arc::clone(&pulse)), Arc::clone(&pulse));
         let guarded = {
-            let serving = plain.run(|question, active| self.answer_plain(question, &caller, active));
+            let serving = plain.run(|request, active| self.answer_plain(request, &caller, active));
             // It looks itself whether it is to end.
             guard(pin!(serving), &pulse, |_serving| {}).await
         };
@@ -276,12 +276,11 @@ impl Serving {
     }
 
     /// Answers a request that wants nothing but an answer.
-    async fn answer_plain(&self, question: Question, caller: &Caller, active: Active) -> (ReplyHead, Counted) {
+    async fn answer_plain(&self, request: Outgoing, caller: &Caller, active: Active) -> (ReplyHead, Counted) {
         let (served, room) = self.load.enter();
         let Reply { head, body } = if room == Room::None {
             overloaded()
         } else {
-            let request = Outgoing { head: question.head, body: Upload::whole(question.body) };
             self.route(Received { request, progress: None, upgrade: None }, (caller, room)).await
         };
         (head, Counted { body, _active: active, _served: served })

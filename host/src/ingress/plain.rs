@@ -30,10 +30,9 @@ use tokio::{
     time::timeout,
 };
 
-pub(super) use self::request::Question;
 use self::{reply::Framing, request::Taken};
 use super::watch::{Active, Pulse, Watched};
-use crate::{clock, http1::may_end, message::ReplyHead};
+use crate::{clock, http1::may_end, message::ReplyHead, pool::upstream::Outgoing};
 
 /// The largest head that is read here.
 const HEAD: usize = 8 << 10;
@@ -85,7 +84,7 @@ pub(super) enum Ended {
 
 /// What came next.
 enum Came {
-    Request { question: Question, is_last: bool },
+    Request { request: Outgoing, is_last: bool },
     Other,
     Nothing,
 }
@@ -103,19 +102,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     }
 
     /// Answers requests until the connection is over or something else comes.
-    pub(super) async fn run<F, B>(&mut self, serve: impl Fn(Question, Active) -> F) -> Ended
+    pub(super) async fn run<F, B>(&mut self, serve: impl Fn(Outgoing, Active) -> F) -> Ended
     where
         F: Future<Output = (ReplyHead, B)>,
         B: Body<Data = Bytes> + Unpin,
     {
         loop {
-            let (question, is_last) = match self.next().await {
-                Came::Request { question, is_last } => (question, is_last),
+            let (request, is_last) = match self.next().await {
+                Came::Request { request, is_last } => (request, is_last),
                 Came::Other => return Ended::Other,
                 Came::Nothing => break,
             };
-            let is_head = question.head.method == Method::HEAD;
-            let mut answer = pin!(serve(question, self.pulse.begin()));
+            let is_head = request.head.method == Method::HEAD;
+            let mut answer = pin!(serve(request, self.pulse.begin()));
             let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Ready(answered) => Poll::Ready(Some(answered)),
                 Poll::Pending if self.is_left(cx) => Poll::Ready(None),
@@ -143,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
             // Of what comes in many small parts only what may be whole is looked at again.
             if !self.read.is_empty() && (seen == 0 || may_end(&self.read, seen)) {
                 match request::take(&mut self.read) {
-                    Taken::Request { question, is_last } => return Came::Request { question, is_last },
+                    Taken::Request { request, is_last } => return Came::Request { request, is_last },
                     Taken::Other => return Came::Other,
                     Taken::Part => self.pulse.head_began(),
                     Taken::PartOfBody(whole) => {

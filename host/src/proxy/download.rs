@@ -124,13 +124,8 @@ impl Download {
     fn finish(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
             exchange.reuse.keep(&mut self.inner, &exchange.ticket);
-            match exchange.has_failed {
-                Some(true) => exchange.ticket.count_failure(grpc::FAILED),
-                Some(false) => exchange.ticket.count_success(),
-                None => {}
-            }
-            let has_failed = exchange.has_failed == Some(true);
-            exchange.account.close(has_failed.then_some(Outcome::Failed(FailureKind::Worker)));
+            let failed = exchange.decide();
+            exchange.account.close(failed);
         }
     }
 
@@ -223,6 +218,17 @@ impl Download {
     }
 }
 
+impl Exchange {
+    /// Counts for the member what only the end of an answer says; the failure, if it is one.
+    fn decide(&self) -> Option<Outcome> {
+        match self.has_failed? {
+            true => self.ticket.count_failure(grpc::FAILED),
+            false => self.ticket.count_success(),
+        }
+        self.has_failed.filter(|failed| *failed).map(|_| Outcome::Failed(FailureKind::Worker))
+    }
+}
+
 impl Events {
     fn see(&mut self, data: &[u8]) {
         for &byte in data {
@@ -249,10 +255,10 @@ impl Drop for Download {
     fn drop(&mut self) {
         // The caller went away: no fault of the pool. The connection is closed, because the rest is still on it.
         if let Some(mut exchange) = self.exchange.take() {
-            if exchange.has_failed.is_some() {
-                exchange.ticket.count_success();
+            match exchange.decide() {
+                Some(failed) => exchange.account.close(Some(failed)),
+                None => exchange.account.leave(),
             }
-            exchange.account.leave();
         }
     }
 }

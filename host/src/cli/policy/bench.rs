@@ -21,7 +21,7 @@ use crate::{
             workload::{self, Step},
         },
         cases,
-        engine::Policy,
+        engine::{KindLimits, Limits, Policy},
     },
 };
 
@@ -65,7 +65,11 @@ pub(super) fn run(args: &Bench) -> Result<(), Failed> {
         .map(|questions| bench::measure(&policy, questions, calls))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| failed(error.to_string()))?;
-    let breaches: Vec<_> = costs.iter().flat_map(|cost| budget.breaches(cost)).collect();
+    let (hosts, mut breaches) = (Limits::default(), Vec::new());
+    for cost in &costs {
+        breaches.extend(budget.breaches(cost));
+        breaches.extend(too_slow(cost, hosts.of(policy.kind)));
+    }
     show(args, &bundle, &policy, (&costs, origin), (&budget, &breaches)).map_err(|e| failed(inspect::problem(&e)))?;
     if breaches.is_empty() {
         return Ok(());
@@ -182,12 +186,26 @@ fn lines(cost: &Cost) -> Vec<String> {
     lines
 }
 
+/// What a host would not wait for, as a rule: half of the questions take longer than the limit that hosts have by default.
+fn too_slow(cost: &Cost, hosts: &KindLimits) -> Option<Breach> {
+    let (limit, allowed) =
+        if cost.function == "decide" { ("decide_time", hosts.decide_time) } else { ("time", hosts.time) };
+    let (allowed, measured) = (nanos(allowed), cost.nanos.p50);
+    (measured > allowed).then_some(Breach { function: cost.function, limit, allowed, measured })
+}
+
 fn breach(breach: &Breach) -> String {
     let Breach { function, limit, allowed, measured } = breach;
     let over = measured - allowed;
     match *limit {
         "max_p99" => {
             format!("  {function}: p99 is {}, {} over {limit} = {}", time(*measured), time(over), time(*allowed))
+        }
+        "time" | "decide_time" => {
+            let (median, allowed) = (time(*measured), time(*allowed));
+            format!(
+                "  {function}: half of the questions take {median} or more; hosts wait {allowed} (`host.policy_limits.{limit}`)"
+            )
         }
         "max_memory" => format!("  {function}: {measured} bytes of memory, {over} over {limit} = {allowed}"),
         _ => format!("  {function}: {measured} units of fuel, {over} over {limit} = {allowed}"),
@@ -223,5 +241,28 @@ mod tests {
         assert_eq!(of("max_fuel", 40_000, 41_230), "  judge: 41230 units of fuel, 1230 over max_fuel = 40000");
         assert_eq!(of("max_p99", 5_000, 7_500), "  judge: p99 is 7.5 us, 2.5 us over max_p99 = 5.0 us");
         assert_eq!(of("max_memory", 1, 3), "  judge: 3 bytes of memory, 2 over max_memory = 1");
+        let slow = of("time", 250_000_000, 300_000_000);
+        assert!(slow.contains("take 300.0 ms or more; hosts wait 250.0 ms (`host.policy_limits.time`)"), "{slow}");
+    }
+
+    #[test]
+    fn what_hosts_do_not_wait_for_is_a_breach_without_a_budget() {
+        let cost = |function, p50| Cost {
+            function,
+            fresh: true,
+            calls: 1,
+            fuel: bench::Spread::default(),
+            nanos: bench::Spread { p50, max: 10_000_000_000, ..bench::Spread::default() },
+            alone_fuel: bench::Spread::default(),
+            alone_nanos: bench::Spread::default(),
+            memory_bytes: 0,
+            remembered_bytes: 0,
+            answer_bytes: 0,
+            said_errors: 0,
+        };
+        let hosts = KindLimits::default();
+        assert_eq!(too_slow(&cost("judge", 250_000_000), &hosts), None, "some may be slow on a busy machine");
+        assert_eq!(too_slow(&cost("judge", 250_000_001), &hosts).unwrap().limit, "time");
+        assert_eq!(too_slow(&cost("decide", 5_000_001), &hosts).unwrap().limit, "decide_time");
     }
 }

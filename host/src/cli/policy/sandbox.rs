@@ -19,8 +19,8 @@ use crate::{
     policy::engine::{Engine, KindLimits, Limits, Options},
 };
 
-/// How long a question may take where no host says how long, and a `decide`: what is found out about a policy must not
-/// depend on how busy this machine is. How fast it is, `policy bench` says.
+/// How long a question that a tool asks may take where no host says how long, and a `decide`: what cases find must not
+/// depend on how busy this machine is. Whether a host would wait so long, `policy bench` says.
 const TIME: Duration = Duration::from_secs(5);
 const DECIDE_TIME: Duration = Duration::from_millis(500);
 
@@ -32,7 +32,7 @@ pub(super) struct Sandbox {
     #[arg(long, value_name = "DIR")]
     components: Option<PathBuf>,
     /// Take the limits, and the components if they are not said, from a host's configuration. Otherwise they are those that
-    /// hosts have by default, but for time: a question may take 5 s.
+    /// hosts have by default; `test` and `bench` give a question 5 s.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -47,17 +47,22 @@ pub(super) struct Opened {
 impl Sandbox {
     /// Reads the configuration, if there is one, and starts the engine.
     pub(super) fn open(&self) -> Result<Opened, Failed> {
-        self.open_with(environment::cache())
+        self.open_with(environment::cache(), Limits::default())
+    }
+
+    /// The same for whoever asks questions whose time is not the point.
+    pub(super) fn open_patiently(&self) -> Result<Opened, Failed> {
+        self.open_with(environment::cache(), patient())
     }
 
     /// The same with an engine that compiles what it is given, for whoever measures that.
     pub(super) fn open_without_cache(&self) -> Result<Opened, Failed> {
-        self.open_with(None)
+        self.open_with(None, patient())
     }
 
-    fn open_with(&self, cache: Option<PathBuf>) -> Result<Opened, Failed> {
+    fn open_with(&self, cache: Option<PathBuf>, usual: Limits) -> Result<Opened, Failed> {
         let config = self.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
-        let limits = config.as_ref().map_or_else(patient, |config| config.limits);
+        let limits = config.as_ref().map_or(usual, |config| config.limits);
         let components = self.components.clone().or_else(|| config.map(|config| config.components));
         let components = components.unwrap_or_else(|| environment::components(Path::new(".")));
         Ok(Opened { components, engine: engine(&limits, cache)? })

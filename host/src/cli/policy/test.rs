@@ -40,7 +40,7 @@ pub(crate) struct Test {
 }
 
 pub(super) fn run(args: &Test) -> Result<(), Failed> {
-    let Opened { components, engine } = args.sandbox.open()?;
+    let Opened { components, engine } = args.sandbox.open_patiently()?;
     let options = Options { filter: args.filter.clone(), update: args.update };
     let (mut reports, mut wrong, mut unfit) = (Vec::new(), Vec::new(), 0);
     for bundle in &args.bundles {

@@ -9,28 +9,22 @@ use hyper::{Method, Uri, Version};
 use crate::{
     http1::{MAX_FIELDS, MAX_HEAD},
     message::{Fields, RequestHead},
-    pool::upstream::upload::SHORT,
+    pool::upstream::{
+        Outgoing,
+        upload::{SHORT, Upload},
+    },
 };
 
 /// The largest room for a head that a connection keeps while it waits for the next.
 const KEPT: usize = 512;
-
-/// A request that came.
-#[derive(Debug)]
-pub(in crate::ingress) struct Question {
-    /// Its head.
-    pub(in crate::ingress) head: Box<RequestHead>,
-    /// All of its body.
-    pub(in crate::ingress) body: Bytes,
-}
 
 /// What begins what was read.
 #[derive(Debug)]
 pub(super) enum Taken {
     /// A request, which is taken out.
     Request {
-        /// What is asked.
-        question: Question,
+        /// It, with all of its body.
+        request: Outgoing,
         /// Whether the caller wants no other answer over this connection.
         is_last: bool,
     },
@@ -87,7 +81,7 @@ pub(super) fn take(read: &mut BytesMut) -> Taken {
         *read = BytesMut::new();
     }
     let head = Box::new(RequestHead { method, uri, version: Version::HTTP_11, fields });
-    Taken::Request { question: Question { head, body }, is_last }
+    Taken::Request { request: Outgoing { head, body: Upload::whole(body) }, is_last }
 }
 
 /// What a field says of the message, or of the connection.
@@ -142,13 +136,13 @@ mod tests {
 
     #[test]
     fn a_request_is_taken_and_what_follows_stays() {
-        let (Taken::Request { question: Question { head, body }, is_last }, rest) =
+        let (Taken::Request { request: Outgoing { head, body }, is_last }, rest) =
             taken("\r\nGET /a?b=c HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a:2\r\nempty:\r\n\r\nGET /b")
         else {
             panic!("it is one")
         };
         assert_eq!((&head.method, head.uri.to_string(), is_last), (&Method::GET, "/a?b=c".into(), false));
-        assert_eq!(body, "");
+        assert!(body.is_empty());
         assert_eq!(head.fields.get_all("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!((head.fields.text("host"), head.fields.text("empty"), &*rest), (Some("x"), Some(""), "GET /b"));
     }
@@ -165,11 +159,11 @@ mod tests {
     fn a_short_body_is_taken_with_its_head() {
         for (length, body) in [("0", ""), ("5", "a\r\nb\n"), ("0005", "GET /")] {
             let whole = format!("POST /a HTTP/1.1\r\nhost: x\r\nContent-Length: {length}\r\n\r\n{body}");
-            let (Taken::Request { question, is_last: false }, rest) = taken(&format!("{whole}GET /b")) else {
+            let (Taken::Request { request, is_last: false }, rest) = taken(&format!("{whole}GET /b")) else {
                 panic!("{whole:?}")
             };
-            assert_eq!((&question.body[..], &*rest), (body.as_bytes(), "GET /b"));
-            assert_eq!(question.head.fields.text("content-length"), Some(length));
+            assert_eq!((request.body.as_whole(), &*rest), (Some(body.as_bytes()), "GET /b"));
+            assert_eq!(request.head.fields.text("content-length"), Some(length));
             for end in whole.len() - body.len()..whole.len() {
                 let (taken, rest) = taken(&whole[..end]);
                 assert!(matches!(taken, Taken::PartOfBody(n) if n == whole.len()) && rest == whole[..end], "{taken:?}");

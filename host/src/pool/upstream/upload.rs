@@ -56,7 +56,7 @@ struct Coming {
 
 /// Why a body did not become whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Cut {
+pub enum Incomplete {
     /// The caller broke off.
     #[error("the caller broke off in the middle of the body")]
     Broken,
@@ -113,27 +113,29 @@ impl Upload {
     ///
     /// # Errors
     /// Why it will not become whole.
-    pub async fn gather(&mut self, idle: Duration, total: Option<Duration>) -> Result<(), Cut> {
+    pub async fn gather(&mut self, idle: Duration, total: Option<Duration>) -> Result<(), Incomplete> {
         let Form::Coming(coming) = &mut self.0 else { return Ok(()) };
         let length = coming.inner.size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let Some(length) = length.filter(|length| *length <= SHORT) else { return Ok(()) };
         let gathered = async {
             let mut whole = Vec::new();
-            while let Some(frame) = timeout(idle, coming.inner.frame()).await.map_err(|_elapsed| Cut::Still(idle))? {
+            while let Some(frame) =
+                timeout(idle, coming.inner.frame()).await.map_err(|_elapsed| Incomplete::Still(idle))?
+            {
                 // Trailers may be left out (RFC 9110, 6.5.1).
-                if let Ok(data) = frame.map_err(|_broken| Cut::Broken)?.into_data() {
+                if let Ok(data) = frame.map_err(|_broken| Incomplete::Broken)?.into_data() {
                     whole.extend_from_slice(&data);
                 }
             }
             // HTTP/2 can end a body early without calling that an error.
             if whole.len() != length {
-                return Err(Cut::Broken);
+                return Err(Incomplete::Broken);
             }
             coming.progress.has_ended();
             Ok(whole)
         };
         let whole = match total.map(|total| clock::mono() + total) {
-            Some(end) => timeout_at(end.timer(), gathered).await.unwrap_or(Err(Cut::Late))?,
+            Some(end) => timeout_at(end.timer(), gathered).await.unwrap_or(Err(Incomplete::Late))?,
             None => gathered.await?,
         };
         *self = Self::whole(whole.into());

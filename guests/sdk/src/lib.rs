@@ -48,6 +48,7 @@
 #[doc(hidden)]
 pub mod bindings;
 mod export;
+mod gauges;
 pub mod hypergeometric;
 pub mod memory;
 pub mod settings;

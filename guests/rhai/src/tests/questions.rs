@@ -43,18 +43,23 @@ fn a_check_is_shown_as_the_contract_has_it() {
                  check.batches.len(), b.start_ms, b.duration_ms, b.share, b.v2.ready, b.comparisons.same, o.operation,
                  o.class, o.v2.requests, o.v2.errors, o.v2.units, o.v2.error_rate, o.v2.quantile(\"99%\"),
                  o.shadow.quantile(500000), check.gauge(\"host.cpu-ppm\"), b.gauge(\"none\"), check.v1.requests,
-                 check.only([\"none\"]).v1.requests, check.v2.slower_than(1), check.v2.slower_than(60000)];
+                 check.only([\"none\"]).v1.requests, check.v2.slower_than(1), check.v2.slower_than(60000),
+                 b.gauge_of(\"v2.4xx\", \"a{b}\"), check.gauge_of(\"v2.4xx\", \"a\"), check.count(\"host.cpu-ppm\"),
+                 check.count_of(\"v2.4xx\", \"a{b}\"), b.count(\"none\"), b.count_of(\"v2.4xx\", \"a{b}\")];
              hold([finding(\"all\", json_text(all))])
          }",
     );
     let mut batch = served(1_000, 10, 1);
     batch.v2.ready = 3;
     batch.comparisons.same = 4;
-    batch.gauges.push(Gauge { name: "host.cpu-ppm".into(), value: 7 });
-    let shown = ask(&policy, &check(6_000, vec![batch, served(2_000, 5, 0)]), &mut Memory::default());
+    let gauge = |name: &str, value| Gauge { name: name.into(), value };
+    batch.gauges = vec![gauge("host.cpu-ppm", 7), gauge("v2.4xx{a{b}}", 2)];
+    let mut next = served(2_000, 5, 0);
+    next.gauges = vec![gauge("v2.4xx{a{b}}", 3)];
+    let shown = ask(&policy, &check(6_000, vec![batch, next]), &mut Memory::default());
     assert_eq!(
         shown,
-        "[6000,\"ramping\",1,100000,0,6000,2,1000,1000,0,3,4,\"execute\",\"read\",10,1,10,100000,50175,null,7,null,15,0,15,0]"
+        "[6000,\"ramping\",1,100000,0,6000,2,1000,1000,0,3,4,\"execute\",\"read\",10,1,10,100000,50175,null,7,null,15,0,15,0,2,null,7,5,0,2]"
     );
 }
 

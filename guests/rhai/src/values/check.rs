@@ -100,6 +100,11 @@ impl Batch {
     pub(crate) fn span(&self) -> &Span {
         &self.0
     }
+
+    /// A gauge that is a count: 0 where there is none.
+    fn count(&self, name: &str) -> INT {
+        gauge(&self.0, name).unwrap_or(0).max(0)
+    }
 }
 
 impl Check {
@@ -116,6 +121,11 @@ impl Check {
     fn gauge(&mut self, name: &str) -> Dynamic {
         let latest = self.batches.iter().rev().find_map(|batch| gauge(batch.span(), name));
         latest.map_or(Dynamic::UNIT, Dynamic::from)
+    }
+
+    /// The sum over all batches of a gauge that is a count.
+    fn count(&mut self, name: &str) -> INT {
+        self.batches.iter().fold(0, |sum: INT, batch| sum.saturating_add(batch.count(name)))
     }
 
     /// The same check as if only these operations had been called.
@@ -137,8 +147,15 @@ impl Check {
     }
 }
 
+/// A gauge; they ascend by name.
 fn gauge(span: &Span, name: &str) -> Option<INT> {
-    span.gauges.iter().find(|(gauge, _)| gauge == name).map(|&(_, value)| value)
+    let place = span.gauges.binary_search_by(|(gauge, _)| gauge.as_str().cmp(name)).ok()?;
+    span.gauges.get(place).map(|&(_, value)| value)
+}
+
+/// The name of a gauge that is about one operation.
+fn of(name: &str, operation: &str) -> String {
+    format!("{name}{{{operation}}}")
 }
 
 fn members(members: Members) -> Map {
@@ -178,6 +195,9 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("v2", |c: &mut Check| c.total(|o| &o.v2))
         .register_get("shadow", |c: &mut Check| c.total(|o| &o.shadow))
         .register_fn("gauge", Check::gauge)
+        .register_fn("gauge_of", |c: &mut Check, name: &str, operation: &str| c.gauge(&of(name, operation)))
+        .register_fn("count", Check::count)
+        .register_fn("count_of", |c: &mut Check, name: &str, operation: &str| c.count(&of(name, operation)))
         .register_fn("only", Check::only);
     engine
         .register_type_with_name::<Batch>("Batch")
@@ -190,7 +210,12 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("v1", |b: &mut Batch| members(b.0.v1))
         .register_get("v2", |b: &mut Batch| members(b.0.v2))
         .register_get("comparisons", |b: &mut Batch| comparisons(b.0.comparisons))
-        .register_fn("gauge", |b: &mut Batch, name: &str| gauge(&b.0, name).map_or(Dynamic::UNIT, Dynamic::from));
+        .register_fn("gauge", |b: &mut Batch, name: &str| gauge(&b.0, name).map_or(Dynamic::UNIT, Dynamic::from))
+        .register_fn("gauge_of", |b: &mut Batch, name: &str, operation: &str| {
+            gauge(&b.0, &of(name, operation)).map_or(Dynamic::UNIT, Dynamic::from)
+        })
+        .register_fn("count", |b: &mut Batch, name: &str| b.count(name))
+        .register_fn("count_of", |b: &mut Batch, name: &str, operation: &str| b.count(&of(name, operation)));
     engine
         .register_type_with_name::<Operation>("Operation")
         .register_get("operation", |o: &mut Operation| o.name.clone())

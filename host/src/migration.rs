@@ -4,6 +4,7 @@
 //! performs its effects, [`flags`] what operators can switch. **Invariant**: a decision is persisted before its effect is
 //! visible; the one exception is a rollback whose record cannot be written, which is acted on all the same.
 
+mod checks;
 pub mod controller;
 pub mod effects;
 pub mod flags;

@@ -1,0 +1,207 @@
+//! The round trip of a check: the policies are asked on a blocking thread, and their answers become events.
+//!
+//! What was asked and answered is kept in the order in which it happened, off the controller's path. An answer about a
+//! state that is gone changes nothing.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event};
+use crate::{
+    clock,
+    judge::{self, Answered},
+    policy::{
+        facts::Batch,
+        port::{Check, Judgement, Kind, Move, Progress, Verdict},
+        record::{Call, Question, Role},
+        slot::Slots,
+        trial::Job,
+    },
+    stage,
+    store::seats::{Place, Remembered},
+};
+
+/// Checks that are kept to show to a policy that takes over, after it was shown those in the store: more than pass while
+/// it is shown those.
+const RECENT: usize = 128;
+
+/// What became of a check.
+pub(super) struct Checked {
+    epoch: u64,
+    check: Check,
+    judged: Option<Answered<Judgement>>,
+    staged: Option<Answered<Move>>,
+}
+
+impl Controller {
+    /// Asks the policies on a blocking thread; false if there is nothing to ask.
+    pub(super) async fn ask(&mut self, answers: &mpsc::Sender<Option<Checked>>) -> bool {
+        if self.stale_plan.is_some() {
+            self.happen(Event::FlagsChanged, Cause::host()).await;
+        }
+        let mut batches = std::mem::take(&mut self.pending);
+        self.behind = false;
+        if !self.state.is_judged() {
+            self.keep(batches, None, Vec::new());
+            return false;
+        }
+        self.pending = judge::set_aside(&self.parts.name, &self.parts.slots, &mut batches);
+        self.behind = !self.pending.is_empty();
+        let behind = self.behind;
+        let check = self.check(batches);
+        let (epoch, staged, slots) = (self.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
+        let asked = self.parts.tasks.spawn_blocking(move || {
+            let judged = judge::judge(&slots, &check);
+            let verdict = judge::verdict(judged.as_ref());
+            // Without a judge nobody would notice a bad V2, so nobody is asked for more of it; nor while the judge has yet
+            // to see what came last.
+            let has_verdict = judged.as_ref().is_some_and(|answered| answered.asked.answer.is_ok());
+            let ask_stages = staged && has_verdict && !behind && verdict != Verdict::RollBack;
+            let progress = Progress { check, verdict, forced: false };
+            let staged = ask_stages.then(|| stage::next(&slots, &progress)).flatten();
+            Checked { epoch, check: progress.check, judged, staged }
+        });
+        let answers = answers.clone();
+        self.parts.tasks.spawn(async move {
+            let checked = asked.await.map_err(|error| tracing::error!(%error, "a check panicked")).ok();
+            // The controller is gone when the host stops.
+            drop(answers.send(checked).await);
+        });
+        true
+    }
+
+    /// What policies are asked about. No two checks are of the same moment: by that they are known in the records.
+    pub(super) fn check(&mut self, batches: Vec<Batch>) -> Check {
+        self.last_check = clock::unix_ms().after(self.last_check);
+        Check {
+            now_ms: self.last_check,
+            phase: self.state.in_force(),
+            stage: self.state.stage,
+            share: self.state.share,
+            stage_started_ms: self.state.since,
+            batches,
+        }
+    }
+
+    /// Takes the policies' answers as events, unless the state that they are about is gone.
+    pub(super) async fn learn(&mut self, checked: Checked) {
+        let Checked { epoch, check, judged, staged } = checked;
+        let verdict = judged.as_ref().and_then(|answered| answered.asked.answer.as_ref().ok()).map(|j| j.verdict);
+        let progress = |verdict| Progress { check: check.clone(), verdict, forced: false };
+        let judged_call = judged.as_ref().map(|a| record(a, Question::Rollback(check.clone())));
+        let staged_call = staged.as_ref().zip(verdict).map(|(a, v)| record(a, Question::Stages(progress(v))));
+        let calls = [&judged_call, &staged_call].into_iter().flatten().cloned().collect();
+        self.keep(check.batches.clone(), Some((check.clone(), verdict)), calls);
+        if let Some(answered) = &judged {
+            self.parts.trials.submit(Kind::Rollback, || Job::Judged(check.clone(), answered.asked.clone()));
+        }
+        if let Some((answered, verdict)) = staged.as_ref().zip(verdict) {
+            self.parts.trials.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
+        }
+        if epoch != self.epoch {
+            return;
+        }
+        if judged.is_none() {
+            self.waiting_for = vec![judge::nobody()];
+        }
+        if let Some(answered) = judged {
+            if let Err(error) = &answered.asked.answer {
+                self.waiting_for = vec![judge::failure(error)];
+                self.count_failure(Kind::Rollback, Some(&answered.seat.policy), error).await;
+            }
+            let judgement = answered.asked.answer.clone().unwrap_or_else(|error| Judgement {
+                verdict: Verdict::Hold,
+                findings: vec![judge::failure(&error)],
+                evidence: 0,
+            });
+            let Judgement { verdict, findings, evidence } = judgement;
+            self.verdict = Some(Judged { at: check.now_ms, verdict, findings, evidence });
+            let cause = Cause::policy(&answered, judged_call, answered.at);
+            self.happen(judge::event(&answered), cause).await;
+        }
+        let Some(answered) = staged.filter(|_| epoch == self.epoch) else { return };
+        if let Err(error) = &answered.asked.answer {
+            self.count_failure(Kind::Stages, Some(&answered.seat.policy), error).await;
+        }
+        if let Event::Moved { findings, .. } = stage::event(&answered) {
+            self.waiting_for = findings;
+        }
+        let cause = Cause::policy(&answered, staged_call, answered.at);
+        self.happen(stage::event(&answered), cause).await;
+    }
+
+    /// Keeps history, the log and memories, off the controller's path: what is lost here is history, not state.
+    pub(super) fn keep(&mut self, batches: Vec<Batch>, check: Option<(Check, Option<Verdict>)>, calls: Vec<Call>) {
+        if let Some(check) = &check {
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(check.clone());
+        }
+        let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
+        let remembered = remembered(&self.parts.slots);
+        self.in_turn(async move {
+            let kept = async {
+                store.record_metrics(&name, &batches).await?;
+                if let Some((check, verdict)) = check {
+                    store.record_check(&name, &check, verdict).await?;
+                }
+                store.log_calls(&name, &calls).await?;
+                store.remember(&name, remembered).await
+            };
+            if let Err(error) = kept.await {
+                tracing::error!(migration = name, "history is not kept: {}", crate::causes::chain(&error));
+            }
+        });
+    }
+
+    /// Writes in the order in which things happened: the log is read in that order, and what a policy remembered before
+    /// must not replace what it remembers now.
+    fn in_turn(&mut self, write: impl Future<Output = ()> + Send + 'static) {
+        let before = self.writing.take();
+        self.writing = Some(self.parts.records.spawn(async move {
+            if let Some(before) = before {
+                // One that panicked has ended, too.
+                drop(before.await);
+            }
+            write.await;
+        }));
+    }
+
+    /// Logs calls that no check is behind.
+    pub(super) fn log(&mut self, call: Call) {
+        let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
+        self.in_turn(async move {
+            if let Err(error) = store.log_calls(&name, &[call]).await {
+                tracing::error!(migration = name, "a call is not on record: {}", crate::causes::chain(&error));
+            }
+        });
+    }
+
+    /// Logs an operator's question to the stages policy.
+    pub(super) fn log_stage(&mut self, answered: &Answered<Move>, progress: &Progress) {
+        self.log(record(answered, Question::Stages(progress.clone())));
+    }
+}
+
+/// The record of an answer that counts.
+fn record<T: serde::Serialize>(answered: &Answered<T>, question: Question) -> Call {
+    let at = question.now().unwrap_or_default();
+    Call::of(at, Role::Active, &answered.seat, question, answered.memory.clone(), &answered.asked)
+}
+
+/// What the policies in charge and their candidates remember now.
+fn remembered(slots: &Slots) -> Vec<Remembered> {
+    let active = slots.iter().filter_map(|(_, slot)| {
+        let (seat, memory) = slot.question()?;
+        Some(Remembered::of(Place::Active, &seat.policy, memory, None))
+    });
+    let candidates = slots.iter().filter_map(|(_, slot)| {
+        let candidate = slot.candidate()?;
+        let (memory, _) = candidate.memory.lock().clone();
+        let evidence = Some(candidate.evidence.lock().clone());
+        Some(Remembered::of(Place::Candidate, &candidate.seat.policy, memory, evidence))
+    });
+    active.chain(candidates).collect()
+}

@@ -28,6 +28,7 @@ use crate::{
     pool::{PoolSpec, UpstreamSpec},
     proxy::{catalogue::Catalogue, head::SessionKey, headers::Forwarding},
     request::Class,
+    route::Control,
 };
 
 /// A configuration without problems.
@@ -84,6 +85,8 @@ pub struct MigrationConfig {
     pub shadow_budget: usize,
     /// How long a mirrored call may take.
     pub shadow_timeout: Duration,
+    /// What is kept of V1 to hold V2 against.
+    pub control: Control,
     /// How its requests come in, and who serves them.
     pub plane: PlaneConfig,
     /// Who is in charge of what.

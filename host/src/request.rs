@@ -60,6 +60,18 @@ impl Ppm {
         if ppm > Self::ALL.0 { Self::ALL } else { Self(ppm) }
     }
 
+    /// Reads percent as they are written: `5%`, `0.01%`. None for what is none, or over 100 %.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = text.strip_suffix('%')?;
+        let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+        let is_number = |digits: &str| (1..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole) || !is_number(part) {
+            return None;
+        }
+        let ppm = whole.parse::<u32>().ok()? * 10_000 + format!("{part:0<4}").parse::<u32>().ok()?;
+        (ppm <= Self::ALL.0).then_some(Self(ppm))
+    }
+
     /// Parts per million.
     pub const fn get(self) -> u32 {
         self.0
@@ -301,6 +313,10 @@ mod tests {
         assert_eq!(Ppm::new(4_000_000_000), Ppm::ALL);
         for (ppm, text) in [(50_000, "5%"), (100, "0.01%"), (1_000_000, "100%"), (0, "0%"), (12_345, "1.2345%")] {
             assert_eq!(Ppm::new(ppm).to_string(), text);
+            assert_eq!(Ppm::parse(text), Some(Ppm::new(ppm)));
+        }
+        for wrong in ["", "%", "5", "101%", "100.0001%", "-1%", "1.%", ".5%", "0.00001%", "1e2%", " 5%"] {
+            assert_eq!(Ppm::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -30,6 +30,19 @@ pub struct Published {
     pub v2_serves: bool,
     /// The policy that made the plan, if it wants to be asked per request.
     pub decider: Option<Arc<Seat>>,
+    /// What is kept of V1 to hold V2 against.
+    pub control: Control,
+}
+
+/// What is kept of V1 to hold V2 against when V2 gets nearly everything. Nothing by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Control {
+    /// The share of sessions whose reads V1 is asked, too, when V2 answers them. All reads of a session are, or none.
+    pub mirror_back: Ppm,
+    /// V2's share from which on that is so.
+    pub mirror_back_from: Ppm,
+    /// The share of sessions that stays on V1 whatever V2's share is, unless a rule of the plan says otherwise.
+    pub holdback: Ppm,
 }
 
 /// One of so many requests that `decide` is asked about is handed out for the log.
@@ -42,7 +55,7 @@ pub struct Route {
     pub pool: PoolId,
     /// A rule's name, `share`, `decide` or `v2-closed`.
     pub reason: Arc<str>,
-    /// Whether the request is mirrored to V2.
+    /// Whether the request is mirrored to the other pool.
     pub mirror: bool,
     /// What went wrong while asking `decide`, if anything did, and who was asked.
     pub error: Option<Undecided>,
@@ -79,6 +92,11 @@ struct Compiled {
     /// A migration has a handful of operations: comparing them beats hashing one.
     shadow_operations: Vec<String>,
     v2_serves: bool,
+    /// The share of sessions that V2 gets at most.
+    most: Ppm,
+    mirror_back: Ppm,
+    /// Another than that of the share, so that it is no matter who came to V2 first.
+    mirror_back_salt: String,
     decider: Option<(Arc<Seat>, Vec<Attribute>)>,
     decided: AtomicU32,
     reasons: Reasons,
@@ -96,6 +114,7 @@ struct CompiledRule {
 struct Reasons {
     share: Arc<str>,
     otherwise: Arc<str>,
+    holdback: Arc<str>,
     closed: Arc<str>,
     failed: Arc<str>,
 }
@@ -139,11 +158,13 @@ impl Compiled {
             shadow_share: Ppm::ZERO,
             shadow_operations: Vec::new(),
         };
-        Self::new(Published { plan, v2_serves: false, decider: None })
+        Self::new(Published { plan, v2_serves: false, decider: None, control: Control::default() })
     }
 
     fn new(published: Published) -> Self {
-        let Published { plan, v2_serves, decider } = published;
+        let Published { plan, v2_serves, decider, control } = published;
+        let is_nearly_all = v2_serves && plan.share > Ppm::ZERO && plan.share >= control.mirror_back_from;
+        let most = Ppm::new(Ppm::ALL.get() - control.holdback.get());
         let condition = |c: Condition| Some((Attribute::parse(&c.attribute)?, c.test));
         let rules = plan.rules.into_iter().map(|rule| CompiledRule {
             name: rule.name.into(),
@@ -159,8 +180,11 @@ impl Compiled {
             rules: rules.collect(),
             otherwise: plan.otherwise,
             sticky: Attribute::parse(&plan.sticky).unwrap_or(Attribute::Session),
+            mirror_back: if is_nearly_all { control.mirror_back } else { Ppm::ZERO },
+            mirror_back_salt: format!("mirror-back {}", plan.salt),
+            most,
             salt: plan.salt,
-            share: plan.share,
+            share: plan.share.min(most),
             shadow_share: plan.shadow_share,
             shadow_operations: plan.shadow_operations,
             v2_serves,
@@ -169,6 +193,7 @@ impl Compiled {
             reasons: Reasons {
                 share: "share".into(),
                 otherwise: "otherwise".into(),
+                holdback: "holdback".into(),
                 closed: "v2-closed".into(),
                 failed: "policy-failed".into(),
             },
@@ -183,6 +208,7 @@ impl Compiled {
             Target::V1 | Target::V2 | Target::Share => (target, None, None),
         };
         let (pool, fallback) = match target {
+            Target::V2 if named.is_none() && self.is_held_back(request) => (PoolId::V1, &self.reasons.holdback),
             Target::V2 => (PoolId::V2, &self.reasons.otherwise),
             Target::Share if self.is_v2(request) => (PoolId::V2, &self.reasons.share),
             Target::Share => (PoolId::V1, &self.reasons.share),
@@ -193,7 +219,10 @@ impl Compiled {
             _ if error.is_some() => (PoolId::V1, &self.reasons.failed),
             PoolId::V1 | PoolId::V2 => (pool, named.unwrap_or(fallback)),
         };
-        let mirror = pool == PoolId::V1 && self.is_mirrored(request);
+        let mirror = match pool {
+            PoolId::V1 => self.is_mirrored(request),
+            PoolId::V2 => self.is_mirrored_back(request),
+        };
         Route { pool, reason: Arc::clone(reason), mirror, error, sampled }
     }
 
@@ -223,11 +252,27 @@ impl Compiled {
         self.share > Ppm::ZERO && share::is_v2(self.position(request), self.share.get())
     }
 
+    fn is_held_back(&self, request: &impl Attributes) -> bool {
+        self.most < Ppm::ALL && !share::is_v2(self.position(request), self.most.get())
+    }
+
+    fn may_be_mirrored(&self, request: &impl Attributes) -> bool {
+        self.shadow_operations.iter().any(|o| o == request.operation())
+    }
+
+    /// All reads of a share of sessions, so that V1's side has sessions as V2's has.
+    fn is_mirrored_back(&self, request: &impl Attributes) -> bool {
+        let key = || request.attribute(&self.sticky).unwrap_or_else(|| request.id());
+        self.mirror_back > Ppm::ZERO
+            && self.may_be_mirrored(request)
+            && share::is_v2(share::position(&self.mirror_back_salt, key()), self.mirror_back.get())
+    }
+
     /// Mirrors a share of requests, not of sessions: each request id is a draw of its own.
     fn is_mirrored(&self, request: &impl Attributes) -> bool {
         self.v2_serves
             && self.shadow_share > Ppm::ZERO
-            && self.shadow_operations.iter().any(|o| o == request.operation())
+            && self.may_be_mirrored(request)
             && share::is_v2(share::position("shadow", request.id()), self.shadow_share.get())
     }
 }
@@ -275,9 +320,13 @@ mod tests {
     }
 
     fn router(rules: Vec<Rule>, share: u32, v2_serves: bool) -> Router {
+        controlled(rules, (Target::Share, share), v2_serves, Control::default())
+    }
+
+    fn controlled(rules: Vec<Rule>, (otherwise, share): (Target, u32), v2_serves: bool, control: Control) -> Router {
         let plan = Plan {
             rules,
-            otherwise: Target::Share,
+            otherwise,
             sticky: "session".into(),
             salt: "m".into(),
             share: Ppm::new(share),
@@ -285,7 +334,7 @@ mod tests {
             shadow_operations: vec!["execute".into()],
         };
         let router = Router::closed();
-        router.publish(Published { plan, v2_serves, decider: None });
+        router.publish(Published { plan, v2_serves, decider: None, control });
         router
     }
 
@@ -318,6 +367,58 @@ mod tests {
             let on_v2 = router.route(&request(&session, &[])).pool == PoolId::V2;
             assert_eq!(on_v2, share::position("m", &session) < 250_000);
         }
+    }
+
+    #[test]
+    fn who_is_held_back_stays_on_v1_whatever_the_share_is_and_is_the_same_all_along() {
+        let control = Control { holdback: Ppm::new(20_000), ..Control::default() };
+        let forced = rule("ring", "header:x-ring", Test::Present, Target::V2);
+        let at = |otherwise, share| controlled(vec![forced.clone()], (otherwise, share), true, control);
+        let [whole, most, complete] =
+            [at(Target::Share, 1_000_000), at(Target::Share, 990_000), at(Target::V2, 1_000_000)];
+        assert_eq!(whole.share(), Ppm::new(980_000));
+        let mut held = 0;
+        for n in 0..5_000 {
+            let session = format!("s{n}");
+            let pools = [&whole, &most, &complete].map(|router| router.route(&request(&session, &[])).pool);
+            let stays = share::position("m", &session) >= 980_000;
+            assert_eq!(pools, [if stays { PoolId::V1 } else { PoolId::V2 }; 3]);
+            assert_eq!(at(Target::Share, 10_000).route(&request(&session, &[])).pool == PoolId::V2 && stays, false);
+            if stays {
+                held += 1;
+                assert_eq!(&*complete.route(&request(&session, &[])).reason, "holdback");
+                assert_eq!(complete.route(&request(&session, &[("x-ring", "1")])).pool, PoolId::V2, "a rule wins");
+            }
+        }
+        assert!((60..140).contains(&held), "{held}");
+    }
+
+    #[test]
+    fn all_reads_of_some_sessions_are_mirrored_back_once_v2_has_nearly_everything() {
+        let control =
+            Control { mirror_back: Ppm::new(50_000), mirror_back_from: Ppm::new(900_000), ..Control::default() };
+        let at = |share| controlled(Vec::new(), (Target::Share, share), true, control);
+        let (before, nearly, closed) =
+            (at(899_999), at(900_000), controlled(Vec::new(), (Target::V2, 1_000_000), false, control));
+        let mut sampled = 0;
+        for n in 0..5_000 {
+            let (session, other) =
+                (format!("s{n}"), |id: &str| Request { id: id.into(), ..request(&format!("s{n}"), &[]) });
+            let ways = ["a", "b", "c"].map(|id| nearly.route(&other(id)));
+            if ways[0].pool == PoolId::V1 {
+                continue;
+            }
+            let mirrored = share::position("mirror-back m", &session) < 50_000;
+            assert!(ways.iter().all(|way| way.mirror == mirrored), "{session}");
+            sampled += u32::from(mirrored);
+            let early = before.route(&request(&session, &[]));
+            assert!(early.pool == PoolId::V1 || !early.mirror);
+            let exclusive = Request { operation: "delete".into(), ..request(&session, &[]) };
+            assert!(!nearly.route(&exclusive).mirror, "only what may be mirrored is");
+            let way = closed.route(&request(&session, &[]));
+            assert_eq!((way.pool, way.mirror), (PoolId::V1, false));
+        }
+        assert!((150..310).contains(&sampled), "{sampled}");
     }
 
     #[test]

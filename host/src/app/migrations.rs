@@ -21,6 +21,7 @@ use crate::{
         trial::{Queues, Trials},
     },
     pool::Pool,
+    route::Control,
 };
 
 /// A migration whose pools are made and closed.
@@ -29,6 +30,7 @@ pub(super) struct Begun {
     name: String,
     salt: String,
     check_interval: Duration,
+    control: Control,
     deadline: Duration,
     policies: BTreeMap<Kind, Bundle>,
     flags: BTreeMap<String, Value>,
@@ -59,8 +61,8 @@ impl Begun {
             PlaneConfig::Operations(operations) => planes::operations(*operations, given, common),
             PlaneConfig::Http(http) => planes::http(*http, given, common),
         };
-        let MigrationConfig { name, salt, check_interval, deadline, policies, flags, .. } = config;
-        Self { name, salt, check_interval, deadline, policies, flags, slots, trials, queues, comparer, made }
+        let MigrationConfig { name, salt, check_interval, control, deadline, policies, flags, .. } = config;
+        Self { name, salt, check_interval, control, deadline, policies, flags, slots, trials, queues, comparer, made }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -102,6 +104,7 @@ impl Begun {
             name: name.clone(),
             salt: self.salt,
             check_interval: self.check_interval,
+            control: self.control,
             state,
             flags,
             split: Arc::clone(&split),
@@ -117,9 +120,14 @@ impl Begun {
             trials: trials.clone(),
             failed: queues.failures,
         });
-        let slots_of_trial = Arc::clone(&slots);
-        let trial =
-            Trial { migration: name, slots: slots_of_trial, store: store.clone(), handle: handle.clone(), trials };
+        let trial = Trial {
+            migration: name,
+            slots: Arc::clone(&slots),
+            store: store.clone(),
+            handle: handle.clone(),
+            trials,
+            control: self.control,
+        };
         shared.deciding.spawn(trial.run(queues.jobs, shared.background_stop.clone()));
         shared.deciding.spawn(controller.run(shared.background_stop.clone()));
         let (comparer, deadline) = (self.comparer, self.deadline);

@@ -135,6 +135,12 @@ pub struct Migration {
     /// How long a mirrored call may take.
     #[serde(default = "defaults::five_seconds")]
     pub shadow_timeout: String,
+    /// Which reads of V2 V1 is asked, too.
+    #[serde(default)]
+    pub mirror_back: MirrorBack,
+    /// The share of sessions that stays on V1.
+    #[serde(default = "defaults::nothing")]
+    pub holdback: String,
     /// What belongs to it, for HTTP services.
     #[serde(default, rename = "match")]
     pub matches: Vec<http::Match>,
@@ -150,6 +156,22 @@ pub struct Migration {
     /// Who is in charge of what.
     #[serde(default)]
     pub policies: BTreeMap<String, Policy>,
+}
+
+/// `[migrations.NAME.mirror_back]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MirrorBack {
+    /// The share of sessions whose reads V1 is asked, too, when V2 answers them.
+    pub share: String,
+    /// V2's share from which on that is so.
+    pub from: String,
+}
+
+impl Default for MirrorBack {
+    fn default() -> Self {
+        Self { share: "5%".into(), from: "90%".into() }
+    }
 }
 
 /// `[migrations.NAME.operations.OPERATION]`.

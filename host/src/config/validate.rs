@@ -25,7 +25,8 @@ use crate::{
         spec::{HealthChecks, Mode},
     },
     proxy::headers::Forwarding,
-    request::{Class, PoolId},
+    request::{Class, PoolId, Ppm},
+    route::Control,
 };
 
 /// Policies that every migration needs.
@@ -154,10 +155,21 @@ fn migration(
         failover_reserve_percent: raw.failover_reserve,
         shadow_budget: raw.shadow_budget,
         shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
+        control: control(at, &raw.mirror_back, &raw.holdback),
         policies: policies(&mut at.field("policies"), raw.policies, base, components),
         flags: environment,
         name: name.to_owned(),
     })
+}
+
+fn control(at: &mut At<'_>, mirror_back: &raw::MirrorBack, holdback: &str) -> Control {
+    let mut back = at.field("mirror_back");
+    let (share, from) = (back.field("share").share(&mirror_back.share), back.field("from").share(&mirror_back.from));
+    let held = at.field("holdback").share(holdback);
+    if held > Ppm::new(500_000) {
+        at.field("holdback").wrong("is more than `50%`; a migration that leaves more on V1 than it moves is none");
+    }
+    Control { mirror_back: share, mirror_back_from: from, holdback: held }
 }
 
 fn operations(
@@ -322,6 +334,13 @@ impl At<'_> {
         if !(least..=most).contains(&number) {
             self.wrong(&format!("is {number}; it must be between {least} and {most}"));
         }
+    }
+
+    fn share(&mut self, text: &str) -> Ppm {
+        Ppm::parse(text).unwrap_or_else(|| {
+            self.wrong(&format!("is `{text}`; it must be a share, such as `5%` or `0.1%`, and not over `100%`"));
+            Ppm::ZERO
+        })
     }
 
     pub(super) fn duration(&mut self, text: &str, least: &str, most: &str) -> Duration {

@@ -39,6 +39,7 @@ use crate::{
         slot::{Seat, Slots},
         trial::{Failed, Trials},
     },
+    route::Control,
     split::Split,
     store::{Store, records::Audited},
 };
@@ -77,6 +78,8 @@ pub struct Parts {
     pub salt: String,
     /// How often policies are asked.
     pub check_interval: Duration,
+    /// What is kept of V1 to hold V2 against.
+    pub control: Control,
     /// Where it stood when it was last persisted.
     pub state: State,
     /// What operators have switched.

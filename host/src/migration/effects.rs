@@ -204,10 +204,11 @@ impl Controller {
     fn publish(&self, mut plan: Plan, decider: Option<Arc<Seat>>) {
         let flags = &self.parts.flags;
         plan.share = plan.share.min(self.state.share).min(flags.max_share());
+        let mut control = self.parts.control;
         if !flags.shadow() {
-            plan.shadow_share = Ppm::ZERO;
+            (plan.shadow_share, control.mirror_back) = (Ppm::ZERO, Ppm::ZERO);
         }
-        self.parts.split.router.publish(Published { plan, v2_serves: flags.v2_enabled(), decider });
+        self.parts.split.router.publish(Published { plan, v2_serves: flags.v2_enabled(), decider, control });
     }
 
     fn situation(&self) -> Situation {

@@ -24,7 +24,7 @@ use crate::{
         trial::{Job, Trials},
     },
     request::{PoolId, Request},
-    route::{Published, Router},
+    route::{Control, Published, Router},
     store::Store,
 };
 
@@ -41,6 +41,8 @@ pub struct Trial {
     pub handle: Handle,
     /// Where failures are told.
     pub trials: Trials,
+    /// What is kept of V1, whatever a plan says.
+    pub control: Control,
 }
 
 /// What became of asking a candidate.
@@ -80,8 +82,8 @@ impl Trial {
         };
         let Some(candidate) = self.slots.get(kind).candidate() else { return };
         let current = shadow.take().filter(|shadow| Arc::ptr_eq(&shadow.of, &candidate));
-        let (asked, plan) = (Arc::clone(&candidate), current.clone());
-        let tried = spawn_blocking(move || attempt(&asked, job, plan.as_deref())).await;
+        let (asked, plan, control) = (Arc::clone(&candidate), current.clone(), self.control);
+        let tried = spawn_blocking(move || attempt(&asked, job, plan.as_deref(), control)).await;
         let Ok((tried, planned)) = tried else {
             tracing::error!(migration = self.migration, "a trial panicked");
             return;
@@ -131,7 +133,12 @@ impl Trial {
 
 /// Asks the candidate; also returns its router, if it made a plan. None if the active policy's answer is none to compare
 /// with, or nothing can be asked yet.
-fn attempt(candidate: &Candidate, job: Job, shadow: Option<&Shadow>) -> (Option<Tried>, Option<Router>) {
+fn attempt(
+    candidate: &Candidate,
+    job: Job,
+    shadow: Option<&Shadow>,
+    control: Control,
+) -> (Option<Tried>, Option<Router>) {
     let seat = &candidate.seat;
     let (memory, _) = candidate.memory.lock().clone();
     let now = clock::unix_ms();
@@ -153,7 +160,7 @@ fn attempt(candidate: &Candidate, job: Job, shadow: Option<&Shadow>) -> (Option<
             let asked = seat.policy.make_plan(&situation, &memory);
             remember(candidate, now, &asked);
             let compared = one("a plan", &active, &asked, |p: &Plan| json!(p), |p| json!(p));
-            let router = asked.answer.as_ref().ok().map(|plan| router(plan, seat));
+            let router = asked.answer.as_ref().ok().map(|plan| router(plan, seat, control));
             (Some(tried(seat, Question::Routing(situation), memory, compared, &asked)), router)
         }
         Job::Routed(request, pool, mirror) => {
@@ -179,10 +186,10 @@ fn attempt(candidate: &Candidate, job: Job, shadow: Option<&Shadow>) -> (Option<
     }
 }
 
-fn router(plan: &Plan, seat: &Seat) -> Router {
+fn router(plan: &Plan, seat: &Seat, control: Control) -> Router {
     let decider = seat.policy.decides().then(|| Arc::new(seat.clone()));
     let router = Router::closed();
-    router.publish(Published { plan: plan.clone(), v2_serves: true, decider });
+    router.publish(Published { plan: plan.clone(), v2_serves: true, decider, control });
     router
 }
 

@@ -24,6 +24,10 @@ pub(super) const fn thousand() -> usize {
     1_000
 }
 
+pub(super) fn nothing() -> String {
+    "0%".into()
+}
+
 pub(super) fn any() -> String {
     "*".into()
 }

@@ -13,7 +13,7 @@ use crate::{
         slot::Seat,
     },
     request::{PoolId, Request},
-    route::{Published, Route, Router},
+    route::{Control, Published, Route, Router},
 };
 
 /// What a request must come to.
@@ -105,7 +105,7 @@ fn route(
 ) -> Vec<(Mirrored, Route)> {
     let router = Router::closed();
     let decider = policy.decides().then(|| Arc::new(Seat::of(Arc::clone(policy))));
-    router.publish(Published { plan, v2_serves, decider });
+    router.publish(Published { plan, v2_serves, decider, control: Control::default() });
     requests.iter().map(|(request, expected)| (expected.clone(), router.route(request))).collect()
 }
 

@@ -4,18 +4,27 @@
 //! line for each place in which results differ, with an example, so that a thousand differences of one cause read as
 //! one.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::{
-    observe::Recorder,
+    observe::{
+        Asked, Pairs, Uncompared,
+        pairs::{Fates, Rules},
+    },
     policy::{
         PolicyError,
         engine::Policy,
         port::{Comparison, Difference, Kind, Pair},
+        slot::Slots,
         trial::{Job, Trials},
     },
 };
@@ -32,21 +41,32 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Lines that a report keeps.
 const MAX_LINES: usize = 1_000;
 
+/// What a line says of pairs that the host itself found not to be comparable.
+const BY_HOST: &str = "host";
+
 /// Where pairs are handed in.
 #[derive(Debug, Clone)]
 pub struct Comparer {
-    queue: mpsc::Sender<Pair>,
+    queue: mpsc::Sender<Asking>,
+    pairs: Arc<Pairs>,
     report: Arc<Mutex<Report>>,
 }
 
-/// What comparisons have found since the host began.
+/// A pair, and what is to be told of it.
+type Asking = (Pair, Asked);
+
+/// What comparisons have found since the host began, by the rules that are in charge now.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
     /// Pairs that were dropped because too many waited.
     pub dropped: u64,
     /// Questions that the policy did not answer, by cause.
     pub failures: BTreeMap<&'static str, u64>,
-    /// Differences by place, the most frequent first once it is asked for.
+    /// What became of all pairs, by operation, by whatever rules.
+    pub pairs: BTreeMap<Arc<str>, Fates>,
+    /// How often other rules were put in charge. What was found by those before is not in the lines.
+    pub rules_changed: u64,
+    /// Differences by place, and why pairs were not compared; the most frequent first once it is asked for.
     pub lines: Vec<Line>,
 }
 
@@ -73,83 +93,148 @@ pub struct Line {
 
 /// Makes a comparer and the task that does its work, to be spawned by its owner. The task ends when the last clone of
 /// the comparer is gone.
-pub fn comparer(trials: Trials, recorder: Arc<Recorder>) -> (Comparer, impl Future<Output = ()> + Send) {
-    let (queue, pairs) = mpsc::channel(QUEUE);
+pub fn comparer(trials: Trials, pairs: Arc<Pairs>) -> (Comparer, impl Future<Output = ()> + Send) {
+    let (queue, waiting) = mpsc::channel(QUEUE);
     let report = Arc::<Mutex<Report>>::default();
-    let work = compare_all(pairs, trials, recorder, Arc::clone(&report));
-    (Comparer { queue, report }, work)
+    let comparer = Work { trials, pairs: Arc::clone(&pairs), report: Arc::clone(&report) };
+    (Comparer { queue, pairs, report }, comparer.run(waiting))
+}
+
+/// The rules that are in charge of a migration's pairs, if any are.
+pub fn rules(slots: &Slots) -> Option<Rules> {
+    slots.get(Kind::Comparison).active().map(|policy| rules_of(&policy))
+}
+
+fn rules_of(policy: &Policy) -> Rules {
+    let mut hasher = DefaultHasher::new();
+    (policy.digest(), &policy.settings).hash(&mut hasher);
+    Rules(hasher.finish())
 }
 
 impl Comparer {
-    /// Hands in a pair; drops it if too many wait.
-    pub fn submit(&self, pair: Pair) {
-        if self.queue.try_send(pair).is_err() {
+    /// Hands in a pair; leaves it out if too many wait.
+    pub fn submit(&self, pair: Pair, asked: Asked) {
+        // What is not taken is dropped, and by that left out.
+        if self.queue.try_send((pair, asked)).is_err() {
             self.report.lock().dropped += 1;
         }
     }
 
+    /// Takes note of a pair that cannot be handed in, and why.
+    pub fn leave(&self, asked: Asked, what: Uncompared, why: &str) {
+        self.report.lock().at(self.pairs.changes()).leave(asked.operation(), what, why);
+        asked.end(what);
+    }
+
     /// What was found so far.
     pub fn report(&self) -> Report {
-        let mut report = self.report.lock().clone();
+        let mut report = self.report.lock().at(self.pairs.changes()).clone();
+        report.pairs = self.pairs.totals();
         report.lines.sort_by(|a, b| (a.ignored, b.count).cmp(&(b.ignored, a.count)));
         report
     }
 }
 
-async fn compare_all(
-    mut pairs: mpsc::Receiver<Pair>,
+/// What the task works with.
+struct Work {
     trials: Trials,
-    recorder: Arc<Recorder>,
+    pairs: Arc<Pairs>,
     report: Arc<Mutex<Report>>,
-) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while pairs.recv_many(&mut batch, BATCH).await > 0 {
-        if batch.len() < BATCH {
-            tokio::time::sleep(GATHER).await;
-            while batch.len() < BATCH
-                && let Ok(pair) = pairs.try_recv()
-            {
-                batch.push(pair);
+}
+
+impl Work {
+    async fn run(self, mut waiting: mpsc::Receiver<Asking>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while waiting.recv_many(&mut batch, BATCH).await > 0 {
+            if batch.len() < BATCH {
+                tokio::time::sleep(GATHER).await;
+                while batch.len() < BATCH
+                    && let Ok(asking) = waiting.try_recv()
+                {
+                    batch.push(asking);
+                }
+            }
+            let (mut pairs, mut asked): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+            while !pairs.is_empty() {
+                let done = self.compare_some(&mut pairs).await;
+                let rest = asked.split_off(asked.len() - pairs.len());
+                let done_with = std::mem::replace(&mut asked, rest);
+                self.take_note(done_with, done);
             }
         }
-        let mut pairs = std::mem::take(&mut batch);
-        let Some(policy) = trials.slots().get(Kind::Comparison).active() else { continue };
-        while !pairs.is_empty() {
-            let (asked, outcomes) = match policy.pairs_at_once(&pairs) {
-                Ok(fitting) => {
-                    let rest = pairs.split_off(fitting);
-                    let asked = std::mem::replace(&mut pairs, rest);
-                    let Some(compared) = compare(asked, &policy, &trials, &report).await else { continue };
-                    compared
+    }
+
+    /// Compares as many of the first pairs as fit one question, and takes them off.
+    async fn compare_some(&self, pairs: &mut Vec<Pair>) -> Done {
+        self.pairs.in_force(|| rules(self.trials.slots()));
+        let Some(policy) = self.trials.slots().get(Kind::Comparison).active() else {
+            pairs.clear();
+            return Done::Not(Uncompared::Unasked, "no comparison policy is in charge".into());
+        };
+        match policy.pairs_at_once(pairs) {
+            Ok(fitting) => {
+                let rest = pairs.split_off(fitting);
+                let asked = std::mem::replace(pairs, rest);
+                compare(asked, &policy, &self.trials, &self.report).await
+            }
+            // No fault of the policy: it was not asked.
+            Err(too_large) => {
+                pairs.remove(0);
+                Done::Not(Uncompared::TooLarge, not_asked(&too_large))
+            }
+        }
+    }
+
+    fn take_note(&self, asked: Vec<Asked>, done: Done) {
+        match done {
+            Done::Compared(rules, outcomes) => {
+                for (asked, outcome) in asked.into_iter().zip(outcomes) {
+                    let operation = Arc::clone(asked.operation());
+                    // What was said by rules that are in charge no longer is not kept.
+                    if asked.compared(rules, &outcome).is_ok() {
+                        self.report.lock().at(self.pairs.changes()).add(&operation, outcome);
+                    }
                 }
-                // No fault of the policy: it was not asked.
-                Err(too_large) => (vec![pairs.remove(0)], vec![Comparison::Incomparable(not_asked(&too_large))]),
-            };
-            let mut report = report.lock();
-            for (pair, outcome) in asked.iter().zip(outcomes) {
-                recorder.compared(&outcome);
-                report.add(&pair.operation, outcome);
+            }
+            Done::Not(what, why) => {
+                for asked in asked {
+                    self.report.lock().at(self.pairs.changes()).leave(asked.operation(), what, &why);
+                    asked.end(what);
+                }
             }
         }
     }
 }
 
-/// Asks about pairs that fit one question. None if that panicked.
-async fn compare(
-    asked: Vec<Pair>,
-    policy: &Arc<Policy>,
-    trials: &Trials,
-    report: &Mutex<Report>,
-) -> Option<(Vec<Pair>, Vec<Comparison>)> {
+/// What became of the pairs of a question.
+enum Done {
+    /// They were compared by these rules.
+    Compared(Rules, Vec<Comparison>),
+    /// They were not.
+    Not(Uncompared, String),
+}
+
+/// Asks about pairs that fit one question. A policy that does not answer has not said that anything is the same.
+async fn compare(asked: Vec<Pair>, policy: &Arc<Policy>, trials: &Trials, report: &Mutex<Report>) -> Done {
     let asking = Arc::clone(policy);
     let answer = tokio::task::spawn_blocking(move || (asking.compare(&asked), asked)).await;
-    let (answered, asked) = answer.map_err(|error| tracing::error!(%error, "a comparison panicked")).ok()?;
-    trials.submit(Kind::Comparison, || Job::Compared(asked.clone(), answered.clone()));
-    let outcomes = answered.answer.unwrap_or_else(|error| {
-        trials.failed(Kind::Comparison, Some(policy), &error);
-        failed(&error, asked.len(), report)
-    });
-    Some((asked, outcomes))
+    let (answered, asked) = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::error!(%error, "a comparison panicked");
+            return Done::Not(Uncompared::Unasked, "the comparison panicked".into());
+        }
+    };
+    trials.submit(Kind::Comparison, || Job::Compared(asked, answered.clone()));
+    match answered.answer {
+        Ok(outcomes) => Done::Compared(rules_of(policy), outcomes),
+        Err(error) => {
+            trials.failed(Kind::Comparison, Some(policy), &error);
+            tracing::warn!(%error, "the comparison policy failed");
+            *report.lock().failures.entry(error.cause()).or_default() += 1;
+            Done::Not(Uncompared::Unasked, format!("the comparison policy {error}"))
+        }
+    }
 }
 
 /// Why a pair is not compared that is larger than any question may be.
@@ -157,49 +242,55 @@ fn not_asked(too_large: &PolicyError) -> String {
     format!("both results together are too large to compare: the policy {too_large}")
 }
 
-/// A policy that does not answer has not said that anything is the same.
-fn failed(error: &PolicyError, pairs: usize, report: &Mutex<Report>) -> Vec<Comparison> {
-    tracing::warn!(%error, "the comparison policy failed");
-    *report.lock().failures.entry(error.cause()).or_default() += 1;
-    vec![Comparison::Incomparable(format!("the comparison policy {error}")); pairs]
-}
-
 impl Report {
+    /// By the rules after so many changes: what was found by others is gone.
+    fn at(&mut self, changes: u64) -> &mut Self {
+        if self.rules_changed != changes {
+            self.rules_changed = changes;
+            self.lines.clear();
+        }
+        self
+    }
+
     fn add(&mut self, operation: &str, outcome: Comparison) {
         let (differences, ignored) = match outcome {
             Comparison::Same => return,
             Comparison::Ignored(all) => (all, true),
             Comparison::Different(all) => (all, false),
-            Comparison::Incomparable(why) => {
-                let [path, v2] = [String::new(), String::new()];
-                let difference =
-                    Difference { path, kind: "incomparable".into(), category: "unknown".into(), v1: why, v2 };
-                (vec![difference], false)
-            }
+            Comparison::Incomparable(why) => (vec![uncompared(Uncompared::Incomparable, "unknown", why)], false),
         };
-        for d in differences {
-            let path = place(&d.path);
-            let full = self.lines.len() >= MAX_LINES;
-            let known = self.lines.iter_mut().find(|l| {
-                (l.operation.as_str(), &l.path, &l.kind, &l.category, l.ignored)
-                    == (operation, &path, &d.kind, &d.category, ignored)
-            });
-            match known {
-                Some(line) => line.count += 1,
-                None if full => {}
-                None => self.lines.push(Line {
-                    operation: operation.into(),
-                    path,
-                    kind: d.kind,
-                    category: d.category,
-                    ignored,
-                    count: 1,
-                    v1: d.v1,
-                    v2: d.v2,
-                }),
+        for difference in differences {
+            self.count(operation, difference, ignored);
+        }
+    }
+
+    fn leave(&mut self, operation: &str, what: Uncompared, why: &str) {
+        self.count(operation, uncompared(what, BY_HOST, why.into()), false);
+    }
+
+    fn count(&mut self, operation: &str, found: Difference, ignored: bool) {
+        let path = place(&found.path);
+        let full = self.lines.len() >= MAX_LINES;
+        let known = self.lines.iter_mut().find(|l| {
+            (l.operation.as_str(), &l.path, &l.kind, &l.category, l.ignored)
+                == (operation, &path, &found.kind, &found.category, ignored)
+                && (l.category != BY_HOST || l.v1 == found.v1)
+        });
+        let Difference { kind, category, v1, v2, .. } = found;
+        match known {
+            Some(line) => line.count += 1,
+            None if full => {}
+            None => {
+                self.lines.push(Line { operation: operation.into(), path, kind, category, ignored, count: 1, v1, v2 })
             }
         }
     }
+}
+
+/// A pair that was not compared, as a line has it.
+fn uncompared(what: Uncompared, category: &str, why: String) -> Difference {
+    let [path, v2] = [String::new(), String::new()];
+    Difference { path, kind: what.name().into(), category: category.into(), v1: why, v2 }
 }
 
 /// The same place in every element of an array is one place.
@@ -229,5 +320,17 @@ mod tests {
         assert_eq!(report.lines.len(), 1);
         let line = &report.lines[0];
         assert_eq!((line.path.as_str(), line.count, line.v1.as_str()), ("/items/*/price", 3, "0"));
+    }
+
+    #[test]
+    fn why_pairs_were_not_compared_is_a_line_for_each_reason_until_the_rules_change() {
+        let mut report = Report::default();
+        for why in ["too large", "not now", "too large"] {
+            report.at(0).leave("get", Uncompared::LeftOut, why);
+        }
+        report.at(0).add("get", Comparison::Incomparable("no JSON".into()));
+        let lines: Vec<_> = report.lines.iter().map(|l| (l.kind.as_str(), l.v1.as_str(), l.count)).collect();
+        assert_eq!(lines, [("left-out", "too large", 2), ("left-out", "not now", 1), ("incomparable", "no JSON", 1)]);
+        assert!(report.at(1).lines.is_empty());
     }
 }

@@ -109,8 +109,8 @@ impl Dispatch {
         }
         if route.pool == PoolId::V1 {
             let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
-            if route.mirror && room >= Room::Mirrors {
-                self.mirror.mirror(request, &result);
+            if route.mirror {
+                self.mirror(request, PoolId::V1, &result, room);
             }
             return Served { result, pool: PoolId::V1, reason: route.reason };
         }
@@ -119,6 +119,9 @@ impl Dispatch {
         let Tried { result: v2, failed } = self.attempt(PoolId::V2, &request, Class::Read, deadline).await;
         let Err(failure) = v2 else {
             self.observe(PoolId::V2, &request, Class::Read, started, failed, false);
+            if route.mirror {
+                self.mirror(request, PoolId::V2, &v2, room);
+            }
             return Served { result: v2, pool: PoolId::V2, reason: route.reason };
         };
         let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
@@ -127,6 +130,15 @@ impl Dispatch {
             self.observe(PoolId::V2, &request, Class::Read, started, failed, result.is_ok());
         }
         Served { result, pool: PoolId::V1, reason: "failover".into() }
+    }
+
+    /// Lets the other pool answer, too, as far as there is room.
+    fn mirror(&self, request: Request, by: PoolId, answer: &Result<Answer, Failure>, room: Room) {
+        if room >= Room::Mirrors {
+            self.mirror.mirror(request, by, answer);
+        } else {
+            self.mirror.leave_out(&request, by, answer);
+        }
     }
 
     async fn replicate(&self, request: Request, operation: &Operation) -> Served {

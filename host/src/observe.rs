@@ -5,7 +5,9 @@
 
 pub mod history;
 pub mod machine;
+pub mod pairs;
 pub mod recorder;
 
 pub use history::{History, PoolWindow};
+pub use pairs::{Asked, Pairs, Uncompared};
 pub use recorder::{Observation, Outcome, Recorder, Session};

@@ -29,7 +29,7 @@ use self::{
     head::{SessionKey, View},
     headers::{Caller, Forwarding, Malformed},
     journey::{Arrived, Journey, said},
-    mirror::HttpMirror,
+    mirror::{HttpMirror, Wish},
 };
 use crate::{
     clock,
@@ -134,8 +134,13 @@ impl Proxy {
         {
             return refused;
         }
-        let mirror = route.mirror && room >= Room::Mirrors;
         let upgrade = headers::upgrade(head);
+        let mirror = match (route.mirror, upgrade.is_some()) {
+            (false, _) => Wish::No,
+            (true, true) => Wish::Upgrade,
+            (true, false) if room < Room::Mirrors => Wish::HostBusy,
+            (true, false) => Wish::Yes,
+        };
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
         let is_here = request.body.as_whole().is_some();
         // A safe method that is not said to be a read changes something after all. And what depends on how a body came is
@@ -149,7 +154,7 @@ impl Proxy {
         let repeatable = is_idempotent && upgrade.is_none();
         let started = clock::mono();
         let journey = Journey {
-            again: repeatable || (mirror && is_here),
+            again: repeatable || (mirror == Wish::Yes && is_here),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
             whose: Whose { recorder: &self.split.recorder, operation: &kind.name, class: kind.class, session },
@@ -160,13 +165,19 @@ impl Proxy {
         // HTTP/2 has no way to say that the body is wanted.
         let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();
         expect(&mut request, can_ask);
-        let Arrived { result, pool } = journey.travel(self, request, route.pool).await;
+        let Arrived { result, pool, since } = journey.travel(self, request, route.pool).await;
+        let took = clock::mono().since(since);
+        // An answer of the pool that did not have to answer is nobody's to mirror.
+        let mirror = if pool == route.pool { mirror } else { Wish::No };
         let mut reply = match result {
             Ok(answered) if answered.0.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                if let Some(why) = mirror.denied() {
+                    self.mirror.leave_out(journey.whose, pool, why);
+                }
                 let caller = connection.filter(|_| upgrade.is_some()).map(|caller| (caller, tasks));
-                change(*answered, caller, journey.whose, pool)
+                change(*answered, caller, journey.whose, (pool, took))
             }
-            Ok(answered) => self.pass_on(*answered, journey.whose, pool, mirror),
+            Ok(answered) => self.pass_on(*answered, journey.whose, (pool, took), mirror),
             Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
         };
         let fields = &mut reply.head.fields;
@@ -195,9 +206,15 @@ impl Proxy {
         })
     }
 
-    /// An answer for the caller.
-    fn pass_on(&self, (answered, ticket): (Answered, Ticket), whose: Whose<'_>, pool: PoolId, mirror: bool) -> Reply {
-        let Answered { mut head, mut body, request, mut reuse, took, .. } = answered;
+    /// An answer for the caller, and how long its head took.
+    fn pass_on(
+        &self,
+        (answered, ticket): (Answered, Ticket),
+        whose: Whose<'_>,
+        (pool, took): (PoolId, Duration),
+        mirror: Wish,
+    ) -> Reply {
+        let Answered { mut head, mut body, request, mut reuse, .. } = answered;
         let is_call = grpc::is_call(&head.fields);
         let fails_call = is_call && grpc::has_failed(&head.fields);
         let outcome = if is_failure(head.status) || fails_call {
@@ -210,9 +227,16 @@ impl Proxy {
         headers::to_caller(&mut head.fields, None);
         let media_type = head.fields.get("content-type");
         let is_events = media_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
-        let mirrored = (mirror && pool == PoolId::V1 && !is_events && !fails_call)
-            .then(|| self.mirror.begin(whose.operation, request, head.status, head.fields.text("content-type")))
-            .flatten();
+        let mirror = if is_events && mirror == Wish::Yes { Wish::Endless } else { mirror };
+        let mirrored = match mirror.denied() {
+            Some(why) => {
+                self.mirror.leave_out(whose, pool, why);
+                None
+            }
+            // A call that V1 failed is not one that it answered.
+            None if mirror == Wish::No || pool == PoolId::V1 && fails_call => None,
+            None => self.mirror.begin(whose, pool, request, &head),
+        };
         let is_ended = hyper::body::Body::is_end_stream(&body);
         let all = body.take_whole().or_else(|| is_ended.then(Bytes::new));
         // A call that goes on may still fail.
@@ -252,9 +276,9 @@ fn change(
     (answered, ticket): (Answered, Ticket),
     caller: Option<(OnUpgrade, &TaskTracker)>,
     whose: Whose<'_>,
-    pool: PoolId,
+    (pool, took): (PoolId, Duration),
 ) -> Reply {
-    let Answered { mut head, upgraded, took, .. } = answered;
+    let Answered { mut head, upgraded, .. } = answered;
     let (Some((caller, tasks)), Some(upstream)) = (caller, upgraded) else {
         ticket.count_failure("changed the protocol without having been asked");
         Account::new(whose, pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);

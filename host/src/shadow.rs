@@ -1,4 +1,5 @@
-//! Mirrors reads to V2 after V1 has answered, inside a budget, and hands both answers in for comparison.
+//! Mirrors reads to the pool that did not answer them, inside a budget, and hands both answers in for comparison: those
+//! that V1 answered to V2, and, once V2 answers nearly everything, some of V2's back to V1.
 //!
 //! **Invariant**: nothing here can delay or change what the caller gets. When the budget is spent a mirrored call is
 //! left out and counted.
@@ -17,87 +18,155 @@ use tokio_util::task::TaskTracker;
 use crate::{
     clock,
     compare::Comparer,
-    observe::{Observation, Outcome, Recorder},
+    observe::{Asked, Observation, Outcome, Recorder, Uncompared},
     policy::port::{Pair, Side},
     pool::{Call, WorkerPool},
-    request::{Answer, Class, Failure, PoolId, Request},
+    request::{Answer, Class, Failure, FailureKind, PoolId, Request},
 };
+
+/// Why a mirrored call is left out.
+pub const BUDGET_SPENT: &str = "`shadow_budget` had no room for another mirrored call";
+
+/// Why nothing is mirrored for a while.
+pub const HOST_BUSY: &str = "the host served too much to mirror, too";
+
+/// Why a pair has one answer only.
+const NO_ANSWER: &str = "V2 gave no answer";
 
 /// Mirrors the reads of one migration.
 #[derive(Debug)]
 pub struct Mirror {
-    v2: WorkerPool,
-    recorder: Arc<Recorder>,
-    comparer: Comparer,
+    parts: Parts,
     budget: Arc<Semaphore>,
-    timeout: Duration,
     left_out: AtomicU64,
-    tasks: TaskTracker,
+}
+
+/// What a mirror is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The pool that is being replaced.
+    pub v1: WorkerPool,
+    /// Its successor.
+    pub v2: WorkerPool,
+    /// Where mirrored calls are counted.
+    pub recorder: Arc<Recorder>,
+    /// Where answers are compared.
+    pub comparer: Comparer,
+    /// Mirrored calls that may be under way at once.
+    pub budget: usize,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Where they run.
+    pub tasks: TaskTracker,
 }
 
 impl Mirror {
-    /// At most `budget` mirrored calls are under way at once, each for at most `timeout`. They run in `tasks`.
-    pub fn new(
-        v2: WorkerPool,
-        recorder: Arc<Recorder>,
-        comparer: Comparer,
-        budget: usize,
-        timeout: Duration,
-        tasks: TaskTracker,
-    ) -> Self {
-        let budget = Arc::new(Semaphore::new(budget));
-        Self { v2, recorder, comparer, budget, timeout, left_out: AtomicU64::new(0), tasks }
+    /// Of its parts.
+    pub fn new(parts: Parts) -> Self {
+        let budget = Arc::new(Semaphore::new(parts.budget));
+        Self { parts, budget, left_out: AtomicU64::new(0) }
     }
 
-    /// Mirrors a read that V1 answered. Returns at once.
-    pub fn mirror(self: &Arc<Self>, request: Request, v1: &Result<Answer, Failure>) {
-        let (Ok(permit), Some(v1)) = (Arc::clone(&self.budget).try_acquire_owned(), side(v1)) else {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
-            return;
+    /// Mirrors a read that a pool answered to the other one. Returns at once.
+    pub fn mirror(self: &Arc<Self>, request: Request, by: PoolId, answer: &Result<Answer, Failure>) {
+        let Some(answered) = side(answer) else { return };
+        let asked = match by {
+            PoolId::V1 => Some(self.parts.recorder.pairs().ask(&request.operation)),
+            PoolId::V2 if self.parts.v1.is_open() => None,
+            PoolId::V2 => return,
         };
+        let Ok(permit) = Arc::clone(&self.budget).try_acquire_owned() else { return self.leave(asked, BUDGET_SPENT) };
         let this = Arc::clone(self);
-        self.tasks.spawn(async move {
-            this.call(&request, v1).await;
+        self.parts.tasks.spawn(async move {
+            match asked {
+                Some(asked) => this.to_v2(&request, answered, asked).await,
+                None => this.back_to_v1(&request, answered).await,
+            }
             drop(permit);
         });
     }
 
-    /// Mirrored calls that were left out because the budget was spent or V1 itself had failed.
+    /// A read that a pool answered and that was to be mirrored is not, because the host is busy.
+    pub fn leave_out(&self, request: &Request, by: PoolId, answer: &Result<Answer, Failure>) {
+        if has_side(answer) {
+            self.leave((by == PoolId::V1).then(|| self.parts.recorder.pairs().ask(&request.operation)), HOST_BUSY);
+        }
+    }
+
+    /// Mirrored calls that were left out because there was no room.
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
     }
 
-    async fn call(&self, request: &Request, v1: Side) {
+    fn leave(&self, asked: Option<Asked>, why: &str) {
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        if let Some(asked) = asked {
+            self.parts.comparer.leave(asked, Uncompared::LeftOut, why);
+        }
+    }
+
+    async fn to_v2(&self, request: &Request, v1: Side, asked: Asked) {
+        let answer = self.call(PoolId::V2, request).await;
+        match side(&answer) {
+            Some(v2) => self.parts.comparer.submit(Pair { operation: request.operation.to_string(), v1, v2 }, asked),
+            // A pool that was closed under a mirrored call says nothing about V2.
+            None if answer.is_err_and(|failure| is_closed(&self.parts.v2, &failure)) => drop(asked),
+            None => self.parts.comparer.leave(asked, Uncompared::Unanswered, NO_ANSWER),
+        }
+    }
+
+    /// What V1 did not answer is no pair: nobody is to be judged by a pool that may be on its way out.
+    async fn back_to_v1(&self, request: &Request, v2: Side) {
+        let answer = self.call(PoolId::V1, request).await;
+        if let Some(v1) = side(&answer) {
+            let asked = self.parts.recorder.pairs().ask(&request.operation);
+            self.parts.comparer.submit(Pair { operation: request.operation.to_string(), v1, v2 }, asked);
+        }
+    }
+
+    /// Calls a pool and counts the call.
+    async fn call(&self, pool: PoolId, request: &Request) -> Result<Answer, Failure> {
+        let Parts { v1, v2, recorder, timeout, .. } = &self.parts;
+        let workers = match pool {
+            PoolId::V1 => v1,
+            PoolId::V2 => v2,
+        };
         let started = clock::mono();
-        let answer = self
-            .v2
-            .call(Call {
-                operation: &request.operation,
-                arguments: &request.arguments,
-                session: request.session.as_ref(),
-                deadline: started + self.timeout,
-            })
-            .await;
+        let call = Call {
+            operation: &request.operation,
+            arguments: &request.arguments,
+            session: request.session.as_ref(),
+            deadline: started + *timeout,
+        };
+        let answer = workers.call(call).await;
         let outcome = match &answer {
             Ok(_) => Outcome::Answered,
-            // A pool that was closed under a mirrored call says nothing about V2.
-            Err(failure) if !failure.sent && !self.v2.is_open() => return,
+            Err(failure) if is_closed(workers, failure) => return answer,
+            // V1 has no worker for what nobody waits for: that is no failure of it.
+            Err(failure) if pool == PoolId::V1 && !failure.sent => return answer,
             Err(failure) => Outcome::Failed(failure.kind),
         };
-        self.recorder.record(Observation {
+        recorder.record(Observation {
             operation: &request.operation,
             class: Class::Read,
-            pool: PoolId::V2,
+            pool,
             mirrored: true,
-            session: None,
+            session: request.session.as_deref().filter(|_| pool == PoolId::V1).map(|key| recorder.session(key)),
             outcome,
             failed_over: false,
             took: clock::mono().since(started),
         });
-        if let Some(v2) = side(&answer) {
-            self.comparer.submit(Pair { operation: request.operation.to_string(), v1, v2 });
-        }
+        answer
     }
+}
+
+fn is_closed(pool: &WorkerPool, failure: &Failure) -> bool {
+    !failure.sent && !pool.is_open()
+}
+
+/// Whether there is something to compare.
+fn has_side(answer: &Result<Answer, Failure>) -> bool {
+    answer.as_ref().err().is_none_or(|failure| failure.kind == FailureKind::Worker)
 }
 
 /// An answer as the comparison policy gets it. A call that got no answer has nothing to compare.
@@ -105,7 +174,7 @@ fn side(answer: &Result<Answer, Failure>) -> Option<Side> {
     let (success, body) = match answer {
         Ok(Answer::Success(result)) => (true, result.get()),
         Ok(Answer::Refused(error)) => (false, error.get()),
-        Err(failure) if failure.kind == crate::request::FailureKind::Worker => (false, failure.message.as_str()),
+        Err(failure) if failure.kind == FailureKind::Worker => (false, failure.message.as_str()),
         Err(_) => return None,
     };
     Some(Side { success, status: 0, media_type: "application/json".into(), body: body.as_bytes().to_vec() })

@@ -133,7 +133,7 @@ fn pair(bytes: [usize; 2]) -> Pair {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_that_are_too_large_together_are_compared_in_several_questions_and_one_alone_is_incomparable() {
+async fn pairs_that_are_too_large_together_are_compared_in_several_questions_and_one_alone_is_too_large() {
     let mut limits = Limits::default();
     limits.comparison.input_bytes = 64 << 10;
     let engine = Engine::new(limits).unwrap();
@@ -142,12 +142,14 @@ async fn pairs_that_are_too_large_together_are_compared_in_several_questions_and
     slots.get(Kind::Comparison).activate(Seat::of(Arc::new(policy)), Vec::new());
     let (trials, mut queues) = Trials::new(slots);
     let recorder = Arc::new(Recorder::new(UnixMs(0)));
-    let (comparer, work) = compare::comparer(trials, Arc::clone(&recorder));
+    let (comparer, work) = compare::comparer(trials, Arc::clone(recorder.pairs()));
+    let read = Arc::<str>::from("read");
+    let submit = |pair| comparer.submit(pair, recorder.pairs().ask(&read));
     // Six fit a question.
     for n in 0..50 {
-        comparer.submit(pair(if n == 20 { [40 << 10, 40 << 10] } else { [5_000, 5_000] }));
+        submit(pair(if n == 20 { [40 << 10, 40 << 10] } else { [5_000, 5_000] }));
     }
-    comparer.submit(pair([5_000, 4_999]));
+    submit(pair([5_000, 4_999]));
     let working = tokio::spawn(work);
     let counted = eventually("all pairs", async || {
         let report = comparer.report();
@@ -158,9 +160,11 @@ async fn pairs_that_are_too_large_together_are_compared_in_several_questions_and
     drop(comparer);
     working.await.unwrap();
     assert!(counted.failures.is_empty() && counted.dropped == 0, "{counted:?}");
-    let incomparable = counted.lines.iter().find(|line| line.kind == "incomparable").unwrap();
-    assert_eq!(incomparable.count, 1);
-    assert!(incomparable.v1.contains("too large to compare") && incomparable.v1.contains("65536"), "{incomparable:?}");
+    let too_large = counted.lines.iter().find(|line| line.kind == "too-large").unwrap();
+    assert_eq!(too_large.count, 1);
+    assert!(too_large.v1.contains("too large to compare") && too_large.v1.contains("65536"), "{too_large:?}");
+    let fates = counted.pairs["read"];
+    assert_eq!((fates.asked, fates.compared, fates.different, fates.too_large), (51, 50, 1, 1));
     let counts = recorder.cut(UnixMs(1), cutover::observe::recorder::Measured::default()).comparisons;
     assert_eq!((counts.same, counts.different, counts.incomparable), (49, 1, 1));
     assert!(queues.failures.try_recv().is_err(), "no policy failed");

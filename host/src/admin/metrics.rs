@@ -107,6 +107,14 @@ impl Scrape {
             let labels = vec![("migration", name.to_owned()), ("outcome", outcome.to_owned())];
             self.counter("cutover_comparisons", "Mirrored pairs that were compared", labels, count);
         }
+        for (operation, fates) in migration.split.recorder.pairs().totals() {
+            for (fate, count) in fates.named() {
+                let labels = [("migration", name), ("operation", &operation), ("fate", fate)];
+                let labels = labels.map(|(label, value)| (label, value.to_owned())).to_vec();
+                let help = "Pairs that were to be compared, and what became of them; `different` is part of `compared`";
+                self.counter("cutover_pairs", help, labels, count);
+            }
+        }
         for (pool, failures) in ["v1", "v2"].into_iter().zip(totals.failures) {
             let labels = vec![("migration", name.to_owned()), ("pool", pool.to_owned())];
             self.counter("cutover_worker_failures", "Workers that died or were replaced", labels, failures);

@@ -46,7 +46,7 @@ impl Begun {
         let slots = Arc::<Slots>::default();
         let (trials, queues) = Trials::new(Arc::clone(&slots));
         let recorder = Arc::new(Recorder::new(clock::unix_ms()));
-        let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(&recorder));
+        let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
         common.background.spawn(compare);
         let given = planes::Given {
             trials: trials.clone(),
@@ -91,7 +91,11 @@ impl Begun {
             dispatch.journal.fill(store.journal(&name).await?);
             shared.background.spawn(store.clone().keep_journal(name.clone(), keeper));
         }
-        let Filled { configured, refused } = policies::fill_slots(&name, self.policies, &slots, shared).await?;
+        let Filled { configured, refused, compares_otherwise } =
+            policies::fill_slots(&name, self.policies, &slots, shared).await?;
+        if compares_otherwise {
+            split.recorder.pairs().changed_before();
+        }
         split.recorder.begin(clock::unix_ms());
         let history = Arc::<History>::default();
         // Requests may come in before the controller does.

@@ -23,7 +23,7 @@ use crate::{
         mirror::{self, HttpMirror},
     },
     request::PoolId,
-    shadow::Mirror,
+    shadow::{self, Mirror},
     split::Split,
     store::records::PoolConfiguration,
 };
@@ -58,14 +58,15 @@ pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common
     let journal = Arc::new(journal);
     let pool = |spec| WorkerPool::new(spec, common.spawner.clone(), Arc::clone(&journal), trials.clone());
     let (v1, v2) = (pool(config.v1), pool(config.v2));
-    let mirror = Arc::new(Mirror::new(
-        v2.clone(),
-        Arc::clone(&given.recorder),
-        given.comparer,
-        given.shadow_budget,
-        given.shadow_timeout,
-        common.working.clone(),
-    ));
+    let mirror = Arc::new(Mirror::new(shadow::Parts {
+        v1: v1.clone(),
+        v2: v2.clone(),
+        recorder: Arc::clone(&given.recorder),
+        comparer: given.comparer,
+        budget: given.shadow_budget,
+        timeout: given.shadow_timeout,
+        tasks: common.working.clone(),
+    }));
     let classes = config.operations.iter().map(|(name, operation)| (Arc::clone(name), operation.class)).collect();
     let both = (Pool::Workers(v1.clone()), Pool::Workers(v2.clone()));
     let split = Arc::new(Split::new(classes, both, given.recorder, trials.clone()));
@@ -91,7 +92,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
     let split = Arc::new(Split::new(config.classes, both, Arc::clone(&given.recorder), given.trials.clone()));
     let proxy = Proxy {
         split: Arc::clone(&split),
-        v1,
+        v1: v1.clone(),
         v2: v2.clone(),
         catalogue: config.catalogue,
         session: config.session,
@@ -100,6 +101,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
         forwarding: config.forwarding,
         says_pool: true,
         mirror: Arc::new(HttpMirror::new(mirror::Setup {
+            v1,
             v2,
             recorder: given.recorder,
             comparer: given.comparer,
@@ -118,7 +120,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
     pool.open();
     let (trials, _nobody) = Trials::new(Arc::<Slots>::default());
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
-    let (comparer, _nothing) = crate::compare::comparer(trials.clone(), Arc::clone(&recorder));
+    let (comparer, _nothing) = crate::compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
     let pools = (Pool::Upstreams(pool.clone()), Pool::Upstreams(pool.clone()));
     Arc::new(Proxy {
         split: Arc::new(Split::new(BTreeMap::new(), pools, Arc::clone(&recorder), trials)),
@@ -131,6 +133,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
         forwarding,
         says_pool: false,
         mirror: Arc::new(HttpMirror::new(mirror::Setup {
+            v1: pool.clone(),
             v2: pool,
             recorder,
             comparer,

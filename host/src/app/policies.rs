@@ -54,6 +54,8 @@ pub(super) struct Filled {
     pub(super) configured: BTreeMap<Kind, String>,
     /// Policies of the configuration that are not admitted.
     pub(super) refused: Vec<(Kind, PolicyError)>,
+    /// Whether pairs are compared by other rules than when the host ended.
+    pub(super) compares_otherwise: bool,
 }
 
 /// Fills the slots of a migration; people are told of policies that are not admitted.
@@ -63,7 +65,8 @@ pub(super) async fn fill_slots(
     slots: &Slots,
     shared: &Shared,
 ) -> Result<Filled, StartError> {
-    let mut filled = Filled { configured: BTreeMap::new(), refused: Vec::new() };
+    let mut filled = Filled { configured: BTreeMap::new(), refused: Vec::new(), compares_otherwise: false };
+    let before = shared.store.seat(migration, Kind::Comparison, Place::Active).await?;
     for (kind, bundle) in policies {
         let (fingerprint, problem) = fill_slot(migration, kind, bundle, slots, shared).await?;
         filled.configured.insert(kind, fingerprint);
@@ -78,6 +81,9 @@ pub(super) async fn fill_slots(
                 findings: Vec::new(),
             });
         }
+    }
+    if let (Some(before), Some(now)) = (before, slots.get(Kind::Comparison).active()) {
+        filled.compares_otherwise = before.digest != **now.digest() || before.settings != *now.settings;
     }
     Ok(filled)
 }

@@ -254,6 +254,8 @@ impl Controller {
         for pool in [&split.v1, &split.v2] {
             gauges.extend(pool.gauges());
         }
+        // Also if nothing is mirrored just now: what other rules found must not count a moment longer.
+        split.recorder.pairs().in_force(|| crate::compare::rules(&self.parts.slots));
         let measured = Measured { share: split.router.share(), v1: split.v1.members(), v2: split.v2.members(), gauges };
         let batch = split.recorder.cut(clock::unix_ms(), measured);
         self.parts.history.push(batch.clone());

@@ -10,12 +10,10 @@ use std::{
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
+use super::pairs::Pairs;
 use crate::{
     clock::UnixMs,
-    policy::{
-        facts::{Batch, Calls, Comparisons, Gauge, Members, OperationCalls},
-        port::Comparison,
-    },
+    policy::facts::{Batch, Calls, Gauge, Members, OperationCalls},
     request::{Class, FailureKind, PoolId, Ppm},
 };
 
@@ -45,7 +43,7 @@ pub struct Observation<'a> {
     pub class: Class,
     /// Who served it.
     pub pool: PoolId,
-    /// Whether it was a mirrored call.
+    /// Whether the other pool had answered, so that nobody waited for this one.
     pub mirrored: bool,
     /// Its session, as [`Recorder::session`] has it.
     pub session: Option<Session>,
@@ -74,6 +72,7 @@ pub struct Measured {
 #[derive(Debug)]
 pub struct Recorder {
     current: Mutex<Current>,
+    pairs: Arc<Pairs>,
     hasher: RandomState,
 }
 
@@ -81,7 +80,6 @@ pub struct Recorder {
 struct Current {
     start: UnixMs,
     operations: BTreeMap<Arc<str>, OperationCalls>,
-    comparisons: Comparisons,
     /// Sessions with a call in this batch, for each operation.
     seen: HashSet<(PoolId, u64), RandomState>,
     /// Sessions that failed in this stage.
@@ -91,14 +89,9 @@ struct Current {
 impl Recorder {
     /// Begins a batch at `start`.
     pub fn new(start: UnixMs) -> Self {
-        let current = Current {
-            start,
-            operations: BTreeMap::new(),
-            comparisons: Comparisons::default(),
-            seen: HashSet::default(),
-            failed: HashSet::default(),
-        };
-        Self { current: Mutex::new(current), hasher: RandomState::default() }
+        let current =
+            Current { start, operations: BTreeMap::new(), seen: HashSet::default(), failed: HashSet::default() };
+        Self { current: Mutex::new(current), pairs: Arc::default(), hasher: RandomState::default() }
     }
 
     /// A session by its sticky key.
@@ -109,10 +102,15 @@ impl Recorder {
     /// Counts a call.
     pub fn record(&self, call: Observation<'_>) {
         let session = call.session.map(|session| (self.hasher.hash_one((&**call.operation, session)), session.0));
+        // What V1 is asked of V2's calls counts as V1's side: see `pairs`.
+        let mirrored = call.mirrored && call.pool == PoolId::V2;
+        if call.mirrored && !mirrored {
+            self.pairs.mirror_back(call.operation);
+        }
         let mut current = self.current.lock();
-        let (fresh, first_failure) = match session.filter(|_| !call.mirrored) {
+        let (fresh, first_failure) = match session.filter(|_| !mirrored) {
             Some(session) => current.unit(call.pool, session, call.outcome != Outcome::Answered),
-            None => (!call.mirrored, !call.mirrored && call.outcome != Outcome::Answered),
+            None => (!mirrored, !mirrored && call.outcome != Outcome::Answered),
         };
         if !current.operations.contains_key(call.operation) {
             let empty = OperationCalls {
@@ -125,7 +123,7 @@ impl Recorder {
             current.operations.insert(Arc::clone(call.operation), empty);
         }
         let Some(operation) = current.operations.get_mut(call.operation) else { return };
-        let calls = match (call.mirrored, call.pool) {
+        let calls = match (mirrored, call.pool) {
             (true, _) => &mut operation.shadow,
             (false, PoolId::V1) => &mut operation.v1,
             (false, PoolId::V2) => &mut operation.v2,
@@ -139,15 +137,9 @@ impl Recorder {
         calls.latency.record(u64::try_from(call.took.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Counts what a comparison said.
-    pub fn compared(&self, outcome: &Comparison) {
-        let counts = &mut self.current.lock().comparisons;
-        match outcome {
-            Comparison::Same => counts.same += 1,
-            Comparison::Ignored(_) => counts.ignored += 1,
-            Comparison::Different(_) => counts.different += 1,
-            Comparison::Incomparable(_) => counts.incomparable += 1,
-        }
+    /// Where pairs are counted.
+    pub const fn pairs(&self) -> &Arc<Pairs> {
+        &self.pairs
     }
 
     /// The first batch begins at `now`: nothing was recorded before.
@@ -157,6 +149,10 @@ impl Recorder {
 
     /// Ends the batch at `now` and begins the next.
     pub fn cut(&self, now: UnixMs, measured: Measured) -> Batch {
+        let (comparisons, pairs) = self.pairs.cut();
+        let mut gauges = measured.gauges;
+        gauges.extend(pairs);
+        gauges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let mut current = self.current.lock();
         let span = now.since(current.start);
         current.seen.clear();
@@ -167,8 +163,8 @@ impl Recorder {
             operations: std::mem::take(&mut current.operations).into_values().collect(),
             v1: measured.v1,
             v2: measured.v2,
-            comparisons: std::mem::take(&mut current.comparisons),
-            gauges: measured.gauges,
+            comparisons,
+            gauges,
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Journey<'a> {
 pub(super) struct Arrived {
     pub(super) result: Result<Box<(Answered, Ticket)>, Failure>,
     pub(super) pool: PoolId,
+    /// When the host began to ask it.
+    pub(super) since: Mono,
 }
 
 /// Where an attempt goes.
@@ -43,11 +45,13 @@ struct Target {
     avoid: Option<usize>,
     attempts: u32,
     started: Mono,
+    /// When the host began to ask this pool.
+    since: Mono,
 }
 
 impl Target {
     const fn first(pool: PoolId, started: Mono) -> Self {
-        Self { pool, avoid: None, attempts: 1, started }
+        Self { pool, avoid: None, attempts: 1, started, since: started }
     }
 }
 
@@ -74,7 +78,7 @@ impl Journey<'_> {
                     continue;
                 }
             };
-            return Arrived { result, pool: target.pool };
+            return Arrived { result, pool: target.pool, since: target.since };
         }
     }
 
@@ -91,13 +95,13 @@ impl Journey<'_> {
             Ok(ticket) => ticket,
             Err(failure) => {
                 let unanswered = Unanswered { failure, request: Some(request), by_caller: false };
-                return self.after(pool, unanswered, (target, None), started);
+                return self.after(pool, unanswered, (target, None));
             }
         };
         let ask = Ask { progress: self.progress.as_deref(), deadline, again: self.again };
         match ticket.send(request, ask).await {
             Ok(answered) if fails_over && is_failure(answered.head.status) => {
-                self.failed_read((answered, ticket), started)
+                self.failed_read((answered, ticket), target.since)
             }
             Ok(answered) => Attempt::Answered(Box::new((answered, ticket))),
             Err(unanswered) => {
@@ -105,28 +109,22 @@ impl Journey<'_> {
                 if failure.sent && !by_caller || failure.kind == FailureKind::Connection {
                     ticket.count_failure(&failure.message);
                 }
-                self.after(pool, unanswered, (target, Some(ticket.member())), started)
+                self.after(pool, unanswered, (target, Some(ticket.member())))
             }
         }
     }
 
     /// V2 answered a read with a failure: V1 is asked instead.
-    fn failed_read(&self, answered: (Answered, Ticket), started: Mono) -> Attempt {
+    fn failed_read(&self, answered: (Answered, Ticket), since: Mono) -> Attempt {
         let (mut answer, ticket) = answered;
         let Some(again) = answer.request.take() else { return Attempt::Answered(Box::new((answer, ticket))) };
         ticket.count_failure(&said(answer.head.status));
-        self.observe(PoolId::V2, Outcome::Failed(FailureKind::Worker), started, true);
+        self.observe(PoolId::V2, Outcome::Failed(FailureKind::Worker), since, true);
         Attempt::Again(again, Target::first(PoolId::V1, clock::mono()))
     }
 
     /// What comes after an attempt without an answer.
-    fn after(
-        &self,
-        pool: &UpstreamPool,
-        unanswered: Unanswered,
-        (target, member): (Target, Option<usize>),
-        started: Mono,
-    ) -> Attempt {
+    fn after(&self, pool: &UpstreamPool, unanswered: Unanswered, (target, member): (Target, Option<usize>)) -> Attempt {
         let Unanswered { failure, request, by_caller } = unanswered;
         if by_caller {
             return Attempt::Failed(failure);
@@ -136,7 +134,7 @@ impl Journey<'_> {
         let in_time = now < self.deadline;
         let outcome = Outcome::Failed(failure.kind);
         let Some(again) = again.filter(|_| in_time) else {
-            self.observe(target.pool, outcome, started, false);
+            self.observe(target.pool, outcome, target.since, false);
             return Attempt::Failed(failure);
         };
         // Another member of the same pool, unless there was none to be had, or it took all of the time.
@@ -150,16 +148,17 @@ impl Journey<'_> {
         if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent) {
             // A V2 that was closed before it saw the request has not failed it.
             if failure.sent || failure.kind != FailureKind::System {
-                self.observe(PoolId::V2, outcome, started, true);
+                self.observe(PoolId::V2, outcome, target.since, true);
             }
             return Attempt::Again(again, Target::first(PoolId::V1, now));
         }
-        self.observe(target.pool, outcome, started, false);
+        self.observe(target.pool, outcome, target.since, false);
         Attempt::Failed(failure)
     }
 
-    fn observe(&self, pool: PoolId, outcome: Outcome, started: Mono, failed_over: bool) {
-        self.whose.observe(pool, outcome, failed_over, clock::mono().since(started));
+    /// What is measured is how long the pool was asked, whether it took a place, a connection or another member.
+    fn observe(&self, pool: PoolId, outcome: Outcome, since: Mono, failed_over: bool) {
+        self.whose.observe(pool, outcome, failed_over, clock::mono().since(since));
     }
 }
 

@@ -1,7 +1,13 @@
-//! Mirrors reads to V2 once V1 has answered, inside a budget, and hands both answers in for comparison.
+//! Mirrors reads to the pool that did not answer them, inside a budget, and hands both answers in for comparison: those
+//! that V1 answered to V2, and, once V2 answers nearly everything, some of V2's back to V1.
+//!
+//! What is measured is what is measured of callers' requests: the time to the head of the answer from when the pool was
+//! asked. Bodies are compared without the compression that they were sent with.
 //!
 //! **Invariant**: nothing here can delay or change what the caller gets. Mirrored requests run on another runtime than
 //! those of callers; what the budget has no room for is left out and counted.
+
+mod encoding;
 
 use std::{
     sync::{
@@ -16,27 +22,30 @@ use hyper::{StatusCode, body::Bytes};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::timeout_at,
 };
 use tokio_util::task::TaskTracker;
 
-use super::grpc;
+use self::encoding::{Undecoded, decode};
+use super::{account::Whose, grpc};
 use crate::{
-    clock,
+    clock::{self, Mono},
     compare::Comparer,
-    observe::{Observation, Outcome, Recorder},
+    message::ReplyHead,
+    observe::{Asked, Observation, Outcome, Recorder, Uncompared, recorder::Session},
     policy::port::{Pair, Side},
     pool::{
         UpstreamPool,
         upstream::{Ask, Outgoing},
     },
     request::{Class, Failure, FailureKind, PoolId},
+    shadow::{BUDGET_SPENT, HOST_BUSY},
 };
 
-/// The largest body that is compared; of larger ones only that they were larger.
+/// The largest body that is compared, before and after it is decompressed.
 const MOST: usize = 256 << 10;
 
-/// Says to V2 that nobody waits for the answer.
+/// Says to an upstream that nobody waits for the answer.
 const MARK: &str = "x-cutover-shadow";
 
 /// Mirrors the reads of one migration.
@@ -50,9 +59,11 @@ pub struct HttpMirror {
 /// What a mirror is made of.
 #[derive(Debug)]
 pub struct Setup {
-    /// Where requests are mirrored to.
+    /// The pool that is being replaced.
+    pub v1: UpstreamPool,
+    /// Its successor.
     pub v2: UpstreamPool,
-    /// Where they are counted.
+    /// Where mirrored requests are counted.
     pub recorder: Arc<Recorder>,
     /// Where answers are compared.
     pub comparer: Comparer,
@@ -66,17 +77,44 @@ pub struct Setup {
     pub tasks: TaskTracker,
 }
 
-/// A request that is to be mirrored, and V1's answer as far as it has come.
+/// A request that is to be mirrored, and its answer as far as it has come.
 #[derive(Debug)]
 pub struct Original {
     mirror: Arc<HttpMirror>,
     operation: Arc<str>,
+    session: Option<Session>,
+    /// Who answers it.
+    by: PoolId,
     request: Outgoing,
+    answer: Kept,
+    permit: OwnedSemaphorePermit,
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+struct Kept {
     status: StatusCode,
     media_type: String,
-    body: Vec<u8>,
-    too_large: bool,
-    permit: OwnedSemaphorePermit,
+    encoding: String,
+    /// Whether it says that the call failed, whatever its status is.
+    fails_call: bool,
+    /// Or why it is not here.
+    body: Result<Vec<u8>, Uncompared>,
+}
+
+/// Whether a request is mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// It is not to be.
+    No,
+    /// It is.
+    Yes,
+    /// It was to be, but the host serves too much.
+    HostBusy,
+    /// It was to be, but the connection is to change its protocol.
+    Upgrade,
+    /// It was to be, but its answer is a stream of events, which has no end.
+    Endless,
 }
 
 impl HttpMirror {
@@ -86,29 +124,36 @@ impl HttpMirror {
         Self { parts, budget, left_out: AtomicU64::new(0) }
     }
 
-    /// Begins to mirror a request that V1 answers, if the budget has room. `request` is what V1 was sent.
+    /// Begins to mirror a request that a pool answers, if there is room. `request` is what it was sent.
     pub fn begin(
         self: &Arc<Self>,
-        operation: &Arc<str>,
+        whose: Whose<'_>,
+        by: PoolId,
         request: Option<Outgoing>,
-        status: StatusCode,
-        media_type: Option<&str>,
+        answer: &ReplyHead,
     ) -> Option<Box<Original>> {
-        let (Ok(permit), Some(request)) = (Arc::clone(&self.budget).try_acquire_owned(), request) else {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+        if by == PoolId::V2 && !self.parts.v1.is_open() {
+            return None;
+        }
+        let Some(request) = request else {
+            self.leave_out(whose, by, "the request had a long body, which is not kept");
             return None;
         };
-        let media_type = media_type.unwrap_or_default().to_owned();
-        Some(Box::new(Original {
-            mirror: Arc::clone(self),
-            operation: Arc::clone(operation),
-            request,
-            status,
-            media_type,
-            body: Vec::new(),
-            too_large: false,
-            permit,
-        }))
+        let Ok(permit) = Arc::clone(&self.budget).try_acquire_owned() else {
+            self.leave_out(whose, by, BUDGET_SPENT);
+            return None;
+        };
+        let (mirror, operation) = (Arc::clone(self), Arc::clone(whose.operation));
+        let answer = Kept::of(answer, grpc::is_call(&answer.fields) && grpc::has_failed(&answer.fields));
+        Some(Box::new(Original { mirror, operation, session: whose.session, by, request, answer, permit }))
+    }
+
+    /// A read that a pool answers is not mirrored although it was to be.
+    pub fn leave_out(&self, whose: Whose<'_>, by: PoolId, why: &str) {
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        if by == PoolId::V1 {
+            self.parts.comparer.leave(self.parts.recorder.pairs().ask(whose.operation), Uncompared::LeftOut, why);
+        }
     }
 
     /// Mirrored requests that were left out because the budget was spent, or because their bodies are not here any more.
@@ -117,88 +162,179 @@ impl HttpMirror {
     }
 }
 
+impl Wish {
+    /// Why it is not fulfilled, if it is not.
+    pub const fn denied(self) -> Option<&'static str> {
+        match self {
+            Self::No | Self::Yes => None,
+            Self::HostBusy => Some(HOST_BUSY),
+            Self::Upgrade => Some("the connection was to change its protocol"),
+            Self::Endless => Some("a stream of events has no end to compare"),
+        }
+    }
+}
+
 impl Original {
-    /// A part of V1's body came by.
+    /// A part of the body came by.
     pub fn see(&mut self, data: &Bytes) {
-        self.too_large |= self.body.len() + data.len() > MOST;
-        if !self.too_large {
-            self.body.extend_from_slice(data);
+        match &mut self.answer.body {
+            Ok(body) if body.len() + data.len() <= MOST => body.extend_from_slice(data),
+            Ok(_) => self.answer.body = Err(Uncompared::TooLarge),
+            Err(_) => {}
         }
     }
 
-    /// V1's answer is whole: asks V2, and hands both in.
+    /// The answer is whole: asks the other pool, and hands both in.
     pub fn compare(self: Box<Self>) {
         let (tasks, runtime) = (self.mirror.parts.tasks.clone(), self.mirror.parts.runtime.clone());
         tasks.spawn_on(async move { self.run().await }, &runtime);
     }
 
     async fn run(self: Box<Self>) {
-        let Self { mirror, operation, request, status, media_type, body, too_large, permit } = *self;
-        let Setup { v2, recorder, comparer, timeout: limit, .. } = &mirror.parts;
-        let started = clock::mono();
-        let asked = timeout(*limit, ask(v2, request, started + *limit)).await;
-        let asked = asked.unwrap_or_else(|_elapsed| {
-            Err(Failure::sent(FailureKind::Timeout, "the mirrored request was not answered in time"))
-        });
-        let outcome = match &asked {
-            Ok(answer) if answer.has_failed => Outcome::Failed(FailureKind::Worker),
-            Ok(_) => Outcome::Answered,
-            // A pool that was closed under a mirrored request says nothing about V2.
-            Err(failure) if !failure.sent && !v2.is_open() => return,
-            Err(failure) => Outcome::Failed(failure.kind),
-        };
-        recorder.record(Observation {
-            operation: &operation,
-            class: Class::Read,
-            pool: PoolId::V2,
-            mirrored: true,
-            session: None,
-            outcome,
-            failed_over: false,
-            took: clock::mono().since(started),
-        });
-        if let Ok(Mirrored { side: v2, is_whole: true, .. }) = asked
-            && !too_large
-        {
-            let v1 = Side { success: status.as_u16() < 400, status: status.as_u16(), media_type, body };
-            comparer.submit(Pair { operation: operation.to_string(), v1, v2 });
+        let Self { mirror, operation, session, by, request, answer, permit } = *self;
+        let pairs = mirror.parts.recorder.pairs();
+        match by {
+            PoolId::V1 => {
+                let asked = pairs.ask(&operation);
+                match mirror.ask(PoolId::V2, request, &operation, None).await {
+                    Ok(v2) => mirror.hand_in(asked, by, answer, v2),
+                    // A pool that was closed under a mirrored request says nothing about V2.
+                    Err(failure) if !failure.sent && !mirror.parts.v2.is_open() => drop(asked),
+                    Err(failure) => mirror.parts.comparer.leave(asked, Uncompared::Unanswered, failure.kind.name()),
+                }
+            }
+            // What V1 did not answer is no pair: nobody is to be judged by a pool that may be on its way out.
+            PoolId::V2 => {
+                if let Ok(v1) = mirror.ask(PoolId::V1, request, &operation, session).await {
+                    mirror.hand_in(pairs.ask(&operation), by, v1, answer);
+                }
+            }
         }
         drop(permit);
     }
 }
 
-/// V2's answer.
-struct Mirrored {
-    side: Side,
-    /// Whether that is all of it.
-    is_whole: bool,
-    has_failed: bool,
+impl HttpMirror {
+    /// Asks a pool, and counts the call.
+    async fn ask(
+        &self,
+        id: PoolId,
+        request: Outgoing,
+        operation: &Arc<str>,
+        session: Option<Session>,
+    ) -> Result<Kept, Failure> {
+        let Setup { v1, v2, recorder, timeout, .. } = &self.parts;
+        let pool = match id {
+            PoolId::V1 => v1,
+            PoolId::V2 => v2,
+        };
+        let started = clock::mono();
+        let mut head_at = None;
+        let answer = ask(pool, request, started + *timeout, &mut head_at).await;
+        let outcome = match &answer {
+            Ok(answer) if answer.has_failed() => Outcome::Failed(FailureKind::Worker),
+            Ok(_) => Outcome::Answered,
+            // Nobody was reached for what nobody waits for: no failure of a V1 that may be on its way out, nor of a
+            // pool that was closed.
+            Err(failure) if !failure.sent && (id == PoolId::V1 || !pool.is_open()) => return answer,
+            Err(failure) => Outcome::Failed(failure.kind),
+        };
+        recorder.record(Observation {
+            operation,
+            class: Class::Read,
+            pool: id,
+            mirrored: true,
+            session,
+            outcome,
+            failed_over: false,
+            took: head_at.unwrap_or_else(clock::mono).since(started),
+        });
+        answer
+    }
+
+    /// Hands in both answers, if there is anything to compare.
+    fn hand_in(&self, asked: Asked, by: PoolId, v1: Kept, v2: Kept) {
+        let (own, other) = match by {
+            PoolId::V1 => (&v1, &v2),
+            PoolId::V2 => (&v2, &v1),
+        };
+        let operation = asked.operation().to_string();
+        // The caller has what the pool that answered it once sent, and says so with a validator that the other need not know.
+        let sides = if own.status == StatusCode::NOT_MODIFIED && other.status == StatusCode::OK {
+            Err((Uncompared::LeftOut, "not modified, says one pool, and the other has sent the whole".to_owned()))
+        } else {
+            v1.read("V1").and_then(|v1| Ok((v1, v2.read("V2")?)))
+        };
+        match sides {
+            Ok((v1, v2)) => self.parts.comparer.submit(Pair { operation, v1, v2 }, asked),
+            Err((what, why)) => self.parts.comparer.leave(asked, what, &why),
+        }
+    }
 }
 
-async fn ask(v2: &UpstreamPool, mut request: Outgoing, deadline: clock::Mono) -> Result<Mirrored, Failure> {
-    let ticket = v2.check_out(None, deadline, clock::mono()).await?;
+impl Kept {
+    /// Of a head; its body is to come.
+    fn of(head: &ReplyHead, fails_call: bool) -> Self {
+        let text = |name| head.fields.text(name).unwrap_or_default().to_owned();
+        let (media_type, encoding) = (text("content-type"), text("content-encoding"));
+        Self { status: head.status, media_type, encoding, fails_call, body: Ok(Vec::new()) }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.status.is_server_error() || self.fails_call
+    }
+
+    /// As the comparison policy gets it, or why it does not.
+    fn read(self, whose: &str) -> Result<Side, (Uncompared, String)> {
+        let Self { status, media_type, encoding, fails_call, body } = self;
+        let too_large = || (Uncompared::TooLarge, format!("the answer of {whose} is larger than {} KiB", MOST >> 10));
+        let body = body.map_err(|what| match what {
+            Uncompared::TooLarge => too_large(),
+            what => (what, format!("the answer of {whose} did not end in time")),
+        })?;
+        let body = match decode(&encoding, &body, MOST) {
+            Ok(Some(decoded)) => decoded,
+            // What is not what it says to be is left to those who know what it should be.
+            Ok(None) | Err(Undecoded::Broken) => body,
+            Err(Undecoded::TooLarge) => return Err(too_large()),
+            Err(Undecoded::Unknown(encoding)) => {
+                let why = format!("the answer of {whose} is encoded as `{encoding}`, which the host does not read");
+                return Err((Uncompared::Incomparable, why));
+            }
+        };
+        Ok(Side { success: status.as_u16() < 400 && !fails_call, status: status.as_u16(), media_type, body })
+    }
+}
+
+/// Asks a pool, and waits for the whole answer; `head_at` is when its head was there.
+async fn ask(
+    pool: &UpstreamPool,
+    mut request: Outgoing,
+    deadline: Mono,
+    head_at: &mut Option<Mono>,
+) -> Result<Kept, Failure> {
+    let ticket = pool.check_out(None, deadline, clock::mono()).await?;
     request.head.fields.set(MARK, "1");
     let ask = Ask { progress: None, deadline, again: false };
     let mut answered = ticket.send(request, ask).await.map_err(|unanswered| unanswered.failure)?;
-    let media_type = answered.head.fields.text("content-type").unwrap_or_default().to_owned();
+    *head_at = Some(clock::mono());
     let is_call = grpc::is_call(&answered.head.fields);
-    let collected = match Limited::new(&mut answered.body, MOST).collect().await {
-        Ok(body) => Some(body),
-        Err(error) if error.is::<LengthLimitError>() => None,
-        Err(error) => {
+    let mut kept = Kept::of(&answered.head, is_call && grpc::has_failed(&answered.head.fields));
+    let limited = Limited::new(&mut answered.body, MOST).collect();
+    match timeout_at(deadline.timer(), limited).await {
+        Ok(Ok(body)) => {
+            // What was not read to its end is closed.
+            answered.reuse.keep(&mut answered.body, &ticket);
+            kept.fails_call |= is_call && body.trailers().is_some_and(grpc::say_failed);
+            kept.body = Ok(body.to_bytes().to_vec());
+        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => kept.body = Err(Uncompared::TooLarge),
+        Ok(Err(error)) => {
             let message = format!("the mirrored answer broke off: {error}");
             return Err(Failure::sent(FailureKind::Communication, message));
         }
-    };
-    // What was not read to its end is closed.
-    if collected.is_some() {
-        answered.reuse.keep(&mut answered.body, &ticket);
+        // It is the head that counts, as for callers.
+        Err(_elapsed) => kept.body = Err(Uncompared::Unanswered),
     }
-    let status = answered.head.status.as_u16();
-    let says_failed = collected.as_ref().and_then(|body| body.trailers()).is_some_and(grpc::say_failed);
-    let fails_call = is_call && (says_failed || grpc::has_failed(&answered.head.fields));
-    let is_whole = collected.is_some();
-    let body = collected.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
-    let side = Side { success: status < 400 && !fails_call, status, media_type, body };
-    Ok(Mirrored { side, is_whole, has_failed: status >= 500 || fails_call })
+    Ok(kept)
 }

@@ -59,8 +59,6 @@ pub struct Answered {
     pub request: Option<Outgoing>,
     /// The connection, for when the body has been read.
     pub reuse: Reuse,
-    /// How long the head took, from when the request was sent.
-    pub took: Duration,
 }
 
 /// A connection that can be used again once the answer's body was read to its end; dropping it before closes it.
@@ -108,9 +106,9 @@ impl Ticket {
     pub async fn send(&self, request: Outgoing, ask: Ask<'_>) -> Result<Answered, Unanswered> {
         let mut slot = Some(request);
         let (failure, by_caller) = match self.try_send(&mut slot, ask).await {
-            Ok((Begun { head, body, upgraded, sender }, now, took)) => {
+            Ok((Begun { head, body, upgraded, sender }, now)) => {
                 let reuse = Reuse { sender, since: now };
-                return Ok(Answered { head, body, upgraded, request: slot.filter(|_| ask.again), reuse, took });
+                return Ok(Answered { head, body, upgraded, request: slot.filter(|_| ask.again), reuse });
             }
             Err(failed) => failed,
         };
@@ -120,11 +118,7 @@ impl Ticket {
 
     /// The request stays in its slot unless it was sent and is not wanted again. A failure comes with whether it was the
     /// caller that broke off.
-    async fn try_send(
-        &self,
-        request: &mut Option<Outgoing>,
-        ask: Ask<'_>,
-    ) -> Result<(Begun, Mono, Duration), (Failure, bool)> {
+    async fn try_send(&self, request: &mut Option<Outgoing>, ask: Ask<'_>) -> Result<(Begun, Mono), (Failure, bool)> {
         let pool = &self.pool.0;
         let Some(member) = pool.members.get(self.member) else {
             return Err((Failure::unsent(FailureKind::System, "no such member"), false));
@@ -145,9 +139,8 @@ impl Ticket {
             match self.answer(sent, ask, started).await? {
                 Ok(begun) => {
                     let now = clock::mono();
-                    let took = now.since(started);
-                    member.answered(took, now);
-                    return Ok((begun, now, took));
+                    member.answered(now.since(started), now);
+                    return Ok((begun, now));
                 }
                 // It was closed at the very moment that it was chosen.
                 Err(NotSent { seen: false, .. }) if !is_new && request.is_some() => {}

@@ -116,6 +116,8 @@ pub struct Migration {
     pub configured: BTreeMap<Kind, String>,
     /// How long its callers wait.
     pub deadline: Duration,
+    /// The time that its decisions rest on.
+    pub clock: clock::timeline::Clock,
 }
 
 /// How a migration's requests come in.
@@ -178,6 +180,7 @@ struct Common {
     spawner: Spawner,
     /// Threads that serve requests.
     threads: usize,
+    wall: clock::Wall,
     working: TaskTracker,
     background: TaskTracker,
 }

@@ -1,9 +1,17 @@
 //! The only caller of the system's clocks. Everything else takes times as arguments.
+//!
+//! What decides anything rests on the monotonic clock: spans on [`Mono`], and what policies see on a
+//! [`timeline`] of its own.
 #![expect(clippy::disallowed_types, reason = "this is the module that the others must call")]
+
+pub mod timeline;
 
 use std::{
     ops::Add,
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,6 +24,22 @@ pub struct Mono(u64);
 #[serde(transparent)]
 pub struct UnixMs(pub u64);
 
+/// Both clocks at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The monotonic one.
+    pub mono: Mono,
+    /// The wall clock.
+    pub wall: UnixMs,
+}
+
+/// A host's wall clock. Tests set it, as somebody sets the clock of a machine.
+#[derive(Debug, Clone, Default)]
+pub struct Wall(Arc<AtomicI64>);
+
+/// Two looks at a clock that are further apart than this had a thread waiting between them.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
 static ORIGIN: OnceLock<Instant> = OnceLock::new();
 
 /// Now, for measuring spans.
@@ -24,10 +48,35 @@ pub fn mono() -> Mono {
     Mono(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Now, for records and soak times. A clock before 1970 reads as 1970.
+/// Now, for records. A clock before 1970 reads as 1970.
 pub fn unix_ms() -> UnixMs {
     let span = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMs(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Wall {
+    /// What it shows.
+    pub fn now(&self) -> UnixMs {
+        UnixMs(unix_ms().0.saturating_add_signed(self.0.load(Ordering::Relaxed)))
+    }
+
+    /// Sets it forward by so many milliseconds, or back.
+    pub fn step(&self, by_ms: i64) {
+        self.0.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Reads it together with the monotonic clock; again if the thread had to wait in between, which would look like a
+    /// step.
+    pub fn read(&self) -> Reading {
+        let mut reading = Reading { mono: mono(), wall: self.now() };
+        for _ in 0..3 {
+            if mono().since(reading.mono) <= AT_ONCE {
+                break;
+            }
+            reading = Reading { mono: mono(), wall: self.now() };
+        }
+        reading
+    }
 }
 
 impl Mono {
@@ -58,6 +107,14 @@ impl Add<Duration> for Mono {
 
     fn add(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Add<Duration> for UnixMs {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 

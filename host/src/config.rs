@@ -21,9 +21,10 @@ use std::{
 
 use self::bundle::Bundle;
 use crate::{
+    clock::Wall,
     dispatch::Operation,
     ingress::{Settings, table::Match},
-    migration::controller::Patience,
+    migration::{controller::Patience, failsafe},
     policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::{PoolSpec, UpstreamSpec},
     proxy::{catalogue::Catalogue, head::SessionKey, headers::Forwarding},
@@ -64,6 +65,8 @@ pub struct Config {
     pub keep_history: Duration,
     /// How long the log of calls to policies is kept.
     pub keep_policy_log: Duration,
+    /// The wall clock; the system's, whatever the file says. Tests set it.
+    pub wall: Wall,
     /// The migrations, by name.
     pub migrations: Vec<MigrationConfig>,
 }
@@ -77,6 +80,8 @@ pub struct MigrationConfig {
     pub salt: String,
     /// How often policies are asked.
     pub check_interval: Duration,
+    /// What the host does when nobody judges, nothing is recorded, or V2 fails everything.
+    pub failsafe: failsafe::Settings,
     /// How long callers wait.
     pub deadline: Duration,
     /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.

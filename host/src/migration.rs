@@ -7,8 +7,13 @@
 mod checks;
 pub mod controller;
 pub mod effects;
+pub mod failsafe;
 pub mod flags;
+mod guard;
 pub mod handle;
+pub mod mend;
+#[cfg(test)]
+mod model;
 mod orders;
 pub mod rehearse;
 pub mod seats;

@@ -2,7 +2,7 @@
 
 mod pools;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -13,6 +13,7 @@ use prometheus_client::{
 
 use crate::{
     app::Host,
+    migration::failsafe::Thing,
     policy::{
         engine::Compilations,
         facts::{Calls, Members},
@@ -161,6 +162,29 @@ impl Scrape {
             let now = f64::from(u8::from(phase == snapshot.state.phase));
             self.gauge("cutover_phase", "1 for the phase that the migration is in", labels, now);
         }
+        let lost = |thing| snapshot.failsafe.iter().find(|shown| shown.lost == thing);
+        for thing in [Thing::Judge, Thing::Store, Thing::Stages, Thing::V2] {
+            let mut labels = here();
+            labels.push(("lost", thing.name().to_owned()));
+            let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+            let for_s = lost(thing).map_or(0.0, |shown| seconds(shown.for_ms));
+            let help = "For how long something has been lost while V2 has callers; 0 if it is not";
+            self.gauge("cutover_lost_seconds", help, labels.clone(), for_s);
+            if let Some(acts_in_ms) = lost(thing).and_then(|shown| shown.acts_in_ms) {
+                let help = "In how long the host acts by itself; 0 if it would and is held back";
+                self.gauge("cutover_lost_acts_in_seconds", help, labels, seconds(acts_in_ms));
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a clock that is off by 2^53 ms is off")]
+        let ahead = snapshot.clock.ahead_ms as f64 / 1e3;
+        let help = "How far the time that policies are told is ahead of the wall clock";
+        self.gauge("cutover_clock_ahead_seconds", help, here(), ahead);
+        self.counter(
+            "cutover_clock_steps",
+            "Steps of the wall clock since the host began",
+            here(),
+            snapshot.clock.steps,
+        );
         self.counter("cutover_decisions", "Decisions since the host began", here(), snapshot.decisions);
         for failing in &snapshot.policy_failures {
             let mut labels = here();

@@ -17,7 +17,7 @@ use crate::{
         Host,
         install::{Choice, Order as By, Source},
     },
-    clock,
+    clock::UnixMs,
     migration::{Install, Ordered},
     policy::{
         candidate::{Rule, Weighed},
@@ -72,7 +72,7 @@ pub(super) struct Filter {
 /// `GET .../policies`
 pub(super) async fn seats(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
     let migration = find(&host, &name)?;
-    let slots = migration.slots.iter().filter_map(|(kind, slot)| shown(kind, slot));
+    let slots = migration.slots.iter().filter_map(|(kind, slot)| shown(kind, slot, migration.clock.now()));
     Ok(Json(json!({ "migration": name, "slots": slots.collect::<Vec<_>>() })))
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn candidate(State(host): Shared, Path((name, kind)): Path<(Str
     let migration = find(&host, &name)?;
     let kind = parse_kind(&kind)?;
     let none = || Refusal(StatusCode::NOT_FOUND, format!("no {kind} policy of `{name}` is a candidate"));
-    candidate_of(migration.slots.get(kind)).map(Json).ok_or_else(none)
+    candidate_of(migration.slots.get(kind), migration.clock.now()).map(Json).ok_or_else(none)
 }
 
 /// `DELETE .../policies/{kind}/candidate`
@@ -220,7 +220,7 @@ fn broken(error: &StoreError) -> Refusal {
 }
 
 /// A slot that anybody sits in, or that is held.
-fn shown(kind: Kind, slot: &Slot) -> Option<Value> {
+fn shown(kind: Kind, slot: &Slot, now: UnixMs) -> Option<Value> {
     let (active, held) = (slot.seat(), slot.held());
     if active.is_none() && held.is_none() {
         return None;
@@ -230,7 +230,7 @@ fn shown(kind: Kind, slot: &Slot) -> Option<Value> {
         "active": active.map(|seat| seat_of(&seat)),
         "held": held,
         "previous": slot.previous().map(|seat| seat_of(&seat)),
-        "candidate": candidate_of(slot),
+        "candidate": candidate_of(slot, now),
     }))
 }
 
@@ -243,10 +243,10 @@ fn seat_of(seat: &Seat) -> Value {
     })
 }
 
-fn candidate_of(slot: &Slot) -> Option<Value> {
+fn candidate_of(slot: &Slot, now: UnixMs) -> Option<Value> {
     let candidate = slot.candidate()?;
     let evidence = candidate.evidence.lock().clone();
-    let age = clock::unix_ms().since(candidate.since);
+    let age = now.since(candidate.since);
     let outlook = match candidate.rule.weigh(&evidence, age) {
         Weighed::Wait(why) => json!({ "next": "wait", "because": why }),
         Weighed::Promote(why) => json!({ "next": "promote", "because": why }),

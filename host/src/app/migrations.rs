@@ -10,10 +10,13 @@ use super::{
     policies::{self, Filled},
 };
 use crate::{
-    clock,
+    clock::{
+        self, UnixMs, Wall,
+        timeline::{Clock, Known, Mended, Resumed, Timeline},
+    },
     compare::{self, Comparer},
     config::{MigrationConfig, PlaneConfig, bundle::Bundle},
-    migration::{Controller, State, controller, flags::Flags, trial::Trial},
+    migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, trial::Trial},
     observe::{History, Recorder},
     policy::{
         port::Kind,
@@ -22,6 +25,7 @@ use crate::{
     },
     pool::Pool,
     route::Control,
+    store::Store,
 };
 
 /// A migration whose pools are made and closed.
@@ -31,7 +35,9 @@ pub(super) struct Begun {
     salt: String,
     check_interval: Duration,
     control: Control,
+    wall: Wall,
     deadline: Duration,
+    failsafe: failsafe::Settings,
     policies: BTreeMap<Kind, Bundle>,
     flags: BTreeMap<String, Value>,
     slots: Arc<Slots>,
@@ -61,8 +67,24 @@ impl Begun {
             PlaneConfig::Operations(operations) => planes::operations(*operations, given, common),
             PlaneConfig::Http(http) => planes::http(*http, given, common),
         };
-        let MigrationConfig { name, salt, check_interval, control, deadline, policies, flags, .. } = config;
-        Self { name, salt, check_interval, control, deadline, policies, flags, slots, trials, queues, comparer, made }
+        let MigrationConfig { name, salt, check_interval, control, deadline, failsafe, policies, flags, .. } = config;
+        let wall = common.wall.clone();
+        Self {
+            name,
+            salt,
+            check_interval,
+            control,
+            wall,
+            deadline,
+            failsafe,
+            policies,
+            flags,
+            slots,
+            trials,
+            queues,
+            comparer,
+            made,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -82,7 +104,7 @@ impl Begun {
         let Self { name, queues, trials, slots, made, .. } = self;
         let Made { split, plane, pools, keeper } = made;
         let store = &shared.store;
-        let state = store.state(&name).await?.unwrap_or_else(|| State::new(clock::unix_ms()));
+        let found = found(&name, &self.wall, store).await?;
         let flags = Flags::new(self.flags, store.flags(&name).await?)?;
         for pool in &pools {
             store.configure_pool(pool).await?;
@@ -96,7 +118,8 @@ impl Begun {
         if compares_otherwise {
             split.recorder.pairs().changed_before();
         }
-        split.recorder.begin(clock::unix_ms());
+        found.go_on(&name, &split.recorder, &slots, shared).await;
+        let Found { state, last_check, clock, .. } = found;
         let history = Arc::<History>::default();
         // Requests may come in before the controller does.
         split.v1.open();
@@ -121,6 +144,9 @@ impl Begun {
             records: shared.recording.clone(),
             refused,
             patience: shared.patience,
+            failsafe: self.failsafe,
+            clock: clock.clone(),
+            last_check,
             trials: trials.clone(),
             failed: queues.failures,
         });
@@ -131,10 +157,50 @@ impl Begun {
             handle: handle.clone(),
             trials,
             control: self.control,
+            clock: clock.clone(),
         };
         shared.deciding.spawn(trial.run(queues.jobs, shared.background_stop.clone()));
         shared.deciding.spawn(controller.run(shared.background_stop.clone()));
         let (comparer, deadline) = (self.comparer, self.deadline);
-        Ok(Migration { handle, split, plane, history, comparer, slots, configured, deadline })
+        Ok(Migration { handle, split, plane, history, comparer, slots, configured, deadline, clock })
+    }
+}
+
+/// What the store knows of a migration, with its time.
+struct Found {
+    state: State,
+    /// When the store says that its phase or stage began.
+    before: UnixMs,
+    /// The last check, unless that lies in the future.
+    last_check: UnixMs,
+    mended: Option<Mended>,
+    clock: Clock,
+}
+
+async fn found(name: &str, wall: &Wall, store: &Store) -> Result<Found, StartError> {
+    let reading = wall.read();
+    let state = store.state(name).await?.unwrap_or_else(|| State::new(reading.wall));
+    let last_check = store.last_check(name).await?;
+    let before = state.since;
+    let known = Known { since: before, is_judged: state.is_judged(), last_check };
+    let Resumed { timeline, since, mended } = Timeline::resume(known, reading);
+    let last_check = last_check.map_or(UnixMs(0), |(at, _)| at).min(timeline.now(reading.mono));
+    let clock = Clock::new(wall.clone(), timeline);
+    Ok(Found { state: State { since, ..state }, before, last_check, mended, clock })
+}
+
+impl Found {
+    /// The time of what is there goes on, mended where it has to be.
+    async fn go_on(&self, name: &str, recorder: &Recorder, slots: &Slots, shared: &Shared) {
+        let Self { state, before, mended, clock, .. } = self;
+        if let Some(mended) = *mended {
+            let mending = Mending { migration: name, state, before: *before, mended, clock };
+            mending.record(slots, &shared.store, &shared.notifier).await;
+        }
+        for candidate in slots.iter().filter_map(|(_, slot)| slot.candidate()) {
+            // It has seen what the one in charge has.
+            candidate.memory.lock().1 = clock.now();
+        }
+        recorder.begin(clock.now());
     }
 }

@@ -60,7 +60,8 @@ impl Prepared {
         })?;
         let spawner = Spawner::start(guard, runtime::Handle::current()).map_err(StartError::Spawner)?;
         let (working, background) = (TaskTracker::new(), TaskTracker::new());
-        let common = Common { engine, spawner, threads: config.http.threads, working, background };
+        let (threads, wall) = (config.http.threads, config.wall.clone());
+        let common = Common { engine, spawner, threads, wall, working, background };
         let migrations = std::mem::take(&mut config.migrations).into_iter();
         let migrations = migrations.map(|migration| Begun::new(migration, &common)).collect();
         Ok(Self { config, sockets, common, migrations, takes_over: false })

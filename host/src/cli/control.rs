@@ -1,5 +1,7 @@
 //! `cutover status` and the verbs that move a migration.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{Failed, HostAddress, Order, client::Client, output};
@@ -59,6 +61,7 @@ fn describe(migration: &Value) -> Vec<String> {
             lines.push(format!("  {label}: {why}"));
         }
     }
+    lines.extend(alarms(migration));
     for pool in ["v1", "v2"] {
         let at = |field: &str| number(&format!("/{pool}/{field}"));
         let brief = migration.pointer("/pools").and_then(Value::as_array);
@@ -109,6 +112,36 @@ fn describe(migration: &Value) -> Vec<String> {
     lines
 }
 
+/// What is lost, what will happen when, and a clock that policies are told and people are not.
+fn alarms(migration: &Value) -> Vec<String> {
+    let span = |ms: Option<i64>| {
+        let seconds = Duration::from_secs(ms.unwrap_or(0).unsigned_abs() / 1_000);
+        humantime::format_duration(seconds).to_string()
+    };
+    let mut lines = Vec::new();
+    for lost in migration.pointer("/failsafe").and_then(Value::as_array).into_iter().flatten() {
+        let text = |field: &str| lost.get(field).and_then(Value::as_str).unwrap_or_default();
+        let ms = |field: &str| lost.get(field).and_then(Value::as_i64);
+        let then = match (lost.get("held_back").and_then(Value::as_str), ms("acts_in_ms")) {
+            (Some(why_not), _) => why_not.to_owned(),
+            (None, Some(0)) => format!("{} is due", text("action")),
+            (None, Some(left)) => format!("{} in {}", text("action"), span(Some(left))),
+            (None, None) => "nothing is done, as configured".into(),
+        };
+        lines.push(format!("  LOST: {} for {}: {}; {then}", text("lost"), span(ms("for_ms")), text("why")));
+    }
+    let ahead = migration.pointer("/clock/ahead_ms").and_then(Value::as_i64);
+    if ahead.is_some_and(|ms| ms.abs() >= 1_000) {
+        let side = if ahead.is_some_and(|ms| ms > 0) { "ahead of" } else { "behind" };
+        lines.push(format!("  clock: policies are told a time that is {} {side} the wall clock", span(ahead)));
+    }
+    if let Some(by_ms) = migration.pointer("/clock/last_step/by_ms").and_then(Value::as_i64) {
+        let at = migration.pointer("/clock/last_step/at").and_then(Value::as_u64).unwrap_or(0);
+        lines.push(format!("  clock: the wall clock stepped by {by_ms} ms at {}", UnixMs(at).rfc3339()));
+    }
+    lines
+}
+
 /// A pool's workers as lines of text.
 fn workers(brief: &Value) -> Vec<String> {
     let number = |path: &str| brief.pointer(path).and_then(Value::as_u64).unwrap_or(0);
@@ -150,6 +183,9 @@ mod tests {
         let status = json!({
             "migration": "programs", "phase": "ramping", "stage": 1, "share": 100_000, "effective_share": 50_000,
             "since": 0, "because": null, "window_seconds": 60,
+            "failsafe": [{ "lost": "judge", "why": "the rollback policy trapped", "for_ms": 35_000, "action": "rollback",
+                           "acts_in_ms": 85_000, "held_back": null }],
+            "clock": { "ahead_ms": 3_600_000, "last_step": { "at": 0, "by_ms": -3_600_000 } },
             "v1": { "requests": 900, "error_ppm": 0, "p50_us": 2000, "p99_us": 9000, "members": { "ready": 1, "wanted": 1 } },
             "v2": { "requests": 100, "error_ppm": 20_000, "p50_us": 1900, "p99_us": 4000, "members": { "ready": 4, "wanted": 4 } },
             "comparisons": { "same": 10, "ignored": 2, "different": 0, "incomparable": 0 },
@@ -165,6 +201,9 @@ mod tests {
         insta::assert_snapshot!(describe(&status).join("\n"), @r"
         programs: ramping, stage 1, 10% on V2, since 1970-01-01T00:00:00.000Z
           held back: V2 gets 5% at the moment
+          LOST: judge for 35s: the rollback policy trapped; rollback in 1m 25s
+          clock: policies are told a time that is 1h ahead of the wall clock
+          clock: the wall clock stepped by -3600000 ms at 1970-01-01T00:00:00.000Z
           v1: 1/1 upstreams, 900 calls in 60 s, 0% failed, p50 2000 us, p99 9000 us
           v2: 4/4 workers, 100 calls in 60 s, 2% failed, p50 1900 us, p99 4000 us
               1 busy 3 ready, 25% used, 2 waiting, p99 12000 us, 50 MiB, growing +0.4% an hour (+-0.1), 31% of a processor

@@ -192,7 +192,7 @@ async fn leave(
     if let Err(why) = successor.begin().await {
         tracing::error!("the successor has failed, so this host begins again: {}", chain(&why));
         successor.end().await;
-        return begin_again(running, left, (start, sockets), tasks).await.map(Left::Not);
+        return Box::pin(begin_again(running, left, (start, sockets), tasks)).await.map(Left::Not);
     }
     drop(sockets);
     let pid = successor.pid();

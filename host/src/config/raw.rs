@@ -1,6 +1,7 @@
 //! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
 
 mod defaults;
+pub mod failsafe;
 pub mod http;
 pub mod workers;
 
@@ -123,6 +124,9 @@ pub struct Migration {
     /// How often policies are asked.
     #[serde(default = "defaults::five_seconds")]
     pub check_interval: String,
+    /// What the host does when nobody judges, nothing is recorded, or V2 fails everything.
+    #[serde(default)]
+    pub failsafe: failsafe::Failsafe,
     /// How long callers wait.
     #[serde(default = "defaults::two_seconds")]
     pub deadline: String,

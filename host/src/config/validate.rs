@@ -1,5 +1,6 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
+mod failsafe;
 mod http;
 mod trust;
 mod workers;
@@ -16,6 +17,7 @@ use super::{
     Config, MigrationConfig, OperationsConfig, PlaneConfig, Problem, bundle::Bundle, environment, limits, raw,
 };
 use crate::{
+    clock::Wall,
     dispatch::Operation,
     migration::{controller::Patience, flags::Flags},
     policy::port::Kind,
@@ -69,6 +71,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
         keep_history: host.field("keep_history").duration(&raw.host.keep_history, "1m", "3650d"),
         keep_policy_log: host.field("keep_policy_log").duration(&raw.host.keep_policy_log, "1m", "3650d"),
+        wall: Wall::default(),
         migrations: Vec::new(),
         components,
     };
@@ -147,10 +150,12 @@ fn migration(
             return None;
         }
     };
+    let check_interval = at.field("check_interval").duration(&raw.check_interval, "100ms", "1h");
     Some(MigrationConfig {
         plane,
         salt: raw.salt.unwrap_or_else(|| name.to_owned()),
-        check_interval: at.field("check_interval").duration(&raw.check_interval, "100ms", "1h"),
+        failsafe: failsafe::settings(&mut at.field("failsafe"), &raw.failsafe, check_interval),
+        check_interval,
         deadline: at.field("deadline").duration(&raw.deadline, "1ms", "1h"),
         failover_reserve_percent: raw.failover_reserve,
         shadow_budget: raw.shadow_budget,

@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 
 use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event};
 use crate::{
-    clock,
     judge::{self, Answered},
     policy::{
         facts::Batch,
@@ -73,7 +72,7 @@ impl Controller {
 
     /// What policies are asked about. No two checks are of the same moment: by that they are known in the records.
     pub(super) fn check(&mut self, batches: Vec<Batch>) -> Check {
-        self.last_check = clock::unix_ms().after(self.last_check);
+        self.last_check = self.parts.clock.now().after(self.last_check);
         Check {
             now_ms: self.last_check,
             phase: self.state.in_force(),
@@ -98,6 +97,16 @@ impl Controller {
         }
         if let Some((answered, verdict)) = staged.as_ref().zip(verdict) {
             self.parts.trials.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
+        }
+        match judged.as_ref().map(|answered| &answered.asked.answer) {
+            Some(Ok(_)) => self.judge.answered(),
+            Some(Err(error)) => self.judge.failed(format!("the rollback policy {error}")),
+            None => self.judge.failed(judge::nobody().note),
+        }
+        match staged.as_ref().map(|answered| &answered.asked.answer) {
+            Some(Ok(_)) => self.stages.answered(),
+            Some(Err(error)) => self.stages.failed(format!("the stages policy {error}")),
+            None => {}
         }
         if epoch != self.epoch {
             return;
@@ -141,6 +150,8 @@ impl Controller {
         }
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         let remembered = remembered(&self.parts.slots);
+        let recording = self.recording.clone();
+        recording.begin();
         self.in_turn(async move {
             let kept = async {
                 store.record_metrics(&name, &batches).await?;
@@ -150,7 +161,9 @@ impl Controller {
                 store.log_calls(&name, &calls).await?;
                 store.remember(&name, remembered).await
             };
-            if let Err(error) = kept.await {
+            let kept = kept.await;
+            recording.end(kept.as_ref().copied());
+            if let Err(error) = kept {
                 tracing::error!(migration = name, "history is not kept: {}", crate::causes::chain(&error));
             }
         });

@@ -21,21 +21,26 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     checks::Checked,
     effects::{Cause, Settled},
+    failsafe::{self, Failsafe},
     flags::Flags,
+    guard::{Pulse, Recording, Steps},
     handle::{Command, Handle},
     rehearse::Rehearsed,
-    snapshot::{self, Failures, Judged, RollbackReport, Snapshot},
-    state::{Event, State},
+    snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
+    state::{Effect, Event, State},
     step::step,
 };
 use crate::{
-    clock::{self, UnixMs},
+    clock::{
+        self, Mono, UnixMs,
+        timeline::{Anchor, Clock},
+    },
     notify::Notifier,
     observe::{History, machine::Machine, recorder::Measured},
     policy::{
         PolicyError,
-        facts::{Batch, Finding},
-        port::{Check, Kind, Plan, Verdict},
+        facts::{Batch, Finding, Gauge},
+        port::{Check, Kind, Phase, Plan, Verdict},
         slot::{Seat, Slots},
         trial::{Failed, Trials},
     },
@@ -104,6 +109,12 @@ pub struct Parts {
     pub refused: Vec<(Kind, PolicyError)>,
     /// How often a policy may fail.
     pub patience: Patience,
+    /// What the host does by itself.
+    pub failsafe: failsafe::Settings,
+    /// The time that its decisions rest on.
+    pub clock: Clock,
+    /// The moment of the last check on record.
+    pub last_check: UnixMs,
     /// Who tries candidates out.
     pub trials: Trials,
     /// Failures of policies that others ask.
@@ -132,7 +143,18 @@ pub struct Controller {
     pub(super) decisions: u64,
     pub(super) failures: Failures,
     /// When the policies in charge failed lately.
-    pub(super) failing: BTreeMap<Kind, VecDeque<UnixMs>>,
+    pub(super) failing: BTreeMap<Kind, VecDeque<Mono>>,
+    /// When policies in charge began afresh, because they kept failing with what they remembered.
+    pub(super) afresh: BTreeMap<Kind, Mono>,
+    pub(super) failsafe: Failsafe,
+    pub(super) judge: Pulse,
+    pub(super) stages: Pulse,
+    pub(super) recording: Recording,
+    pub(super) steps: Steps,
+    /// From where time goes on once the decision under way is on record.
+    pub(super) beginning: Option<Anchor>,
+    /// When the last decision was made, by the wall clock.
+    pub(super) decided_at: UnixMs,
     /// Whether policies are being asked right now.
     pub(super) asking: bool,
     /// The last checks and what was said of them.
@@ -155,7 +177,7 @@ impl Controller {
     pub fn new(mut parts: Parts) -> (Self, Handle) {
         let mut failures = Failures::default();
         for (kind, error) in parts.refused.drain(..) {
-            failures.count(kind, &error, clock::unix_ms());
+            failures.count(kind, &error, parts.clock.now());
         }
         let (orders, commands) = mpsc::channel(COMMANDS);
         let (settled, settling) = mpsc::channel(COMMANDS);
@@ -172,11 +194,22 @@ impl Controller {
             decisions: 0,
             policy_failures: failures.all(),
             stale_plan: None,
+            failsafe: Vec::new(),
+            clock: ClockShown { now: parts.clock.now(), ahead_ms: parts.clock.ahead_ms(), steps: 0, last_step: None },
         };
         let (shown, watching) = watch::channel(Arc::new(first));
         let settled_once = CancellationToken::new();
         let handle = Handle { commands: orders, shown: watching, settled: settled_once.clone() };
         let controller = Self {
+            failsafe: Failsafe::new(&parts.failsafe, parts.check_interval),
+            judge: Pulse::new(),
+            stages: Pulse::new(),
+            recording: Recording::default(),
+            steps: Steps::default(),
+            beginning: None,
+            decided_at: UnixMs(0),
+            afresh: BTreeMap::new(),
+            last_check: parts.last_check,
             parts,
             state,
             epoch: 0,
@@ -184,7 +217,6 @@ impl Controller {
             stale_plan: None,
             pending: Vec::new(),
             behind: false,
-            last_check: UnixMs(0),
             writing: None,
             verdict: None,
             waiting_for: Vec::new(),
@@ -234,7 +266,7 @@ impl Controller {
                 Some(failed) = self.parts.failed.recv() => {
                     self.count_failure(failed.kind, failed.policy.as_ref(), &failed.error).await;
                 }
-                _ = batches.tick() => self.cut_batch(),
+                _ = batches.tick() => self.tick().await,
                 _ = checks.tick(), if !self.asking && self.last_looks == 0 => self.asking = self.ask(&answers).await,
             }
             self.show();
@@ -251,13 +283,17 @@ impl Controller {
     pub(super) fn cut_batch(&mut self) {
         let split = &self.parts.split;
         let mut gauges = self.parts.machine.sample();
+        let by_ms = std::mem::take(&mut self.steps.in_batch);
+        if by_ms != 0 {
+            gauges.insert(0, Gauge { name: "host.clock-step-ms".into(), value: by_ms });
+        }
         for pool in [&split.v1, &split.v2] {
             gauges.extend(pool.gauges());
         }
         // Also if nothing is mirrored just now: what other rules found must not count a moment longer.
         split.recorder.pairs().in_force(|| crate::compare::rules(&self.parts.slots));
         let measured = Measured { share: split.router.share(), v1: split.v1.members(), v2: split.v2.members(), gauges };
-        let batch = split.recorder.cut(clock::unix_ms(), measured);
+        let batch = split.recorder.cut(self.parts.clock.now(), measured);
         self.parts.history.push(batch.clone());
         if self.pending.len() >= MAX_PENDING {
             tracing::warn!(migration = self.parts.name, "checks cannot keep up; the oldest batch is dropped");
@@ -268,8 +304,15 @@ impl Controller {
 
     /// Takes a step and performs its effects. An order that is refused changes nothing.
     pub(super) async fn happen(&mut self, event: Event, cause: Cause) -> Option<String> {
-        let switches = self.parts.flags.switches();
-        match step(&self.state, event, &cause.reason, switches, clock::unix_ms()) {
+        let (switches, clock) = (self.parts.flags.switches(), &self.parts.clock);
+        let mut taken = step(&self.state, event.clone(), &cause.reason, switches, clock.now());
+        if matches!(&taken, Ok((_, effects)) if effects.contains(&Effect::BeginStage)) {
+            // Where a stage begins, its time does; nobody was asked before it in `preparing`.
+            let anchor = clock.anchor(self.state.phase == Phase::Preparing);
+            taken = step(&self.state, event, &cause.reason, switches, anchor.show);
+            self.beginning = Some(anchor);
+        }
+        match taken {
             Ok((_, effects)) if effects.is_empty() => None,
             Ok((next, effects)) => {
                 let moved = next != self.state;
@@ -286,7 +329,7 @@ impl Controller {
 
     pub(super) fn audited(&self, actor: &str, action: &str, detail: Value) -> Audited {
         Audited {
-            at: clock::unix_ms(),
+            at: self.parts.clock.wall(),
             actor: actor.into(),
             migration: self.parts.name.clone(),
             action: action.into(),
@@ -307,6 +350,8 @@ impl Controller {
             decisions: self.decisions,
             policy_failures: self.failures.all(),
             stale_plan: self.stale_plan.clone(),
+            failsafe: self.failsafe.shown(clock::mono()),
+            clock: self.clock_shown(),
         };
         self.shown.send_replace(Arc::new(snapshot));
     }

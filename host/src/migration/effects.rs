@@ -88,8 +88,14 @@ impl Controller {
         for effect in effects {
             match effect {
                 Effect::Decide(decided) => match self.decide(&next, decided, &cause).await {
-                    Ok(made) => decision = Some(made),
-                    Err(why) => return Some(why),
+                    Ok(made) => {
+                        self.begin_time();
+                        decision = Some(made);
+                    }
+                    Err(why) => {
+                        self.beginning = None;
+                        return Some(why);
+                    }
                 },
                 Effect::Route => {
                     self.state = next.clone();
@@ -113,10 +119,12 @@ impl Controller {
     /// Persists a decision. A rollback that cannot be recorded goes on all the same: leaving users on a V2 that was
     /// found worse is the greater harm.
     async fn decide(&mut self, next: &State, decided: Decided, cause: &Cause) -> Result<Decision, String> {
+        // For people, and so that they can read them in order: never before the one before.
+        self.decided_at = self.decided_at.max(self.parts.clock.wall());
         let mut decision = Decision {
             id: 0,
             migration: self.parts.name.clone(),
-            at: clock::unix_ms(),
+            at: self.decided_at,
             kind: decided.kind.into(),
             actor: cause.actor.clone(),
             reason: decided.reason,
@@ -129,7 +137,9 @@ impl Controller {
             findings: decided.findings,
             inputs: cause.inputs.clone(),
         };
-        match self.parts.store.decide(&decision, next).await {
+        let decided = self.parts.store.decide(&decision, next).await;
+        self.recording.heard(decided.as_ref().map(|_id| ()));
+        match decided {
             Ok(id) => decision.id = id,
             Err(error) if next.phase == Phase::RolledBack => {
                 tracing::error!("the rollback is not on record: {}", crate::causes::chain(&error));
@@ -214,7 +224,7 @@ impl Controller {
     fn situation(&self) -> Situation {
         let operations = self.parts.split.operations.iter();
         Situation {
-            now_ms: clock::unix_ms(),
+            now_ms: self.parts.clock.now(),
             migration: self.parts.name.clone(),
             phase: self.state.in_force(),
             stage: self.state.stage,
@@ -318,7 +328,7 @@ impl Controller {
     pub(super) fn notice(&self, event: &str, severity: &'static str, message: String, findings: Vec<Finding>) {
         let migration = self.parts.name.clone();
         self.parts.notifier.notify(Notice {
-            at: clock::unix_ms(),
+            at: self.parts.clock.wall(),
             migration,
             event: event.into(),
             severity,

@@ -203,7 +203,7 @@ impl Controller {
             Some((check, _)) => check.now_ms,
             None if self.asking => return Round::UnderWay,
             None if rehearsed.stored.has_begun() => return Round::Done,
-            None => clock::unix_ms(),
+            None => self.parts.clock.now(),
         };
         if *from < at_hand {
             let is_lost = rehearsed.stored.is_lost(at_hand.0 - from.0);

@@ -210,9 +210,10 @@ impl Controller {
         audited: &Audited,
     ) -> Result<(), StoreError> {
         let kind = new.seat.policy.kind;
-        let record = SeatRecord { rule: Some(rule), ..record(new, memory.clone(), audited) };
+        let since = self.parts.clock.now();
+        let record = SeatRecord { rule: Some(rule), since, ..record(new, memory.clone(), audited) };
         self.parts.store.set_candidate(kind, Some(&record), audited).await?;
-        let candidate = Candidate::new(new.seat.clone(), rule, audited.at, (memory, from), Evidence::default());
+        let candidate = Candidate::new(new.seat.clone(), rule, since, (memory, from), Evidence::default());
         self.parts.slots.get(kind).stand_by(Some(Arc::new(candidate)));
         Ok(())
     }
@@ -281,8 +282,8 @@ impl Controller {
     /// Counts a policy's failure. The first of its cause within a minute is audited; too many put it out of charge.
     /// Without a policy it is the slot that failed: nobody was in charge.
     pub(super) async fn count_failure(&mut self, kind: Kind, policy: Option<&Arc<Policy>>, error: &PolicyError) {
-        let now = clock::unix_ms();
-        if self.failures.count(kind, error, now) {
+        let now = clock::mono();
+        if self.failures.count(kind, error, self.parts.clock.now()) {
             tracing::error!(migration = self.parts.name, %kind, "the policy {error}");
             let detail = json!({ "kind": kind, "digest": policy.map(|p| p.digest()), "error": error, "message": error.to_string() });
             let audited = self.audited("host", "policy-failed", detail);
@@ -303,7 +304,9 @@ impl Controller {
         if recent.len() >= patience.failures {
             let within = humantime::format_duration(patience.within);
             let why = format!("it failed {} times within {within}; the last time it {error}", recent.len());
-            self.give_up(kind, why).await;
+            if !self.begin_afresh(kind, &why).await {
+                self.give_up(kind, why).await;
+            }
         }
     }
 }

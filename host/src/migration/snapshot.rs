@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{flags::Shown, state::State};
+use super::{failsafe, flags::Shown, state::State};
 use crate::{
     clock::UnixMs,
     policy::{
@@ -41,6 +41,32 @@ pub struct Snapshot {
     pub policy_failures: Vec<Failing>,
     /// Why the plan in force is not the one that the state asks for.
     pub stale_plan: Option<String>,
+    /// What is lost while V2 has callers, and what will happen when.
+    pub failsafe: Vec<failsafe::Shown>,
+    /// The time that decisions rest on.
+    pub clock: ClockShown,
+}
+
+/// The time that decisions rest on, beside the wall clock.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClockShown {
+    /// What policies are told.
+    pub now: UnixMs,
+    /// How far that is ahead of the wall clock.
+    pub ahead_ms: i64,
+    /// How often the wall clock stepped since the host began.
+    pub steps: u64,
+    /// The last time.
+    pub last_step: Option<ClockStep>,
+}
+
+/// A step of the wall clock.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ClockStep {
+    /// When, by the wall clock after it.
+    pub at: UnixMs,
+    /// By how many milliseconds.
+    pub by_ms: i64,
 }
 
 /// What the rollback policy said last.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::failsafe;
 use crate::{
     clock::UnixMs,
     policy::{
         facts::Finding,
-        port::{Action, Phase, Verdict},
+        port::{Action, Phase, Step, Verdict},
     },
     request::Ppm,
 };
@@ -30,6 +31,9 @@ pub struct State {
     pub since: UnixMs,
     /// Why it was rolled back or paused.
     pub because: Option<String>,
+    /// The stages below this one, lowest first, to go back to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<Step>,
 }
 
 impl State {
@@ -43,6 +47,7 @@ impl State {
             soak: None,
             since: now,
             because: None,
+            below: Vec::new(),
         }
     }
 
@@ -95,6 +100,13 @@ pub enum Event {
     Ordered(Order),
     /// A flag changed.
     FlagsChanged,
+    /// The host acts by itself: nobody judges V2, nothing is recorded, or V2 fails everything.
+    Failsafe {
+        /// What it does.
+        action: failsafe::Action,
+        /// Why.
+        findings: Vec<Finding>,
+    },
 }
 
 /// What operators may command.

@@ -2,8 +2,10 @@
 //!
 //! No clock, no randomness, no I/O: so every decision can be repeated, and thousands of migrations simulated in a test.
 //! **Invariants**, each held by a property test: V2's share is zero outside of `ramping` and `complete` (and pauses in
-//! them); a rollback's first effects are to persist and to route everything to V1; nothing changes without a decision.
+//! them); a rollback's first effects are to persist and to route everything to V1; nothing changes without a decision;
+//! nothing that the host does by itself raises the share.
 
+use super::failsafe;
 use super::state::{Decided, Effect, Event, Order, Refused, State};
 use crate::{
     clock::UnixMs,
@@ -43,7 +45,10 @@ pub fn step(
         Event::Moved { action, findings } if state.is_staged() => Ok(moved(state, action, findings, switches, now)),
         Event::Ordered(order) => ordered(state, order, reason, now),
         Event::FlagsChanged => Ok((state.clone(), vec![Effect::Route])),
-        Event::Judged { .. } | Event::Moved { .. } => Ok((state.clone(), Vec::new())),
+        Event::Failsafe { action, findings } if state.is_judged() && switches.auto_rollback => {
+            Ok(secure(state, action, findings, now))
+        }
+        Event::Judged { .. } | Event::Moved { .. } | Event::Failsafe { .. } => Ok((state.clone(), Vec::new())),
     }
 }
 
@@ -76,6 +81,31 @@ fn moved(
         }
         Action::Complete => complete(state, &because(&findings, "the stages policy says so"), findings, now),
         Action::Pause => pause(state, &because(&findings, "the stages policy says so"), findings),
+    }
+}
+
+/// What the host does by itself.
+fn secure(state: &State, action: failsafe::Action, findings: Vec<Finding>, now: UnixMs) -> (State, Vec<Effect>) {
+    let reason = because(&findings, "nobody would notice a bad V2");
+    match (action, state.below.last().copied()) {
+        (failsafe::Action::Pause, _) if matches!(state.phase, Phase::Shadow | Phase::Ramping) => {
+            pause(state, &reason, findings)
+        }
+        (failsafe::Action::Pause | failsafe::Action::None, _) => (state.clone(), Vec::new()),
+        // While it is paused it stays so: only a person resumes.
+        (failsafe::Action::Retreat, Some(to)) => {
+            let paused = (state.phase, state.paused_in, state.because.clone());
+            let (next, effects) = go(state, "retreat", to, &reason, findings, now);
+            if paused.0 == Phase::Paused {
+                let (phase, paused_in, because) = paused;
+                (State { phase, paused_in, because, ..next }, effects)
+            } else {
+                (next, effects)
+            }
+        }
+        (failsafe::Action::Retreat | failsafe::Action::Rollback, _) => {
+            roll_back(state, reason, findings, Effect::DrainV2, now)
+        }
     }
 }
 
@@ -124,6 +154,7 @@ fn go(
         soak: to.soak,
         since: now,
         because: None,
+        below: below(state, to.share),
     };
     // Less traffic for V2 cannot wait for anything; more of it is a new stage.
     let effects = vec![decide(kind, reason, findings), Effect::Route, Effect::BeginStage, Effect::Notify];
@@ -132,8 +163,16 @@ fn go(
 }
 
 fn complete(state: &State, reason: &str, findings: Vec<Finding>, now: UnixMs) -> (State, Vec<Effect>) {
-    let next =
-        State { phase: Phase::Complete, share: Ppm::ALL, soak: None, since: now, because: None, ..state.clone() };
+    let below = below(state, Ppm::ALL);
+    let next = State {
+        phase: Phase::Complete,
+        share: Ppm::ALL,
+        soak: None,
+        since: now,
+        because: None,
+        below,
+        ..state.clone()
+    };
     (next, vec![decide("complete", reason, findings), Effect::Route, Effect::BeginStage, Effect::Notify])
 }
 
@@ -160,6 +199,13 @@ fn roll_back(
     let next = State { phase: Phase::RolledBack, because: Some(because), ..State::new(now) };
     debug_assert!(state.phase != Phase::RolledBack);
     (next, vec![decided, Effect::Route, stop, Effect::Notify])
+}
+
+/// The stages below a share: those that led to it.
+fn below(state: &State, share: Ppm) -> Vec<Step> {
+    let this = Step { stage: state.stage, share: state.share, soak: state.soak };
+    let lower = state.below.iter().copied().chain((state.share > Ppm::ZERO).then_some(this));
+    lower.filter(|stage| stage.share < share).collect()
 }
 
 fn decide(kind: &'static str, reason: &str, findings: Vec<Finding>) -> Effect {
@@ -233,6 +279,52 @@ mod tests {
         assert_eq!(step(&state, forced, "now", off, UnixMs(9)).unwrap().0.stage, 1);
     }
 
+    fn failsafe(action: failsafe::Action) -> Event {
+        let note = "nobody judged V2 for 2m".into();
+        let finding = Finding { rule: "judge-lost".into(), observed: 120_000, limit: 120_000, unit: "ms".into(), note };
+        Event::Failsafe { action, findings: vec![finding] }
+    }
+
+    #[test]
+    fn the_host_goes_back_stage_by_stage_and_from_the_first_one_to_v1() {
+        let climb = |state: State, stage, share| {
+            run(&state, Event::Moved { action: Action::Advance(to(stage, share)), findings: Vec::new() }).0
+        };
+        let shadow = State { phase: Phase::Shadow, ..State::new(UnixMs(0)) };
+        let mut state = climb(climb(climb(shadow, 0, 50_000), 1, 250_000), 2, 500_000);
+        let mut shares = Vec::new();
+        while state.phase == Phase::Ramping {
+            let (next, effects) = run(&state, failsafe(failsafe::Action::Retreat));
+            let Some(Effect::Decide(decided)) = effects.first() else { panic!("{effects:?}") };
+            assert_eq!(decided.reason, "nobody judged V2 for 2m");
+            shares.push((decided.kind, next.share.get()));
+            state = next;
+        }
+        assert_eq!(shares, [("retreat", 250_000), ("retreat", 50_000), ("rollback", 0)]);
+    }
+
+    #[test]
+    fn a_pause_survives_a_retreat_of_the_host_and_complete_can_be_left_by_one() {
+        let up = Event::Moved { action: Action::Advance(to(1, 500_000)), findings: Vec::new() };
+        let high = run(&ramping(0, 50_000), up).0;
+        let paused = run(&high, Event::Ordered(Order::Pause)).0;
+        let retreated = run(&paused, failsafe(failsafe::Action::Retreat)).0;
+        assert_eq!((retreated.phase, retreated.share), (Phase::Paused, Ppm::new(50_000)));
+        assert_eq!(run(&retreated, Event::Ordered(Order::Resume)).0.phase, Phase::Ramping);
+        let complete = run(&high, Event::Moved { action: Action::Complete, findings: Vec::new() }).0;
+        let retreated = run(&complete, failsafe(failsafe::Action::Retreat)).0;
+        assert_eq!((retreated.phase, retreated.share), (Phase::Ramping, Ppm::new(500_000)));
+    }
+
+    #[test]
+    fn with_the_flag_off_the_host_does_nothing_by_itself() {
+        let off = Switches { auto_rollback: false, auto_advance: true };
+        let state = ramping(0, 50_000);
+        for action in [failsafe::Action::Rollback, failsafe::Action::Retreat, failsafe::Action::Pause] {
+            assert_eq!(step(&state, failsafe(action), "", off, UnixMs(9)).unwrap(), (state.clone(), Vec::new()));
+        }
+    }
+
     #[test]
     fn a_pause_keeps_the_share_and_a_resume_keeps_the_stage() {
         let state = ramping(2, 250_000);
@@ -282,6 +374,13 @@ mod tests {
             ]
             .prop_map(Event::Ordered),
             Just(Event::FlagsChanged),
+            prop::sample::select(vec![
+                failsafe::Action::Rollback,
+                failsafe::Action::Retreat,
+                failsafe::Action::Pause,
+                failsafe::Action::None
+            ])
+            .prop_map(failsafe),
         ]
     }
 
@@ -290,7 +389,11 @@ mod tests {
         fn invariants_hold_along_any_history(events in prop::collection::vec(any_event(), 0..40)) {
             let mut state = State::new(UnixMs(0));
             for (n, event) in events.into_iter().enumerate() {
+                let by_itself = matches!(event, Event::Failsafe { .. });
                 let Ok((next, effects)) = step(&state, event, "why", ON, UnixMs(n as u64 + 1)) else { continue };
+                prop_assert!(!by_itself || next.share <= state.share);
+                prop_assert!(next.below.is_sorted_by(|a, b| a.share < b.share), "{:?}", next.below);
+                prop_assert!(next.below.iter().all(|step| step.share < next.share), "{:?}", next);
                 let serves = matches!(next.in_force(), Phase::Ramping | Phase::Complete);
                 prop_assert!(serves || next.share == Ppm::ZERO, "{next:?}");
                 prop_assert_eq!(next.phase == Phase::Paused, next.paused_in.is_some());

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Handle, Verb, seats::Install};
 use crate::{
     causes::chain,
-    clock::{self, UnixMs},
+    clock::{self, UnixMs, timeline::Clock},
     policy::{
         PolicyError,
         candidate::{Candidate, Compared, Disagreement, Weighed},
@@ -43,6 +43,8 @@ pub struct Trial {
     pub trials: Trials,
     /// What is kept of V1, whatever a plan says.
     pub control: Control,
+    /// The time that rules go by.
+    pub clock: Clock,
 }
 
 /// What became of asking a candidate.
@@ -91,7 +93,7 @@ impl Trial {
         *shadow = planned.map(|router| Arc::new(Shadow { of: Arc::clone(&candidate), router })).or(current);
         let Some(tried) = tried else { return };
         self.log(&tried.calls).await;
-        let (install, reason) = match candidate.learn(tried.compared, clock::unix_ms()) {
+        let (install, reason) = match candidate.learn(tried.compared, self.clock.now()) {
             Weighed::Wait(_) => return,
             Weighed::Promote(reason) => (Install::Promote(kind), reason),
             Weighed::Demote(reason) => (Install::Drop(kind), reason),

@@ -147,6 +147,12 @@ impl Recorder {
         self.current.lock().start = now;
     }
 
+    /// The batch goes on at another time, by so many milliseconds later: it is as long as it was.
+    pub fn shift(&self, by_ms: u64) {
+        let mut current = self.current.lock();
+        current.start = UnixMs(current.start.0.saturating_add(by_ms));
+    }
+
     /// Ends the batch at `now` and begins the next.
     pub fn cut(&self, now: UnixMs, measured: Measured) -> Batch {
         let (comparisons, pairs) = self.pairs.cut();
@@ -235,6 +241,14 @@ mod tests {
         let batch = recorder.cut(UnixMs(1_000), Measured::default());
         let units: Vec<_> = batch.operations.iter().map(|o| (o.v2.units, o.v2.unit_errors)).collect();
         assert_eq!(units, [(1, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_batch_in_which_time_is_set_forward_is_as_long_as_it_was() {
+        let recorder = Recorder::new(UnixMs(1_000));
+        recorder.shift(3_600_000);
+        let batch = recorder.cut(UnixMs(3_601_400), Measured::default());
+        assert_eq!((batch.start_ms, batch.duration_ms), (UnixMs(3_601_000), 400));
     }
 
     #[test]

@@ -122,6 +122,14 @@ impl Slot {
         self.active.store(None);
     }
 
+    /// Whoever is in charge remembers nothing any more; false if it did not anyhow.
+    pub fn forget(&self) -> bool {
+        let mut kept = self.memory.lock();
+        let remembered = !kept.is_empty();
+        kept.clear();
+        remembered
+    }
+
     /// Says who can be gone back to, when a host starts.
     pub fn restore_previous(&self, seat: Seat) {
         self.previous.store(Some(Arc::new(seat)));

@@ -116,6 +116,18 @@ impl Store {
         rows.iter().map(stored).collect()
     }
 
+    /// The moment of a migration's last check, and when its stage had begun.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn last_check(&self, migration: &str) -> Result<Option<(UnixMs, UnixMs)>, StoreError> {
+        let last = "SELECT at, stage_started FROM checks INDEXED BY checks_migration WHERE migration = ? ORDER BY id DESC LIMIT 1";
+        let row = sqlx::query(last).bind(migration).fetch_optional(&self.0).await?;
+        let ms =
+            |row: &SqliteRow, column| row.try_get::<i64, _>(column).map(|ms| UnixMs(u64::try_from(ms).unwrap_or(0)));
+        row.map(|row| Ok((ms(&row, "at")?, ms(&row, "stage_started")?))).transpose()
+    }
+
     /// The migrations that have recorded checks.
     ///
     /// # Errors

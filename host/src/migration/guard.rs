@@ -1,0 +1,190 @@
+//! What the controller does each second: looks at the clock, ends the batch, and stands guard over V2
+//! ([`failsafe`](super::failsafe)).
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::{
+    controller::Controller,
+    effects::Cause,
+    failsafe::{Facts, Fault, Said},
+    snapshot::{ClockShown, ClockStep},
+    state::Event,
+};
+use crate::{
+    clock::{self, Mono},
+    policy::port::{Kind, Phase},
+    request::Ppm,
+};
+
+/// How long an answer or a record may take beyond two checks before it is late.
+const LATE: Duration = Duration::from_secs(5);
+
+/// Steps of the wall clock that come closer than this are on record as one.
+const STEPS_APART: Duration = Duration::from_mins(1);
+
+/// How a policy that is asked at each check answered last.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    answered: Mono,
+    failing: Option<Fault>,
+}
+
+/// Whether the store takes what is handed to it, as those see it who write.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recording(Arc<Mutex<Writes>>);
+
+#[derive(Debug, Default)]
+struct Writes {
+    /// When those began that are under way or wait for their turn.
+    waiting: VecDeque<Mono>,
+    failing: Option<Fault>,
+}
+
+/// The steps of the wall clock.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    /// By how many milliseconds it stepped since the last batch.
+    pub(super) in_batch: i64,
+    count: u64,
+    last: Option<ClockStep>,
+    /// When they were put on record last, and what came since.
+    recorded: Option<Mono>,
+    unrecorded: i64,
+}
+
+impl Pulse {
+    /// One that begins now.
+    pub(super) fn new() -> Self {
+        Self { answered: clock::mono(), failing: None }
+    }
+
+    pub(super) fn answered(&mut self) {
+        *self = Self::new();
+    }
+
+    pub(super) fn failed(&mut self, why: String) {
+        let since = self.failing.take().map_or_else(clock::mono, |fault| fault.since);
+        self.failing = Some(Fault { since, why });
+    }
+
+    fn fault(&self, now: Mono, late: Duration) -> Option<Fault> {
+        let silent = now.since(self.answered) > late;
+        let silence = || Fault { since: self.answered, why: "the rollback policy was not heard in time".into() };
+        self.failing.clone().or_else(|| silent.then(silence))
+    }
+}
+
+impl Recording {
+    /// Something is handed in.
+    pub(super) fn begin(&self) {
+        self.0.lock().waiting.push_back(clock::mono());
+    }
+
+    /// What was handed in first is done with, and whether it is on record.
+    pub(super) fn end<E: std::error::Error>(&self, done: Result<(), &E>) {
+        let mut writes = self.0.lock();
+        writes.waiting.pop_front();
+        drop(writes);
+        self.heard(done);
+    }
+
+    /// What the store says to something that nobody waits in line for.
+    pub(super) fn heard<E: std::error::Error>(&self, done: Result<(), &E>) {
+        let mut writes = self.0.lock();
+        writes.failing = done.err().map(|error| {
+            let since = writes.failing.take().map_or_else(clock::mono, |fault| fault.since);
+            Fault { since, why: crate::causes::chain(error) }
+        });
+    }
+
+    fn fault(&self, now: Mono, late: Duration) -> Option<Fault> {
+        let writes = self.0.lock();
+        let stuck = writes.waiting.front().copied().filter(|began| now.since(*began) > late);
+        let stuck = || Some(Fault { since: stuck?, why: "a record is not written in time".into() });
+        writes.failing.clone().or_else(stuck)
+    }
+}
+
+impl Controller {
+    /// A second is over.
+    pub(super) async fn tick(&mut self) {
+        self.look_at_clock().await;
+        self.cut_batch();
+        self.stand_guard().await;
+    }
+
+    async fn look_at_clock(&mut self) {
+        let now = clock::mono();
+        if let Some(by_ms) = self.parts.clock.look() {
+            let steps = &mut self.steps;
+            steps.in_batch = steps.in_batch.saturating_add(by_ms);
+            steps.unrecorded = steps.unrecorded.saturating_add(by_ms);
+            steps.count += 1;
+            steps.last = Some(ClockStep { at: self.parts.clock.wall(), by_ms });
+            tracing::warn!(migration = self.parts.name, by_ms, "the wall clock stepped; nothing is judged by it");
+        }
+        let apart = self.steps.recorded.is_none_or(|at| now.since(at) >= STEPS_APART);
+        if self.steps.unrecorded == 0 || !apart {
+            return;
+        }
+        let by_ms = std::mem::take(&mut self.steps.unrecorded);
+        self.steps.recorded = Some(now);
+        let ahead_ms = self.parts.clock.ahead_ms();
+        let audited = self.audited("host", "clock-step", json!({ "by_ms": by_ms, "ahead_ms": ahead_ms }));
+        if let Err(error) = self.parts.store.audit(&audited).await {
+            tracing::error!("a step of the clock is not on record: {}", crate::causes::chain(&error));
+        }
+        let message = format!(
+            "the wall clock stepped by {by_ms} ms; soaks, windows and batches go on as if it had not, and policies are \
+             told a time that is {ahead_ms} ms ahead of it"
+        );
+        self.notice("clock-step", "warning", message, Vec::new());
+    }
+
+    async fn stand_guard(&mut self) {
+        let now = clock::mono();
+        let late = self.parts.check_interval.saturating_mul(2) + LATE;
+        for (kind, pulse) in [(Kind::Rollback, &mut self.judge), (Kind::Stages, &mut self.stages)] {
+            if self.parts.slots.get(kind).active().is_none() {
+                pulse.failed(format!("nobody is in charge of {kind}"));
+            }
+        }
+        let (flags, state) = (&self.parts.flags, &self.state);
+        let may_serve = flags.v2_enabled() && flags.max_share() > Ppm::ZERO;
+        let held_back = if !flags.switches().auto_rollback {
+            Some("nothing is done: the flag `auto_rollback` is off, so people decide")
+        } else if self.parts.split.v1.members_now().ready == 0 {
+            Some("nothing is done: V1 has nobody who could take the callers")
+        } else {
+            None
+        };
+        let nothing = crate::policy::facts::Batch::default();
+        let facts = Facts {
+            serves: may_serve && state.share > Ppm::ZERO && state.is_judged(),
+            judge: self.judge.fault(now, late),
+            store: self.recording.fault(now, late),
+            // Nobody asks it while nobody judges.
+            stages: self.stages.failing.clone().filter(|_| state.phase == Phase::Ramping),
+            held_back,
+            can_pause: state.phase == Phase::Ramping,
+            batch: self.pending.last().unwrap_or(&nothing),
+        };
+        for said in self.failsafe.observe(now, facts) {
+            match said {
+                Said::Alarm { event, severity, message, findings } => self.notice(event, severity, message, findings),
+                Said::Act { action, findings } => {
+                    drop(self.happen(Event::Failsafe { action, findings }, Cause::host()).await);
+                }
+            }
+        }
+    }
+
+    /// The clock, as it is shown.
+    pub(super) fn clock_shown(&self) -> ClockShown {
+        let clock = &self.parts.clock;
+        ClockShown { now: clock.now(), ahead_ms: clock.ahead_ms(), steps: self.steps.count, last_step: self.steps.last }
+    }
+}

@@ -1,0 +1,285 @@
+//! A migration in a model world, with everything lost that can be: the share never rises by any of it.
+//!
+//! Runs the pure parts together as the controller does: [`step`], the [`Failsafe`] and the [`Timeline`]. What is random:
+//! judges, stores and stages policies that are lost and come back, clocks that step, hosts that go down, a V2 that fails,
+//! flags, and people who pause and resume.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{
+    failsafe::{Action as Acts, Facts, Failsafe, Fault, Said, Settings},
+    state::{Effect, Event, Order, State},
+    step::{Switches, step},
+};
+use crate::{
+    clock::{
+        Mono, Reading, UnixMs,
+        timeline::{Known, Resumed, Timeline},
+    },
+    policy::{
+        facts::{Batch, Calls, OperationCalls},
+        port::{Action, Phase, Step, Verdict},
+    },
+    request::{Class, Ppm},
+};
+
+/// What the stages policy of this world has: shares in percent.
+const LADDER: [u32; 5] = [5, 10, 25, 50, 100];
+const SOAK: Duration = Duration::from_mins(30);
+
+/// What happens in a stretch of time.
+#[derive(Debug, Clone)]
+enum Happens {
+    /// So many seconds pass in checks of five, and then the wall clock is set by so many milliseconds.
+    Passes(u64, i64),
+    /// The judge, the store or the stages policy is lost, or is back.
+    Loses(usize, bool),
+    /// V2 fails so many percent.
+    Fails(u64),
+    /// The host is down for so many seconds.
+    Restarts(u64),
+    /// The flag `auto_rollback`.
+    Flag(bool),
+    Pauses,
+    Resumes,
+}
+
+struct World {
+    mono_ms: u64,
+    wall: u64,
+    state: State,
+    /// What a host that starts finds.
+    stored: (State, Option<(UnixMs, UnixMs)>),
+    timeline: Timeline,
+    failsafe: Failsafe,
+    settings: Settings,
+    lost: [Option<Mono>; 3],
+    fails: u64,
+    auto_rollback: bool,
+    /// How long the host was up in this stage, as far as that is on record and in truth.
+    up_ms: (u64, u64),
+}
+
+fn settings(action: Acts) -> Settings {
+    Settings { action, no_stages_action: action, ..Settings::default() }
+}
+
+impl World {
+    fn new(action: Acts) -> Self {
+        let wall = 1_700_000_000_000;
+        let reading = Reading { mono: Mono::from_nanos(0), wall: UnixMs(wall) };
+        let state = State { phase: Phase::Shadow, ..State::new(UnixMs(wall)) };
+        let settings = settings(action);
+        Self {
+            mono_ms: 0,
+            wall,
+            stored: (state.clone(), None),
+            state,
+            timeline: Timeline::new(reading),
+            failsafe: Failsafe::new(&settings, Duration::from_secs(5)),
+            settings,
+            lost: [None; 3],
+            fails: 0,
+            auto_rollback: true,
+            up_ms: (0, 0),
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        Reading { mono: Mono::from_nanos(self.mono_ms * 1_000_000), wall: UnixMs(self.wall) }
+    }
+
+    /// As the controller does it; what is not on record is not done, but for a rollback.
+    fn happen(&mut self, event: &Event) {
+        let switches = Switches { auto_rollback: self.auto_rollback, auto_advance: true };
+        let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);
+        let now = self.timeline.now(self.reading().mono);
+        let take = |now| step(&self.state, event.clone(), "because", switches, now);
+        let Ok((_, effects)) = take(now) else { return };
+        let begins = effects.contains(&Effect::BeginStage);
+        let Ok((next, effects)) = take(if begins { anchor.show } else { now }) else { return };
+        let is_recorded = self.lost[1].is_none();
+        if effects.is_empty() || !is_recorded && next.phase != Phase::RolledBack {
+            return;
+        }
+        if begins {
+            self.timeline.go_on(anchor);
+            self.up_ms = (0, 0);
+        }
+        self.state = next;
+        if is_recorded {
+            self.stored.0 = self.state.clone();
+        }
+    }
+
+    fn check(&mut self) {
+        let now = self.timeline.now(self.reading().mono);
+        if !self.state.is_judged() {
+            return;
+        }
+        if self.lost[1].is_none() {
+            // What could not be written before is written now.
+            self.stored = (self.state.clone(), Some((now, self.state.since)));
+            self.up_ms.0 = self.up_ms.1;
+        }
+        if self.lost[0].is_some() {
+            return self.happen(&Event::Judged { verdict: Verdict::Hold, findings: Vec::new() });
+        }
+        let verdict = if self.fails > 20 { Verdict::Warn } else { Verdict::Healthy };
+        self.happen(&Event::Judged { verdict, findings: Vec::new() });
+        let is_over = now.since(self.state.since) >= SOAK;
+        if self.lost[2].is_none() && self.state.is_staged() && verdict == Verdict::Healthy && is_over {
+            let next = LADDER.iter().position(|share| Ppm::new(share * 10_000) > self.state.share);
+            let action = next.map_or(Action::Complete, |at| {
+                let (stage, share) = (u32::try_from(at).unwrap(), Ppm::new(LADDER[at] * 10_000));
+                Action::Advance(Step { stage, share, soak: Some(SOAK) })
+            });
+            self.happen(&Event::Moved { action, findings: Vec::new() });
+        }
+    }
+
+    fn second(&mut self) {
+        self.mono_ms += 1_000;
+        self.wall += 1_000;
+        self.up_ms.1 += 1_000;
+        self.timeline.look(self.reading());
+        let now = self.reading().mono;
+        let calls = |errors| Calls { requests: 100, errors, unit_errors: errors, ..Calls::default() };
+        let operations = vec![OperationCalls {
+            operation: "execute".into(),
+            class: Class::Read,
+            v1: calls(1),
+            v2: calls(self.fails),
+            shadow: Calls::default(),
+        }];
+        let batch = Batch { duration_ms: 1_000, operations, ..Batch::default() };
+        let [judge, store, stages] = self.lost.map(|since| Some(Fault { since: since?, why: "it is lost".into() }));
+        let facts = Facts {
+            serves: self.state.share > Ppm::ZERO && self.state.is_judged(),
+            judge,
+            store,
+            stages,
+            held_back: (!self.auto_rollback).then_some("nothing is done"),
+            can_pause: self.state.phase == Phase::Ramping,
+            batch: &batch,
+        };
+        for said in self.failsafe.observe(now, facts) {
+            if let Said::Act { action, findings } = said {
+                let before = self.state.share;
+                self.happen(&Event::Failsafe { action, findings });
+                assert!(self.state.share <= before, "what the host does by itself raises nothing");
+            }
+        }
+    }
+
+    fn restart(&mut self, seconds: u64) {
+        self.wall += seconds * 1_000;
+        let (state, last_check) = self.stored.clone();
+        let known = Known { since: state.since, is_judged: state.is_judged(), last_check };
+        let Resumed { timeline, since, mended } = Timeline::resume(known, self.reading());
+        self.state = State { since, ..state };
+        self.timeline = timeline;
+        if mended.is_some() {
+            let now = self.timeline.now(self.reading().mono);
+            self.stored = (self.state.clone(), Some((now, since)));
+        }
+        self.failsafe = Failsafe::new(&self.settings, Duration::from_secs(5));
+        self.up_ms.1 = self.up_ms.0;
+    }
+
+    fn takes(&mut self, happens: &Happens) {
+        match *happens {
+            Happens::Passes(seconds, by_ms) => {
+                for second in 1..=seconds {
+                    self.second();
+                    if second % 5 == 0 {
+                        self.law(Self::check);
+                    }
+                }
+                self.wall = self.wall.saturating_add_signed(by_ms);
+            }
+            Happens::Loses(what, is_lost) => {
+                let now = self.reading().mono;
+                let lost = &mut self.lost[what];
+                *lost = is_lost.then(|| lost.unwrap_or(now));
+            }
+            Happens::Fails(percent) => self.fails = percent,
+            // A host that cannot read its store does not start, or serves V1.
+            Happens::Restarts(seconds) if self.lost[1].is_none() && self.stored.0.share <= self.state.share => {
+                self.restart(seconds);
+            }
+            Happens::Flag(on) => self.auto_rollback = on,
+            Happens::Pauses => self.happen(&Event::Ordered(Order::Pause)),
+            Happens::Resumes if self.state.phase == Phase::Paused => self.happen(&Event::Ordered(Order::Resume)),
+            Happens::Restarts(_) | Happens::Resumes => {}
+        }
+    }
+
+    /// A check is all that may raise the share: with a judge, a store and a stages policy, and after the soak.
+    fn law(&mut self, check: impl FnOnce(&mut Self)) {
+        let (before, soaked) = (self.state.share, self.up_ms.1);
+        check(self);
+        if self.state.share > before {
+            assert!(self.lost.iter().all(Option::is_none), "{:?}", self.lost);
+            assert!(u128::from(soaked) >= SOAK.as_millis(), "a soak of {SOAK:?} was over after {soaked} ms");
+        }
+    }
+}
+
+fn anything() -> impl Strategy<Value = Happens> {
+    let step = prop_oneof![3 => Just(0_i64), 1 => -20_000_000_i64..20_000_000];
+    prop_oneof![
+        8 => (1_u64..900, step).prop_map(|(seconds, by_ms)| Happens::Passes(seconds, by_ms)),
+        2 => (0_usize..3, any::<bool>()).prop_map(|(what, is_lost)| Happens::Loses(what, is_lost)),
+        1 => prop::sample::select(vec![0_u64, 0, 0, 10, 40, 100]).prop_map(Happens::Fails),
+        1 => (0_u64..20_000).prop_map(Happens::Restarts),
+        1 => any::<bool>().prop_map(Happens::Flag),
+        1 => Just(Happens::Pauses),
+        2 => Just(Happens::Resumes),
+    ]
+}
+
+#[test]
+fn with_nothing_lost_the_ramp_is_climbed() {
+    let mut world = World::new(Acts::Rollback);
+    world.takes(&Happens::Passes(4 * 3_600, 0));
+    assert_eq!(world.state.phase, Phase::Complete);
+    assert_eq!(world.state.below.iter().map(|step| step.share.get() / 10_000).collect::<Vec<_>>(), LADDER[..4]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_share_never_rises_by_what_is_lost(
+        action in prop::sample::select(vec![Acts::Rollback, Acts::Retreat, Acts::Pause, Acts::None]),
+        history in prop::collection::vec(anything(), 1..40),
+    ) {
+        let mut world = World::new(action);
+        for happens in &history {
+            let is_check = matches!(happens, Happens::Passes(..));
+            let before = world.state.share;
+            world.takes(happens);
+            prop_assert!(is_check || world.state.share <= before);
+        }
+    }
+
+    #[test]
+    fn without_a_judge_v2_loses_its_callers_in_time(
+        action in prop::sample::select(vec![Acts::Rollback, Acts::Retreat]),
+        history in prop::collection::vec(anything(), 1..30),
+    ) {
+        let mut world = World::new(action);
+        for happens in &history {
+            world.takes(happens);
+        }
+        world.lost = [Some(world.reading().mono), None, None];
+        world.auto_rollback = true;
+        // From the highest stage it is one retreat for each below it.
+        let enough = 125 * (LADDER.len() as u64 + 1);
+        world.takes(&Happens::Passes(enough, 0));
+        prop_assert_eq!(world.state.share, Ppm::ZERO);
+    }
+}

@@ -62,7 +62,7 @@ fn faulty() -> Synthetic {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_host_recorded_is_exported_and_judged_again_as_it_was() {
     let stages = bundle("standard-stages", "shadow = { min_compared = 1000000000 }");
-    let judge = bundle("thresholds", "min_requests = 1, p99_floor = '500ms', warn_p99 = '2s'");
+    let judge = bundle("thresholds", "min_requests = 1, min_sessions = 1, p99_floor = '500ms', warn_p99 = '2s'");
     let host = Setup::default().with("stages", stages).with("rollback", judge).start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     host.ask(Verb::Advance).await.unwrap();
@@ -93,7 +93,7 @@ async fn what_a_host_recorded_is_exported_and_judged_again_as_it_was() {
     assert!(!Path::new(&file("host.jsonl.part")).exists());
     host.app.shut_down().await;
 
-    let settings = r#"{"min_requests":1,"p99_floor":"500ms","warn_p99":"2s"}"#;
+    let settings = r#"{"min_requests":1,"min_sessions":1,"p99_floor":"500ms","warn_p99":"2s"}"#;
     let judged = ["--policy", &shipped("thresholds"), "--settings", settings, "--json"];
     let report = tokio::task::block_in_place(|| backtest(&from_host, &judged)).json();
     let recorded = &report["differences"][0];
@@ -127,11 +127,10 @@ fn policies_are_held_against_each_other_in_virtual_time() {
     let report = backtest(&file, &both).json();
     assert_eq!((&report["history"]["checks"], &report["history"]["gaps"]), (&2_880.into(), &Value::Array(Vec::new())));
     assert_eq!(report["faults"][0]["at"], fault.0);
-    // The thresholds see one in the noise of few calls, too; the sequential test does not.
+    // Neither sees one in the noise of few calls.
     let noticed = report["faults"][0]["noticed"].as_array().unwrap();
-    assert_eq!(noticed[0]["false_roll_backs"], 0, "{noticed:?}");
-    assert!(noticed[1]["false_roll_backs"].as_u64() > Some(0), "{noticed:?}");
     for noticed in noticed {
+        assert_eq!(noticed["false_roll_backs"], 0, "{noticed:?}");
         let after = noticed["roll_back_after_ms"].as_u64().unwrap();
         assert!(after > 0 && after < 600_000, "within ten minutes of virtual time: {noticed}");
     }

@@ -137,7 +137,7 @@ async fn a_broken_v2_is_rolled_back_and_no_caller_sees_it() {
     assert!(failed_over > 0, "V2 failed calls, and V1 answered them");
     assert_eq!((snapshot.state.phase, snapshot.state.share), (Phase::RolledBack, Ppm::ZERO));
     assert!(report.policy.unwrap().starts_with("thresholds@"), "the policy is named");
-    assert!(report.findings.iter().any(|f| f.rule == "v2-error-rate" && f.observed > f.limit), "{:?}", report.findings);
+    assert!(report.findings.iter().any(|f| f.rule == "v2-outage" && f.observed > f.limit), "{:?}", report.findings);
     assert!(pools_of(&host).await.iter().all(|pool| pool == "v1"));
     assert!(host.migration().split.v2.pids().is_empty(), "V2's workers are stopped");
     let decisions = host.app.host.store.decisions("programs", 10).await.unwrap();
@@ -151,7 +151,7 @@ async fn a_broken_v2_is_rolled_back_and_no_caller_sees_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_threshold_changes_the_outcome_without_a_rebuild() {
-    let lenient = "min_requests = 20, max_error_rate = '100%', warn_error_rate = '100%', max_error_ratio = 4000, \
+    let lenient = "min_requests = 20, outage_requests = 0, max_error_rate = '100%', warn_error_rate = '100%', max_error_ratio = 4000, \
                    p99_floor = '10s', warn_p99 = '10s', warn_degradation = 1000000000";
     let host = shadowing(&Setup::default().with("rollback", bundle("thresholds", lenient))).await;
     for _ in 0..4 {

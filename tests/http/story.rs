@@ -43,10 +43,10 @@ async fn the_example_ramps_and_goes_back_when_v2_breaks_and_no_caller_sees_it() 
             "min_requests = 20, stages = [{ share = '50%', soak = '1h' }, { share = '100%' }] }",
         )
         // A busy machine may be as slow as it likes: this is about errors.
-        .replace("p99_floor = \"50ms\"", "p99_floor = \"1m\"")
+        .replace("slow_floor = \"50ms\"", "slow_floor = \"1m\"")
         .replace("9001", &v1.to_string())
         .replace("9002", &v2.to_string());
-    assert!(text.contains("p99_floor = \"1m\""), "{text}");
+    assert!(text.contains("slow_floor = \"1m\""), "{text}");
     let config = Config::parse(&text, folder.path(), &[]).unwrap_or_else(|e| panic!("{e}"));
     let app = App::start(config, binary()).await.unwrap();
     let site = Site { address: app.data_plane, app, _folder: folder };

@@ -179,7 +179,7 @@ fn error_budget_without_callers_holds() {
     let shadow = Check { phase: Phase::Shadow, ..check(5, vec![served(0, 1_000, 1_000)]) };
     let judged = policy.judge(&shadow, &[]).answer.unwrap();
     assert_eq!((judged.verdict, rules(&judged.findings)), (Verdict::Hold, vec!["no-callers"]));
-    let few = policy.judge(&check(5, vec![served(0, 99, 99)]), &[]).answer.unwrap();
+    let few = policy.judge(&check(5, vec![served(0, 99, 98)]), &[]).answer.unwrap();
     assert_eq!((few.verdict, rules(&few.findings)), (Verdict::Hold, vec!["too-little-data"]));
 }
 
@@ -221,8 +221,10 @@ fn composite_rolls_back_on_the_combination_alone() {
     assert_eq!(judge(1_000, 0, false, 0), (Verdict::Healthy, String::new()));
     assert_eq!(judge(1_000, 60, false, 0), (Verdict::Warn, "v2-error-rate".into()));
     assert_eq!(judge(1_000, 0, true, 0), (Verdict::Warn, "v2-p99-ratio".into()));
-    assert_eq!(judge(1_000, 0, true, 1), (Verdict::Warn, "v2-p99-ratio v2-worker-failures".into()));
+    assert_eq!(judge(1_000, 0, true, 1), (Verdict::Warn, "v2-p99-ratio".into()));
+    assert_eq!(judge(1_000, 0, true, 3), (Verdict::Warn, "v2-p99-ratio v2-worker-failures".into()));
     assert_eq!(judge(1_000, 60, true, 0), (Verdict::RollBack, "v2-error-rate v2-p99-ratio".into()));
-    assert_eq!(judge(1_000, 60, false, 1), (Verdict::RollBack, "v2-error-rate v2-worker-failures".into()));
-    assert_eq!(judge(50, 50, false, 0), (Verdict::Hold, "too-little-data".into()));
+    assert_eq!(judge(1_000, 60, false, 3), (Verdict::RollBack, "v2-error-rate v2-worker-failures".into()));
+    assert_eq!(judge(50, 49, false, 0), (Verdict::Hold, "too-little-data".into()));
+    assert_eq!(judge(50, 50, false, 0), (Verdict::RollBack, "v2-outage".into()));
 }

@@ -3,7 +3,7 @@
 use cutover::{
     clock::UnixMs,
     policy::{
-        facts::{Batch, Finding},
+        facts::{Batch, Finding, Gauge},
         port::{Check, Comparison, Phase, Progress, Verdict},
     },
     request::Ppm,
@@ -67,13 +67,41 @@ fn standard_stages_takes_the_steps_of_its_original() {
     }
 }
 
+/// A second of a migration in which V2's memory grows in some runs, its sessions are counted in others, and its calls fail
+/// from a step on: none, all, or half of them.
+fn troubled(draw: &mut Draw, start_ms: u64, number: u64, step: u64) -> Batch {
+    let mut batch = draw.batch(start_ms);
+    batch.v2.ready = batch.v2.ready.max(1);
+    if number % 2 == 0 {
+        let grown = u64::from(number % 4 == 2) * start_ms * 40;
+        batch.v2.rss_bytes = u64::from(batch.v2.ready) * ((100 << 20) + grown + draw.below(1 << 20));
+        (batch.v1.ready, batch.v1.rss_bytes) = (2, (200 << 20) + draw.below(1 << 20));
+    } else {
+        for name in ["v1.failed-sessions", "v1.sessions", "v2.failed-sessions", "v2.sessions"] {
+            batch.gauges.push(Gauge { name: name.into(), value: i64::try_from(draw.below(8)).unwrap() });
+        }
+    }
+    (batch.v1.wanted, batch.v1.failures) = (2, u32::from(draw.one_in(60)));
+    for calls in batch.operations.iter_mut().flat_map(|o| [&mut o.v2, &mut o.shadow]) {
+        match number % 4 {
+            _ if step < 20 => {}
+            1 => calls.errors = calls.requests,
+            2 => calls.errors = calls.requests / 2,
+            _ => {}
+        }
+        calls.unit_errors = calls.errors;
+    }
+    batch
+}
+
 #[test]
 fn thresholds_gives_the_verdicts_of_its_original() {
-    let mut rules = std::collections::BTreeSet::new();
+    let (mut rules, mut verdicts) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
     for settings in [
         "",
-        "window = '5m'\nmin_requests = 20\nconsecutive = 2\np99_floor = '150ms'\nmemory_span = '1m'",
-        "min_requests = 3000",
+        "window = '5m'\nmin_requests = 20\nconsecutive = 1\np99_floor = '50ms'\nmemory_span = '1m'\nmemory_warm_up = '1m'\n\
+         warm_up = '0s'\nmin_worker_failures = 1\nfailures_window = '1m'\nshared_ratio = 1.5\nlongest_window = '5m'",
+        "min_requests = 3000\nmin_sessions = 90\nmin_failed_sessions = 9\nmin_slow_calls = 1\noutage_sessions = 40",
     ] {
         let (original, twin) = (bundle("thresholds", settings), bundle("thresholds-rhai", settings));
         for number in 0..8 {
@@ -81,7 +109,8 @@ fn thresholds_gives_the_verdicts_of_its_original() {
             let (mut one, mut other) = (Vec::new(), Vec::new());
             let (mut stage, mut started) = (0, 0);
             for step in 1..40_u64 {
-                let now = step * 20_000;
+                // The clock of one run is set back half an hour.
+                let now = step * 20_000 + 3_600_000 - u64::from(number == 6 && step > 30) * 1_800_000;
                 if draw.one_in(12) {
                     (stage, started) = (stage + 1, now - 3_500);
                 }
@@ -91,16 +120,18 @@ fn thresholds_gives_the_verdicts_of_its_original() {
                     stage,
                     share: Ppm::new(100_000),
                     stage_started_ms: UnixMs(started),
-                    batches: (1..6).rev().map(|ago| draw.batch(now - ago * 1_000)).collect(),
+                    batches: (1..6).rev().map(|ago| troubled(&mut draw, now - ago * 1_000, number, step)).collect(),
                 };
                 let (a, b) = (original.judge(&check, &one), twin.judge(&check, &other));
                 assert_eq!(b.answer, a.answer, "{settings} {number} {step}");
-                rules.extend(a.answer.unwrap().findings.into_iter().map(|f: Finding| f.rule));
+                let judged = a.answer.unwrap();
+                verdicts.insert(judged.verdict.name());
+                rules.extend(judged.findings.into_iter().map(|f: Finding| f.rule));
                 (one, other) = (a.memory, b.memory);
             }
         }
     }
-    assert_eq!(rules.len(), 11, "the inputs reach every rule: {rules:?}");
+    assert_eq!((rules.len(), verdicts.len()), (12, 4), "the inputs reach every rule: {rules:?} {verdicts:?}");
 }
 
 /// A second in which little goes wrong, but for what is wrong with V2 in this run: its errors, everything, its workers,

@@ -120,6 +120,13 @@ impl Sum {
         self.total
     }
 
+    /// How many took longer than the whole bucket that `us` falls into.
+    #[must_use]
+    pub fn beyond(&self, us: u64) -> u64 {
+        let slower = self.counts.iter().skip(index(us) as usize + 1);
+        slower.fold(0, |sum: u64, count| sum.saturating_add(*count))
+    }
+
     /// As [`Histogram::quantile_us`].
     #[must_use]
     pub fn quantile_us(&self, ppm: u32) -> Option<u64> {
@@ -201,6 +208,10 @@ mod tests {
             merged.buckets().iter().for_each(|&(index, count)| sum.add(index, count));
             for ppm in [1, 500_000, 990_000, 1_000_000] {
                 prop_assert_eq!(sum.quantile_us(ppm), merged.quantile_us(ppm));
+            }
+            for us in [0, 63, 1_000, 500_000] {
+                let slower = all.iter().filter(|&&value| index(value) > index(us)).count() as u64;
+                prop_assert_eq!(sum.beyond(us), slower);
             }
             prop_assert_eq!((sum.total(), &merged), (merged.total(), &of(&all)));
         }

@@ -50,6 +50,7 @@ pub mod bindings;
 mod export;
 mod gauges;
 pub mod hypergeometric;
+pub mod line;
 pub mod memory;
 pub mod settings;
 pub mod testing;

@@ -1,21 +1,46 @@
-//! The rules: facts held against limits. A rule speaks only when the exact value is over its limit; observed values are
-//! rounded up, so that they say so too.
+//! The rules: facts held against limits.
+//!
+//! A limit is broken only if it still were with fewer of what broke it (`min_errors` less one failed calls, and the like),
+//! so that one odd call of few breaks none. A rule asks for a roll-back if besides that it is V2's own trouble: many
+//! sessions have it, V1 does not have it too, and the latest check shows it still. Otherwise it warns. Observed values
+//! are rounded up, so that what is over its limit also reads so.
+
+mod errors;
+mod latency;
+mod members;
 
 use cutover_policy::settings::Ratio;
 use cutover_policy::{Finding, finding, text};
 
+pub(crate) use self::latency::p99_us;
+use crate::growth::Growth;
+use crate::members::Failures;
 use crate::settings::Settings;
-use crate::window::{Total, Totals};
+use crate::window::{Run, Sessions, Total, Totals};
 
 const MILLION: u128 = 1_000_000;
 
 /// What the rules look at.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Calls and worker failures within the window.
-    pub totals: Totals,
-    /// Growth of the memory of V2's workers per hour in parts per million; none if not known yet.
-    pub growth_ppm: Option<u64>,
+    /// Calls within the window.
+    pub window: Totals,
+    /// Calls of the latest check.
+    pub latest: Totals,
+    /// Calls since V2 last answered one well.
+    pub run: Run,
+    /// V2's sessions in this stage.
+    pub sessions: Sessions,
+    /// Whether V2's calls are mirrored ones, which have no sessions.
+    pub mirrored: bool,
+    /// How old the stage is.
+    pub stage_age_ms: u64,
+    /// V1's p99 in microseconds when it had calls last, if it ever had.
+    pub v1_p99_us: Option<u64>,
+    /// Members that failed.
+    pub failures: Failures,
+    /// Growth of the memory of V2's workers; none if not known yet.
+    pub growth: Option<Growth>,
     /// The host's use of its processors in parts per million.
     pub cpu_ppm: Option<u64>,
     /// The host's use of its memory in parts per million.
@@ -25,115 +50,72 @@ pub struct Facts {
 /// What the rules said.
 #[derive(Debug, Default, PartialEq)]
 pub struct Findings {
+    /// Ask for a roll-back at once.
+    pub at_once: Vec<Finding>,
     /// Ask for a roll-back.
     pub roll_back: Vec<Finding>,
     /// Ask to tell people.
     pub warn: Vec<Finding>,
-    /// Too few calls of V2 for rules on calls.
+    /// Too few calls or sessions of V2.
     pub hold: Vec<Finding>,
+    /// What people may want to see, and no reason to stay.
+    pub notice: Vec<Finding>,
+    /// Whether the calls of the window break a limit from which everything goes back, whoever's trouble it is.
+    pub is_over: bool,
 }
 
 /// Asks every rule.
 #[must_use]
 pub fn ask(settings: &Settings, facts: &Facts) -> Findings {
     let mut said = Findings::default();
-    let v2 = facts.totals.v2;
-    if v2.requests < settings.min_requests {
-        let note = format!("V2 answered {} of the {} calls that a verdict needs", v2.requests, settings.min_requests);
-        said.hold.push(finding("too-little-data", v2.requests, settings.min_requests, "count", note));
-    } else {
-        error_rate(settings, v2, &mut said);
-        said.warn.extend(p99(settings, v2));
-        if facts.totals.v1.requests >= settings.min_requests {
-            said.roll_back.extend(error_ratio(settings, &facts.totals));
-            said.roll_back.extend(p99_ratio(settings, &facts.totals));
-            said.warn.extend(degradation(settings, &facts.totals));
-        }
+    said.at_once.extend(errors::outage(settings, facts));
+    said.hold.extend(too_little(settings, facts));
+    if facts.window.v2.requests >= settings.min_requests {
+        errors::rate(settings, facts, &mut said);
+        errors::ratio(settings, facts, &mut said);
+        latency::p99_ratio(settings, facts, &mut said);
+        latency::p99(settings, facts, &mut said);
+        degradation(settings, facts, &mut said);
     }
-    said.roll_back.extend(worker_failures(settings, &facts.totals));
-    said.roll_back.extend(memory_growth(settings, facts.growth_ppm));
-    said.warn.extend(host("host-cpu", "processors", facts.cpu_ppm, settings.warn_cpu.0));
+    members::failures(settings, facts.failures, &mut said);
+    said.roll_back.extend(members::growth(settings, facts.growth));
     said.warn.extend(host("host-memory", "memory", facts.memory_ppm, settings.warn_memory.0));
+    // Often another program's, and no fault of V2: people see it, and the ramp goes on.
+    said.notice.extend(host("host-cpu", "processors", facts.cpu_ppm, settings.warn_cpu.0));
     said
 }
 
-fn error_rate(settings: &Settings, v2: Total, said: &mut Findings) {
-    let ppm = quotient(u128::from(v2.errors) * MILLION, v2.requests.into());
-    let over = |limit: u32| {
-        let (rate, max) = (text::percent(text::round_up(ppm)), text::percent(limit.into()));
-        let note = format!("V2 fails {rate} of its calls, more than {max}");
-        (ppm > limit.into()).then(|| finding("v2-error-rate", ppm, limit.into(), "ppm", note))
-    };
-    if let Some(finding) = over(settings.max_error_rate.0) {
-        said.roll_back.push(finding);
-    } else {
-        said.warn.extend(over(settings.warn_error_rate.0));
+fn too_little(settings: &Settings, facts: &Facts) -> Option<Finding> {
+    let (calls, enough) = (facts.window.v2.requests, settings.min_requests);
+    if calls < enough {
+        let note = format!("V2 answered {calls} of the {enough} calls that a verdict needs");
+        return Some(finding("too-little-data", calls, enough, "count", note));
     }
-}
-
-fn error_ratio(settings: &Settings, totals: &Totals) -> Option<Finding> {
-    let (v1, v2) = (totals.v1, totals.v2);
-    let ppm = quotient(
-        u128::from(v2.errors) * u128::from(v1.requests) * MILLION * MILLION,
-        u128::from(v2.requests) * base_errors(settings, v1),
-    );
-    over_ratio("v2-error-ratio", ppm, settings.max_error_ratio, "V2's error rate")
-}
-
-fn p99(settings: &Settings, v2: Total) -> Option<Finding> {
-    let (us, limit) = (p99_us(settings, v2)?, settings.warn_p99.0.saturating_mul(1_000));
-    let note = format!("V2's p99 is {}, more than {}", text::latency(text::round_up(us)), text::latency(limit));
-    (us > limit).then(|| finding("v2-p99", us, limit, "us", note))
-}
-
-fn p99_ratio(settings: &Settings, totals: &Totals) -> Option<Finding> {
-    let (v1, v2) = (totals.v1.p99_us?.max(1), p99_us(settings, totals.v2)?);
-    let ppm = quotient(u128::from(v2) * MILLION, v1.into());
-    over_ratio("v2-p99-ratio", ppm, settings.max_p99_ratio, "V2's p99")
-}
-
-fn over_ratio(rule: &str, ppm: u64, Ratio(limit): Ratio, what: &str) -> Option<Finding> {
-    let note = || {
-        let (ratio, max) = (text::times(text::round_up(ppm)), text::times(limit.into()));
-        format!("{what} is {ratio} V1's, more than {max}")
-    };
-    (ppm > limit.into()).then(|| finding(rule, ppm, limit.into(), "ratio-ppm", note()))
+    let (sessions, enough) = (facts.sessions.seen, settings.min_sessions);
+    let note = || format!("{sessions} of the {enough} sessions that a verdict needs were on V2 in this stage");
+    (sessions < enough && !facts.mirrored).then(|| finding("too-little-data", sessions, enough, "count", note()))
 }
 
 /// The mean of how much worse V2 is than V1 in latency and in errors, as the migration plan that this product grew from
 /// has it: `(max(0, (l2 - l1) / l1) + max(0, (e2 - e1) / max(e1, floor))) / 2`.
-fn degradation(settings: &Settings, totals: &Totals) -> Option<Finding> {
-    let (v1, v2) = (totals.v1, totals.v2);
-    let latency = match (v1.p99_us, p99_us(settings, v2)) {
-        (Some(l1), Some(l2)) => {
-            let l1 = l1.max(1);
-            quotient(u128::from(l2.saturating_sub(l1)) * MILLION, l1.into())
-        }
-        _ => 0,
-    };
-    let more = (u128::from(v2.errors) * u128::from(v1.requests))
-        .saturating_sub(u128::from(v1.errors) * u128::from(v2.requests));
-    let errors = quotient(more * MILLION * MILLION, u128::from(v2.requests) * base_errors(settings, v1));
-    let ppm = latency.saturating_add(errors).div_ceil(2);
+fn degradation(settings: &Settings, facts: &Facts, said: &mut Findings) {
+    if facts.window.v1.requests < settings.min_requests {
+        return;
+    }
+    let errors = errors::more(settings, facts);
+    let (slower, is_felt) = latency::slower(settings, facts);
     let limit = u64::from(settings.warn_degradation) * 10_000;
-    let (worse, max) = (text::percent(text::round_up(ppm)), text::percent(limit));
-    let note = format!("V2 is {worse} worse than V1 in the mean of latency and errors, more than {max}");
-    (ppm > limit).then(|| finding("v2-degradation", ppm, limit, "ppm", note))
-}
-
-fn worker_failures(settings: &Settings, totals: &Totals) -> Option<Finding> {
-    let (failures, wanted) = (totals.failures, totals.wanted);
-    let (ppm, limit) = (quotient(u128::from(failures) * MILLION, wanted.into()), settings.max_worker_failures.0.into());
-    let (rate, max) = (text::percent(text::round_up(ppm)), text::percent(limit));
-    let note = format!("workers of V2 failed {failures} times, {rate} of {wanted}, more than {max}");
-    (ppm > limit).then(|| finding("v2-worker-failures", ppm, limit, "ppm", note))
-}
-
-fn memory_growth(settings: &Settings, growth_ppm: Option<u64>) -> Option<Finding> {
-    let (ppm, limit) = (growth_ppm?, settings.max_memory_growth.0.into());
-    let (growth, max) = (text::percent(text::round_up(ppm)), text::percent(limit));
-    let note = format!("the memory of V2's workers grows {growth} an hour, more than {max}");
-    (ppm > limit).then(|| finding("v2-memory-growth", ppm, limit, "ppm", note))
+    let found = |ppm: u64| {
+        let (worse, max) = (text::percent(text::round_up(ppm)), text::percent(limit));
+        let note = format!("V2 is {worse} worse than V1 in the mean of latency and errors, more than {max}");
+        (ppm > limit).then(|| finding("v2-degradation", ppm, limit, "ppm", note))
+    };
+    let mean = |slower: u64| slower.saturating_add(errors).div_ceil(2);
+    match found(mean(if is_felt { slower } else { 0 })) {
+        Some(felt) => said.warn.push(felt),
+        // Fractions of what anybody notices are shown; they are no reason to stay.
+        None => said.notice.extend(found(mean(slower))),
+    }
 }
 
 fn host(rule: &str, what: &str, ppm: Option<u64>, limit: u32) -> Option<Finding> {
@@ -143,14 +125,19 @@ fn host(rule: &str, what: &str, ppm: Option<u64>, limit: u32) -> Option<Finding>
         .then(|| finding(rule, ppm, limit, "ppm", format!("the host uses {used} of its {what}, more than {max}")))
 }
 
-/// V1's errors in millionths, or as many as make up the floor of its rate. At least one: neither is 0.
-fn base_errors(settings: &Settings, v1: Total) -> u128 {
-    let floor = u128::from(settings.error_floor.0) * u128::from(v1.requests);
-    (u128::from(v1.errors) * MILLION).max(floor)
+/// What is over a limit without as many as one more than nothing needs: `least` of them are, one less is not enough.
+const fn without(count: u64, least: u64) -> u64 {
+    count.saturating_sub(least.saturating_sub(1))
 }
 
-fn p99_us(settings: &Settings, v2: Total) -> Option<u64> {
-    v2.p99_us.filter(|&us| us >= settings.p99_floor.0.saturating_mul(1_000))
+fn over_ratio(rule: &str, ppm: u64, Ratio(limit): Ratio, what: &str, whose: &str) -> Finding {
+    let (ratio, max) = (text::times(text::round_up(ppm)), text::times(limit.into()));
+    finding(rule, ppm, limit.into(), "ratio-ppm", format!("{what} is {ratio} {whose}, more than {max}"))
+}
+
+/// In parts per million, rounded up; 0 of nothing.
+fn parts(part: u64, whole: u64) -> u64 {
+    quotient(u128::from(part) * MILLION, whole.into())
 }
 
 /// Rounded up; 0 if there is nothing to divide by. A division of 128 bits takes a thousand instructions in the sandbox, so

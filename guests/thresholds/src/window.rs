@@ -1,23 +1,38 @@
-//! What the policy remembers of calls and worker failures: sums over slices of the window, never across stages.
+//! What the policy remembers of calls: sums over slices of a window, never across stages.
 //!
-//! A slice is a second, or a sixtieth of the window if that is longer, so that memory stays small however long it is.
+//! A slice is a second, or a sixtieth of the window if that is longer. Where V2 has few calls the window reaches further
+//! back, in sixty coarser slices, so that a service with little traffic is judged too. So memory stays small however long
+//! and however empty the window is. A clock that is set back leaves nothing in the future: what was there is now.
 
 use cutover_contract::histogram::Sum;
 use cutover_policy::memory::{Fields, Packed, Text};
 use cutover_policy::{Batch, Calls, Check, Histogram, Phase, packed};
 use serde::{Deserialize, Serialize};
 
-/// Slices of a window.
+/// Slices of a window, and of what it reaches further back.
 const SLICES: u64 = 60;
 
 /// Counts stop here, a million million, so that no product of three of them leaves 128 bits.
 const MOST: u64 = 1 << 40;
+
+/// How far back a window reaches.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// As a rule, in milliseconds.
+    pub span_ms: u64,
+    /// At most.
+    pub longest_ms: u64,
+    /// While V2 has fewer calls than this.
+    pub enough: u64,
+}
 
 /// The calls within the window, of the current stage only.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     stage: Stage,
     slices: Vec<Slice>,
+    run: Run,
+    sessions: Sessions,
 }
 
 /// What tells one stage from another; calls made at different shares do not compare.
@@ -28,248 +43,286 @@ struct Stage {
     started_ms: u64,
 }
 
+/// What happened since V2 last answered a call well: nothing but failures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Calls of V2 in a row that failed.
+    pub calls: u64,
+    /// Sessions that failed for the first time among them.
+    pub failed: u64,
+    /// V1's calls meanwhile, of the batches in which V2 had some.
+    pub v1_requests: u64,
+    /// Those that failed.
+    pub v1_errors: u64,
+}
+
+/// V2's sessions in this stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// Distinct ones; where the host does not count them, more.
+    pub seen: u64,
+    /// Those that had a failed call.
+    pub failed: u64,
+}
+
 #[derive(Debug, Default, PartialEq)]
 struct Slice {
     start_ms: u64,
     v1: Tally,
     v2: Tally,
-    /// Workers of V2 that failed.
-    failures: u64,
-    /// Workers that V2 was meant to have.
-    wanted: u32,
 }
 
-/// A slice as plain JSON, which it was before it was packed.
-#[derive(Deserialize)]
-struct PlainSlice {
-    start_ms: u64,
-    v1: Tally,
-    v2: Tally,
-    failures: u64,
-    wanted: u32,
-}
-
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq)]
 struct Tally {
     requests: u64,
     errors: u64,
+    /// Sessions that had not failed before, counted anew in each batch.
+    units: u64,
+    /// Those that failed for the first time.
+    failed: u64,
     /// Bucket and count, ascending.
     latency: Vec<(u32, u64)>,
 }
 
-/// One pool over the whole window.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// One pool over a span.
+#[derive(Debug, Clone, Default)]
 pub struct Total {
     /// Answered calls.
     pub requests: u64,
     /// Those that failed; never more than `requests`.
     pub errors: u64,
-    /// The 99th percentile of latency in microseconds; none without calls.
-    pub p99_us: Option<u64>,
+    /// Sessions that had not failed before, counted anew in each batch.
+    pub units: u64,
+    /// Those that failed for the first time; never more than `units`.
+    pub failed: u64,
+    /// How long calls took.
+    pub latency: Sum,
 }
 
-/// The whole window.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a check alone showed.
+#[derive(Debug)]
+pub(crate) struct Slid {
+    /// Whether it is another stage than before, and all was forgotten.
+    pub(crate) begun: bool,
+    /// Its calls.
+    pub(crate) latest: Totals,
+}
+
+/// Both pools over a span.
+#[derive(Debug, Clone, Default)]
 pub struct Totals {
     /// V1, as its callers saw it.
     pub v1: Total,
     /// V2, as its callers saw it, or as mirrored calls did in the phase `shadow`.
     pub v2: Total,
-    /// Workers of V2 that failed.
-    pub failures: u64,
-    /// Workers that V2 is meant to have.
-    pub wanted: u32,
 }
 
 impl Window {
-    /// Slides to `check`, `span_ms` long. True if it is another stage than before, and all is forgotten.
+    /// Slides to `check`.
     ///
     /// Batches that began before the stage did are left out: they mix shares.
-    pub(crate) fn slide(&mut self, check: &Check, span_ms: u64) -> bool {
+    pub(crate) fn slide(&mut self, check: &Check, reach: Reach) -> Slid {
         let mirrored = check.phase == Phase::Shadow;
         let stage = Stage { mirrored, number: check.stage, started_ms: check.stage_started_ms };
-        let other = self.stage != stage;
-        if other {
-            *self = Self { stage, slices: Vec::new() };
+        let begun = self.stage != stage;
+        if begun {
+            *self = Self { stage, ..Self::default() };
         }
-        let from = check.now_ms.saturating_sub(span_ms).max(check.stage_started_ms);
-        self.slices.retain(|slice| slice.start_ms >= from);
-        let length_ms = (span_ms / SLICES).max(1_000);
-        for batch in check.batches.iter().filter(|batch| batch.start_ms >= from) {
+        for slice in &mut self.slices {
+            slice.start_ms = slice.start_ms.min(check.now_ms);
+        }
+        let length_ms = (reach.span_ms / SLICES).max(1_000);
+        let mut latest = Totals::default();
+        for batch in of_stage(check) {
+            let slice = Slice::of(batch, check.now_ms, mirrored);
+            self.count(batch, &slice);
+            latest.v1.add(&slice.v1);
+            latest.v2.add(&slice.v2);
             match self.slices.last_mut() {
-                Some(slice) if batch.start_ms < slice.start_ms.saturating_add(length_ms) => slice.add(batch, mirrored),
-                _ => {
-                    let mut slice = Slice { start_ms: batch.start_ms, ..Slice::default() };
-                    slice.add(batch, mirrored);
-                    self.slices.push(slice);
-                }
+                Some(last) if slice.start_ms < last.start_ms.saturating_add(length_ms) => last.merge(&slice),
+                _ => self.slices.push(slice),
             }
         }
-        other
+        self.forget(check.now_ms, reach);
+        Slid { begun, latest: Totals { v1: latest.v1.bounded(), v2: latest.v2.bounded() } }
     }
 
     /// Sums it up.
     pub(crate) fn totals(&self) -> Totals {
-        Totals {
-            v1: total(self.slices.iter().map(|s| &s.v1)),
-            v2: total(self.slices.iter().map(|s| &s.v2)),
-            failures: self.slices.iter().fold(0, |n: u64, s| n.saturating_add(s.failures)).min(MOST),
-            wanted: self.slices.last().map_or(0, |s| s.wanted),
+        let mut totals = Totals::default();
+        for slice in &self.slices {
+            totals.v1.add(&slice.v1);
+            totals.v2.add(&slice.v2);
+        }
+        Totals { v1: totals.v1.bounded(), v2: totals.v2.bounded() }
+    }
+
+    pub(crate) const fn run(&self) -> Run {
+        self.run
+    }
+
+    pub(crate) const fn sessions(&self) -> Sessions {
+        self.sessions
+    }
+
+    /// Drops what is too old, and makes slices beyond the usual span coarser.
+    fn forget(&mut self, now_ms: u64, reach: Reach) {
+        let (from, oldest) = (now_ms.saturating_sub(reach.span_ms), now_ms.saturating_sub(reach.longest_ms));
+        let mut calls = 0_u64;
+        let is_kept = |slice: &&Slice| {
+            let is_kept = slice.start_ms >= from || (slice.start_ms >= oldest && calls < reach.enough);
+            calls = calls.saturating_add(slice.v2.requests);
+            is_kept
+        };
+        let kept = self.slices.iter().rev().take_while(is_kept).count();
+        self.slices.drain(..self.slices.len() - kept);
+        let coarse_ms = (reach.longest_ms / SLICES).max(1_000);
+        let is_coarse = |slice: &Slice| slice.start_ms < from;
+        let end = self.slices.iter().position(|slice| !is_coarse(slice)).unwrap_or(self.slices.len());
+        let mut coarse: Vec<Slice> = Vec::new();
+        for slice in self.slices.drain(..end) {
+            match coarse.last_mut() {
+                Some(last) if slice.start_ms < last.start_ms.saturating_add(coarse_ms) => last.merge(&slice),
+                _ => coarse.push(slice),
+            }
+        }
+        self.slices.splice(..0, coarse);
+    }
+
+    /// Counts what goes on for longer than a window does.
+    fn count(&mut self, batch: &Batch, Slice { v1, v2, .. }: &Slice) {
+        let seen = if is_counted(batch) { batch.count("v2.sessions") } else { v2.units };
+        self.sessions.seen = self.sessions.seen.saturating_add(seen);
+        self.sessions.failed = self.sessions.failed.saturating_add(v2.failed);
+        if v2.errors < v2.requests {
+            self.run = Run::default();
+        } else if v2.requests > 0 {
+            self.run = Run {
+                calls: self.run.calls.saturating_add(v2.requests),
+                failed: self.run.failed.saturating_add(v2.failed),
+                v1_requests: self.run.v1_requests.saturating_add(v1.requests),
+                v1_errors: self.run.v1_errors.saturating_add(v1.errors),
+            };
         }
     }
 }
 
-impl From<PlainSlice> for Slice {
-    fn from(PlainSlice { start_ms, v1, v2, failures, wanted }: PlainSlice) -> Self {
-        Self { start_ms, v1, v2, failures, wanted }
+/// The batches of the check's stage. One that begins in the future began before a clock was set back, and says nothing.
+fn of_stage(check: &Check) -> impl Iterator<Item = &Batch> {
+    let started_ms = if check.stage_started_ms > check.now_ms { 0 } else { check.stage_started_ms };
+    check.batches.iter().filter(move |batch| batch.start_ms >= started_ms)
+}
+
+/// Whether the host counts distinct sessions; those of old history did not.
+fn is_counted(batch: &Batch) -> bool {
+    batch.gauge("v2.sessions").is_some()
+}
+
+impl Slice {
+    /// Mirrored calls are held against V1's calls of the same operations: V1 serves others too, and they take their own
+    /// time.
+    fn of(batch: &Batch, now_ms: u64, mirrored: bool) -> Self {
+        let mut slice = Self { start_ms: batch.start_ms.min(now_ms), ..Self::default() };
+        for operation in &batch.operations {
+            let calls = if mirrored { &operation.shadow } else { &operation.v2 };
+            slice.v2.add(calls);
+            if !mirrored || calls.requests > 0 {
+                slice.v1.add(&operation.v1);
+            }
+        }
+        if is_counted(batch) && !mirrored {
+            // A session that fails in two operations is one.
+            slice.v1.failed = batch.count("v1.failed-sessions");
+            slice.v2.failed = batch.count("v2.failed-sessions");
+        }
+        slice
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.v1.merge(&other.v1);
+        self.v2.merge(&other.v2);
     }
 }
 
 impl Packed for Slice {
-    type Plain = PlainSlice;
+    /// There was no plain form of these.
+    type Plain = Never;
 
     fn write(&self, text: &mut Text) {
         text.number(self.start_ms);
         for tally in [&self.v1, &self.v2] {
-            text.number(tally.requests).number(tally.errors).buckets(&tally.latency);
+            for count in [tally.requests, tally.errors, tally.units, tally.failed] {
+                text.number(count);
+            }
+            text.buckets(&tally.latency);
         }
-        text.number(self.failures).number(self.wanted.into());
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let start_ms = fields.number()?;
-        let (v1, v2) = (Tally::read(fields)?, Tally::read(fields)?);
-        let (failures, wanted) = (fields.number()?, u32::try_from(fields.number()?).ok()?);
-        Some(Self { start_ms, v1, v2, failures, wanted })
+        Some(Self { start_ms: fields.number()?, v1: Tally::read(fields)?, v2: Tally::read(fields)? })
     }
 }
 
 packed!(Slice);
 
-impl Slice {
-    /// Mirrored calls are held against V1's calls of the same operations: V1 serves others too, and they take their own
-    /// time.
-    fn add(&mut self, batch: &Batch, mirrored: bool) {
-        for operation in &batch.operations {
-            let v2 = if mirrored { &operation.shadow } else { &operation.v2 };
-            self.v2.add(v2);
-            if !mirrored || v2.requests > 0 {
-                self.v1.add(&operation.v1);
-            }
-        }
-        self.failures = self.failures.saturating_add(batch.v2.failures.into());
-        self.wanted = batch.v2.wanted;
+/// No value.
+#[derive(Debug, Deserialize)]
+pub enum Never {}
+
+impl From<Never> for Slice {
+    fn from(never: Never) -> Self {
+        match never {}
     }
 }
 
 impl Tally {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let [requests, errors] = fields.numbers()?;
-        Some(Self { requests, errors, latency: fields.buckets()? })
+        let [requests, errors, units, failed] = fields.numbers()?;
+        Some(Self { requests, errors, units, failed, latency: fields.buckets()? })
     }
 
     fn add(&mut self, calls: &Calls) {
         self.requests = self.requests.saturating_add(calls.requests);
         self.errors = self.errors.saturating_add(calls.errors);
+        self.units = self.units.saturating_add(calls.units);
+        self.failed = self.failed.saturating_add(calls.unit_errors);
+        self.add_latency(&cutover_policy::histogram(&calls.latency));
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.units = self.units.saturating_add(other.units);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.add_latency(&other.latency.iter().copied().collect());
+    }
+
+    fn add_latency(&mut self, other: &Histogram) {
         let mut latency: Histogram = self.latency.iter().copied().collect();
-        latency.merge(&cutover_policy::histogram(&calls.latency));
+        latency.merge(other);
         self.latency = latency.buckets().to_vec();
     }
 }
 
-fn total<'a>(tallies: impl Iterator<Item = &'a Tally>) -> Total {
-    let mut total = Total::default();
-    let mut latency = Sum::default();
-    for tally in tallies {
-        total.requests = total.requests.saturating_add(tally.requests);
-        total.errors = total.errors.saturating_add(tally.errors);
-        tally.latency.iter().for_each(|&(index, count)| latency.add(index, count));
-    }
-    total.requests = total.requests.max(total.errors).min(MOST);
-    total.errors = total.errors.min(MOST);
-    Total { p99_us: latency.quantile_us(990_000), ..total }
-}
-
-#[cfg(test)]
-mod tests {
-    use cutover_policy::testing::{batch, calls, operation};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn check(now_ms: u64, phase: Phase, stage: u32, stage_started_ms: u64, batches: Vec<Batch>) -> Check {
-        Check { now_ms, phase, stage, share: 0, stage_started_ms, batches }
+impl Total {
+    fn add(&mut self, tally: &Tally) {
+        self.requests = self.requests.saturating_add(tally.requests);
+        self.errors = self.errors.saturating_add(tally.errors);
+        self.units = self.units.saturating_add(tally.units);
+        self.failed = self.failed.saturating_add(tally.failed);
+        tally.latency.iter().for_each(|&(index, count)| self.latency.add(index, count));
     }
 
-    fn served(start_ms: u64, requests: u64) -> Batch {
-        let mut batch = batch(start_ms);
-        batch.operations.push(operation("execute"));
-        batch.operations[0].v1 = calls(2 * requests, 0, 100);
-        batch.operations[0].v2 = calls(requests, 1, 100);
-        batch.operations[0].shadow = calls(1, 0, 100);
-        batch
-    }
-
-    #[test]
-    fn calls_leave_with_the_window() {
-        let mut window = Window::default();
-        let batches = (0..90).map(|i| served(i * 1_000, 1)).collect();
-        window.slide(&check(90_000, Phase::Ramping, 0, 0, batches), 60_000);
-        assert_eq!(window.totals().v2.requests, 60);
-        window.slide(&check(120_000, Phase::Ramping, 0, 0, Vec::new()), 60_000);
-        assert_eq!(window.totals().v2.requests, 30);
-    }
-
-    #[test]
-    fn stages_do_not_mix() {
-        let mut window = Window::default();
-        assert!(window.slide(&check(5_000, Phase::Ramping, 0, 1, vec![served(1, 50)]), 60_000));
-        assert!(!window.slide(&check(6_000, Phase::Ramping, 0, 1, vec![]), 60_000));
-        let batches = vec![served(6_500, 7), served(7_500, 5)];
-        assert!(window.slide(&check(9_000, Phase::Ramping, 1, 7_000, batches), 60_000));
-        assert_eq!(window.totals().v2.requests, 5);
-    }
-
-    #[test]
-    fn shadow_is_judged_by_mirrored_operations() {
-        let mut batch = served(0, 50);
-        batch.operations.push(operation("write"));
-        batch.operations[1].v1 = calls(1_000, 0, 100);
-        let mut window = Window::default();
-        window.slide(&check(1_000, Phase::Shadow, 0, 0, vec![batch]), 60_000);
-        let totals = window.totals();
-        assert_eq!((totals.v1.requests, totals.v2.requests), (100, 1));
-    }
-
-    #[test]
-    fn a_long_window_is_remembered_in_sixty_slices() {
-        let mut window = Window::default();
-        let batches = (0..3_600).map(|i| served(i * 1_000, 1)).collect();
-        window.slide(&check(3_600_000, Phase::Ramping, 0, 0, batches), 3_600_000);
-        assert_eq!((window.slices.len(), window.totals().v2.requests), (60, 3_600));
-    }
-
-    #[test]
-    fn absurd_counts_do_not_overflow() {
-        let mut window = Window::default();
-        let batches = vec![served(0, u64::MAX / 2), served(1, u64::MAX / 2)];
-        window.slide(&check(1_000, Phase::Ramping, 0, 0, batches), 60_000);
-        assert_eq!(window.totals().v2.requests, MOST);
-    }
-
-    proptest! {
-        #[test]
-        fn how_batches_are_dealt_to_checks_does_not_matter(counts in prop::collection::vec(0_u64..50, 1..40), cut in 0_usize..40) {
-            let batches: Vec<_> = (0..).map(|i| i * 1_000).zip(&counts).map(|(at, &n)| served(at, n)).collect();
-            let mut at_once = Window::default();
-            at_once.slide(&check(40_000, Phase::Ramping, 0, 0, batches.clone()), 60_000);
-            let mut in_two = Window::default();
-            let (early, late) = batches.split_at(cut.min(batches.len()));
-            in_two.slide(&check(20_000, Phase::Ramping, 0, 0, early.to_vec()), 60_000);
-            let stored = serde_json::to_vec(&in_two).unwrap();
-            let mut in_two: Window = serde_json::from_slice(&stored).unwrap();
-            in_two.slide(&check(40_000, Phase::Ramping, 0, 0, late.to_vec()), 60_000);
-            prop_assert_eq!(in_two, at_once);
+    fn bounded(self) -> Self {
+        Self {
+            requests: self.requests.max(self.errors).min(MOST),
+            errors: self.errors.min(MOST),
+            units: self.units.max(self.failed).min(MOST),
+            failed: self.failed.min(MOST),
+            latency: self.latency,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

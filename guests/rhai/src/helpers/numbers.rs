@@ -1,6 +1,7 @@
 //! Arithmetic on counts that must not overflow, and the line through points.
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, INT};
+use cutover_policy::line::{self, Rise};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, Map};
 
 const MILLION: u128 = 1_000_000;
 
@@ -41,13 +42,24 @@ fn trend(points: Array, per: INT) -> Result<Dynamic, Box<EvalAltResult>> {
     Ok(ppm.map_or(Dynamic::UNIT, |ppm| INT::try_from(ppm).unwrap_or(INT::MAX).into()))
 }
 
+/// How a least-squares line through `[x, y]` points rises for each `per` of x, and the standard error of that; `()` where
+/// there is none.
+fn rise(points: Array, per: INT) -> Result<Dynamic, Box<EvalAltResult>> {
+    let whole = |value: i128| INT::try_from(value).unwrap_or(INT::MAX);
+    let point = |value| point(value).map(|(x, y)| (whole(x), whole(y)));
+    let points: Vec<_> = points.into_iter().map(point).collect::<Result<_, _>>()?;
+    Ok(line::rise(&points, per).map_or(Dynamic::UNIT, |Rise { rise, error }| {
+        Map::from([("rise".into(), rise.into()), ("error".into(), error.into())]).into()
+    }))
+}
+
 fn point(value: Dynamic) -> Result<(i128, i128), Box<EvalAltResult>> {
     let pair = value.into_array().unwrap_or_default();
     match pair.as_slice() {
         [x, y] if x.is_int() && y.is_int() => {
             Ok((x.as_int().unwrap_or_default().into(), y.as_int().unwrap_or_default().into()))
         }
-        _ => Err("a point of `trend` is an array of two whole numbers, as in `[[0, 100], [60, 110]]`".into()),
+        _ => Err("a point is an array of two whole numbers, as in `[[0, 100], [60, 110]]`".into()),
     }
 }
 
@@ -61,5 +73,9 @@ fn count(value: INT) -> u128 {
 }
 
 pub(crate) fn register(engine: &mut Engine) {
-    engine.register_fn("parts", parts).register_fn("quotient", quotient).register_fn("trend", trend);
+    engine
+        .register_fn("parts", parts)
+        .register_fn("quotient", quotient)
+        .register_fn("trend", trend)
+        .register_fn("rise", rise);
 }

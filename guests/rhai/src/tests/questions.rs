@@ -104,7 +104,8 @@ fn helpers_give_what_they_promise() {
         ("share(\"5\")", "expected a share such as"),
         ("local(0, \"CET\")", "is no offset from UTC"),
         ("minutes(\"9\")", "is no time of day"),
-        ("trend([1], 1)", "a point of `trend` is an array of two whole numbers"),
+        ("rise([1], 1)", "a point is an array"),
+        ("trend([1], 1)", "a point is an array of two whole numbers"),
         ("quotient([1.5], [2])", "`quotient` multiplies whole numbers, not f64"),
         ("patterns([\"x\"])", "does not begin with `/`"),
         ("json(\"{\")", "this text is not JSON"),
@@ -132,6 +133,34 @@ fn windows_add_up_and_forget() {
     assert_eq!(at(10, 0, 0, vec![served(6_000, 5, 0)]), "[25,25,false,10000,40000]");
     assert_eq!(at(15, 1, 12, vec![served(11_000, 3, 0), served(13_000, 4, 0)]), "[32,4,true,15000,31250]");
     assert_eq!(at(80, 1, 12, vec![]), "[0,0,false,0,0]");
+}
+
+#[test]
+fn windows_of_a_stage_reach_further_back_where_v2_has_few_calls_and_tell_what_lasts() {
+    let policy = policy(
+        "fn judge(check) {
+             let w = stage_window(\"w\", check, \"60s\", \"1h\", 100);
+             hold([finding(\"n\", json_text([w.v2.requests, w.latest.requests, w.failed_v1, w.failed_v2, w.sessions,
+                 w.failed_sessions, w.run.calls, w.run.failed, w.run.v1_requests]))])
+         }",
+    );
+    let mut memory = Memory::default();
+    let mut at = |minute: u64, requests, errors, gauges: &[(&str, i64)]| {
+        let mut batch = served(minute * 60_000, requests, errors);
+        batch.gauges = gauges.iter().map(|&(name, value)| Gauge { name: name.into(), value }).collect();
+        let stored = serde_json::to_vec(&memory).unwrap();
+        memory = serde_json::from_slice(&stored).unwrap();
+        ask(&policy, &check(minute * 60_000 + 5_000, vec![batch]), &mut memory)
+    };
+    assert_eq!(at(0, 40, 1, &[]), "[40,40,0,1,40,1,0,0,0]");
+    assert_eq!(at(1, 50, 2, &[("v2.failed-sessions", 1), ("v2.sessions", 7)]), "[90,50,0,2,47,2,0,0,0]");
+    assert_eq!(at(5, 60, 60, &[]), "[110,60,0,61,107,62,60,60,60]");
+    assert_eq!(at(6, 3, 3, &[]), "[113,3,0,64,110,65,63,63,63]");
+    assert_eq!(at(7, 200, 1, &[]), "[200,200,0,1,310,66,0,0,0]");
+    assert_eq!(at(100, 1, 0, &[]), "[1,1,0,0,311,66,0,0,0]");
+    // The clock is set back: nothing is in the future.
+    assert_eq!(at(60, 2, 0, &[]), "[3,2,0,0,313,66,0,0,0]");
+    assert_eq!(at(62, 200, 0, &[]), "[200,200,0,0,513,66,0,0,0]");
 }
 
 #[test]

@@ -102,14 +102,26 @@ impl Batch {
     }
 
     /// A gauge that is a count: 0 where there is none.
-    fn count(&self, name: &str) -> INT {
+    pub(crate) fn count(&self, name: &str) -> INT {
         gauge(&self.0, name).unwrap_or(0).max(0)
+    }
+
+    /// Whether the host counts distinct sessions; those of old history did not.
+    pub(crate) fn counts_sessions(&self) -> bool {
+        gauge(&self.0, "v2.sessions").is_some()
     }
 }
 
 impl Check {
     pub(crate) const fn mirrors(&self) -> bool {
         matches!(self.phase, Phase::Shadow)
+    }
+
+    /// Whether a batch is of this stage, if that matters: those from before it mix shares. A stage that begins in the future
+    /// began before a clock was set back, and says nothing.
+    pub(crate) fn covers(&self, batch: &Batch, by_stage: bool) -> bool {
+        let began = if self.stage_started_ms > self.now_ms { 0 } else { self.stage_started_ms };
+        !by_stage || batch.span().start_ms >= began
     }
 
     fn verdict(&mut self) -> Result<ImmutableString, Box<EvalAltResult>> {

@@ -1,15 +1,16 @@
 //! Sums over the last minutes or days, which the guest remembers for a script: `window("calls", check, "1h")`.
 //!
 //! A window is kept in slices of a second, or of a sixtieth of it if that is longer, so that its memory stays small
-//! however long it is; latencies are most of it, and windows that need none leave them out. What is asked for twice in
-//! one question is counted once.
+//! however long it is; latencies are most of it, and windows that need none leave them out. A window of a stage may reach
+//! further back, in sixty coarser slices, where V2 has few calls. What is asked for twice in one question is counted once,
+//! and a clock that is set back leaves nothing in the future.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cutover_policy::memory::{Fields, Packed, Text};
 use cutover_policy::{Comparisons, packed};
-use rhai::{Dynamic, Engine, EvalAltResult};
+use rhai::{Dynamic, Engine, EvalAltResult, INT, Map};
 use serde::{Deserialize, Serialize};
 
 use super::calls::{Calls, Tally};
@@ -43,6 +44,27 @@ pub(crate) struct Window {
     #[serde(default)]
     latest_ms: Option<u64>,
     slices: Vec<Slice>,
+    /// What goes on for longer than the window of a stage.
+    #[serde(default, skip_serializing_if = "Lasting::is_nothing")]
+    lasting: Lasting,
+}
+
+/// What a stage has seen so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Lasting {
+    /// Since V2 last answered a call well: its calls, sessions that failed for the first time among them, and V1's calls and
+    /// failures meanwhile.
+    run: [u64; 4],
+    /// V2's sessions, and those that failed.
+    sessions: [u64; 2],
+}
+
+/// How far back a window reaches: as a rule, and at most while V2 has fewer calls than enough.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    span_ms: u64,
+    longest_ms: u64,
+    enough: u64,
 }
 
 /// What tells one stage from another: calls made at different shares do not compare.
@@ -62,6 +84,8 @@ struct Slice {
     wanted: u32,
     /// Same, ignored, different, incomparable.
     comparisons: [u64; 4],
+    /// Sessions of V1 and of V2 that failed for the first time.
+    failed: [u64; 2],
 }
 
 /// What a window is about, and what it keeps.
@@ -89,6 +113,9 @@ pub(crate) struct Sums {
     comparisons: Comparisons,
     covered_ms: u64,
     begun: bool,
+    failed: [u64; 2],
+    latest: Calls,
+    lasting: Lasting,
 }
 
 impl Windows {
@@ -102,64 +129,101 @@ impl Windows {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn slide(&self, name: &str, check: &Check, span: &Dynamic, keep: Keep) -> Result<Sums, Box<EvalAltResult>> {
+    fn slide(
+        &self,
+        name: &str,
+        check: &Check,
+        [span, longest]: [&Dynamic; 2],
+        enough: INT,
+        keep: Keep,
+    ) -> Result<Sums, Box<EvalAltResult>> {
         let span_ms = units::span(span)?;
         if span_ms < 1_000 {
             return Err(format!("the window `{name}` is shorter than 1s, the length of a batch").into());
         }
+        let longest_ms = units::span(longest)?.max(span_ms);
+        let reach = Reach { span_ms, longest_ms, enough: enough.try_into().unwrap_or_default() };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MAX_WINDOWS && !kept.contains_key(name) {
             return Err(format!("the window `{name}` is one more than the {MAX_WINDOWS} that a script may have").into());
         }
-        Ok(kept.entry(name.to_owned()).or_default().slide(check, span_ms, keep))
+        Ok(kept.entry(name.to_owned()).or_default().slide(check, reach, keep))
     }
 }
 
 impl Window {
-    fn slide(&mut self, check: &Check, span_ms: u64, keep: Keep) -> Sums {
-        let by_stage = keep == Keep::Stage;
-        let mirrored = check.mirrors();
+    fn slide(&mut self, check: &Check, reach: Reach, keep: Keep) -> Sums {
+        let (mirrored, now_ms) = (check.mirrors(), check.now_ms);
         let stage = Stage { mirrored, number: check.stage, started_ms: check.stage_started_ms };
-        let stage = by_stage.then_some(stage);
+        let stage = (keep == Keep::Stage).then_some(stage);
         let begun = self.stage != stage || (self.slices.is_empty() && self.latest_ms.is_none());
         if self.stage != stage {
             *self = Self { stage, ..Self::default() };
         }
-        let mut from = check.now_ms.saturating_sub(span_ms);
-        if by_stage {
-            // Batches from before the stage mix shares.
-            from = from.max(check.stage_started_ms);
+        self.latest_ms = self.latest_ms.filter(|&latest| latest <= now_ms);
+        for slice in &mut self.slices {
+            slice.start_ms = slice.start_ms.min(now_ms);
         }
-        self.slices.retain(|slice| slice.start_ms >= from);
-        let length_ms = (span_ms / SLICES).max(1_000);
-        for batch in check.batches.iter() {
-            let start_ms = batch.span().start_ms;
-            if start_ms < from || self.latest_ms.is_some_and(|latest| start_ms <= latest) {
+        let length_ms = (reach.span_ms / SLICES).max(1_000);
+        let mut latest = Tally::default();
+        for batch in check.batches.iter().filter(|batch| check.covers(batch, keep == Keep::Stage)) {
+            let start_ms = batch.span().start_ms.min(now_ms);
+            let mut slice = Slice { start_ms, ..Slice::default() };
+            slice.add(batch, mirrored, keep);
+            if keep == Keep::Stage {
+                latest.add(&slice.v2);
+            }
+            if self.latest_ms.is_some_and(|latest| start_ms <= latest) {
                 continue;
             }
             self.latest_ms = Some(start_ms);
+            if keep == Keep::Stage {
+                self.lasting.add(batch, &slice);
+            }
             match self.slices.last_mut() {
-                Some(slice) if start_ms < slice.start_ms.saturating_add(length_ms) => {
-                    slice.add(batch, mirrored, keep);
-                }
-                _ => {
-                    let mut slice = Slice { start_ms, ..Slice::default() };
-                    slice.add(batch, mirrored, keep);
-                    self.slices.push(slice);
-                }
+                Some(last) if start_ms < last.start_ms.saturating_add(length_ms) => last.merge(&slice),
+                _ => self.slices.push(slice),
             }
         }
-        self.sums(check.now_ms, begun)
+        self.forget(now_ms, reach);
+        Sums { latest: bounded(latest).into(), ..self.sums(now_ms, begun) }
+    }
+
+    /// Drops what is too old, and makes slices beyond the usual span coarser.
+    fn forget(&mut self, now_ms: u64, reach: Reach) {
+        let (from, oldest) = (now_ms.saturating_sub(reach.span_ms), now_ms.saturating_sub(reach.longest_ms));
+        let mut calls = 0_u64;
+        let is_kept = |slice: &&Slice| {
+            let is_kept = slice.start_ms >= from || (slice.start_ms >= oldest && calls < reach.enough);
+            calls = calls.saturating_add(slice.v2.requests);
+            is_kept
+        };
+        let kept = self.slices.iter().rev().take_while(is_kept).count();
+        self.slices.drain(..self.slices.len() - kept);
+        let coarse_ms = (reach.longest_ms / SLICES).max(1_000);
+        let end = self.slices.iter().position(|slice| slice.start_ms >= from).unwrap_or(self.slices.len());
+        let mut coarse: Vec<Slice> = Vec::new();
+        for slice in self.slices.drain(..end) {
+            match coarse.last_mut() {
+                Some(last) if slice.start_ms < last.start_ms.saturating_add(coarse_ms) => last.merge(&slice),
+                _ => coarse.push(slice),
+            }
+        }
+        self.slices.splice(..0, coarse);
     }
 
     fn sums(&self, now_ms: u64, begun: bool) -> Sums {
         let (mut v1, mut v2, mut counts, mut failures) = (Tally::default(), Tally::default(), [0_u64; 4], 0_u64);
+        let mut failed = [0_u64; 2];
         for slice in &self.slices {
             v1.add(&slice.v1);
             v2.add(&slice.v2);
             failures = failures.saturating_add(slice.failures);
             counts.iter_mut().zip(slice.comparisons).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+            failed.iter_mut().zip(slice.failed).for_each(|(sum, n)| *sum = sum.saturating_add(n));
         }
+        // Failed ones are units, too, where the host counts them by operation.
+        (v1.units, v2.units) = (v1.units.max(failed[0]), v2.units.max(failed[1]));
         let [same, ignored, different, incomparable] = counts;
         Sums {
             v1: bounded(v1).into(),
@@ -169,6 +233,9 @@ impl Window {
             comparisons: Comparisons { same, ignored, different, incomparable },
             covered_ms: self.slices.first().map_or(0, |slice| now_ms.saturating_sub(slice.start_ms)),
             begun,
+            failed: failed.map(|n| n.min(MOST)),
+            latest: Calls::default(),
+            lasting: self.lasting,
         }
     }
 }
@@ -196,12 +263,49 @@ impl Slice {
         let Comparisons { same, ignored, different, incomparable } = span.comparisons;
         let counts = [same, ignored, different, incomparable];
         self.comparisons.iter_mut().zip(counts).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+        // A session that fails in two operations is one, where the host counts them.
+        let failed = if batch.counts_sessions() && !mirrored {
+            ["v1.failed-sessions", "v2.failed-sessions"].map(|name| batch.count(name).try_into().unwrap_or_default())
+        } else {
+            [self.v1.unit_errors, self.v2.unit_errors]
+        };
+        self.failed.iter_mut().zip(failed).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.v1.add(&other.v1);
+        self.v2.add(&other.v2);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.wanted = other.wanted;
+        self.comparisons.iter_mut().zip(other.comparisons).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+        self.failed.iter_mut().zip(other.failed).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+    }
+}
+
+impl Lasting {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn add(&mut self, batch: &Batch, slice: &Slice) {
+        let (v1, v2, failed) = (&slice.v1, &slice.v2, slice.failed[1]);
+        let seen =
+            if batch.counts_sessions() { batch.count("v2.sessions").try_into().unwrap_or_default() } else { v2.units };
+        self.sessions = [self.sessions[0].saturating_add(seen), self.sessions[1].saturating_add(failed)];
+        if v2.errors < v2.requests {
+            self.run = [0; 4];
+        } else if v2.requests > 0 {
+            let more = [v2.requests, failed, v1.requests, v1.errors];
+            self.run.iter_mut().zip(more).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+        }
     }
 }
 
 fn bounded(mut tally: Tally) -> Tally {
     tally.requests = tally.requests.max(tally.errors).min(MOST);
     tally.errors = tally.errors.min(MOST);
+    tally.units = tally.units.min(MOST);
+    tally.unit_errors = tally.unit_errors.min(MOST);
     tally
 }
 
@@ -221,7 +325,7 @@ impl Packed for Slice {
             text.buckets(tally.latency.buckets());
         }
         text.number(self.failures).number(self.wanted.into());
-        self.comparisons.into_iter().for_each(|count| _ = text.number(count));
+        self.comparisons.into_iter().chain(self.failed).for_each(|count| _ = text.number(count));
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
@@ -229,7 +333,10 @@ impl Packed for Slice {
         let mut tally = || Some(Tally::new(fields.numbers()?, fields.buckets()?));
         let (v1, v2) = (tally()?, tally()?);
         let (failures, wanted) = (fields.number()?, fields.number()?.try_into().ok()?);
-        Some(Self { start_ms, v1, v2, failures, wanted, comparisons: fields.numbers()? })
+        let comparisons = fields.numbers()?;
+        // That of versions before ends here.
+        let failed = if fields.is_over() { [0; 2] } else { fields.numbers()? };
+        Some(Self { start_ms, v1, v2, failures, wanted, comparisons, failed })
     }
 }
 
@@ -244,14 +351,31 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("wanted", |s: &mut Sums| int(s.wanted.into()))
         .register_get("comparisons", |s: &mut Sums| comparisons(s.comparisons))
         .register_get("covered_ms", |s: &mut Sums| int(s.covered_ms))
-        .register_get("begun", |s: &mut Sums| s.begun);
+        .register_get("begun", |s: &mut Sums| s.begun)
+        .register_get("latest", |s: &mut Sums| s.latest.clone())
+        .register_get("failed_v1", |s: &mut Sums| int(s.failed[0]))
+        .register_get("failed_v2", |s: &mut Sums| int(s.failed[1]))
+        .register_get("sessions", |s: &mut Sums| int(s.lasting.sessions[0]))
+        .register_get("failed_sessions", |s: &mut Sums| int(s.lasting.sessions[1]))
+        .register_get("run", |s: &mut Sums| {
+            let names = ["calls", "failed", "v1_requests", "v1_errors"];
+            names.into_iter().zip(s.lasting.run).map(|(name, n)| (name.into(), int(n).into())).collect::<Map>()
+        });
 }
 
 /// `window`, `stage_window` and `count_window`, over the windows of the question that is being answered.
 pub(crate) fn register_windows(engine: &mut Engine, windows: &Windows) {
     for (name, keep) in [("window", Keep::Everything), ("stage_window", Keep::Stage), ("count_window", Keep::Counts)] {
         let windows = windows.clone();
-        engine
-            .register_fn(name, move |name: &str, check: Check, span: Dynamic| windows.slide(name, &check, &span, keep));
+        engine.register_fn(name, move |name: &str, check: Check, span: Dynamic| {
+            windows.slide(name, &check, [&span, &span], 0, keep)
+        });
     }
+    let windows = windows.clone();
+    engine.register_fn(
+        "stage_window",
+        move |name: &str, check: Check, span: Dynamic, longest: Dynamic, enough: INT| {
+            windows.slide(name, &check, [&span, &longest], enough, Keep::Stage)
+        },
+    );
 }

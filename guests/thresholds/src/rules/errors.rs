@@ -3,7 +3,8 @@
 use super::{Facts, Findings, MILLION, Settings, Total, over_ratio, parts, quotient, without};
 use cutover_policy::{Finding, finding, text};
 
-/// Failures that V1 may have had besides those that it happened to have: of a V1 with few calls none says little.
+/// Failures that V1 may have had besides those that it happened to have, and their standard deviation: of a V1 with few
+/// calls none says little.
 const CHANCE: u64 = 2;
 
 /// Calls of V1 below which that is left out, as it would say more than V1 does.
@@ -119,7 +120,7 @@ fn of_few(facts: &Facts) -> String {
 
 /// V1's error rate in parts per million, and what it may be by chance; none if it had no calls.
 fn v1_rate(v1: &Total) -> Option<u64> {
-    let errors = if v1.requests < FEW { v1.errors } else { v1.errors + CHANCE };
+    let errors = if v1.requests < FEW { v1.errors } else { by_chance(v1.errors) };
     (v1.requests > 0 && errors > 0).then(|| parts(errors, v1.requests))
 }
 
@@ -127,7 +128,12 @@ fn v1_rate(v1: &Total) -> Option<u64> {
 /// neither is 0.
 fn base_errors(settings: &Settings, v1: &Total) -> u128 {
     let floor = u128::from(settings.error_floor.0) * u128::from(v1.requests);
-    (u128::from(v1.errors + CHANCE) * MILLION).max(floor)
+    (u128::from(by_chance(v1.errors)) * MILLION).max(floor)
+}
+
+/// As many as V1 may well have had when it happened to have these.
+const fn by_chance(errors: u64) -> u64 {
+    errors + CHANCE + errors.isqrt()
 }
 
 /// So many times as much that V1 no longer shares it.

@@ -66,20 +66,20 @@ impl Rollback for Thresholds {
             longest_ms: settings.longest_window.0.max(settings.window.0),
             enough: settings.min_requests,
         };
-        let slid = memory.calls.slide(check, reach);
-        if slid.begun {
+        let moved = memory.calls.slide(check, reach);
+        if moved.begun {
             memory.asking = 0;
         }
         memory.members.add(&check.batches, check.now_ms, settings.failures_window.0);
         let plan = Plan { warm_up_ms: settings.memory_warm_up.0, span_ms: settings.memory_span.0 };
-        memory.sizes.add(check, plan, slid.begun);
+        memory.sizes.add(check, plan, moved.begun);
         let window = memory.calls.totals();
         if window.v1.requests >= settings.min_requests {
             memory.v1_p99_us = rules::p99_us(&window.v1);
         }
         let facts = Facts {
             window,
-            latest: slid.latest,
+            latest: moved.latest,
             run: memory.calls.run(),
             sessions: memory.calls.sessions(),
             mirrored: check.phase == Phase::Shadow,

@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) limits: &'static str,
     /// How often a policy may fail; more often than tests of failing policies let it, unless they are about this.
     pub(crate) failures: &'static str,
+    /// What the host does by itself.
+    pub(crate) failsafe: &'static str,
     pub(crate) v1: String,
     pub(crate) v2: String,
     /// `KIND = ..` lines.
@@ -45,6 +47,8 @@ pub(crate) struct Host {
     pub(crate) app: App,
     pub(crate) folder: Arc<TempDir>,
     pub(crate) http: Http,
+    /// Its wall clock.
+    pub(crate) wall: clock::Wall,
 }
 
 /// Calls a host.
@@ -105,6 +109,7 @@ impl Default for Setup {
             // A policy that takes all memory takes it within its time, also on a busy machine.
             limits: "memory_bytes = 33554432",
             failures: "count = 10000",
+            failsafe: "",
             v1: pool("serialized", 1, &[]),
             v2: pool("concurrent", 2, &[]),
             policies: vec![
@@ -133,6 +138,7 @@ impl Setup {
             "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\npolicy_cache = '{}/policy-cache'\n\
              [host.policy_limits]\n{}\n[host.policy_failures]\n{}\n\
              [migrations.programs]\ncheck_interval = '{}'\ndeadline = '{}'\n\
+             [migrations.programs.failsafe]\n{}\n\
              [migrations.programs.operations]\n\
              create_program = {{ class = 'replicate', key = 'program_id' }}\n\
              delete_program = {{ class = 'replicate', key = 'program_id', removes = true }}\n\
@@ -147,6 +153,7 @@ impl Setup {
             self.failures,
             self.check_interval,
             self.deadline,
+            self.failsafe,
             self.v1,
             self.v2,
             policies.join("\n"),
@@ -161,10 +168,18 @@ impl Setup {
 
     /// Starts a host in a folder that may have a store already.
     pub(crate) async fn start_in(&self, folder: Arc<TempDir>) -> Host {
+        self.start_at(folder, 0).await
+    }
+
+    /// Starts a host whose wall clock is so many milliseconds ahead.
+    pub(crate) async fn start_at(&self, folder: Arc<TempDir>, ahead_ms: i64) -> Host {
         let config = Config::parse(&self.text(folder.path(), (0, 0)), folder.path(), &[]);
-        let app = App::start(config.unwrap_or_else(|e| panic!("{e}")), binary()).await.unwrap();
+        let config = config.unwrap_or_else(|e| panic!("{e}"));
+        let wall = config.wall.clone();
+        wall.step(ahead_ms);
+        let app = App::start(config, binary()).await.unwrap();
         let http = Http::new(app.data_plane.to_string(), app.admin.to_string());
-        Host { app, folder, http }
+        Host { app, folder, http, wall }
     }
 }
 

@@ -23,6 +23,7 @@
 mod authoring;
 mod backtest;
 mod bad_input;
+mod failsafe;
 mod harness;
 mod hostile;
 mod http;

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Host, Setup, bundle, eventually, greeting, pool};
 
+/// Without the guard of the host itself: these are about the judge.
+const JUDGED: &str = "outage = { action = 'none' }";
+
 /// Sessions that tests use: enough for a share of 5 % to have some on V2.
 const SESSIONS: usize = 60;
 
@@ -118,7 +121,7 @@ async fn the_shipped_stages_are_those_of_the_plan_and_a_setting_changes_them_wit
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_v2_is_rolled_back_and_no_caller_sees_it() {
-    let host = shadowing(&Setup::default()).await;
+    let host = shadowing(&Setup { failsafe: JUDGED, ..Setup::default() }).await;
     for _ in 0..4 {
         host.ask(Verb::Advance).await.unwrap();
     }
@@ -153,7 +156,8 @@ async fn a_broken_v2_is_rolled_back_and_no_caller_sees_it() {
 async fn a_changed_threshold_changes_the_outcome_without_a_rebuild() {
     let lenient = "min_requests = 20, outage_requests = 0, max_error_rate = '100%', warn_error_rate = '100%', max_error_ratio = 4000, \
                    p99_floor = '10s', warn_p99 = '10s', warn_degradation = 1000000000";
-    let host = shadowing(&Setup::default().with("rollback", bundle("thresholds", lenient))).await;
+    let setup = Setup { failsafe: JUDGED, ..Setup::default() };
+    let host = shadowing(&setup.with("rollback", bundle("thresholds", lenient))).await;
     for _ in 0..4 {
         host.ask(Verb::Advance).await.unwrap();
     }

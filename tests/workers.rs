@@ -233,9 +233,10 @@ async fn start_with_hook(setup: Setup, host_table: &str) -> Host {
     let folder = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
     let text = setup.text(folder.path(), (0, 0)).replacen("[host]", host_table, 1);
     let config = Config::parse(&text, folder.path(), &[]).unwrap_or_else(|e| panic!("{e}"));
+    let wall = config.wall.clone();
     let app = App::start(config, crate::harness::binary()).await.unwrap();
     let http = crate::harness::Http::new(app.data_plane.to_string(), app.admin.to_string());
-    Host { app, folder, http }
+    Host { app, folder, http, wall }
 }
 
 /// The next notice. A pool gets half a minute until people are told, so this takes longer than other things may.

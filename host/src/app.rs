@@ -236,6 +236,7 @@ struct Keep {
 
 async fn keep_house(store: Store, keep: Keep, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    let began = clock::Wall::default().read();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -243,7 +244,9 @@ async fn keep_house(store: Store, keep: Keep, stop: CancellationToken) {
         }
         let before = |keep: Duration| {
             let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-            clock::UnixMs(clock::unix_ms().0.saturating_sub(keep_ms))
+            // A wall clock that is set forward makes nothing old.
+            let now = clock::unix_ms().min(began.wall + clock::mono().since(began.mono));
+            clock::UnixMs(now.0.saturating_sub(keep_ms))
         };
         removed("metrics", store.forget_metrics(before(keep.metrics)).await);
         removed("calls to policies", store.forget_calls(before(keep.policy_log)).await);

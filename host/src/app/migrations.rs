@@ -104,7 +104,6 @@ impl Begun {
         let Self { name, queues, trials, slots, made, .. } = self;
         let Made { split, plane, pools, keeper } = made;
         let store = &shared.store;
-        let found = found(&name, &self.wall, store).await?;
         let flags = Flags::new(self.flags, store.flags(&name).await?)?;
         for pool in &pools {
             store.configure_pool(pool).await?;
@@ -118,6 +117,8 @@ impl Begun {
         if compares_otherwise {
             split.recorder.pairs().changed_before();
         }
+        // Time goes on when the policies are there, which may take a while.
+        let found = found(&name, &self.wall, store).await?;
         found.go_on(&name, &split.recorder, &slots, shared).await;
         let Found { state, last_check, clock, .. } = found;
         let history = Arc::<History>::default();

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event};
 use crate::{
+    clock,
     judge::{self, Answered},
     policy::{
         facts::Batch,
@@ -98,14 +99,15 @@ impl Controller {
         if let Some((answered, verdict)) = staged.as_ref().zip(verdict) {
             self.parts.trials.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
         }
+        let now = clock::mono();
         match judged.as_ref().map(|answered| &answered.asked.answer) {
-            Some(Ok(_)) => self.judge.answered(),
-            Some(Err(error)) => self.judge.failed(format!("the rollback policy {error}")),
-            None => self.judge.failed(judge::nobody().note),
+            Some(Ok(_)) => self.judge.answered(now, had_calls(&check)),
+            Some(Err(error)) => self.judge.failed(now, format!("the rollback policy {error}")),
+            None => self.judge.is_missing(now, judge::nobody().note),
         }
         match staged.as_ref().map(|answered| &answered.asked.answer) {
-            Some(Ok(_)) => self.stages.answered(),
-            Some(Err(error)) => self.stages.failed(format!("the stages policy {error}")),
+            Some(Ok(_)) => self.stages.answered(now, true),
+            Some(Err(error)) => self.stages.failed(now, format!("the stages policy {error}")),
             None => {}
         }
         if epoch != self.epoch {
@@ -196,6 +198,11 @@ impl Controller {
     pub(super) fn log_stage(&mut self, answered: &Answered<Move>, progress: &Progress) {
         self.log(record(answered, Question::Stages(progress.clone())));
     }
+}
+
+/// Whether V2 was called.
+fn had_calls(check: &Check) -> bool {
+    check.batches.iter().flat_map(|batch| &batch.operations).any(|o| o.v2.requests > 0 || o.shadow.requests > 0)
 }
 
 /// The record of an answer that counts.

@@ -202,8 +202,8 @@ impl Controller {
         let handle = Handle { commands: orders, shown: watching, settled: settled_once.clone() };
         let controller = Self {
             failsafe: Failsafe::new(&parts.failsafe, parts.check_interval),
-            judge: Pulse::new(),
-            stages: Pulse::new(),
+            judge: Pulse::new(clock::mono()),
+            stages: Pulse::new(clock::mono()),
             recording: Recording::default(),
             steps: Steps::default(),
             beginning: None,

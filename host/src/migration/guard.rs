@@ -25,11 +25,16 @@ const LATE: Duration = Duration::from_secs(5);
 /// Steps of the wall clock that come closer than this are on record as one.
 const STEPS_APART: Duration = Duration::from_mins(1);
 
+/// Failures in a row on questions with something in them, after which an answer to a question with nothing in it does not
+/// count: some policies fail just when there is something to see.
+const FAILS_WHEN_IT_MATTERS: u32 = 2;
+
 /// How a policy that is asked at each check answered last.
 #[derive(Debug)]
 pub(super) struct Pulse {
     answered: Mono,
     failing: Option<Fault>,
+    failures: u32,
 }
 
 /// Whether the store takes what is handed to it, as those see it who write.
@@ -57,16 +62,26 @@ pub(super) struct Steps {
 
 impl Pulse {
     /// One that begins now.
-    pub(super) fn new() -> Self {
-        Self { answered: clock::mono(), failing: None }
+    pub(super) const fn new(now: Mono) -> Self {
+        Self { answered: now, failing: None, failures: 0 }
     }
 
-    pub(super) fn answered(&mut self) {
-        *self = Self::new();
+    /// It answered; whether there was something in the question, such as a call of V2.
+    pub(super) fn answered(&mut self, now: Mono, had_calls: bool) {
+        self.answered = now;
+        if had_calls || self.failures < FAILS_WHEN_IT_MATTERS {
+            *self = Self::new(now);
+        }
     }
 
-    pub(super) fn failed(&mut self, why: String) {
-        let since = self.failing.take().map_or_else(clock::mono, |fault| fault.since);
+    pub(super) fn failed(&mut self, now: Mono, why: String) {
+        self.failures += 1;
+        self.is_missing(now, why);
+    }
+
+    /// Nobody is there to be asked.
+    pub(super) fn is_missing(&mut self, now: Mono, why: String) {
+        let since = self.failing.take().map_or(now, |fault| fault.since);
         self.failing = Some(Fault { since, why });
     }
 
@@ -149,7 +164,7 @@ impl Controller {
         let late = self.parts.check_interval.saturating_mul(2) + LATE;
         for (kind, pulse) in [(Kind::Rollback, &mut self.judge), (Kind::Stages, &mut self.stages)] {
             if self.parts.slots.get(kind).active().is_none() {
-                pulse.failed(format!("nobody is in charge of {kind}"));
+                pulse.is_missing(now, format!("nobody is in charge of {kind}"));
             }
         }
         let (flags, state) = (&self.parts.flags, &self.state);
@@ -186,5 +201,67 @@ impl Controller {
     pub(super) fn clock_shown(&self) -> ClockShown {
         let clock = &self.parts.clock;
         ClockShown { now: clock.now(), ahead_ms: clock.ahead_ms(), steps: self.steps.count, last_step: self.steps.last }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATE_AFTER: Duration = Duration::from_secs(15);
+
+    fn at(second: u64) -> Mono {
+        Mono::from_nanos(second * 1_000_000_000)
+    }
+
+    fn since(pulse: &Pulse, second: u64) -> Option<Mono> {
+        pulse.fault(at(second), LATE_AFTER).map(|fault| fault.since)
+    }
+
+    #[test]
+    fn a_policy_that_fails_when_there_is_something_to_see_is_failing() {
+        let mut pulse = Pulse::new(at(0));
+        pulse.failed(at(5), "trapped".into());
+        pulse.answered(at(6), false);
+        assert_eq!(since(&pulse, 6), None, "once may be chance");
+        for second in [10, 12, 14] {
+            pulse.failed(at(second), "trapped".into());
+            pulse.failed(at(second), "trapped".into());
+            pulse.answered(at(second + 1), false);
+            assert_eq!(since(&pulse, second + 1), Some(at(10)));
+        }
+        pulse.answered(at(20), true);
+        assert_eq!(since(&pulse, 20), None);
+    }
+
+    #[test]
+    fn a_policy_that_is_not_heard_or_not_there_is_lost_until_it_answers() {
+        let mut pulse = Pulse::new(at(0));
+        assert_eq!((since(&pulse, 15), since(&pulse, 16)), (None, Some(at(0))));
+        for second in 20..30 {
+            pulse.is_missing(at(second), "nobody is in charge".into());
+        }
+        assert_eq!(since(&pulse, 30), Some(at(20)));
+        pulse.answered(at(31), false);
+        assert_eq!(since(&pulse, 31), None, "whoever is new has answered all that it was asked");
+    }
+
+    #[test]
+    fn a_store_that_fails_or_hangs_is_lost_since_it_began_to() {
+        let recording = Recording::default();
+        let full = std::io::Error::other("the disk is full");
+        let fault = |second| recording.fault(at(second), LATE_AFTER);
+        assert_eq!(fault(u64::MAX / 2_000_000_000), None);
+        recording.begin();
+        recording.end(Err(&full));
+        let since = fault(0).unwrap().since;
+        recording.heard(Err(&full));
+        assert_eq!(fault(0), Some(Fault { since, why: "the disk is full".into() }));
+        recording.heard::<std::io::Error>(Ok(()));
+        assert_eq!(fault(0), None);
+        recording.begin();
+        assert!(
+            recording.fault(clock::mono() + LATE_AFTER * 2, LATE_AFTER).unwrap().why.contains("not written in time")
+        );
     }
 }

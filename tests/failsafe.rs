@@ -117,7 +117,7 @@ async fn a_stage_in_the_future_is_mended_at_the_start_and_judged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_cannot_read_its_memory_begins_afresh_before_it_is_put_out() {
     let folder = Arc::new(TempDir::new().unwrap());
-    let script = "fn judge(check) {\n    if this.get(\"n\") != () { throw \"cannot read its memory\"; }\n    this.n = 1;\n    healthy()\n}\n";
+    let script = "fn judge(check, memory) {\n    if memory.get(\"n\") != () { throw \"cannot read its memory\"; }\n    memory.n = 1;\n    healthy()\n}\n";
     let forgetful = judge(&folder, "guest = 'rhai'\nscript = 'policy.rhai'", Some(script));
     let setup = Setup { failures: "count = 3", ..Setup::default() }.with("rollback", forgetful);
     let host = setup.start_in(folder).await;

@@ -22,8 +22,8 @@ pub(super) fn settings(at: &mut At<'_>, raw: &raw::failsafe::Failsafe, check_int
     let [no_verdict, no_record, no_stages] = spans.map(|(field, text, default)| {
         let mut at = at.field(field);
         let Some(text) = text else { return default };
-        let span = at.duration(text, "1s", "1d");
-        if span < check_interval * 2 {
+        let (known, span) = (at.problems.len(), at.duration(text, "1s", "1d"));
+        if at.problems.len() == known && span < check_interval * 2 {
             at.wrong(&format!(
                 "is `{text}`; it must be two `check_interval`s at least, or one bad answer is a lost policy"
             ));
@@ -70,4 +70,55 @@ fn outage(at: &mut At<'_>, raw: &raw::failsafe::Outage) -> Option<OutageLimits> 
     let lasts = at.field("lasts").duration(&raw.lasts, "1s", "1h");
     let v1_errors = Ppm::new(raw.v1_errors.saturating_mul(10_000));
     (action == Action::Rollback).then_some(OutageLimits { calls, sessions, lasts, v1_errors })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, check_interval: Duration) -> (Settings, Vec<String>) {
+        let raw = toml::from_str(text).unwrap();
+        let mut problems = Vec::new();
+        let settings = settings(&mut At { path: "failsafe".into(), problems: &mut problems }, &raw, check_interval);
+        (settings, problems.iter().map(ToString::to_string).collect())
+    }
+
+    const FIVE_SECONDS: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn nothing_means_the_defaults_however_rarely_policies_are_asked() {
+        for check_interval in [FIVE_SECONDS, Duration::from_hours(1)] {
+            assert_eq!(read("", check_interval), (Settings::default(), Vec::new()));
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_taken_and_none_has_to_be_said() {
+        let (settings, problems) = read(
+            "no_verdict = '30s'\naction = 'retreat'\nno_stages_action = 'pause'\noutage = { action = 'none' }",
+            FIVE_SECONDS,
+        );
+        assert_eq!(problems, [""; 0]);
+        let expected = Settings {
+            no_verdict: Duration::from_secs(30),
+            action: Action::Retreat,
+            no_stages_action: Action::Pause,
+            outage: None,
+            ..Settings::default()
+        };
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_place() {
+        let text = "no_verdict = '9s'\nno_record = 'soon'\naction = 'alarm'\n\
+                    outage = { action = 'pause', calls = 0, v1_errors = 101, lasts = '0s' }";
+        let (_, problems) = read(text, FIVE_SECONDS);
+        let paths: Vec<_> = problems.iter().filter_map(|problem| problem.split('`').nth(1)).collect();
+        let expected = ["no_verdict", "no_record", "action", "outage.action", "outage.calls"];
+        let expected: Vec<_> = expected.iter().chain(&["outage.v1_errors", "outage.lasts"]).collect();
+        let expected: Vec<_> = expected.iter().map(|path| format!("failsafe.{path}")).collect();
+        assert_eq!(paths, expected);
+        assert!(problems[2].contains("`rollback`, `retreat`, `pause`, `none`"), "{problems:?}");
+    }
 }

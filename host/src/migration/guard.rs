@@ -68,9 +68,13 @@ impl Pulse {
 
     /// It answered; whether there was something in the question, such as a call of V2.
     pub(super) fn answered(&mut self, now: Mono, had_calls: bool) {
-        self.answered = now;
-        if had_calls || self.failures < FAILS_WHEN_IT_MATTERS {
+        if had_calls {
             *self = Self::new(now);
+            return;
+        }
+        self.answered = now;
+        if self.failures < FAILS_WHEN_IT_MATTERS {
+            self.failing = None;
         }
     }
 
@@ -225,7 +229,6 @@ mod tests {
         pulse.answered(at(6), false);
         assert_eq!(since(&pulse, 6), None, "once may be chance");
         for second in [10, 12, 14] {
-            pulse.failed(at(second), "trapped".into());
             pulse.failed(at(second), "trapped".into());
             pulse.answered(at(second + 1), false);
             assert_eq!(since(&pulse, second + 1), Some(at(10)));

@@ -262,7 +262,7 @@ impl Setup<'_> {
             self.v2,
             bundle("sticky-share", &shadowed),
             bundle("json-compare", ""),
-            bundle("thresholds", "min_requests = 1000000"),
+            bundle("thresholds", "min_requests = 1000000, outage_requests = 0"),
             bundle("standard-stages", "shadow = { min_compared = 1000000000 }"),
             pool = self.pool,
         )

@@ -58,7 +58,8 @@ struct Kept {
 
 impl Plan {
     fn text(&self, upstreams: &[Upstream; 2], folder: &Path, ports: (u16, u16)) -> String {
-        let mut setup = Setup::default().with("rollback", bundle("thresholds", "min_requests = 1000000"));
+        let mut setup =
+            Setup::default().with("rollback", bundle("thresholds", "min_requests = 1000000, outage_requests = 0"));
         // Nothing moves unless it is told to.
         setup = setup.with("stages", bundle("standard-stages", "shadow = { min_compared = 1000000000 }"));
         let whole = setup.text(folder, ports);
@@ -67,7 +68,7 @@ impl Plan {
         let policies = [
             ("routing", bundle("sticky-share", "")),
             ("comparison", bundle("json-compare", "")),
-            ("rollback", bundle("thresholds", "min_requests = 1000000")),
+            ("rollback", bundle("thresholds", "min_requests = 1000000, outage_requests = 0")),
             ("stages", bundle("standard-stages", "shadow = { min_compared = 1000000000 }")),
         ];
         let policies = policies.map(|(kind, bundle)| format!("{kind} = {bundle}\n")).concat();

@@ -171,12 +171,12 @@ fn memory_goes_from_step_to_step_and_not_from_case_to_case() {
         [[cases]]
         name = "three in a row"
         steps = [
-            { repeat = 2, batch = { v2 = { requests = 50, errors = 50 } }, expect = { verdict = "warn" } },
-            { expect = { verdict = "roll-back" } },
+            { repeat = 2, batch = { v2 = { requests = 50, errors = 40 } }, expect = { verdict = "warn" } },
+            { batch = { v2 = { requests = 50, errors = 40 } }, expect = { verdict = "roll-back" } },
         ]
         [[cases]]
         name = "again from nothing"
-        steps = [{ batch = { v2 = { requests = 50, errors = 50 } }, expect = { verdict = "warn" } }]
+        steps = [{ batch = { v2 = { requests = 50, errors = 40 } }, expect = { verdict = "warn" } }]
         [[cases]]
         name = "with what is not its memory"
         start = { memory = "gibberish" }

@@ -86,11 +86,47 @@ impl Draw {
                 different: u64::from(self.one_in(20)),
                 incomparable: self.below(2),
             },
-            gauges: vec![
+            gauges: [
                 gauge("host.cpu-ppm", 500_000 + self.below(330_000)),
                 gauge("host.memory-ppm", 500_000 + self.below(420_000)),
-            ],
+            ]
+            .into_iter()
+            .chain(self.pairs())
+            .collect(),
         }
+    }
+
+    /// What became of pairs, by operation; hosts of before do not say.
+    fn pairs(&mut self) -> Vec<Gauge> {
+        let mut gauges = Vec::new();
+        if self.one_in(4) {
+            return gauges;
+        }
+        let mut gauge = |name: String, value: u64| {
+            gauges.push(Gauge { name, value: i64::try_from(value).unwrap() });
+        };
+        for name in ["execute", "get {id}"] {
+            let compared = self.below(400);
+            let wrong = self.of(&[0, 0, 0, 0, 0, 300]);
+            let parts = [
+                ("compared", compared),
+                ("different", u64::from(self.one_in(20)).min(compared)),
+                ("incomparable", u64::from(self.one_in(3))),
+                ("left-out", self.below(200)),
+                ("too-large", wrong),
+                ("unanswered", self.below(2)),
+                ("unasked", 0),
+            ];
+            gauge(format!("pairs.asked{{{name}}}"), parts.iter().map(|part| part.1).sum());
+            for (part, count) in parts.into_iter().filter(|part| part.1 > 0) {
+                gauge(format!("pairs.{part}{{{name}}}"), count);
+            }
+        }
+        if self.one_in(30) {
+            gauge("pairs.rules-changed".into(), 1);
+        }
+        gauges.sort_by(|a, b| a.name.cmp(&b.name));
+        gauges
     }
 
     pub(super) fn situation(&mut self) -> Situation {

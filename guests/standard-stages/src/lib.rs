@@ -3,6 +3,7 @@
 //! It only goes up; going back is the rollback policy's business. Time alone ends no stage: without enough calls, or
 //! without the verdict `healthy`, it holds and says what is missing.
 
+mod pairs;
 pub mod settings;
 
 use cutover_policy::{
@@ -18,13 +19,12 @@ pub struct StandardStages(Settings);
 
 /// What was seen since the phase or stage began.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Seen {
     /// When it began; other counts belong to another stage.
     stage_started_ms: u64,
-    /// Mirrored pairs that were compared.
-    compared: u64,
-    /// Those of them that differ.
-    different: u64,
+    /// Mirrored pairs.
+    pairs: pairs::Seen,
     /// Calls that V2 answered to callers.
     requests: u64,
 }
@@ -51,7 +51,7 @@ impl Stages for StandardStages {
     type Memory = Seen;
 
     fn next(&self, progress: &Progress, forced: bool, seen: &mut Seen) -> Result<Move, String> {
-        seen.add(progress);
+        seen.add(progress, self.0.pairs.window);
         let (conditions, action) = match progress.phase {
             Phase::Shadow => (self.shadow_conditions(progress, seen), self.step(0)),
             Phase::Ramping => self.ramping(progress, seen),
@@ -71,21 +71,23 @@ impl StandardStages {
     fn shadow_conditions(&self, progress: &Progress, seen: &Seen) -> Vec<Condition> {
         let shadow = self.0.shadow;
         let fine = matches!(progress.verdict, Verdict::Healthy | Verdict::Hold);
-        vec![
-            soak(progress, shadow.soak),
-            Condition {
-                met: seen.compared >= shadow.min_compared,
-                finding: finding(
-                    "compared",
-                    seen.compared,
-                    shadow.min_compared,
-                    "count",
-                    format!("{} of the {} mirrored pairs needed were compared", seen.compared, shadow.min_compared),
-                ),
-            },
-            different(seen, shadow.max_different.0.into()),
-            verdict(progress.verdict, fine),
-        ]
+        let compared = seen.pairs.compared;
+        let enough = Condition {
+            met: compared >= shadow.min_compared,
+            finding: finding(
+                "compared",
+                compared,
+                shadow.min_compared,
+                "count",
+                format!("{compared} of the {} mirrored pairs needed were compared", shadow.min_compared),
+            ),
+        };
+        let pairs = seen.pairs.conditions(&self.0.pairs, shadow.max_different.0.into(), true);
+        [soak(progress, shadow.soak), enough]
+            .into_iter()
+            .chain(pairs)
+            .chain([verdict(progress.verdict, fine)])
+            .collect()
     }
 
     fn ramping(&self, progress: &Progress, seen: &Seen) -> (Vec<Condition>, Action) {
@@ -110,7 +112,9 @@ impl StandardStages {
         };
         let healthy = progress.verdict == Verdict::Healthy;
         let wait = wait.map_or_else(|| open_ended(progress), |wait| soak(progress, wait));
-        (vec![wait, requests, verdict(progress.verdict, healthy)], action)
+        // At 100 % nothing need be mirrored any more.
+        let pairs = seen.pairs.conditions(&self.0.pairs, self.0.pairs.max_different.0.into(), false);
+        ([wait, requests].into_iter().chain(pairs).chain([verdict(progress.verdict, healthy)]).collect(), action)
     }
 
     fn step(&self, at: usize) -> Action {
@@ -124,15 +128,12 @@ impl StandardStages {
 
 impl Seen {
     /// Adds what happened since the last call. Batches from before the stage belong to another share and are left out.
-    fn add(&mut self, progress: &Progress) {
+    fn add(&mut self, progress: &Progress, window: u64) {
         if self.stage_started_ms != progress.stage_started_ms {
             *self = Self { stage_started_ms: progress.stage_started_ms, ..Self::default() };
         }
         for batch in progress.batches.iter().filter(|b| b.start_ms >= progress.stage_started_ms) {
-            let pairs = &batch.comparisons;
-            self.compared =
-                [pairs.same, pairs.ignored, pairs.different].into_iter().fold(self.compared, u64::saturating_add);
-            self.different = self.different.saturating_add(pairs.different);
+            self.pairs.add(batch, window);
             self.requests = batch.operations.iter().map(|o| o.v2.requests).fold(self.requests, u64::saturating_add);
         }
     }
@@ -152,15 +153,6 @@ fn soak(progress: &Progress, Span(soak_ms): Span) -> Condition {
 fn open_ended(progress: &Progress) -> Condition {
     let note = "the last stage lasts until an operator advances";
     Condition { met: false, finding: finding("open-ended", elapsed_ms(progress), 0, "ms", note) }
-}
-
-fn different(seen: &Seen, max_ppm: u64) -> Condition {
-    // Rounded up, so that the observed value is over the limit just when the exact one is.
-    let ppm = (u128::from(seen.different) * 1_000_000).div_ceil(u128::from(seen.compared.max(1)));
-    let ppm = u64::try_from(ppm).unwrap_or(u64::MAX);
-    let note =
-        format!("{} of the compared pairs differ, {} may", text::percent(text::round_up(ppm)), text::percent(max_ppm));
-    Condition { met: ppm <= max_ppm, finding: finding("different", ppm, max_ppm, "ppm", note) }
 }
 
 fn verdict(verdict: Verdict, fine: bool) -> Condition {

@@ -13,6 +13,8 @@ pub struct Settings {
     pub stages: Vec<Stage>,
     /// What `shadow` must show before the first stage.
     pub shadow: Shadow,
+    /// What mirrored pairs must show, in `shadow` and while ramping.
+    pub pairs: Pairs,
     /// V2 calls that a stage needs before it may end. At least 1: no evidence is no success.
     pub min_requests: u64,
     /// How long the last stage lasts before V2 serves everything for good. Without it an operator says so.
@@ -42,6 +44,22 @@ pub struct Shadow {
     pub max_different: Share,
 }
 
+/// What mirrored pairs must show, by operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pairs {
+    /// The share of the compared pairs that may differ while ramping; `shadow` has its own.
+    pub max_different: Share,
+    /// The share of the pairs that may turn out not to be comparable.
+    pub max_incomparable: Share,
+    /// The share of the pairs that must be compared, but for those left out for want of room.
+    pub min_coverage: Share,
+    /// Pairs that an operation must have for its coverage to be looked at, and what the shares above are parts of at least.
+    pub enough: u64,
+    /// So many of the last pairs are looked at, and up to as many again: what is older counts no longer.
+    pub window: u64,
+}
+
 /// The shares and soaks of the migration plan that this product grew from: 5, 10, 25, 50, 75 and 100 % for 1, 1, 2, 4
 /// and 8 hours and open-ended. Its stages demand health but no amount of calls; 100 is our floor for a share of errors
 /// to mean anything.
@@ -56,6 +74,7 @@ impl Default for Settings {
                 })
                 .into(),
             shadow: Shadow::default(),
+            pairs: Pairs::default(),
             min_requests: 100,
             complete_after: None,
         }
@@ -65,6 +84,20 @@ impl Default for Settings {
 impl Default for Shadow {
     fn default() -> Self {
         Self { soak: Span(0), min_compared: 100, max_different: Share(0) }
+    }
+}
+
+/// A thousand pairs without a difference say that fewer than three of a thousand differ (95 %). Half of an operation's
+/// pairs are more than any one kind of answer that is not compared may hide behind.
+impl Default for Pairs {
+    fn default() -> Self {
+        Self {
+            max_different: Share(0),
+            max_incomparable: Share(10_000),
+            min_coverage: Share(500_000),
+            enough: 100,
+            window: 1_000,
+        }
     }
 }
 
@@ -96,8 +129,20 @@ impl Settings {
         if self.stages.is_empty() {
             problems.push(problem("stages", "is empty; the shortest list is one stage of 100%"));
         }
-        if self.shadow.max_different.0 > share::MILLION {
-            problems.push(problem("shadow.max_different", "is over 100%"));
+        for (field, share) in [
+            ("shadow.max_different", self.shadow.max_different),
+            ("pairs.max_different", self.pairs.max_different),
+            ("pairs.max_incomparable", self.pairs.max_incomparable),
+            ("pairs.min_coverage", self.pairs.min_coverage),
+        ] {
+            if share.0 > share::MILLION {
+                problems.push(problem(field, "is over 100%"));
+            }
+        }
+        for (field, pairs) in [("pairs.enough", self.pairs.enough), ("pairs.window", self.pairs.window)] {
+            if pairs == 0 {
+                problems.push(problem(field, "is 0; it is a number of pairs, at least 1"));
+            }
         }
         if self.min_requests == 0 {
             problems
@@ -146,11 +191,15 @@ mod tests {
                 { "share": "101%", "soak": "1h" },
             ],
             "shadow": { "max_different": "200%" },
+            "pairs": { "max_incomparable": "101%", "window": 0 },
             "min_requests": 0,
         });
         let paths: Vec<_> = problems(json).into_iter().map(|p| p.split(':').next().unwrap().to_owned()).collect();
         let fields = ["stages[0].share", "stages[1].soak", "stages[2].share", "stages[3].share"];
-        assert_eq!(paths, [&fields[..], &["shadow.max_different", "min_requests"]].concat());
+        assert_eq!(
+            paths,
+            [&fields[..], &["shadow.max_different", "pairs.max_incomparable", "pairs.window", "min_requests"]].concat()
+        );
         assert_eq!(problems(serde_json::json!({ "stages": [] })).len(), 1);
         assert_eq!(
             problems(serde_json::json!({ "stages": [{ "share": "10%", "soak": "1h" }, { "share": "99%" }] })),

@@ -45,7 +45,8 @@ fn a_check_is_shown_as_the_contract_has_it() {
                  o.shadow.quantile(500000), check.gauge(\"host.cpu-ppm\"), b.gauge(\"none\"), check.v1.requests,
                  check.only([\"none\"]).v1.requests, check.v2.slower_than(1), check.v2.slower_than(60000),
                  b.gauge_of(\"v2.4xx\", \"a{b}\"), check.gauge_of(\"v2.4xx\", \"a\"), check.count(\"host.cpu-ppm\"),
-                 check.count_of(\"v2.4xx\", \"a{b}\"), b.count(\"none\"), b.count_of(\"v2.4xx\", \"a{b}\")];
+                 check.count_of(\"v2.4xx\", \"a{b}\"), b.count(\"none\"), b.count_of(\"v2.4xx\", \"a{b}\"),
+                 b.gauges.keys(), b.gauges[\"v2.4xx{a{b}}\"]];
              hold([finding(\"all\", json_text(all))])
          }",
     );
@@ -59,7 +60,7 @@ fn a_check_is_shown_as_the_contract_has_it() {
     let shown = ask(&policy, &check(6_000, vec![batch, next]), &mut Memory::default());
     assert_eq!(
         shown,
-        "[6000,\"ramping\",1,100000,0,6000,2,1000,1000,0,3,4,\"execute\",\"read\",10,1,10,100000,50175,null,7,null,15,0,15,0,2,null,7,5,0,2]"
+        "[6000,\"ramping\",1,100000,0,6000,2,1000,1000,0,3,4,\"execute\",\"read\",10,1,10,100000,50175,null,7,null,15,0,15,0,2,null,7,5,0,2,[\"host.cpu-ppm\",\"v2.4xx{a{b}}\"],2]"
     );
 }
 

@@ -222,6 +222,9 @@ pub(crate) fn register(engine: &mut Engine) {
         .register_get("v1", |b: &mut Batch| members(b.0.v1))
         .register_get("v2", |b: &mut Batch| members(b.0.v2))
         .register_get("comparisons", |b: &mut Batch| comparisons(b.0.comparisons))
+        .register_get("gauges", |b: &mut Batch| {
+            b.0.gauges.iter().map(|(name, value)| (name.as_str().into(), (*value).into())).collect::<Map>()
+        })
         .register_fn("gauge", |b: &mut Batch, name: &str| gauge(&b.0, name).map_or(Dynamic::UNIT, Dynamic::from))
         .register_fn("gauge_of", |b: &mut Batch, name: &str, operation: &str| {
             gauge(&b.0, &of(name, operation)).map_or(Dynamic::UNIT, Dynamic::from)

@@ -6,6 +6,7 @@ mod connections;
 mod drain;
 mod faults;
 mod matching;
+mod mirrors;
 mod passing;
 mod pools;
 mod story;

@@ -135,12 +135,7 @@ impl Proxy {
             return refused;
         }
         let upgrade = headers::upgrade(head);
-        let mirror = match (route.mirror, upgrade.is_some()) {
-            (false, _) => Wish::No,
-            (true, true) => Wish::Upgrade,
-            (true, false) if room < Room::Mirrors => Wish::HostBusy,
-            (true, false) => Wish::Yes,
-        };
+        let mirror = Wish::of(route.mirror, upgrade.is_some(), room);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
         let is_here = request.body.as_whole().is_some();
         // A safe method that is not said to be a read changes something after all. And what depends on how a body came is
@@ -171,9 +166,7 @@ impl Proxy {
         let mirror = if pool == route.pool { mirror } else { Wish::No };
         let mut reply = match result {
             Ok(answered) if answered.0.head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                if let Some(why) = mirror.denied() {
-                    self.mirror.leave_out(journey.whose, pool, why);
-                }
+                self.mirror.deny(mirror, journey.whose, pool);
                 let caller = connection.filter(|_| upgrade.is_some()).map(|caller| (caller, tasks));
                 change(*answered, caller, journey.whose, (pool, took))
             }
@@ -228,15 +221,11 @@ impl Proxy {
         let media_type = head.fields.get("content-type");
         let is_events = media_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
         let mirror = if is_events && mirror == Wish::Yes { Wish::Endless } else { mirror };
-        let mirrored = match mirror.denied() {
-            Some(why) => {
-                self.mirror.leave_out(whose, pool, why);
-                None
-            }
-            // A call that V1 failed is not one that it answered.
-            None if mirror == Wish::No || pool == PoolId::V1 && fails_call => None,
-            None => self.mirror.begin(whose, pool, request, &head),
-        };
+        // A call that V1 failed is not one that it answered.
+        let begins = !self.mirror.deny(mirror, whose, pool) && mirror == Wish::Yes;
+        let mirrored = (begins && !(pool == PoolId::V1 && fails_call))
+            .then(|| self.mirror.begin(whose, pool, request, &head))
+            .flatten();
         let is_ended = hyper::body::Body::is_end_stream(&body);
         let all = body.take_whole().or_else(|| is_ended.then(Bytes::new));
         // A call that goes on may still fail.

@@ -86,17 +86,20 @@ impl Draw {
                 different: u64::from(self.one_in(20)),
                 incomparable: self.below(2),
             },
-            gauges: [
+            gauges: vec![
                 gauge("host.cpu-ppm", 500_000 + self.below(330_000)),
                 gauge("host.memory-ppm", 500_000 + self.below(420_000)),
-            ]
-            .into_iter()
-            .chain(self.pairs())
-            .collect(),
+            ],
         }
     }
 
-    /// What became of pairs, by operation; hosts of before do not say.
+    /// A second of a migration in which pairs are counted by operation, as a rule: hosts of before do not say.
+    pub(super) fn batch_with_pairs(&mut self, start_ms: u64) -> Batch {
+        let mut batch = self.batch(start_ms);
+        batch.gauges.extend(self.pairs());
+        batch
+    }
+
     fn pairs(&mut self) -> Vec<Gauge> {
         let mut gauges = Vec::new();
         if self.one_in(4) {
@@ -157,14 +160,20 @@ impl Draw {
     pub(super) fn pair(&mut self) -> Pair {
         let one = self.document(4);
         let other = if self.one_in(4) { self.document(4) } else { self.altered(&one) };
-        let body = |draw: &mut Self, value: &Value| {
-            if draw.one_in(25) { b"{no json".to_vec() } else { value.to_string().into_bytes() }
+        let body = |draw: &mut Self, value: &Value| match draw.below(50) {
+            0 | 1 => b"{no json".to_vec(),
+            2 => Vec::new(),
+            _ => value.to_string().into_bytes(),
         };
         let (one, other) = (body(self, &one), body(self, &other));
         let side = |draw: &mut Self, body| Side {
             success: !draw.one_in(12),
-            status: draw.of(&[200, 200, 200, 200, 200, 503]),
-            media_type: "application/json".into(),
+            status: draw.of(&[200, 200, 200, 200, 200, 200, 200, 503, 304]),
+            media_type: if draw.one_in(12) {
+                draw.of(&["", "text/html", "Application/JSON ; charset=utf-8", ";", "text/plain;x"]).into()
+            } else {
+                "application/json".into()
+            },
             body,
         };
         Pair { operation: "list".into(), v1: side(self, one), v2: side(self, other) }

@@ -53,7 +53,7 @@ fn standard_stages_takes_the_steps_of_its_original() {
                     stage,
                     share: Ppm::new(50_000),
                     stage_started_ms: UnixMs(started),
-                    batches: (1..5).rev().map(|ago| draw.batch(now - ago * 1_000)).collect(),
+                    batches: (1..5).rev().map(|ago| draw.batch_with_pairs(now - ago * 1_000)).collect(),
                 };
                 let verdict = draw.of(&[Verdict::Healthy, Verdict::Healthy, Verdict::Hold, Verdict::Warn]);
                 let progress = Progress { check, verdict, forced: draw.one_in(6) };

@@ -1,8 +1,9 @@
 //! The comparison policy that ships: two JSON results, structurally.
 //!
 //! Differences are JSON Pointers. How long a call took and who served it are ignored by default, numbers may differ by
-//! the rounding of a print, and arrays keep their order unless told otherwise. What is not JSON, or is nested deeper
-//! than 128, is incomparable rather than guessed at.
+//! the rounding of a print, and arrays keep their order unless told otherwise. Where V1 answers with JSON and V2 does not,
+//! they differ, whatever V2 sent instead. What V1 says to be JSON and is not, or is nested deeper than 128, is incomparable
+//! rather than guessed at, unless both sent the same bytes; what V1 says to be something else is compared byte by byte.
 
 mod pattern;
 pub mod settings;
@@ -11,8 +12,12 @@ mod walk;
 use cutover_policy::{Comparison, Difference, Outcome, Pair, Policy, Problem, Side, text};
 use serde_json::Value;
 
-use crate::settings::{ErrorMessages, Rules, Settings};
+use crate::settings::{ErrorMessages, MediaTypes, Rules, Settings};
 use crate::walk::Walk;
+
+/// HTTP's statuses of an answer, and of one that has nothing new.
+const OK: u16 = 200;
+const NOT_MODIFIED: u16 = 304;
 
 /// See the module.
 #[derive(Debug)]
@@ -35,6 +40,9 @@ impl Comparison for JsonCompare {
         if v1.success != v2.success {
             return Outcome::Different(vec![whole("success", "semantic", &v1.success, &v2.success)]);
         }
+        if v1.status == NOT_MODIFIED && v2.status == OK {
+            return Outcome::Incomparable("V1 says that nothing was modified, and V2 has sent the whole".into());
+        }
         let mut different = Vec::new();
         if v1.status != v2.status {
             different.push(whole("status", "semantic", &v1.status, &v2.status));
@@ -44,16 +52,21 @@ impl Comparison for JsonCompare {
             if v1.body != v2.body {
                 ignored.push(whole("value", "format", &body(v1), &body(v2)));
             }
-        } else if !(v1.body.is_empty() && v2.body.is_empty()) {
-            let (one, other) = match (read("V1", v1), read("V2", v2)) {
-                (Ok(one), Ok(other)) => (one, other),
-                (Err(why), _) | (_, Err(why)) => return Outcome::Incomparable(why),
-            };
-            let mut walk = Walk::new(&self.0);
-            walk.values(&one, &other);
-            different.append(&mut walk.different);
+        } else {
+            let (has_bodies, types) = (!v1.body.is_empty() || !v2.body.is_empty(), [v1, v2].map(media_type));
+            if self.0.media_types == MediaTypes::Compare && has_bodies && types[0] != types[1] {
+                different.push(whole("media-type", "semantic", &types[0], &types[1]));
+            }
+            match self.bodies(v1, v2) {
+                Ok(mut found) => {
+                    different.append(&mut found.different);
+                    ignored = found.ignored;
+                }
+                Err(why) if different.is_empty() => return Outcome::Incomparable(why),
+                // What was found is enough to say that they are not the same.
+                Err(_) => {}
+            }
             different.truncate(self.0.max_differences);
-            ignored = walk.ignored;
         }
         match (different.is_empty(), ignored.is_empty()) {
             (false, _) => Outcome::Different(different),
@@ -63,6 +76,44 @@ impl Comparison for JsonCompare {
     }
 }
 
+/// Where two bodies differ.
+#[derive(Default)]
+struct Found {
+    different: Vec<Difference>,
+    ignored: Vec<Difference>,
+}
+
+impl JsonCompare {
+    /// Fails if V1's body is not what V1 says that it is.
+    fn bodies(&self, v1: &Side, v2: &Side) -> Result<Found, String> {
+        if v1.body == v2.body {
+            return Ok(Found::default());
+        }
+        match (read("V1", v1), read("V2", v2)) {
+            (Ok(one), Ok(other)) => {
+                let mut walk = Walk::new(&self.0);
+                walk.values(&one, &other);
+                Ok(Found { different: walk.different, ignored: walk.ignored })
+            }
+            (Ok(_), Err(_)) => Ok(Found { different: vec![bodies("type", v1, v2)], ..Found::default() }),
+            (Err(_), _) if v1.body.is_empty() || !may_be_json(&media_type(v1)) => {
+                Ok(Found { different: vec![bodies("value", v1, v2)], ..Found::default() })
+            }
+            (Err(why), _) => Err(why),
+        }
+    }
+}
+
+/// Without its parameters, in lower case.
+fn media_type(side: &Side) -> String {
+    side.media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Who does not say what it is may mean JSON.
+fn may_be_json(media_type: &str) -> bool {
+    media_type.is_empty() || media_type.contains("json")
+}
+
 /// `serde_json` itself refuses what is nested deeper than 128.
 fn read(who: &str, side: &Side) -> Result<Value, String> {
     serde_json::from_slice(&side.body).map_err(|error| format!("the result of {who} cannot be read as JSON: {error}"))
@@ -70,6 +121,10 @@ fn read(who: &str, side: &Side) -> Result<Value, String> {
 
 fn body(side: &Side) -> String {
     text::excerpt(&String::from_utf8_lossy(&side.body), 200)
+}
+
+fn bodies(kind: &str, v1: &Side, v2: &Side) -> Difference {
+    whole(kind, "semantic", &body(v1), &body(v2))
 }
 
 fn whole(kind: &str, category: &str, v1: &impl ToString, v2: &impl ToString) -> Difference {

@@ -18,6 +18,8 @@ pub struct Settings {
     pub unordered: Vec<String>,
     /// Whether the words of two failures are compared.
     pub error_messages: ErrorMessages,
+    /// Whether the media types of two results are compared.
+    pub media_types: MediaTypes,
     /// Differences that are reported of a pair, 1 to 1000.
     pub max_differences: usize,
 }
@@ -54,6 +56,16 @@ pub enum ErrorMessages {
     Ignore,
 }
 
+/// Whether the media types of two results are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MediaTypes {
+    /// They are, without their parameters: callers choose a parser by them.
+    Compare,
+    /// Only bodies count.
+    Ignore,
+}
+
 /// What two versions of a service never have in common: how long they took and who they are.
 const IGNORED: [(&str, &str); 10] = [
     ("/**/duration_ms", "timing"),
@@ -75,6 +87,7 @@ impl Default for Settings {
             tolerance: Tolerance::default(),
             unordered: Vec::new(),
             error_messages: ErrorMessages::Ignore,
+            media_types: MediaTypes::Compare,
             max_differences: 32,
         }
     }
@@ -98,6 +111,7 @@ pub(crate) struct Rules {
     pub(crate) unordered: Vec<Pattern>,
     pub(crate) tolerance: Tolerance,
     pub(crate) error_messages: ErrorMessages,
+    pub(crate) media_types: MediaTypes,
     pub(crate) max_differences: usize,
 }
 
@@ -128,8 +142,8 @@ impl TryFrom<Settings> for Rules {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let Settings { tolerance, error_messages, max_differences, .. } = settings;
-        Ok(Self { ignore, unordered, tolerance, error_messages, max_differences })
+        let Settings { tolerance, error_messages, media_types, max_differences, .. } = settings;
+        Ok(Self { ignore, unordered, tolerance, error_messages, media_types, max_differences })
     }
 }
 

@@ -131,15 +131,50 @@ fn the_same_failure_in_other_words_is_ignored_unless_told() {
 }
 
 #[test]
-fn what_is_not_json_is_incomparable() {
+fn what_v1_says_to_be_json_and_is_not_is_incomparable_unless_the_bytes_are_the_same() {
     let why = |v1: &str, v2: &str| said(json!({}), &pair(side(true, 200, v1), side(true, 200, v2))).remove(0);
     assert_eq!(why("<html>", "{}"), "the result of V1 cannot be read as JSON: expected value at line 1 column 1");
-    assert!(why("{}", "").starts_with("the result of V2 cannot"));
-    assert_eq!(why("", ""), "same");
-    let deep = "[".repeat(129) + &"]".repeat(129);
-    assert!(why(&deep, &deep).contains("recursion limit"));
-    let nested = "[".repeat(127) + &"]".repeat(127);
-    assert_eq!(why(&nested, &nested), "same");
+    assert_eq!((why("", "").as_str(), why("{\"a\":NaN}", "{\"a\":NaN}").as_str()), ("same", "same"));
+    let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
+    assert!(why(&deep(129), &deep(130)).contains("recursion limit"));
+    assert_eq!((why(&deep(127), &deep(127)).as_str(), why(&deep(129), &deep(129)).as_str()), ("same", "same"));
+}
+
+#[test]
+fn json_and_something_else_differ_whatever_it_is() {
+    let json = || side(true, 200, r#"{"a":1}"#);
+    let typed = |media_type: &str, body: &str| Side { media_type: media_type.into(), ..side(true, 200, body) };
+    let html = typed("text/html; charset=utf-8", "<html>Something went wrong</html>");
+    assert_eq!(said(json!({}), &pair(json(), side(true, 200, ""))), ["different", "type  semantic"]);
+    assert_eq!(said(json!({}), &pair(side(true, 200, ""), json())), ["different", "value  semantic"]);
+    let both = ["different", "media-type  semantic", "type  semantic"];
+    assert_eq!(said(json!({}), &pair(json(), html.clone())), both);
+    let login = Side { status: 302, ..html };
+    assert_eq!(
+        said(json!({ "media_types": "ignore" }), &pair(json(), login)),
+        ["different", "status  semantic", "type  semantic"]
+    );
+    let bom = side(true, 200, "\u{feff}{\"a\":1}");
+    assert_eq!(said(json!({}), &pair(json(), bom)), ["different", "type  semantic"]);
+}
+
+#[test]
+fn media_types_are_compared_without_their_parameters_and_only_of_bodies() {
+    let typed = |media_type: &str, body: &str| Side { media_type: media_type.into(), ..side(true, 200, body) };
+    let said = |v1: Side, v2: Side| said(json!({}), &pair(v1, v2));
+    assert_eq!(said(typed("application/json", "1"), typed("Application/JSON; charset=utf-8", "1")), ["same"]);
+    assert_eq!(said(typed("application/json", "1"), typed("", "1")), ["different", "media-type  semantic"]);
+    assert_eq!(said(typed("application/json", ""), typed("", "")), ["same"]);
+    assert_eq!(said(typed("text/plain", "OK"), typed("text/plain", "OK")), ["same"]);
+    assert_eq!(said(typed("text/plain", "OK"), typed("text/plain", "KO")), ["different", "value  semantic"]);
+}
+
+#[test]
+fn nothing_new_and_the_whole_cannot_be_compared_but_the_other_way_round_they_differ() {
+    let (nothing, whole) = (|| side(true, 304, ""), || side(true, 200, "{}"));
+    assert!(said(json!({}), &pair(nothing(), whole()))[0].starts_with("V1 says that nothing was modified"));
+    assert_eq!(said(json!({}), &pair(nothing(), nothing())), ["same"]);
+    assert_eq!(said(json!({}), &pair(whole(), nothing()))[..2], ["different", "status  semantic"]);
 }
 
 #[test]

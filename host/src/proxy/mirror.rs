@@ -31,6 +31,7 @@ use super::{account::Whose, grpc};
 use crate::{
     clock::{self, Mono},
     compare::Comparer,
+    load::Room,
     message::ReplyHead,
     observe::{Asked, Observation, Outcome, Recorder, Uncompared, recorder::Session},
     policy::port::{Pair, Side},
@@ -149,11 +150,20 @@ impl HttpMirror {
     }
 
     /// A read that a pool answers is not mirrored although it was to be.
-    pub fn leave_out(&self, whose: Whose<'_>, by: PoolId, why: &str) {
+    fn leave_out(&self, whose: Whose<'_>, by: PoolId, why: &str) {
         self.left_out.fetch_add(1, Ordering::Relaxed);
         if by == PoolId::V1 {
             self.parts.comparer.leave(self.parts.recorder.pairs().ask(whose.operation), Uncompared::LeftOut, why);
         }
+    }
+
+    /// Leaves a read out if its wish is not to be fulfilled; whether that is so.
+    pub fn deny(&self, wish: Wish, whose: Whose<'_>, by: PoolId) -> bool {
+        let denied = wish.denied();
+        if let Some(why) = denied {
+            self.leave_out(whose, by, why);
+        }
+        denied.is_some()
     }
 
     /// Mirrored requests that were left out because the budget was spent, or because their bodies are not here any more.
@@ -163,8 +173,18 @@ impl HttpMirror {
 }
 
 impl Wish {
+    /// What a plan wants, as far as there is room.
+    pub fn of(is_wanted: bool, upgrades: bool, room: Room) -> Self {
+        match (is_wanted, upgrades) {
+            (false, _) => Self::No,
+            (true, true) => Self::Upgrade,
+            (true, false) if room < Room::Mirrors => Self::HostBusy,
+            (true, false) => Self::Yes,
+        }
+    }
+
     /// Why it is not fulfilled, if it is not.
-    pub const fn denied(self) -> Option<&'static str> {
+    const fn denied(self) -> Option<&'static str> {
         match self {
             Self::No | Self::Yes => None,
             Self::HostBusy => Some(HOST_BUSY),

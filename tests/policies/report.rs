@@ -180,10 +180,14 @@ fn memory_goes_from_step_to_step_and_not_from_case_to_case() {
         [[cases]]
         name = "with what is not its memory"
         start = { memory = "gibberish" }
-        steps = [{ expect = { error = { cause = "said", message = "this memory is not mine" } } }]
+        steps = [{ expect = { verdict = "hold", findings_include = [{ rule = "memory-lost", note = "this memory is not mine" }] } }]
     "#;
-    let bundle =
-        bundle("thresholds", "rollback", "findings = ['consecutive', 'v2-error-rate', 'too-little-data']", cases);
+    let bundle = bundle(
+        "thresholds",
+        "rollback",
+        "findings = ['consecutive', 'memory-lost', 'v2-error-rate', 'too-little-data']",
+        cases,
+    );
     let report = run(&bundle);
     assert!(report.passed(), "{report}");
     assert_eq!(report.cases.iter().map(|c| c.asked).collect::<Vec<_>>(), [3, 1, 1]);

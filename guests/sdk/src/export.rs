@@ -69,9 +69,10 @@ macro_rules! __export_kind {
             use $crate::bindings::stages::exports::cutover::policy::stages as wit;
             impl wit::Guest for Component {
                 fn next(progress: wit::Progress, forced: bool, memory: Vec<u8>) -> Result<wit::Answer, String> {
-                    let (next, memory) = $crate::__private::remember(&memory, |m| {
+                    let (mut next, memory, lost) = $crate::__private::remember_or_begin(&memory, |m| {
                         with(|p| $crate::Stages::next(p, &progress, forced, m))
                     })?;
+                    next.findings.extend(lost);
                     Ok(wit::Answer { action: next.action, findings: next.findings, memory })
                 }
             }
@@ -83,8 +84,10 @@ macro_rules! __export_kind {
             use $crate::bindings::rollback::exports::cutover::policy::rollback as wit;
             impl wit::Guest for Component {
                 fn judge(check: wit::Check, memory: Vec<u8>) -> Result<wit::Answer, String> {
-                    let (j, memory) =
-                        $crate::__private::remember(&memory, |m| with(|p| $crate::Rollback::judge(p, &check, m)))?;
+                    let (mut j, memory, lost) = $crate::__private::remember_or_begin(&memory, |m| {
+                        with(|p| $crate::Rollback::judge(p, &check, m))
+                    })?;
+                    j.findings.extend(lost);
                     Ok(wit::Answer { verdict: j.verdict, findings: j.findings, evidence: j.evidence, memory })
                 }
             }
@@ -121,7 +124,7 @@ macro_rules! __export_kind {
 /// Called by what `export!` writes; not for authors.
 #[doc(hidden)]
 pub mod __private {
-    use crate::{Memory, Policy, Problem, problem};
+    use crate::{Finding, Memory, Policy, Problem, finding, problem};
 
     pub use crate::bindings::policy::exports::cutover::policy::policy::Description;
     pub use serde;
@@ -181,18 +184,47 @@ pub mod __private {
         bytes: &[u8],
         ask: impl FnOnce(&mut M) -> Result<T, String>,
     ) -> Result<(T, Vec<u8>), String> {
-        let mut memory = if bytes.is_empty() {
-            M::default()
-        } else {
-            // Checked as a whole, text need not be checked string by string.
-            let text = std::str::from_utf8(bytes).map_err(|e| format!("this memory is not mine: {e}"))?;
-            serde_json::from_str(text).map_err(|e| format!("this memory is not mine: {e}"))?
+        let mut memory = read(bytes)?;
+        let answer = ask(&mut memory)?;
+        Ok((answer, write(bytes.len(), &memory)?))
+    }
+
+    /// The same for kinds whose answers have findings: a memory that cannot be read is begun anew, and a finding says so.
+    /// One that is refused for ever would keep V2 where it is, whatever it does.
+    ///
+    /// # Errors
+    /// What the policy says.
+    pub fn remember_or_begin<M: Memory, T>(
+        bytes: &[u8],
+        ask: impl FnOnce(&mut M) -> Result<T, String>,
+    ) -> Result<(T, Vec<u8>, Option<Finding>), String> {
+        let (mut memory, lost) = match read(bytes) {
+            Ok(memory) => (memory, None),
+            Err(why) => (M::default(), Some(lost(bytes.len(), &why))),
         };
         let answer = ask(&mut memory)?;
+        Ok((answer, write(bytes.len(), &memory)?, lost))
+    }
+
+    fn lost(bytes: usize, why: &str) -> Finding {
+        let note = format!("{why}; it begins anew, and what it knew is lost");
+        finding("memory-lost", bytes as u64, 0, "bytes", note)
+    }
+
+    fn read<M: Memory>(bytes: &[u8]) -> Result<M, String> {
+        if bytes.is_empty() {
+            return Ok(M::default());
+        }
+        // Checked as a whole, text need not be checked string by string.
+        let text = std::str::from_utf8(bytes).map_err(|e| format!("this memory is not mine: {e}"))?;
+        serde_json::from_str(text).map_err(|e| format!("this memory is not mine: {e}"))
+    }
+
+    fn write<M: Memory>(before: usize, memory: &M) -> Result<Vec<u8>, String> {
         // It will be about as long as it was.
-        let mut stored = Vec::with_capacity(bytes.len() + bytes.len() / 8 + 128);
-        serde_json::to_writer(&mut stored, &memory).map_err(|e| format!("memory cannot be stored: {e}"))?;
-        Ok((answer, stored))
+        let mut stored = Vec::with_capacity(before + before / 8 + 128);
+        serde_json::to_writer(&mut stored, memory).map_err(|e| format!("memory cannot be stored: {e}"))?;
+        Ok(stored)
     }
 }
 
@@ -201,7 +233,7 @@ mod tests {
     use schemars::JsonSchema;
     use serde::Deserialize;
 
-    use super::__private::configure;
+    use super::__private::{configure, remember, remember_or_begin};
     use crate::{Policy, Problem};
 
     struct Lenient(Settings);
@@ -230,6 +262,25 @@ mod tests {
             let [one] = problems.try_into().expect("one problem");
             (one.path, one.message)
         })
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_is_begun_anew_and_a_finding_says_so() {
+        let ask = |memory: &mut u64| {
+            *memory += 1;
+            Ok::<_, String>(*memory)
+        };
+        assert_eq!(
+            remember_or_begin(b"41", ask).map(|(n, stored, lost)| (n, stored, lost.is_some())),
+            Ok((42, b"42".to_vec(), false))
+        );
+        for bytes in [&b"null"[..], b"{", b"\xff", b"-1"] {
+            let (answer, stored, lost) = remember_or_begin(bytes, ask).unwrap();
+            let lost = lost.unwrap();
+            assert_eq!((answer, stored.as_slice(), lost.rule.as_str()), (1, &b"1"[..], "memory-lost"));
+            assert!(lost.note.starts_with("this memory is not mine: ") && lost.note.ends_with("what it knew is lost"));
+            assert!(remember(bytes, ask).is_err(), "a plan is not made anew in silence");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod check;
+mod joined;
 pub(crate) mod latency;
 pub(crate) mod pair;
 pub(crate) mod request;

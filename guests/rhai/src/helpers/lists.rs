@@ -1,4 +1,5 @@
-//! Arithmetic on lists of numbers, number by number. A step of the script for each would be most of the steps that it has.
+//! Arithmetic on lists of numbers, number by number. A step of the script for each would be most of the steps that it
+//! has.
 
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FLOAT};
 
@@ -20,6 +21,11 @@ fn sum(list: &[Dynamic]) -> Result<FLOAT, Box<EvalAltResult>> {
     Ok(numbers("sum", list)?.into_iter().fold(0.0, |sum, number| sum + number))
 }
 
+/// The exponential of each, at most e^700, which is still a number.
+fn each_exp(list: &[Dynamic]) -> Result<Array, Box<EvalAltResult>> {
+    Ok(numbers("each_exp", list)?.into_iter().map(|number| libm::exp(number.min(700.0)).into()).collect())
+}
+
 /// The numbers of a list.
 pub(crate) fn numbers(name: &str, list: &[Dynamic]) -> Result<Vec<FLOAT>, Box<EvalAltResult>> {
     list.iter().map(|value| number(name, value)).collect()
@@ -38,5 +44,6 @@ pub(crate) fn register(engine: &mut Engine) {
     register("each_plus", |a, b| a + b);
     register("each_times", |a, b| a * b);
     register("each_min", FLOAT::min);
+    engine.register_fn("each_exp", |list: Array| each_exp(&list));
     engine.register_fn("sum", |list: Array| sum(&list));
 }

@@ -97,6 +97,10 @@ impl From<&cutover_policy::Batch> for Batch {
 }
 
 impl Batch {
+    pub(crate) const fn new(span: Arc<Span>) -> Self {
+        Self(span)
+    }
+
     pub(crate) fn span(&self) -> &Span {
         &self.0
     }
@@ -160,7 +164,7 @@ impl Check {
 }
 
 /// A gauge; they ascend by name.
-fn gauge(span: &Span, name: &str) -> Option<INT> {
+pub(crate) fn gauge(span: &Span, name: &str) -> Option<INT> {
     let place = span.gauges.binary_search_by(|(gauge, _)| gauge.as_str().cmp(name)).ok()?;
     span.gauges.get(place).map(|&(_, value)| value)
 }
@@ -231,6 +235,7 @@ pub(crate) fn register(engine: &mut Engine) {
         })
         .register_fn("count", |b: &mut Batch, name: &str| b.count(name))
         .register_fn("count_of", |b: &mut Batch, name: &str, operation: &str| b.count(&of(name, operation)));
+    engine.register_fn("joined", super::joined::joined).register_fn("widest", super::joined::widest);
     engine
         .register_type_with_name::<Operation>("Operation")
         .register_get("operation", |o: &mut Operation| o.name.clone())

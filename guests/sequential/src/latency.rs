@@ -11,6 +11,8 @@ use cutover_policy::memory::{Fields, Packed, Text};
 use cutover_policy::{Calls, Histogram, packed};
 use serde::{Deserialize, Serialize};
 
+use crate::process::Plain;
+
 /// Slices of the window.
 const SLICES: u64 = 5;
 
@@ -32,13 +34,6 @@ pub struct Baseline(Vec<Slice>);
 struct Slice {
     start_ms: u64,
     /// Bucket and count, ascending.
-    calls: Vec<(u32, u64)>,
-}
-
-/// A slice as plain JSON, which it was before it was packed.
-#[derive(Deserialize)]
-struct PlainSlice {
-    start_ms: u64,
     calls: Vec<(u32, u64)>,
 }
 
@@ -72,6 +67,12 @@ impl Baseline {
         }
     }
 
+    /// Calls that it holds.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.0.iter().flat_map(|slice| &slice.calls).map(|&(_, count)| count).fold(0, u64::saturating_add)
+    }
+
     /// The limits that it gives; none from too few calls. `ratio_ppm` is what V2's percentile may be of V1's, and
     /// nothing faster than `floor_us` is slow.
     #[must_use]
@@ -90,14 +91,14 @@ impl Baseline {
     }
 }
 
-impl From<PlainSlice> for Slice {
-    fn from(PlainSlice { start_ms, calls }: PlainSlice) -> Self {
-        Self { start_ms, calls }
+impl From<Plain> for Slice {
+    fn from(plain: Plain) -> Self {
+        match plain {}
     }
 }
 
 impl Packed for Slice {
-    type Plain = PlainSlice;
+    type Plain = Plain;
 
     fn write(&self, text: &mut Text) {
         text.number(self.start_ms).buckets(&self.calls);
@@ -133,11 +134,11 @@ impl Slice {
 
 /// Calls, and those of them that are slower than a limit. A bucket counts as slow when all of it is.
 #[must_use]
-pub fn slow(calls: &Calls, limit_us: u64) -> (u64, u64) {
+pub fn slow(calls: &Calls, limit_us: u64) -> [u64; 2] {
     let bucket = histogram::index(limit_us);
     let sum =
         |from: u32| calls.latency.iter().filter(|b| b.index >= from).map(|b| b.count).fold(0, u64::saturating_add);
-    (sum(0), sum(bucket + 1))
+    [sum(0), sum(bucket + 1)]
 }
 
 #[cfg(test)]
@@ -197,8 +198,8 @@ mod tests {
     fn slow_calls_are_those_of_the_buckets_beyond() {
         let calls = spread(0, 100);
         let limit = filled(20).limits(2_000_000, 0).unwrap();
-        assert_eq!(slow(&calls, limit.doubled_us), (100, 0));
-        let (all, slow) = slow(&calls, 49_000);
+        assert_eq!(slow(&calls, limit.doubled_us), [100, 0]);
+        let [all, slow] = slow(&calls, 49_000);
         assert!(all == 100 && (48..=50).contains(&slow), "{slow}");
     }
 }

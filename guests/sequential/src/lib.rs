@@ -2,38 +2,50 @@
 //! long it is asked, over all metrics together.
 //!
 //! It compares V2 with V1 in the same seconds and for the same operation, so that neither drift nor an incident that
-//! hits both looks like a fault of V2 ([`cutover_policy::hypergeometric`]); it bets on V2 being worse and says `roll-back` when the
-//! bets have won 1/`alpha_rollback` times the stake ([`process`]); it bets on V2 being fine and says `healthy` only
-//! when those have won 1/`beta` times the stake ([`safety`]). In between it says `hold` and how much is missing.
+//! hits both looks like a fault of V2 ([`cutover_policy::hypergeometric`]); it bets on V2 being worse and says
+//! `roll-back` when the bets have won 1/`alpha_rollback` times the stake ([`process`]); it bets on V2 being fine and
+//! says `healthy` only when those have won 1/`beta` times the stake ([`safety`]). In between it says `hold` and how
+//! much is missing.
+//!
+//! **Without V1**, at a share of 100 % or for operations that only V2 is called for, V2 is held against what V1 was
+//! like by hour of the day, and against an objective ([`hours`]).
+//!
+//! **What both share.** A V2 that ruins a database that V1 uses makes both fail alike. So the rate of both together is
+//! held against V1's from before, by an e-process of its own that says `warn`: the ramp stays where it is.
 //!
 //! **Stages.** All evidence begins anew with a stage. Safety, because a larger share is a new load. Evidence against
 //! V2, because the host counts a session that keeps failing once per *stage*: shares may move under the test, but a V2
 //! that has by chance got more such sessions would have them held against it in each stage, and kept evidence rolled
-//! back 1.5 % of healthy ramps in a simulation. So that a ramp has one budget nevertheless, its first stage gets 70 %
-//! of it, and the n-th after it 30 % / n(n+1): later stages have larger shares, where evidence comes fast. These add up
+//! back 1.5 % of healthy ramps in a simulation. So that a ramp has one budget nevertheless, its first stage gets 90 %
+//! of it, and the n-th after it 10 % / n(n+1): later stages have larger shares, where evidence comes fast. These add up
 //! to 1, and so do the chances of a false alarm (a union bound, which needs no independence). The phase `shadow` has a
 //! budget of its own, and a ramp that begins again has a new one, because V2 may have been repaired.
-//!
-//! It is blind to what hits both pools alike, such as a V2 that ruins a database that V1 uses, and to memory; and it
-//! sees latency call by call, so a handful of sessions whose calls are all slow look like more evidence than they are.
 
+mod budget;
 pub mod counting;
+pub mod dispersion;
+mod facts;
+pub mod hours;
 pub mod latency;
+pub mod operation;
 pub mod outage;
 pub mod process;
 pub mod run;
 pub mod safety;
+pub mod sessions;
 pub mod settings;
+mod verdict;
 mod words;
 
 use std::collections::BTreeMap;
 
-use cutover_policy::{Batch, Check, Finding, Judgement, Phase, Policy, Problem, Rollback, Verdict};
+use cutover_policy::{Batch, Check, Judgement, Phase, Policy, Problem, Rollback, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::latency::Baseline;
-use crate::outage::Outage;
-use crate::process::{Game, Portfolio};
+use crate::counting::{Before, Counted};
+use crate::facts::Facts;
+use crate::operation::Operation;
+use crate::process::{Entry, Fund, Game, Portfolio, Units, ln_binomial};
 use crate::safety::{Limits, Safety};
 use crate::settings::{Settings, part};
 
@@ -45,36 +57,46 @@ pub struct Sequential {
     games: [Game; METRICS],
     /// The part of the evidence that each makes up; what is left of 1 is never bet.
     weights: [f64; METRICS],
+    /// On the rate of both pools together.
+    combined: Game,
     limits: Limits,
+    /// What statistics that only warn must have won.
+    warns_at: f64,
 }
 
-/// `errors`, `slow`, `p99` and `failures`, in this order everywhere.
-const METRICS: usize = 4;
+/// `errors`, `statuses`, `slow`, `p99` and `failures`, in this order everywhere.
+const METRICS: usize = 5;
 
-/// The part of the budget that a ramp's first stage has: its share is the smallest, so it is where evidence is scarce.
-const FIRST_STAGE: f64 = 0.7;
+/// Operations that are remembered by themselves; later ones are judged beside V1 only. It bounds memory.
+const MOST_OPERATIONS: usize = 256;
 
 /// What the policy remembers.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
-    place: Option<Place>,
+    facts: Facts,
     /// Evidence against V2, one for each metric.
     against: [Portfolio; METRICS],
-    /// Evidence for it.
+    /// Evidence that V2 has fewer of some statuses than V1.
+    fewer: Portfolio,
+    /// Evidence that both together fail more than V1 did.
+    combined: Fund,
+    /// Evidence for V2.
     safety: Safety,
-    outage: Outage,
-    /// V1's latencies by operation.
-    baselines: BTreeMap<String, Baseline>,
-    /// Stages of this ramp before this one.
-    stages: u32,
+    /// What is known of V1 by operation.
+    operations: BTreeMap<String, Operation>,
 }
 
-/// What tells one stage from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Place {
-    mirrored: bool,
-    stage: u32,
-    started_ms: u64,
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            facts: Facts::default(),
+            against: Default::default(),
+            fewer: Portfolio::default(),
+            combined: Fund::of(1.0),
+            safety: Safety::default(),
+            operations: BTreeMap::new(),
+        }
+    }
 }
 
 impl Policy for Sequential {
@@ -89,15 +111,20 @@ impl Policy for Sequential {
             return Err(problems);
         }
         let s = &settings;
+        let one = cutover_policy::settings::Ratio(1_000_000);
         let games = [
             s.game(s.max_error_odds, s.max_error_step),
+            s.game(s.max_status_odds, s.max_status_step),
             s.game(s.max_slow_odds, s.max_slow_step),
-            s.game(cutover_policy::settings::Ratio(1_000_000), s.max_slow_step),
+            s.game(one, s.max_slow_step),
             s.game(s.max_failure_odds, s.max_error_step),
         ];
-        let weights = [s.weight_errors, s.weight_slow, s.weight_p99, s.weight_failures].map(part);
+        let weights = s.weights().map(part);
         let limits = s.limits();
-        Ok(Self { settings, games, weights, limits })
+        let warns_at = 1.0 / part(s.alpha_warn);
+        // It is to be over soon after the incident is.
+        let combined = Game { most: 100.0 * warns_at, ..s.game(one, s.max_error_step) };
+        Ok(Self { settings, games, weights, combined, limits, warns_at })
     }
 }
 
@@ -109,130 +136,157 @@ impl Rollback for Sequential {
             Phase::Shadow | Phase::Ramping | Phase::Complete | Phase::Paused => {}
             Phase::Preparing | Phase::Decommissioned | Phase::RolledBack => return Ok(Verdict::Hold.into()),
         }
-        memory.arrive(check);
+        memory.arrive(check, self.warns_at);
         let mirrored = check.phase == Phase::Shadow;
         // Batches that began before the stage mix shares.
         let batches: Vec<&Batch> = check.batches.iter().filter(|b| b.start_ms >= check.stage_started_ms).collect();
         for span in counting::spans(&batches) {
-            self.count(&span, mirrored, memory);
+            let warm =
+                span.first().is_some_and(|first| first.start_ms - check.stage_started_ms >= self.settings.warm_up.0);
+            self.count(&span, mirrored, warm, memory);
         }
         Ok(self.verdict(memory, mirrored))
     }
 }
 
 impl Sequential {
-    fn count(&self, span: &[&Batch], mirrored: bool, memory: &mut Memory) {
+    /// Adds what happened within a few seconds. Latencies count once V2 is `warm`.
+    fn count(&self, span: &[&Batch], mirrored: bool, warm: bool, memory: &mut Memory) {
         let Some(first) = span.first() else { return };
-        let floor_us = self.settings.slow_floor.0.saturating_mul(1_000);
-        let ratio_ppm = self.settings.max_p99_ratio.0;
-        let known = memory.baselines.iter();
-        let limits = known.filter_map(|(name, b)| Some((name.as_str(), b.limits(ratio_ppm, floor_us)?))).collect();
-        let counted = counting::count(span, mirrored, &limits);
-        for (_, table) in &counted.errors {
-            memory.safety.play(&self.limits, table);
-        }
-        let metrics = [counted.errors, counted.slow, counted.p99, counted.failures];
-        for ((portfolio, game), tables) in memory.against.iter_mut().zip(&self.games).zip(&metrics) {
-            portfolio.play(game, tables, first.start_ms);
-        }
-        for batch in span {
-            memory.outage.add(batch, mirrored);
-        }
-        memory.learn(span, self.settings.slow_window.0);
-    }
-
-    /// The weighted mean of the metrics' evidence, times the stage's part of the budget; what is not weighted is never
-    /// bet. A mean of e-processes is one, however they depend on each other.
-    fn evidence(&self, memory: &Memory) -> f64 {
-        let idle = 1.0 - self.weights.iter().sum::<f64>();
-        let parts = memory.against.iter().zip(self.weights).map(|(portfolio, weight)| weight * portfolio.wealth());
-        parts.fold(idle.max(0.0), |sum, part| sum + part) * budget(memory.stages)
-    }
-
-    fn verdict(&self, memory: &Memory, mirrored: bool) -> Judgement {
         let settings = &self.settings;
-        let evidence = self.evidence(memory);
-        let outage = memory.outage.is_total(settings).then(|| words::outage(settings, memory.outage));
-        let need = memory.safety.need(&self.limits);
-        let suspicious = evidence >= 1.0 / part(settings.alpha_warn);
-        let verdict = if outage.is_some() || evidence >= 1.0 / part(settings.alpha_rollback) {
-            Verdict::RollBack
-        } else if suspicious {
-            Verdict::Warn
-        } else if need.is_some() {
-            Verdict::Hold
-        } else {
-            Verdict::Healthy
-        };
-        let mut findings: Vec<_> = outage.into_iter().collect();
-        if suspicious {
-            findings.extend(self.suspects(memory, mirrored));
-        } else if verdict == Verdict::Hold {
-            findings.extend(need.map(|need| words::need(need, mirrored)));
+        let known = memory.operations.iter_mut().map(|(name, operation)| {
+            let before = operation.before(settings, first.start_ms);
+            if let Some(limits) = before.limits {
+                operation.keep_p99(limits.p99_us);
+            }
+            (name.as_str(), before)
+        });
+        let before: BTreeMap<&str, Before> = known.collect();
+        let mut counted = counting::count(span, mirrored, &before);
+        if !warm {
+            (counted.slow, counted.p99) = Default::default();
         }
-        Judgement { verdict, findings, evidence: millionths(libm::log10(evidence.max(f64::MIN_POSITIVE))) }
+        let clusters = memory.facts.clusters[0].index();
+        for batch in span {
+            memory.facts.outage.add(batch, mirrored, clusters);
+        }
+        self.bet(&counted, span, mirrored, memory);
+        for Entry { units, .. } in &counted.errors {
+            if let Units::Beside(table) = units {
+                memory.safety.compare(&self.limits, table);
+            }
+        }
+        memory.safety.count(&self.limits, span, mirrored);
+        memory.learn(span, settings, self.warns_at);
     }
 
-    /// The metrics that make up a tenth of the evidence or more, the gravest first.
-    fn suspects(&self, memory: &Memory, mirrored: bool) -> Vec<Finding> {
-        let parts = memory.against.iter().zip(self.weights).map(|(portfolio, weight)| weight * portfolio.wealth());
-        let mut suspects: Vec<_> = parts.zip(&memory.against).enumerate().collect();
-        suspects.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
-        let gravest = suspects.first().map_or(0.0, |(_, (part, _))| *part);
-        let main = suspects.into_iter().filter(|(_, (part, _))| part * 10.0 >= gravest);
-        main.filter_map(|(metric, (_, portfolio))| words::suspect(&self.settings, metric, portfolio, mirrored))
-            .collect()
+    /// All that is bet against V2. `doubts` are the metrics of which the span alone would be a reason to warn.
+    fn bet(&self, counted: &Counted, span: &[&Batch], mirrored: bool, memory: &mut Memory) {
+        let start_ms = span.first().map_or(0, |first| first.start_ms);
+        let Memory { facts, against, fewer, combined, operations, .. } = memory;
+        let sessions = facts.sessions.add(span, crate::settings::times(self.settings.calls_per_session));
+        let of_calls = if mirrored { 1.0 } else { sessions };
+        let metrics = [&counted.errors, &counted.statuses, &counted.slow, &counted.p99, &counted.failures];
+        let tempered = [1.0, 1.0, of_calls, of_calls, 1.0];
+        let both = if mirrored { None } else { Some(self.combine(&counted.errors, operations)) };
+        if let Some((entries, ratios)) = both {
+            let power = process::power(&facts.clusters[0]);
+            facts.ill = self.bet_on_both(&entries, &ratios, power, combined, start_ms);
+        }
+        let swapped = process::power(&facts.clusters[1]);
+        facts.differs = fewer.play(&self.games[1], &counted.fewer, swapped, start_ms) >= self.warns_at;
+        facts.doubts = 0;
+        for (metric, (portfolio, game)) in against.iter_mut().zip(&self.games).enumerate() {
+            let (Some(entries), Some(clusters)) = (metrics.get(metric), facts.clusters.get_mut(metric)) else {
+                continue;
+            };
+            let power = tempered.get(metric).copied().unwrap_or(1.0).min(process::power(clusters));
+            if portfolio.play(game, entries, power, start_ms) >= self.warns_at {
+                facts.doubts |= 1 << metric;
+            }
+            clusters.add_entries(entries);
+        }
+    }
+
+    /// Units of both pools, and the logarithms of the likelihood ratios of each effect, over the operations that V1 is
+    /// called for.
+    fn combine(&self, errors: &[Entry], operations: &BTreeMap<String, Operation>) -> ((u64, u64, f64), Vec<f64>) {
+        let unknown = Operation::default();
+        let (mut units, mut bad, mut expected) = (0_u64, 0_u64, 0.0);
+        let mut ratios = vec![0.0; self.combined.effects.len()];
+        for Entry { name, units: of_both } in errors {
+            let Units::Beside(table) = of_both else { continue };
+            let operation = operations.get(name).unwrap_or(&unknown);
+            let rate = operation.good_enough(&self.settings);
+            let (n, x) = (table.n1.saturating_add(table.n2), table.bad());
+            if table.n1 > 0 && n > 0 {
+                units = units.saturating_add(n);
+                bad = bad.saturating_add(x);
+                expected += cutover_policy::hypergeometric::real(n) * rate;
+                for (sum, (effect, _)) in ratios.iter_mut().zip(&self.combined.effects) {
+                    *sum += ln_binomial(n, x, rate, *effect);
+                }
+            }
+        }
+        ((units, bad, expected), ratios)
+    }
+
+    /// Whether this span alone would be a reason to warn of both.
+    fn bet_on_both(
+        &self,
+        &(n2, x2, expected): &(u64, u64, f64),
+        ratios: &[f64],
+        power: f64,
+        combined: &mut Fund,
+        start_ms: u64,
+    ) -> bool {
+        if n2 == 0 {
+            return false;
+        }
+        let ratios: Vec<f64> = ratios.iter().map(|ratio| ratio * power).collect();
+        combined.count(&run::Run { n2, x2, ..run::Run::default() }, expected, start_ms);
+        combined.play(&self.combined, &ratios);
+        let effects = ratios.iter().zip(&self.combined.effects);
+        effects.map(|(ratio, (_, part))| part * libm::exp(ratio.min(process::MOST_LN))).sum::<f64>() >= self.warns_at
     }
 }
 
 impl Memory {
     /// Keeps what still counts where the migration stands now.
-    fn arrive(&mut self, check: &Check) {
-        let mirrored = check.phase == Phase::Shadow;
-        let place = Place { mirrored, stage: check.stage, started_ms: check.stage_started_ms };
-        if self.place == Some(place) {
+    fn arrive(&mut self, check: &Check, warns_at: f64) {
+        if !self.facts.arrive(check) {
             return;
         }
-        let begins = check.phase == Phase::Ramping && check.stage == 0;
-        let goes_on = !mirrored && !begins && self.place.is_some_and(|before| !before.mirrored);
-        self.stages = if goes_on { self.stages.saturating_add(1) } else { 0 };
-        self.place = Some(place);
-        (self.against, self.safety, self.outage) = Default::default();
+        let ill = self.combined.wealth() >= warns_at;
+        for operation in self.operations.values_mut() {
+            operation.end_stage(check.stage_started_ms, ill);
+        }
+        (self.against, self.fewer, self.safety) = Default::default();
+        self.combined = Fund::of(1.0);
     }
 
-    /// Adds V1's latencies, for what comes after.
-    fn learn(&mut self, span: &[&Batch], window_ms: u64) {
+    /// Adds what V1 was like, for what comes after.
+    fn learn(&mut self, span: &[&Batch], settings: &Settings, warns_at: f64) {
+        let ill = self.combined.wealth() >= warns_at;
+        let start_ms = span.first().map_or(0, |first| first.start_ms);
         for batch in span {
             for calls in &batch.operations {
-                match self.baselines.get_mut(&calls.operation) {
-                    Some(baseline) => baseline.add(&calls.v1, batch.start_ms, window_ms),
-                    None if calls.v1.latency.is_empty() => {}
-                    None => {
-                        let mut baseline = Baseline::default();
-                        baseline.add(&calls.v1, batch.start_ms, window_ms);
-                        self.baselines.insert(calls.operation.clone(), baseline);
-                    }
+                if !self.operations.contains_key(&calls.operation) && self.operations.len() < MOST_OPERATIONS {
+                    self.operations.insert(calls.operation.clone(), Operation::default());
+                }
+                if let Some(operation) = self.operations.get_mut(&calls.operation) {
+                    operation.learn(start_ms, calls, settings, ill);
                 }
             }
         }
-        self.baselines.retain(|_, baseline| !baseline.is_empty());
+        self.operations.values_mut().for_each(|operation| operation.end_span(start_ms));
     }
-}
-
-/// The part of a ramp's budget that its n-th stage has.
-fn budget(stage: u32) -> f64 {
-    let n = f64::from(stage);
-    if stage == 0 { FIRST_STAGE } else { (1.0 - FIRST_STAGE) / (n * (n + 1.0)) }
-}
-
-/// For the host, which takes integers.
-#[expect(clippy::cast_possible_truncation, reason = "`as` saturates, and logarithms of doubles are below 400")]
-fn millionths(value: f64) -> i64 {
-    libm::round(value * 1e6) as i64
 }
 
 cutover_policy::export!(Sequential: rollback);
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod simulations;
 #[cfg(test)]

@@ -1,23 +1,33 @@
 //! The guard outside of statistics: V2 answers nothing while V1 does.
 //!
-//! It counts the batches in a row in which every call of V2 failed. Ten failures in a row by chance have a probability
-//! below one in a million at an error rate of 25 %, if they are of different sessions. One session that fails on each
-//! of its calls is not an outage, and may be all that V2 serves; so there must be several, or many more calls.
+//! It counts the batches in a row in which every call of V2 failed. How many failures there must be depends on V1's
+//! rate meanwhile: by chance they come in a row with a probability of at most one in a hundred million, if they are of
+//! different sessions. That is five at a rate of 2.5 %, and as many as the setting says, ten, from 16 % on, or where V1
+//! was not called. One session that fails on each of its calls is not an outage, and may be all that V2 serves; so
+//! there must be several, or many more calls. Several are more where V1's failures come in clusters: one caller without
+//! a session that tries again looks like many.
 
+use cutover_policy::hypergeometric::real;
+use cutover_policy::memory::{Fields, Text};
 use cutover_policy::{Batch, share};
-use serde::{Deserialize, Serialize};
 
 use crate::counting::v2;
 use crate::settings::Settings;
 
+/// Failures in a row that are an outage at least, where V1 hardly ever fails.
+const FEWEST: u64 = 5;
+
+/// The natural logarithm of the probability with which they come by chance.
+const BY_CHANCE: f64 = -18.420_680_743_952_367;
+
 /// Sessions that must have failed.
-const SESSIONS: u64 = 3;
+const SESSIONS: f64 = 3.0;
 
 /// Or this many times the calls.
 const PATIENCE: u64 = 5;
 
 /// What happened since V2 last answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outage {
     /// V2's calls, all failed.
     pub failed: u64,
@@ -27,11 +37,19 @@ pub struct Outage {
     pub v1_calls: u64,
     /// Those that failed.
     pub v1_errors: u64,
+    /// How many failures one cause made when V2 last answered.
+    pub clusters: f64,
+}
+
+impl Default for Outage {
+    fn default() -> Self {
+        Self { failed: 0, sessions: 0, v1_calls: 0, v1_errors: 0, clusters: 1.0 }
+    }
 }
 
 impl Outage {
-    /// Adds a batch.
-    pub fn add(&mut self, batch: &Batch, mirrored: bool) {
+    /// Adds a batch; `clusters` is how many failures one cause makes, as far as is known before it.
+    pub fn add(&mut self, batch: &Batch, mirrored: bool, clusters: f64) {
         let mut answered = false;
         for operation in batch.operations.iter().filter(|o| v2(o, mirrored).requests > 0) {
             let v2 = v2(operation, mirrored);
@@ -44,18 +62,38 @@ impl Outage {
             self.v1_errors = self.v1_errors.saturating_add(operation.v1.errors);
         }
         if answered {
-            *self = Self::default();
+            *self = Self { clusters, ..Self::default() };
         }
     }
 
     /// Whether it is one. Without calls of V1, as at a share of 100 %, nothing speaks for V1 being down as well.
     #[must_use]
     pub fn is_total(&self, settings: &Settings) -> bool {
-        let needed = settings.outage_requests;
-        let several = self.sessions >= SESSIONS || self.failed >= needed.saturating_mul(PATIENCE);
+        let needed = self.needed(settings);
+        let several = real(self.sessions) >= SESSIONS * self.clusters || self.failed >= needed.saturating_mul(PATIENCE);
         let v1_bound = u128::from(settings.outage_v1_error_rate.0) * u128::from(self.v1_calls);
         let v1_works = self.v1_calls == 0 || u128::from(self.v1_errors) * u128::from(share::MILLION) < v1_bound;
         self.failed >= needed && several && v1_works
+    }
+
+    /// Failures in a row that are needed, at V1's rate meanwhile.
+    #[must_use]
+    pub fn needed(&self, settings: &Settings) -> u64 {
+        let rate = (real(self.v1_errors) + 1.0) / (real(self.v1_calls) + 2.0);
+        let most = settings.outage_requests;
+        (FEWEST..most).find(|&in_a_row| real(in_a_row) * libm::log(rate) <= BY_CHANCE).unwrap_or(most)
+    }
+
+    /// Writes it as part of what is remembered.
+    pub(crate) fn write(&self, text: &mut Text) {
+        text.number(self.failed).number(self.sessions).number(self.v1_calls).number(self.v1_errors);
+        text.doubles(&[self.clusters]);
+    }
+
+    /// Reads it again.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let [failed, sessions, v1_calls, v1_errors] = fields.numbers()?;
+        Some(Self { failed, sessions, v1_calls, v1_errors, clusters: fields.double()? })
     }
 }
 
@@ -78,17 +116,27 @@ mod tests {
     fn after(batches: &[Batch]) -> bool {
         let mut outage = Outage::default();
         for batch in batches {
-            outage.add(batch, false);
+            outage.add(batch, false, 1.0);
         }
         outage.is_total(&Settings::default())
     }
 
     #[test]
-    fn ten_failures_in_a_row_are_an_outage() {
-        assert!(after(&[second((95, 0), (5, 5)), second((95, 0), (5, 5))]));
-        assert!(!after(&[second((95, 0), (5, 5)), second((95, 0), (4, 4))]));
+    fn failures_in_a_row_are_an_outage() {
+        assert!(after(&[second((95, 0), (3, 3)), second((95, 0), (3, 3))]));
+        assert!(!after(&[second((95, 0), (2, 2)), second((95, 0), (2, 2))]));
         assert!(!after(&[second((95, 0), (5, 5)), second((95, 0), (6, 5))]));
-        assert!(after(&[second((95, 0), (6, 5)), second((0, 0), (0, 0)), second((95, 0), (10, 10))]));
+        assert!(after(&[second((95, 0), (6, 5)), second((0, 0), (0, 0)), second((95, 0), (6, 6))]));
+    }
+
+    #[test]
+    fn how_many_depends_on_v1() {
+        let needed =
+            |v1_calls, v1_errors| Outage { v1_calls, v1_errors, ..Outage::default() }.needed(&Settings::default());
+        assert_eq!([needed(1_000, 0), needed(1_000, 30), needed(1_000, 60), needed(1_000, 90)], [5, 6, 7, 8]);
+        assert_eq!([needed(1_000, 200), needed(0, 0), needed(u64::MAX, u64::MAX)], [10; 3]);
+        let few = Settings { outage_requests: 3, ..Settings::default() };
+        assert_eq!(Outage { v1_calls: 1_000, ..Outage::default() }.needed(&few), 3);
     }
 
     #[test]
@@ -107,11 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn clusters_of_v1_are_no_sessions() {
+        let storm = |clusters| Outage { failed: 11, sessions: 11, v1_calls: 500, v1_errors: 11, clusters };
+        assert_eq!([1.0, 11.0].map(|clusters| storm(clusters).is_total(&Settings::default())), [true, false]);
+        assert!(Outage { failed: 30, sessions: 30, ..storm(11.0) }.is_total(&Settings::default()));
+    }
+
+    #[test]
     fn mirrored_calls_count_in_shadow() {
         let mut batch = second((95, 0), (0, 0));
         batch.operations[1].shadow = cutover_policy::Calls { units: 0, unit_errors: 0, ..calls(10, 10, 1) };
         let mut outage = Outage::default();
-        outage.add(&batch, true);
+        outage.add(&batch, true, 1.0);
         assert!(outage.is_total(&Settings::default()));
     }
 }

@@ -3,16 +3,19 @@
 //! Evidence does not need them. Without them a fault that begins after a good hour would be reported with the counts of
 //! that hour.
 
-use cutover_policy::hypergeometric::{Table, real};
+use cutover_policy::hypergeometric::real;
 use cutover_policy::memory::{Fields, Text};
-use serde::Deserialize;
+
+use crate::process::Units;
 
 /// Counts since V2 last did as well as the null allows: where a suspicion comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Run {
     /// When it began.
     pub since_ms: u64,
-    /// Its units.
+    /// When its latest span began.
+    pub latest_ms: u64,
+    /// V1's units, 0 where V2 is alone.
     pub n1: u64,
     /// V1's bad ones.
     pub x1: u64,
@@ -21,32 +24,54 @@ pub struct Run {
     /// V2's bad ones.
     pub x2: u64,
     /// V2's bad units above what the null expects.
-    excess: f64,
+    pub(crate) excess: f64,
 }
 
 impl Run {
-    /// Adds the units from `start_ms` on; `expected` of V2's bad ones are what the null expects.
-    pub fn add(&mut self, table: &Table, expected: f64, start_ms: u64) {
+    /// The counts of a span and operation.
+    #[must_use]
+    pub fn of(units: &Units) -> Self {
+        let mut run = Self::default();
+        run.plus(units);
+        run
+    }
+
+    /// Adds the counts of another operation in the same span.
+    pub fn plus(&mut self, units: &Units) {
+        let [n1, x1, n2, x2] = match *units {
+            Units::Beside(table) => [table.n1, table.x1, table.n2, table.x2],
+            Units::Alone { n, x, .. } => [0, 0, n, x],
+        };
+        self.n1 = self.n1.saturating_add(n1);
+        self.x1 = self.x1.saturating_add(x1);
+        self.n2 = self.n2.saturating_add(n2);
+        self.x2 = self.x2.saturating_add(x2);
+    }
+
+    /// Adds the counts of a span that began at `start_ms`; `expected` of V2's bad ones are what the null expects.
+    pub fn add(&mut self, span: &Self, expected: f64, start_ms: u64) {
         if self.excess <= 0.0 {
             *self = Self { since_ms: start_ms, ..Self::default() };
         }
-        self.n1 = self.n1.saturating_add(table.n1);
-        self.x1 = self.x1.saturating_add(table.x1);
-        self.n2 = self.n2.saturating_add(table.n2);
-        self.x2 = self.x2.saturating_add(table.x2);
-        self.excess += real(table.x2) - expected;
+        self.latest_ms = start_ms.max(self.since_ms);
+        self.n1 = self.n1.saturating_add(span.n1);
+        self.x1 = self.x1.saturating_add(span.x1);
+        self.n2 = self.n2.saturating_add(span.n2);
+        self.x2 = self.x2.saturating_add(span.x2);
+        self.excess += real(span.x2) - expected;
     }
 
     /// Writes it as part of what is remembered.
     pub(crate) fn write(&self, text: &mut Text) {
-        text.number(self.since_ms).number(self.n1).number(self.x1).number(self.n2).number(self.x2);
-        text.doubles(&[self.excess]);
+        text.number(self.since_ms).number(self.latest_ms.saturating_sub(self.since_ms));
+        text.number(self.n1).number(self.x1).number(self.n2).number(self.x2).doubles(&[self.excess]);
     }
 
     /// Reads it again.
     pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let [since_ms, n1, x1, n2, x2] = fields.numbers()?;
-        Some(Self { since_ms, n1, x1, n2, x2, excess: fields.double()? })
+        let [since_ms, lasts_ms, n1, x1, n2, x2] = fields.numbers()?;
+        let latest_ms = since_ms.saturating_add(lasts_ms);
+        Some(Self { since_ms, latest_ms, n1, x1, n2, x2, excess: fields.double()? })
     }
 
     /// The odds ratio that explains the counts best, in parts per million. Half a unit is added to each count (Haldane
@@ -54,15 +79,31 @@ impl Run {
     #[must_use]
     pub fn odds_ratio_ppm(&self) -> u64 {
         let odds = |bad: u64, units: u64| (real(bad) + 0.5) / (real(units.saturating_sub(bad)) + 0.5);
-        let ratio = odds(self.x2, self.n2) / odds(self.x1, self.n1);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and `as` saturates")]
-        let ppm = (ratio * 1e6) as u64;
-        ppm
+        millionths(odds(self.x2, self.n2) / odds(self.x1, self.n1))
     }
+
+    /// V2's rate of bad units, in parts per million.
+    #[must_use]
+    pub fn rate_ppm(&self) -> u64 {
+        millionths(real(self.x2) / real(self.n2.max(1)))
+    }
+
+    /// The rate that the null allows, in parts per million.
+    #[must_use]
+    pub fn allowed_ppm(&self) -> u64 {
+        millionths((real(self.x2) - self.excess).max(0.0) / real(self.n2.max(1)))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and `as` saturates")]
+fn millionths(value: f64) -> u64 {
+    libm::round(value * 1e6) as u64
 }
 
 #[cfg(test)]
 mod tests {
+    use cutover_policy::hypergeometric::Table;
+
     use super::*;
 
     #[test]
@@ -70,7 +111,7 @@ mod tests {
         let mut run = Run::default();
         let mut add = |start_ms, x1, x2| {
             let table = Table { n1: 95, x1, n2: 5, x2 };
-            run.add(&table, table.expected(1.0), start_ms);
+            run.add(&Run::of(&Units::Beside(table)), table.expected(1.0), start_ms);
             run
         };
         for minute in 0..60 {
@@ -78,7 +119,7 @@ mod tests {
         }
         add(60, 2, 3);
         let bad = add(61, 0, 4);
-        assert_eq!((bad.since_ms, bad.n1, bad.x1, bad.n2, bad.x2), (60, 190, 2, 10, 7));
+        assert_eq!((bad.since_ms, bad.latest_ms, bad.n1, bad.x1, bad.n2, bad.x2), (60, 61, 190, 2, 10, 7));
     }
 
     #[test]
@@ -87,5 +128,12 @@ mod tests {
         assert_eq!(run.odds_ratio_ppm() / 1_000_000, 232);
         let even = Run { n1: 1_000, x1: 100, n2: 100, x2: 10, ..Run::default() };
         assert!((990_000..1_060_000).contains(&even.odds_ratio_ppm()));
+    }
+
+    #[test]
+    fn rates_are_those_of_v2_and_of_what_was_expected() {
+        let mut run = Run::default();
+        run.add(&Run::of(&Units::Alone { n: 1_000, x: 400, rate: 0.03 }), 30.0, 5);
+        assert_eq!((run.rate_ppm(), run.allowed_ppm()), (400_000, 30_000));
     }
 }

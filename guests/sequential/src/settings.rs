@@ -5,8 +5,12 @@ use cutover_policy::{Problem, problem, share};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::METRICS;
 use crate::process::Game;
 use crate::safety::Limits;
+
+/// What a bell leaves far from its middle, so that there is something everywhere.
+const LEAST_WEIGHT: f64 = 1e-6;
 
 const ONE: Ratio = Ratio(share::MILLION);
 
@@ -20,6 +24,8 @@ pub struct Settings {
     pub alpha_warn: Share,
     /// V2's odds of a failed session over V1's that are still good enough. At least 1.
     pub max_error_odds: Ratio,
+    /// V2's odds of a status of 3xx or 4xx over V1's, or V1's over V2's, that are no difference. At least 1.
+    pub max_status_odds: Ratio,
     /// V2's odds of a call slower than V1's p99, over V1's, that are still good enough. At least 1.
     pub max_slow_odds: Ratio,
     /// V2's p99 over V1's that is still good enough. At least 1.
@@ -28,12 +34,18 @@ pub struct Settings {
     pub max_failure_odds: Ratio,
     /// The part of the evidence that errors make up.
     pub weight_errors: Share,
+    /// The part that sessions with other statuses make up.
+    pub weight_statuses: Share,
     /// The part that calls slower than V1's p99 make up.
     pub weight_slow: Share,
     /// The part that calls slower than `max_p99_ratio` times V1's p99 make up.
     pub weight_p99: Share,
-    /// The part that failed workers make up. All four add up to at most 100%.
+    /// The part that failed workers make up. All five add up to at most 100%.
     pub weight_failures: Share,
+    /// The effect that is likeliest, in multiples of what is good enough. Above 1.
+    pub usual_effect: Ratio,
+    /// Two thirds of effects are at most so many times larger or smaller. Above 1.
+    pub effect_spread: Ratio,
     /// The smallest effect that is looked for, in multiples of what is good enough. Above 1.
     pub smallest_effect: Ratio,
     /// The largest effect that is looked for. Above the smallest.
@@ -48,9 +60,22 @@ pub struct Settings {
     pub slow_floor: Span,
     /// The most that errors within 5s may multiply the evidence by. Above 1.
     pub max_error_step: Ratio,
+    /// The most that other statuses within 5s may multiply the evidence by. Above 1.
+    pub max_status_step: Ratio,
     /// The most that slow calls within 5s may multiply the evidence by. Above 1.
     pub max_slow_step: Ratio,
-    /// Calls in a row that V2 fails, all of them, from which everything goes back at once. At least 1.
+    /// How long after a stage began latencies do not count, because V2 is warming up; up to 1h.
+    pub warm_up: Span,
+    /// Calls of a session, where the host does not count sessions: evidence from latencies is divided by it. At least
+    /// 1.
+    pub calls_per_session: Ratio,
+    /// V1's rate of failed sessions where nothing is known of it: what V2 is held against without V1, and both
+    /// together.
+    pub objective_error_rate: Share,
+    /// V2's p99 that is good enough without V1; 0ms to hold it against what is known of V1.
+    pub objective_p99: Span,
+    /// Calls in a row that V2 fails, all of them, from which everything goes back at once, whatever V1's rate is; where
+    /// V1 hardly ever fails, five are enough. At least 1.
     pub outage_requests: u64,
     /// V1's error rate meanwhile, from which it is not V2's outage.
     pub outage_v1_error_rate: Share,
@@ -75,21 +100,30 @@ impl Default for Settings {
             alpha_rollback: Share(10_000),
             alpha_warn: Share(50_000),
             max_error_odds: ONE,
+            max_status_odds: Ratio(2_000_000),
             max_slow_odds: Ratio(1_500_000),
             max_p99_ratio: Ratio(2_000_000),
             max_failure_odds: ONE,
-            weight_errors: Share(800_000),
-            weight_slow: Share(80_000),
-            weight_p99: Share(80_000),
-            weight_failures: Share(40_000),
+            weight_errors: Share(900_000),
+            weight_statuses: Share(30_000),
+            weight_slow: Share(30_000),
+            weight_p99: Share(30_000),
+            weight_failures: Share(10_000),
+            usual_effect: Ratio(4_000_000),
+            effect_spread: Ratio(2_225_500),
             smallest_effect: Ratio(1_250_000),
             largest_effect: Ratio(50_000_000),
-            effects: 12,
+            effects: 8,
             planned_checks: 720,
             slow_window: Span(300_000),
             slow_floor: Span(1),
-            max_error_step: Ratio(100_000_000),
+            max_error_step: Ratio(15_000_000),
+            max_status_step: Ratio(100_000_000),
             max_slow_step: Ratio(10_000_000),
+            warm_up: Span(60_000),
+            calls_per_session: Ratio(10_000_000),
+            objective_error_rate: Share(10_000),
+            objective_p99: Span(0),
             outage_requests: 10,
             outage_v1_error_rate: Share(250_000),
             beta: Share(50_000),
@@ -109,6 +143,7 @@ impl Settings {
             ("beta", self.beta),
             ("outage_v1_error_rate", self.outage_v1_error_rate),
             ("unsafe_error_rate", self.unsafe_error_rate),
+            ("objective_error_rate", self.objective_error_rate),
         ] {
             if value.0 == 0 || value.0 >= share::MILLION {
                 problems.push(problem(field, "is not between 0% and 100%"));
@@ -116,6 +151,7 @@ impl Settings {
         }
         for (field, value, least) in [
             ("max_error_odds", self.max_error_odds, 1),
+            ("max_status_odds", self.max_status_odds, 1),
             ("max_slow_odds", self.max_slow_odds, 1),
             ("max_p99_ratio", self.max_p99_ratio, 1),
             ("max_failure_odds", self.max_failure_odds, 1),
@@ -126,7 +162,10 @@ impl Settings {
         }
         for (field, value) in [
             ("smallest_effect", self.smallest_effect),
+            ("usual_effect", self.usual_effect),
+            ("effect_spread", self.effect_spread),
             ("max_error_step", self.max_error_step),
+            ("max_status_step", self.max_status_step),
             ("max_slow_step", self.max_slow_step),
             ("unsafe_error_odds", self.unsafe_error_odds),
         ] {
@@ -134,8 +173,7 @@ impl Settings {
                 problems.push(problem(field, "is not above 1"));
             }
         }
-        let weights = [self.weight_errors, self.weight_slow, self.weight_p99, self.weight_failures];
-        let sum: u64 = weights.iter().map(|w| u64::from(w.0)).sum();
+        let sum: u64 = self.weights().iter().map(|w| u64::from(w.0)).sum();
         let minute_to_hour = 60_000..=3_600_000;
         for (wrong, field, message) in [
             (
@@ -143,11 +181,13 @@ impl Settings {
                 "alpha_warn",
                 "is below `alpha_rollback`, so nobody would be warned",
             ),
-            (sum > u64::from(share::MILLION), "weight_errors", "makes the four weights more than 100%"),
+            (sum > u64::from(share::MILLION), "weight_errors", "makes the five weights more than 100%"),
             (self.largest_effect <= self.smallest_effect, "largest_effect", "is not above `smallest_effect`"),
             (!(2..=32).contains(&self.effects), "effects", "is not from 2 to 32"),
             (self.planned_checks == 0, "planned_checks", "is 0; at least 1 is planned"),
             (!minute_to_hour.contains(&self.slow_window.0), "slow_window", "is not from 1m to 1h"),
+            (self.warm_up.0 > 3_600_000, "warm_up", "is over 1h"),
+            (self.calls_per_session < ONE, "calls_per_session", "is below 1; a session has a call"),
             (self.outage_requests == 0, "outage_requests", "is 0; no calls are no outage, so it is at least 1"),
         ] {
             if wrong {
@@ -157,21 +197,30 @@ impl Settings {
         problems
     }
 
-    /// The game on a metric that tolerates `r0`. Effects have the weights of a bell over the logarithmic grid that ends
-    /// at two standard deviations: the middle, 3 to 20 times, is what is found late enough to be worth half a nat.
+    /// The parts of the evidence, in the order of metrics.
+    pub(crate) const fn weights(&self) -> [Share; METRICS] {
+        [self.weight_errors, self.weight_statuses, self.weight_slow, self.weight_p99, self.weight_failures]
+    }
+
+    /// The game on a metric that tolerates `r0`. Effects have the weights of a bell over the logarithmic grid, around
+    /// what is usual: most of a bet is on what is found late enough to be worth half a nat.
     pub(crate) fn game(&self, r0: Ratio, most_per_table: Ratio) -> Game {
         let last = self.effects.saturating_sub(1);
         let smallest = libm::log(times(self.smallest_effect));
-        let span = libm::log(times(self.largest_effect)) - smallest;
-        let points = || (0..=last).map(|i| f64::from(i) / f64::from(last));
-        let bell = |at: f64| libm::exp(-2.0 * (2.0 * at - 1.0) * (2.0 * at - 1.0));
+        let width = libm::log(times(self.largest_effect)) - smallest;
+        let (middle, spread) = (libm::log(times(self.usual_effect)), libm::log(times(self.effect_spread)));
+        let points = || (0..=last).map(|i| smallest + width * (f64::from(i) / f64::from(last)));
+        let bell = |at: f64| {
+            let off = (at - middle) / spread;
+            libm::exp(-0.5 * off * off).max(LEAST_WEIGHT)
+        };
         let sum: f64 = points().map(bell).sum();
-        let effect = |at: f64| times(r0) * libm::exp(smallest + span * at);
         Game {
             r0: times(r0),
-            effects: points().map(|at| (effect(at), bell(at) / sum)).collect(),
+            effects: points().map(|at| (times(r0) * libm::exp(at), bell(at) / sum)).collect(),
             planned: f64::from(self.planned_checks),
             most_per_table: times(most_per_table),
+            most: Game::MOST,
         }
     }
 
@@ -221,22 +270,39 @@ mod tests {
 
     #[test]
     fn each_problem_names_its_field() {
-        let shares = ["alpha_rollback", "alpha_warn", "beta", "outage_v1_error_rate", "unsafe_error_rate"];
+        let shares = [
+            "alpha_rollback",
+            "alpha_warn",
+            "beta",
+            "outage_v1_error_rate",
+            "unsafe_error_rate",
+            "objective_error_rate",
+        ];
         for value in ["0%", "100%"] {
             let json = shares.iter().map(|&f| (f.to_owned(), value.into())).collect();
             assert_eq!(paths(serde_json::Value::Object(json)), shares);
         }
-        let tolerated = ["max_error_odds", "max_slow_odds", "max_p99_ratio", "max_failure_odds"];
-        let above = ["smallest_effect", "max_error_step", "max_slow_step", "unsafe_error_odds"];
+        let tolerated = ["max_error_odds", "max_status_odds", "max_slow_odds", "max_p99_ratio", "max_failure_odds"];
+        let above = [
+            "smallest_effect",
+            "usual_effect",
+            "effect_spread",
+            "max_error_step",
+            "max_status_step",
+            "max_slow_step",
+            "unsafe_error_odds",
+        ];
         let json = tolerated.iter().chain(&above).map(|&f| (f.to_owned(), 0.9.into())).collect();
-        assert_eq!(paths(serde_json::Value::Object(json)), [tolerated, above].concat());
+        assert_eq!(paths(serde_json::Value::Object(json)), [&tolerated[..], &above[..]].concat());
         for (json, path) in [
             (serde_json::json!({ "alpha_warn": "0.5%" }), "alpha_warn"),
-            (serde_json::json!({ "weight_errors": "80.1%" }), "weight_errors"),
+            (serde_json::json!({ "weight_errors": "90.1%" }), "weight_errors"),
             (serde_json::json!({ "largest_effect": 1.25 }), "largest_effect"),
             (serde_json::json!({ "effects": 1 }), "effects"),
             (serde_json::json!({ "planned_checks": 0 }), "planned_checks"),
             (serde_json::json!({ "slow_window": "61m" }), "slow_window"),
+            (serde_json::json!({ "warm_up": "61m" }), "warm_up"),
+            (serde_json::json!({ "calls_per_session": 0.5 }), "calls_per_session"),
             (serde_json::json!({ "outage_requests": 0 }), "outage_requests"),
         ] {
             assert_eq!(paths(json), [path]);
@@ -246,7 +312,7 @@ mod tests {
     #[test]
     fn grid_is_logarithmic_and_its_weights_add_up() {
         let game = Settings::default().game(Ratio(1_500_000), ONE);
-        let (first, last) = (game.effects[0].0, game.effects[11].0);
+        let (first, last) = (game.effects[0].0, game.effects[7].0);
         assert!((first - 1.875).abs() < 1e-12 && (last - 75.0).abs() < 1e-10, "{first} {last}");
         let steps: Vec<_> = game.effects.windows(2).map(|w| w[1].0 / w[0].0).collect();
         assert!(steps.iter().all(|step| (step - steps[0]).abs() < 1e-12));

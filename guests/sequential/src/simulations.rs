@@ -2,8 +2,10 @@
 //! a bad one is. In a release build there are twenty times as many runs (`cargo test --release -p sequential
 //! simulations`).
 
+mod clustered;
+
 use cutover_policy::testing::{batch, operation};
-use cutover_policy::{Batch, Calls, Check, LatencyBucket, Members};
+use cutover_policy::{Batch, Calls, Check, Gauge, LatencyBucket, Members};
 
 use super::*;
 
@@ -84,12 +86,21 @@ fn members(ready: u32, failures: u64) -> Members {
     Members { wanted: ready, ready, failures: u32::try_from(failures).unwrap(), queued: 0, rss_bytes: 0 }
 }
 
+/// What a host that counts sessions says of them.
+fn sessions_gauges([v1, v2]: [u64; 2], [v1_failed, v2_failed]: [u64; 2]) -> Vec<Gauge> {
+    [("v1.failed-sessions", v1_failed), ("v1.sessions", v1), ("v2.failed-sessions", v2_failed), ("v2.sessions", v2)]
+        .map(|(name, count)| Gauge { name: name.into(), value: i64::try_from(count).unwrap() })
+        .into()
+}
+
 /// `seconds` of traffic as one batch.
 fn traffic(chance: &mut Chance, start_ms: u64, seconds: f64, at: Traffic) -> Batch {
     let mut batch = batch(start_ms);
     let mut execute = operation("execute");
     execute.v1 = calls(chance, at.rps * (1.0 - at.share) * seconds, at.errors.0);
     execute.v2 = calls(chance, at.rps * at.share * seconds, at.errors.1);
+    let of = |calls: fn(&Calls) -> u64| [calls(&execute.v1), calls(&execute.v2)];
+    batch.gauges = sessions_gauges(of(|calls| calls.units), of(|calls| calls.unit_errors));
     batch.operations.push(execute);
     (batch.v1, batch.v2) = (members(1, chance.poisson(0.0005)), members(4, chance.poisson(0.002)));
     batch
@@ -273,6 +284,7 @@ fn timed_batch(chance: &mut Chance, n: u64, rates: (f64, f64), sigma: f64, times
     let mut execute = operation("execute");
     execute.v1 = timed(chance, rates.0, sigma, times.0);
     execute.v2 = timed(chance, rates.1, sigma, times.1);
+    batch.gauges = sessions_gauges([execute.v1.units, execute.v2.units], [0, 0]);
     batch.operations.push(execute);
     batch
 }

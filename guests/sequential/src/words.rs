@@ -3,8 +3,10 @@
 use cutover_policy::settings::Ratio;
 use cutover_policy::{Finding, finding, text};
 
+use crate::facts::Facts;
 use crate::outage::Outage;
 use crate::process::{Portfolio, Suspicion};
+use crate::run::Run;
 use crate::safety::Need;
 use crate::settings::Settings;
 
@@ -17,37 +19,115 @@ pub(crate) fn outage(settings: &Settings, outage: Outage) -> Finding {
         grouped(v1_errors),
         grouped(v1_calls)
     );
-    finding("v2-outage", failed, settings.outage_requests, "count", note)
+    finding("v2-outage", failed, outage.needed(settings), "count", note)
 }
 
 /// A metric that speaks against V2; `metric` is its place in the order of `METRICS`.
 pub(crate) fn suspect(settings: &Settings, metric: usize, portfolio: &Portfolio, mirrored: bool) -> Option<Finding> {
     let Suspicion { operation, run } = portfolio.suspicion();
-    let one = Ratio(1_000_000);
     let [n1, x1, n2, x2] = [run.n1, run.x1, run.n2, run.x2].map(grouped);
-    let calls = if mirrored { "calls" } else { "sessions" };
+    let (within, place) = (within(&run), place(operation));
+    let won = odds(portfolio.wealth());
+    if run.n1 == 0 && metric < 4 {
+        let allowed = text::percent(text::round_up(run.allowed_ppm()));
+        let (rule, what) = match metric {
+            0 => ("v2-errors-alone", format!("V2 failed {x2} of {n2} sessions within {within}")),
+            _ => (
+                "v2-slow-alone",
+                format!("{x2} of V2's {n2} calls within {within} took far longer than is known of V1"),
+            ),
+        };
+        let note = format!("{what}{place}, with no V1 beside it: odds {won} to 1 against a rate of at most {allowed}");
+        return Some(finding(rule, run.rate_ppm(), run.allowed_ppm(), "ppm", note));
+    }
+    let one = Ratio(1_000_000);
     let (rule, limit, counts) = match metric {
-        0 => ("v2-errors", settings.max_error_odds, format!("V2 fails {x2} of {n2} {calls} against V1's {x1} of {n1}")),
+        0 if mirrored => {
+            ("v2-errors", settings.max_error_odds, format!("V2 fails {x2} of {n2} calls against V1's {x1} of {n1}"))
+        }
+        0 => {
+            let share = text::percent(share(run.n1, run.n2));
+            let counts =
+                format!("{x2} sessions of V2 failed within {within} and {x1} of V1, where V2 had {share} of them");
+            ("v2-errors", settings.max_error_odds, counts)
+        }
         1 => {
+            let what = if mirrored { "calls" } else { "sessions" };
+            let counts = format!("V2 answers {x2} of {n2} {what} with such a status against V1's {x1} of {n1}");
+            ("v2-statuses", settings.max_status_odds, counts)
+        }
+        2 => {
             let counts = format!("{x2} of V2's {n2} calls are slower than V1's p99, against {x1} of V1's {n1}");
             ("v2-slow", settings.max_slow_odds, counts)
         }
-        2 => {
+        3 => {
             let ratio = text::times(settings.max_p99_ratio.0.into());
             let counts = format!("{x2} of V2's {n2} calls take over {ratio} V1's p99, {x1} of V1's {n1} over 1x");
             ("v2-p99", one, counts)
         }
-        3 => {
+        4 => {
             let counts = format!("workers of V2 failed {x2} times in {n2} worker-seconds, V1's {x1} in {n1}");
             ("v2-worker-failures", settings.max_failure_odds, counts)
         }
         _ => return None,
     };
-    let place = operation.filter(|_| metric < 3).map(|name| format!(" in `{name}`")).unwrap_or_default();
+    let place = if metric < 4 { place } else { String::new() };
     let good =
         if limit == one { "as good".to_owned() } else { format!("within {} of V1", text::times(limit.0.into())) };
-    let note = format!("{counts}{place}: odds {} to 1 against V2 being {good}", odds(portfolio.wealth()));
+    let note = format!("{counts}{place}: odds {won} to 1 against V2 being {good}");
     Some(finding(rule, run.odds_ratio_ppm(), limit.0.into(), "ratio-ppm", note))
+}
+
+/// V1 has statuses that V2 has not.
+pub(crate) fn fewer(settings: &Settings, portfolio: &Portfolio, mirrored: bool) -> Finding {
+    let Suspicion { operation, run } = portfolio.suspicion();
+    // The pools are swapped.
+    let [n2, x2, n1, x1] = [run.n1, run.x1, run.n2, run.x2].map(grouped);
+    let what = if mirrored { "calls" } else { "sessions" };
+    let (place, won, limit) = (place(operation), odds(portfolio.wealth()), settings.max_status_odds.0);
+    let note = format!(
+        "V1 answers {x1} of {n1} {what} with such a status and V2 {x2} of {n2}{place}: odds {won} to 1 against V1 being within {} \
+         of V2",
+        text::times(limit.into())
+    );
+    finding("v2-fewer-statuses", run.odds_ratio_ppm(), limit.into(), "ratio-ppm", note)
+}
+
+/// Both fail more than V1 did.
+pub(crate) fn combined(run: &Run) -> Finding {
+    let (n, x, within) = (grouped(run.n2), grouped(run.x2), within(run));
+    let allowed = text::percent(text::round_up(run.allowed_ppm()));
+    let note = format!(
+        "V1 and V2 together failed {x} of {n} sessions within {within}, where at most {allowed} would be as before: V2 may harm what \
+         both use; the share stays where it is"
+    );
+    finding("combined-errors", run.rate_ppm(), run.allowed_ppm(), "ppm", note)
+}
+
+/// The last seconds alone speak against V2, or against both.
+pub(crate) fn doubts(facts: &Facts) -> Option<Finding> {
+    let names = ["errors", "statuses", "latencies", "latencies beyond the limit", "worker failures"];
+    let metrics = names.into_iter().enumerate().filter(|(metric, _)| facts.doubts & (1 << metric) != 0);
+    let mut said: Vec<_> = metrics.map(|(_, name)| name).collect();
+    said.extend(facts.differs.then_some("missing statuses"));
+    said.extend(facts.ill.then_some("errors of both pools"));
+    let note = format!("the last seconds alone would be a reason to warn: {}", said.join(", "));
+    (!said.is_empty()).then(|| finding("in-doubt", said.len() as u64, 0, "count", note))
+}
+
+/// How long a run has been going on.
+fn within(run: &Run) -> String {
+    text::span(run.latest_ms.saturating_sub(run.since_ms).saturating_add(5_000))
+}
+
+fn place(operation: Option<&str>) -> String {
+    operation.map(|name| format!(" in `{name}`")).unwrap_or_default()
+}
+
+/// V2's part of all units, in parts per million, to a tenth of a percent.
+fn share(n1: u64, n2: u64) -> u64 {
+    let all = u128::from(n1) + u128::from(n2);
+    u64::try_from((u128::from(n2) * 1_000).div_ceil(all.max(1))).unwrap_or(0) * 1_000
 }
 
 /// What `healthy` waits for.

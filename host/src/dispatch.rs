@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     clock::{self, Mono},
     load::{NO_ROOM, Room},
-    observe::{Observation, Outcome},
+    observe::{Failed, Observation, Outcome, failed::Counted},
     pool::{Call, WorkerPool, journal::Journal, workers::Tried},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
     shadow::Mirror,
@@ -32,6 +32,8 @@ pub struct Operation {
     pub key: Option<String>,
     /// Whether it takes that away.
     pub removes: bool,
+    /// What counts as failed.
+    pub failed: Arc<Failed>,
 }
 
 /// What one migration's requests pass through.
@@ -96,19 +98,19 @@ impl Dispatch {
     pub async fn serve(&self, request: Request, room: Room) -> Option<Served> {
         let operation = self.operations.get(&request.operation)?;
         Some(match operation.class {
-            Class::Read => self.read(request, room).await,
+            Class::Read => self.read(request, operation, room).await,
             Class::Replicate => self.replicate(request, operation).await,
-            Class::Exclusive => self.exclusive(request, room).await,
+            Class::Exclusive => self.exclusive(request, operation, room).await,
         })
     }
 
-    async fn read(&self, request: Request, room: Room) -> Served {
+    async fn read(&self, request: Request, operation: &Operation, room: Room) -> Served {
         let route = self.split.route(&request, || request.clone());
         if route.pool == PoolId::V2 && room < Room::V2 {
             return no_room();
         }
         if route.pool == PoolId::V1 {
-            let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
+            let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
             if route.mirror {
                 self.mirror(request, PoolId::V1, &result, room);
             }
@@ -116,18 +118,20 @@ impl Dispatch {
         }
         let started = clock::mono();
         let deadline = self.v2_deadline(started, request.deadline);
-        let Tried { result: v2, failed } = self.attempt(PoolId::V2, &request, Class::Read, deadline).await;
-        let Err(failure) = v2 else {
-            self.observe(PoolId::V2, &request, Class::Read, started, failed, false);
+        let v2 = self.attempt(PoolId::V2, &request, Class::Read, deadline).await;
+        let took = clock::mono().since(started);
+        let Err(failure) = &v2.result else {
+            self.observe(PoolId::V2, &request, operation, &v2, (took, false));
             if route.mirror {
-                self.mirror(request, PoolId::V2, &v2, room);
+                self.mirror(request, PoolId::V2, &v2.result, room);
             }
-            return Served { result: v2, pool: PoolId::V2, reason: route.reason };
+            return Served { result: v2.result, pool: PoolId::V2, reason: route.reason };
         };
-        let result = self.call(PoolId::V1, &request, Class::Read, request.deadline).await;
+        let is_counted = failure.sent || failure.kind != FailureKind::System;
+        let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
         // A V2 that was closed before it saw the call has not failed it.
-        if failure.sent || failure.kind != FailureKind::System {
-            self.observe(PoolId::V2, &request, Class::Read, started, failed, result.is_ok());
+        if is_counted {
+            self.observe(PoolId::V2, &request, operation, &v2, (took, result.is_ok()));
         }
         Served { result, pool: PoolId::V1, reason: "failover".into() }
     }
@@ -148,7 +152,7 @@ impl Dispatch {
             let result = Err(Failure::unsent(FailureKind::Resource, full.to_string()));
             return Served { result, pool: PoolId::V1, reason };
         }
-        let mut result = self.call(PoolId::V1, &request, Class::Replicate, request.deadline).await;
+        let mut result = self.call(PoolId::V1, &request, operation, request.deadline).await;
         if let Ok(Answer::Success(answer)) = &result {
             let (arguments, key) = keyed(&request.arguments, operation, answer.get());
             let recorded = self.journal.record(&session, &request.operation, arguments, key, operation.removes).await;
@@ -160,15 +164,15 @@ impl Dispatch {
         Served { result, pool: PoolId::V1, reason }
     }
 
-    async fn exclusive(&self, request: Request, room: Room) -> Served {
+    async fn exclusive(&self, request: Request, operation: &Operation, room: Room) -> Served {
         let route = self.split.route(&request, || request.clone());
         if route.pool == PoolId::V2 && room < Room::V2 {
             return no_room();
         }
-        let result = self.call(route.pool, &request, Class::Exclusive, request.deadline).await;
+        let result = self.call(route.pool, &request, operation, request.deadline).await;
         match result {
             Err(failure) if route.pool == PoolId::V2 && !failure.sent => {
-                let result = self.call(PoolId::V1, &request, Class::Exclusive, request.deadline).await;
+                let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
                 Served { result, pool: PoolId::V1, reason: "failover".into() }
             }
             result => Served { result, pool: route.pool, reason: route.reason },
@@ -176,11 +180,17 @@ impl Dispatch {
     }
 
     /// Calls a pool and counts the call.
-    async fn call(&self, pool: PoolId, request: &Request, class: Class, deadline: Mono) -> Result<Answer, Failure> {
+    async fn call(
+        &self,
+        pool: PoolId,
+        request: &Request,
+        operation: &Operation,
+        deadline: Mono,
+    ) -> Result<Answer, Failure> {
         let started = clock::mono();
-        let Tried { result, failed } = self.attempt(pool, request, class, deadline).await;
-        self.observe(pool, request, class, started, failed, false);
-        result
+        let tried = self.attempt(pool, request, operation.class, deadline).await;
+        self.observe(pool, request, operation, &tried, (clock::mono().since(started), false));
+        tried.result
     }
 
     async fn attempt(&self, pool: PoolId, request: &Request, class: Class, deadline: Mono) -> Tried {
@@ -197,21 +207,22 @@ impl Dispatch {
         &self,
         pool: PoolId,
         request: &Request,
-        class: Class,
-        started: Mono,
-        failed: Option<FailureKind>,
-        failed_over: bool,
+        operation: &Operation,
+        Tried { result, failed }: &Tried,
+        (took, failed_over): (Duration, bool),
     ) {
-        let outcome = failed.map_or(Outcome::Answered, Outcome::Failed);
+        let Counted { outcome, status, unread } = operation.failed.count(result, *failed, took);
         self.split.recorder.record(Observation {
             operation: &request.operation,
-            class,
+            class: operation.class,
             pool,
             mirrored: false,
             session: request.session.as_deref().map(|key| self.split.recorder.session(key)),
             outcome,
+            status,
+            unread,
             failed_over,
-            took: clock::mono().since(started),
+            took,
         });
     }
 
@@ -231,10 +242,10 @@ impl Dispatch {
         self.tasks.spawn(async move {
             let started = clock::mono();
             let synced = v2.sync(&session, started + Duration::from_secs(10)).await;
-            let outcome = match synced {
-                Ok(()) => Outcome::Answered,
+            let (outcome, status) = match synced {
+                Ok(()) => (Outcome::Answered, Observation::SUCCESS),
                 Err(failure) if failure.kind == FailureKind::System => return,
-                Err(failure) => Outcome::Failed(failure.kind),
+                Err(failure) => (Outcome::Failed(failure.kind), 0),
             };
             recorder.record(Observation {
                 operation: &request.operation,
@@ -243,6 +254,8 @@ impl Dispatch {
                 mirrored: true,
                 session: None,
                 outcome,
+                status,
+                unread: false,
                 failed_over: false,
                 took: clock::mono().since(started),
             });
@@ -285,7 +298,12 @@ mod tests {
 
     #[test]
     fn a_key_that_v1_chose_is_replicated_with_the_call() {
-        let operation = Operation { class: Class::Replicate, key: Some("program_id".into()), removes: false };
+        let operation = Operation {
+            class: Class::Replicate,
+            key: Some("program_id".into()),
+            removes: false,
+            failed: Arc::default(),
+        };
         let arguments = Arc::new(Map::from_iter([("signature".to_owned(), Value::from("q -> a"))]));
         let (replicated, key) = keyed(&arguments, &operation, r#"{"program_id":"p7"}"#);
         assert_eq!((replicated.get("program_id"), key.as_deref()), (Some(&Value::from("p7")), Some("\"p7\"")));

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::download::{Cut, Download, ReplyBody};
 use self::{
-    account::{Account, Whose},
+    account::{Account, Ended, Whose},
     catalogue::Catalogue,
     download::Events,
     head::{SessionKey, View},
@@ -138,21 +138,13 @@ impl Proxy {
         let mirror = Wish::of(route.mirror, upgrade.is_some(), room);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
         let is_here = request.body.as_whole().is_some();
-        // A safe method that is not said to be a read changes something after all. And what depends on how a body came is
-        // not for what changes something.
-        let is_idempotent = match kind.class {
-            Class::Read => is_here,
-            Class::Replicate | Class::Exclusive => {
-                request.body.is_empty() && head.method.is_idempotent() && !head.method.is_safe()
-            }
-        };
-        let repeatable = is_idempotent && upgrade.is_none();
+        let repeatable = is_idempotent(kind.class, head, &request.body) && upgrade.is_none();
         let started = clock::mono();
         let journey = Journey {
             again: repeatable || (mirror == Wish::Yes && is_here),
             repeatable,
             may_fail_over: kind.class == Class::Read && repeatable,
-            whose: Whose { recorder: &self.split.recorder, operation: &kind.name, class: kind.class, session },
+            whose: Whose::of(&self.split.recorder, kind, session),
             progress: progress.filter(|_| !is_here),
             started,
             deadline: started + self.deadline,
@@ -210,13 +202,16 @@ impl Proxy {
         let Answered { mut head, mut body, request, mut reuse, .. } = answered;
         let is_call = grpc::is_call(&head.fields);
         let fails_call = is_call && grpc::has_failed(&head.fields);
-        let outcome = if is_failure(head.status) || fails_call {
+        let mut ended = whose.by_head(pool, &head, took);
+        if fails_call {
+            ended.outcome = Outcome::Failed(FailureKind::Worker);
+        }
+        // What the team says of an answer is counted, and changes nothing else.
+        let fails_member = is_failure(head.status) || fails_call;
+        if fails_member {
             let why = if fails_call { grpc::FAILED.to_owned() } else { said(head.status) };
             ticket.count_failure(&why);
-            Outcome::Failed(FailureKind::Worker)
-        } else {
-            Outcome::Answered
-        };
+        }
         headers::to_caller(&mut head.fields, None);
         let media_type = head.fields.get("content-type");
         let is_events = media_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
@@ -229,23 +224,24 @@ impl Proxy {
         let is_ended = hyper::body::Body::is_end_stream(&body);
         let all = body.take_whole().or_else(|| is_ended.then(Bytes::new));
         // A call that goes on may still fail.
-        let is_undecided = is_call && all.is_none() && outcome == Outcome::Answered;
-        if outcome == Outcome::Answered && !is_undecided {
+        let is_undecided = is_call && all.is_none() && !fails_member;
+        if !fails_member && !is_undecided {
             ticket.count_success();
         }
         if let Some(all) = all {
             reuse.keep(&mut body, &ticket);
-            whose.observe(pool, outcome, false, took);
+            whose.observe(whose.by_body(ended, &head.fields, &all));
             if let Some(mut original) = mirrored {
                 original.see(&all);
                 original.compare();
             }
             return Reply { head, body: ReplyBody::whole(all) };
         }
-        let mut account = Account::new(whose, pool, took, outcome, mirrored);
+        let size = hyper::body::Body::size_hint(&body).lower();
+        let mut account = Account::new(whose, ended, &head.fields, size, mirrored);
         if is_events {
             // It may go on for days: it counts now.
-            account.close(None);
+            account.leave();
         }
         let events = is_events.then(Events::default);
         let download = Download::new(body, (ticket, reuse), account, (events, is_undecided.then_some(false)));
@@ -270,17 +266,26 @@ fn change(
     let Answered { mut head, upgraded, .. } = answered;
     let (Some((caller, tasks)), Some(upstream)) = (caller, upgraded) else {
         ticket.count_failure("changed the protocol without having been asked");
-        Account::new(whose, pool, took, Outcome::Failed(FailureKind::Communication), None).close(None);
+        whose.observe(Ended::without_answer(pool, FailureKind::Communication, took));
         let message = "the upstream changed the protocol without having been asked";
         return refuse(StatusCode::BAD_GATEWAY, FailureKind::Communication.name(), message);
     };
     ticket.count_success();
-    Account::new(whose, pool, took, Outcome::Answered, None).close(None);
+    whose.observe(whose.by_head(pool, &head, took));
     let protocol = head.fields.get("upgrade").map(<[u8]>::to_vec);
     let is_websocket = protocol.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
     headers::to_caller(&mut head.fields, protocol.as_deref());
     tasks.spawn(tunnel::run(caller, upstream, ticket, is_websocket));
     Reply { head, body: ReplyBody::whole("") }
+}
+
+/// Whether a request may be sent again. A safe method that is not said to be a read changes something after all. And what
+/// depends on how a body came is not for what changes something.
+fn is_idempotent(class: Class, head: &RequestHead, body: &Upload) -> bool {
+    match class {
+        Class::Read => body.as_whole().is_some(),
+        Class::Replicate | Class::Exclusive => body.is_empty() && head.method.is_idempotent() && !head.method.is_safe(),
+    }
 }
 
 /// Statuses that are the pool's failure.

@@ -5,6 +5,7 @@
 //! left out and counted.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     clock,
     compare::Comparer,
-    observe::{Asked, Observation, Outcome, Recorder, Uncompared},
+    observe::{Asked, Failed, Observation, Recorder, Uncompared, failed::Counted},
     policy::port::{Pair, Side},
     pool::{Call, WorkerPool},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request},
@@ -52,6 +53,8 @@ pub struct Parts {
     pub recorder: Arc<Recorder>,
     /// Where answers are compared.
     pub comparer: Comparer,
+    /// What counts as failed, by operation.
+    pub failed: BTreeMap<Arc<str>, Arc<Failed>>,
     /// Mirrored calls that may be under way at once.
     pub budget: usize,
     /// How long one may take.
@@ -131,7 +134,7 @@ impl Mirror {
             PoolId::V1 => v1,
             PoolId::V2 => v2,
         };
-        let started = clock::mono();
+        let (started, by_default) = (clock::mono(), Failed::default());
         let call = Call {
             operation: &request.operation,
             arguments: &request.arguments,
@@ -139,13 +142,16 @@ impl Mirror {
             deadline: started + *timeout,
         };
         let answer = workers.call(call).await;
-        let outcome = match &answer {
-            Ok(_) => Outcome::Answered,
+        let kind = match &answer {
+            Ok(_) => None,
             Err(failure) if is_closed(workers, failure) => return answer,
             // V1 has no worker for what nobody waits for: that is no failure of it.
             Err(failure) if pool == PoolId::V1 && !failure.sent => return answer,
-            Err(failure) => Outcome::Failed(failure.kind),
+            Err(failure) => Some(failure.kind),
         };
+        let took = clock::mono().since(started);
+        let failed = self.parts.failed.get(&request.operation).map_or(&by_default, |failed| &**failed);
+        let Counted { outcome, status, unread } = failed.count(&answer, kind, took);
         recorder.record(Observation {
             operation: &request.operation,
             class: Class::Read,
@@ -153,8 +159,10 @@ impl Mirror {
             mirrored: true,
             session: request.session.as_deref().filter(|_| pool == PoolId::V1).map(|key| recorder.session(key)),
             outcome,
+            status,
+            unread,
             failed_over: false,
-            took: clock::mono().since(started),
+            took,
         });
         answer
     }

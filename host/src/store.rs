@@ -10,6 +10,7 @@ mod journal;
 pub mod records;
 mod releases;
 pub mod seats;
+mod sessions;
 
 use std::{collections::BTreeMap, path::Path, str::FromStr as _, time::Duration};
 
@@ -126,11 +127,11 @@ impl Store {
     }
 
     /// Persists a decision, the state that it leads to, and the audit record, in one transaction. Returns the
-    /// decision's number.
+    /// decision's number. `begins` is the number of the stage that begins with it, if one does: nobody was seen in it yet.
     ///
     /// # Errors
     /// When nothing of it was persisted.
-    pub async fn decide(&self, decision: &Decision, state: &State) -> Result<i64, StoreError> {
+    pub async fn decide(&self, decision: &Decision, state: &State, begins: Option<i64>) -> Result<i64, StoreError> {
         let now = sql_ms(decision.at);
         let mut tx = self.0.begin().await?;
         let id = sqlx::query(
@@ -168,6 +169,9 @@ impl Store {
             .bind(now)
             .execute(&mut *tx)
             .await?;
+        if let Some(stage) = begins {
+            sessions::begin_stage(&mut tx, &decision.migration, stage).await?;
+        }
         tx.commit().await?;
         Ok(id)
     }

@@ -101,6 +101,16 @@ impl Scrape {
                 self.pool_calls(&label(operation, pool), calls);
             }
         }
+        for ((what, operation), count) in &totals.answers {
+            let Some((pool, what)) = what.split_once('.') else { continue };
+            let mut labels = label(operation, pool);
+            if what == "unread" {
+                self.counter("cutover_unread", "Answers that could not be read for failures", labels, *count);
+            } else {
+                labels.push(("class", what.to_owned()));
+                self.counter("cutover_answers", "Calls that did not fail, by class of status", labels, *count);
+            }
+        }
         let c = totals.comparisons;
         let outcomes =
             [("same", c.same), ("ignored", c.ignored), ("different", c.different), ("incomparable", c.incomparable)];

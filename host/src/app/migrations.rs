@@ -25,7 +25,7 @@ use crate::{
     },
     pool::Pool,
     route::Control,
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// A migration whose pools are made and closed.
@@ -119,7 +119,7 @@ impl Begun {
         }
         // Time goes on when the policies are there, which may take a while.
         let found = found(&name, &self.wall, store).await?;
-        found.go_on(&name, &split.recorder, &slots, shared).await;
+        found.go_on(&name, &split.recorder, &slots, shared).await?;
         let Found { state, last_check, clock, .. } = found;
         let history = Arc::<History>::default();
         // Requests may come in before the controller does.
@@ -192,7 +192,7 @@ async fn found(name: &str, wall: &Wall, store: &Store) -> Result<Found, StartErr
 
 impl Found {
     /// The time of what is there goes on, mended where it has to be.
-    async fn go_on(&self, name: &str, recorder: &Recorder, slots: &Slots, shared: &Shared) {
+    async fn go_on(&self, name: &str, recorder: &Recorder, slots: &Slots, shared: &Shared) -> Result<(), StoreError> {
         let Self { state, before, mended, clock, .. } = self;
         if let Some(mended) = *mended {
             let mending = Mending { migration: name, state, before: *before, mended, clock };
@@ -202,6 +202,8 @@ impl Found {
             // It has seen what the one in charge has.
             candidate.memory.lock().1 = clock.now();
         }
+        recorder.go_on(&shared.store.sessions(name).await?);
         recorder.begin(clock.now());
+        Ok(())
     }
 }

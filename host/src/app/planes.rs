@@ -63,6 +63,7 @@ pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common
         v2: v2.clone(),
         recorder: Arc::clone(&given.recorder),
         comparer: given.comparer,
+        failed: config.operations.iter().map(|(name, o)| (Arc::clone(name), Arc::clone(&o.failed))).collect(),
         budget: given.shadow_budget,
         timeout: given.shadow_timeout,
         tasks: common.working.clone(),

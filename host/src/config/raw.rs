@@ -1,6 +1,7 @@
 //! The shape of the configuration file. Everything optional has its default here, and unknown fields are refused.
 
 mod defaults;
+pub mod failed;
 pub mod failsafe;
 pub mod http;
 pub mod workers;
@@ -153,6 +154,9 @@ pub struct Migration {
     /// Operations by name.
     #[serde(default)]
     pub operations: BTreeMap<String, Operation>,
+    /// What counts as failed, of operations that do not say it themselves.
+    #[serde(default)]
+    pub failed: failed::Failed,
     /// The pool that is being replaced.
     pub v1: Pool,
     /// Its successor.
@@ -194,6 +198,8 @@ pub struct Operation {
     /// Their methods; any if there are none.
     #[serde(default)]
     pub methods: Vec<String>,
+    /// What counts as failed; as the migration says unless it is set.
+    pub failed: Option<failed::Failed>,
 }
 
 /// What a migration of HTTP services is made of.
@@ -205,6 +211,8 @@ pub struct HttpMigration {
     pub session: Vec<String>,
     /// Operations by name.
     pub operations: BTreeMap<String, Operation>,
+    /// What counts as failed, of operations that do not say it themselves.
+    pub failed: failed::Failed,
     /// The pool that is being replaced.
     pub v1: http::Upstreams,
     /// Its successor.

@@ -1,5 +1,6 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
+mod failed;
 mod failsafe;
 mod http;
 mod trust;
@@ -20,6 +21,7 @@ use crate::{
     clock::Wall,
     dispatch::Operation,
     migration::{controller::Patience, flags::Flags},
+    observe::Failed,
     policy::port::Kind,
     pool::{
         PoolSpec,
@@ -138,11 +140,12 @@ fn migration(
                 at.field("match")
                     .wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
             }
-            PlaneConfig::Operations(Box::new(operations(at, name, raw.operations, (*v1, *v2), base)))
+            let failed = Arc::new(failed::workers(&mut at.field("failed"), &raw.failed));
+            PlaneConfig::Operations(Box::new(operations(at, name, (raw.operations, &failed), (*v1, *v2), base)))
         }
         (raw::Pool::Upstreams(v1), raw::Pool::Upstreams(v2)) => {
             let (matches, operations) = (raw.matches, raw.operations);
-            let raw = raw::HttpMigration { matches, session, operations, v1: *v1, v2: *v2 };
+            let raw = raw::HttpMigration { matches, session, operations, failed: raw.failed, v1: *v1, v2: *v2 };
             PlaneConfig::Http(Box::new(http::plane(at, name, raw, forwarding, base)))
         }
         _ => {
@@ -180,7 +183,7 @@ fn control(at: &mut At<'_>, mirror_back: &raw::MirrorBack, holdback: &str) -> Co
 fn operations(
     at: &mut At<'_>,
     name: &str,
-    raw: BTreeMap<String, raw::Operation>,
+    (raw, failed): (BTreeMap<String, raw::Operation>, &Arc<Failed>),
     (v1, v2): (raw::Workers, raw::Workers),
     base: &Path,
 ) -> OperationsConfig {
@@ -188,7 +191,7 @@ fn operations(
         at.field("operations").wrong("has no operation; add a `[migrations.NAME.operations.OPERATION]`");
     }
     let operations = raw.into_iter().map(|(operation, raw)| {
-        let checked = self::operation(&mut at.field("operations").field(&operation), &operation, raw);
+        let checked = self::operation(&mut at.field("operations").field(&operation), &operation, raw, failed);
         (Arc::<str>::from(operation), checked)
     });
     OperationsConfig {
@@ -198,7 +201,7 @@ fn operations(
     }
 }
 
-fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation) -> Operation {
+fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation, failed: &Arc<Failed>) -> Operation {
     if !is_name(name, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
         at.wrong("is not an operation's name; use 1 to 64 characters of `a-z A-Z 0-9 _ - .`");
     }
@@ -211,7 +214,9 @@ fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation) -> Operation {
     if raw.path.is_some() || !raw.methods.is_empty() {
         at.field("path").wrong("and `methods` are for HTTP services; remove them");
     }
-    Operation { class: raw.class, key: raw.key, removes: raw.removes }
+    let own = raw.failed.as_ref().map(|raw| Arc::new(failed::workers(&mut at.field("failed"), raw)));
+    let failed = own.unwrap_or_else(|| Arc::clone(failed));
+    Operation { class: raw.class, key: raw.key, removes: raw.removes, failed }
 }
 
 fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &Path) -> PoolSpec {
@@ -310,6 +315,10 @@ impl At<'_> {
     pub(super) fn field(&mut self, name: &str) -> At<'_> {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
         At { path, problems: self.problems }
+    }
+
+    pub(super) fn field_at(&mut self, n: usize) -> At<'_> {
+        At { path: format!("{}[{n}]", self.path), problems: self.problems }
     }
 
     pub(super) fn wrong(&mut self, message: &str) {

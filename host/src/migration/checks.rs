@@ -154,11 +154,13 @@ impl Controller {
         let remembered = remembered(&self.parts.slots);
         let recording = self.recording.clone();
         recording.begin();
+        // Those of batches that nobody was asked about go with them: their sessions are new once more.
+        let sessions = self.parts.split.recorder.take_marks(batches.len() + std::mem::take(&mut self.dropped));
         self.in_turn(async move {
             let kept = async {
                 store.record_metrics(&name, &batches).await?;
                 if let Some((check, verdict)) = check {
-                    store.record_check(&name, &check, verdict).await?;
+                    store.record_check(&name, &check, verdict, &sessions).await?;
                 }
                 store.log_calls(&name, &calls).await?;
                 store.remember(&name, remembered).await
@@ -190,6 +192,17 @@ impl Controller {
         self.in_turn(async move {
             if let Err(error) = store.log_calls(&name, &[call]).await {
                 tracing::error!(migration = name, "a call is not on record: {}", crate::causes::chain(&error));
+            }
+        });
+    }
+
+    /// Removes what is known of sessions in stages that are over.
+    pub(super) fn forget_sessions(&mut self) {
+        let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
+        let stage = self.parts.split.recorder.stage();
+        self.in_turn(async move {
+            if let Err(error) = store.forget_sessions(&name, stage).await {
+                tracing::warn!(migration = name, "old sessions are kept: {}", crate::causes::chain(&error));
             }
         });
     }

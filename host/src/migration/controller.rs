@@ -36,7 +36,7 @@ use crate::{
         timeline::{Anchor, Clock},
     },
     notify::Notifier,
-    observe::{History, machine::Machine, recorder::Measured},
+    observe::{History, Recorder, machine::Machine, recorder::Measured},
     policy::{
         PolicyError,
         facts::{Batch, Finding, Gauge},
@@ -132,6 +132,8 @@ pub struct Controller {
     pub(super) last_plan: Option<(Plan, Option<Arc<Seat>>)>,
     pub(super) stale_plan: Option<String>,
     pub(super) pending: Vec<Batch>,
+    /// Batches that no check saw, since the last one.
+    pub(super) dropped: usize,
     /// Whether some of them were there for the last check and did not fit it.
     pub(super) behind: bool,
     pub(super) last_check: UnixMs,
@@ -216,6 +218,7 @@ impl Controller {
             last_plan: None,
             stale_plan: None,
             pending: Vec::new(),
+            dropped: 0,
             behind: false,
             writing: None,
             verdict: None,
@@ -281,6 +284,11 @@ impl Controller {
     }
 
     pub(super) fn cut_batch(&mut self) {
+        self.end_batch(Recorder::cut);
+    }
+
+    /// Ends a batch, and with it a stage if `cut` does.
+    pub(super) fn end_batch(&mut self, cut: fn(&Recorder, UnixMs, Measured) -> Batch) {
         let split = &self.parts.split;
         let mut gauges = self.parts.machine.sample();
         let by_ms = std::mem::take(&mut self.steps.in_batch);
@@ -293,11 +301,12 @@ impl Controller {
         // Also if nothing is mirrored just now: what other rules found must not count a moment longer.
         split.recorder.pairs().in_force(|| crate::compare::rules(&self.parts.slots));
         let measured = Measured { share: split.router.share(), v1: split.v1.members(), v2: split.v2.members(), gauges };
-        let batch = split.recorder.cut(self.parts.clock.now(), measured);
+        let batch = cut(&split.recorder, self.parts.clock.now(), measured);
         self.parts.history.push(batch.clone());
         if self.pending.len() >= MAX_PENDING {
             tracing::warn!(migration = self.parts.name, "checks cannot keep up; the oldest batch is dropped");
             self.pending.remove(0);
+            self.dropped += 1;
         }
         self.pending.push(batch);
     }

@@ -12,6 +12,7 @@ use crate::{
     clock::{self, Mono, UnixMs},
     judge::Answered,
     notify::Notice,
+    observe::Recorder,
     policy::{
         facts::Finding,
         port::{Kind, Phase, Plan, Situation},
@@ -85,9 +86,10 @@ impl Controller {
     /// Performs effects in their order. Returns why, if nothing was done because it could not be recorded.
     pub(super) async fn perform(&mut self, next: State, effects: Vec<Effect>, cause: Cause) -> Option<String> {
         let mut decision = None;
+        let begins = effects.contains(&Effect::BeginStage).then(|| self.parts.split.recorder.stage() + 1);
         for effect in effects {
             match effect {
-                Effect::Decide(decided) => match self.decide(&next, decided, &cause).await {
+                Effect::Decide(decided) => match self.decide(&next, decided, &cause, begins).await {
                     Ok(made) => {
                         self.begin_time();
                         decision = Some(made);
@@ -106,8 +108,8 @@ impl Controller {
                 Effect::KillV2 => self.stop_v2(decision.as_ref(), &cause, true),
                 Effect::BeginStage => {
                     // A batch belongs to one stage: what came before must not count for or against what follows.
-                    self.cut_batch();
-                    self.parts.split.recorder.begin_stage();
+                    self.end_batch(Recorder::begin_stage);
+                    self.forget_sessions();
                 }
                 Effect::Notify => self.tell(decision.as_ref()),
             }
@@ -117,8 +119,14 @@ impl Controller {
     }
 
     /// Persists a decision. A rollback that cannot be recorded goes on all the same: leaving users on a V2 that was
-    /// found worse is the greater harm.
-    async fn decide(&mut self, next: &State, decided: Decided, cause: &Cause) -> Result<Decision, String> {
+    /// found worse is the greater harm. `begins` is the number of the stage that begins with it, if one does.
+    async fn decide(
+        &mut self,
+        next: &State,
+        decided: Decided,
+        cause: &Cause,
+        begins: Option<i64>,
+    ) -> Result<Decision, String> {
         // For people, and so that they can read them in order: never before the one before.
         self.decided_at = self.decided_at.max(self.parts.clock.wall());
         let mut decision = Decision {
@@ -137,7 +145,7 @@ impl Controller {
             findings: decided.findings,
             inputs: cause.inputs.clone(),
         };
-        let decided = self.parts.store.decide(&decision, next).await;
+        let decided = self.parts.store.decide(&decision, next, begins).await;
         self.recording.heard(decided.as_ref().map(|_id| ()));
         match decided {
             Ok(id) => decision.id = id,

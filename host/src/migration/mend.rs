@@ -13,6 +13,7 @@ use crate::{
         timeline::{Clock, Mended},
     },
     notify::{Notice, Notifier},
+    observe::marks::Marks,
     policy::{
         facts::Finding,
         port::{Check, Kind},
@@ -85,8 +86,8 @@ impl Mending<'_> {
             batches: Vec::new(),
         };
         let recorded = async {
-            store.decide(&decision, state).await?;
-            store.record_check(migration, &check, None).await
+            store.decide(&decision, state, None).await?;
+            store.record_check(migration, &check, None, &(0, Marks::default())).await
         };
         if let Err(error) = recorded.await {
             tracing::error!(migration, "a mended clock is not on record: {}", chain(&error));

@@ -13,6 +13,10 @@ use crate::{
 /// Batches that are kept: an hour of seconds.
 const KEPT: usize = 3_600;
 
+/// Gauges that are added up: what is known of answers besides that they failed or not.
+const ANSWERS: [&str; 9] =
+    ["v1.3xx", "v1.4xx", "v1.unread", "v2.3xx", "v2.4xx", "v2.unread", "shadow.3xx", "shadow.4xx", "shadow.unread"];
+
 /// Batches of one migration, newest last, and totals since the host began.
 #[derive(Debug, Default)]
 pub struct History(RwLock<Inner>);
@@ -28,6 +32,8 @@ struct Inner {
 pub struct Totals {
     /// Calls by operation: V1's, V2's and mirrored ones.
     pub operations: BTreeMap<String, [Calls; 3]>,
+    /// What gauges count of the answers of an operation, such as `v2.4xx`, by operation.
+    pub answers: BTreeMap<(&'static str, String), u64>,
     /// Comparisons.
     pub comparisons: Comparisons,
     /// Members that failed: V1's and V2's.
@@ -111,9 +117,39 @@ impl Totals {
             v2.merge(&operation.v2);
             shadow.merge(&operation.shadow);
         }
+        for gauge in &batch.gauges {
+            let counted = gauge.name.strip_suffix('}').and_then(|name| name.split_once('{'));
+            let Some((name, operation)) = counted else { continue };
+            if let Some(name) = ANSWERS.into_iter().find(|known| *known == name) {
+                let count = self.answers.entry((name, operation.to_owned())).or_default();
+                *count = count.saturating_add(u64::try_from(gauge.value).unwrap_or(0));
+            }
+        }
         self.comparisons.merge(batch.comparisons);
         let [v1, v2] = &mut self.failures;
         *v1 += u64::from(batch.v1.failures);
         *v2 += u64::from(batch.v2.failures);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::facts::Gauge;
+
+    #[test]
+    fn classes_of_answers_are_added_up_by_operation_and_nothing_else_is() {
+        let history = History::default();
+        let gauge = |name: &str, value| Gauge { name: name.into(), value };
+        for value in [2, 3] {
+            let gauges = vec![
+                gauge("v2.4xx{a{b}}", value),
+                gauge("v2.4xx-first{a}", 1),
+                gauge("v2.sessions", 9),
+                gauge("x}", 1),
+            ];
+            history.push(Batch { gauges, ..Batch::default() });
+        }
+        assert_eq!(history.totals().answers, BTreeMap::from([(("v2.4xx", "a{b}".to_owned()), 5)]));
     }
 }

@@ -1,38 +1,34 @@
 //! Counts observations into the batch of the current second.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    hash::BuildHasher as _,
-    sync::Arc,
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use foldhash::quality::RandomState;
 use parking_lot::Mutex;
+use siphasher::sip::SipHasher13;
 
-use super::pairs::Pairs;
+use super::{
+    marks::{Group, Marks},
+    pairs::Pairs,
+    sessions::{Did, Evidence, Fresh, Session, Sessions, StatusClass},
+    tally::{Tally, gauge},
+};
 use crate::{
     clock::UnixMs,
-    policy::facts::{Batch, Calls, Gauge, Members, OperationCalls},
+    policy::facts::{Batch, Comparisons, Gauge, Members},
     request::{Class, FailureKind, PoolId, Ppm},
 };
-
-/// Sessions that are told apart within a stage; beyond it every call is a session of its own, which errs towards
-/// seeing more evidence, for and against.
-const MAX_SESSIONS: usize = 1_000_000;
 
 /// How a call ended, as far as its pool is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Answered; a refusal that is the caller's fault counts as an answer.
     Answered,
-    /// Failed because of the pool.
+    /// Failed because of the pool, or by what the team says of its answer.
     Failed(FailureKind),
 }
-
-/// A session, as far as one is told from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Session(u64);
 
 /// The frozen fact of one call.
 #[derive(Debug, Clone, Copy)]
@@ -43,15 +39,21 @@ pub struct Observation<'a> {
     pub class: Class,
     /// Who served it.
     pub pool: PoolId,
-    /// Whether the other pool had answered, so that nobody waited for this one.
+    /// Whether the other pool had answered, so that nobody waited for this one. Those to V1 count as V1's side, those to V2
+    /// apart.
     pub mirrored: bool,
     /// Its session, as [`Recorder::session`] has it.
     pub session: Option<Session>,
     /// How it ended.
     pub outcome: Outcome,
+    /// The status of its answer, as HTTP has it; [`Observation::SUCCESS`] and [`Observation::REFUSAL`] for workers, 0 without
+    /// an answer.
+    pub status: u16,
+    /// Whether the body of its answer says whether it failed, and could not be looked at.
+    pub unread: bool,
     /// Whether the other pool answered instead.
     pub failed_over: bool,
-    /// How long the pool took, queueing included.
+    /// How long the pool took to the head of its answer, queueing included.
     pub took: Duration,
 }
 
@@ -68,73 +70,99 @@ pub struct Measured {
     pub gauges: Vec<Gauge>,
 }
 
+/// What a store knows of the sessions of a stage.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The key of their hashes.
+    pub key: [u8; 16],
+    /// The number of the stage.
+    pub stage: i64,
+    /// What they did.
+    pub marks: Marks,
+}
+
 /// Counts the calls of one migration.
 #[derive(Debug)]
 pub struct Recorder {
     current: Mutex<Current>,
     pairs: Arc<Pairs>,
-    hasher: RandomState,
+    /// Of the hash of sessions. A recorder that was never begun has none, and tells sessions apart all the same.
+    key: OnceLock<[u8; 16]>,
 }
 
 #[derive(Debug)]
 struct Current {
     start: UnixMs,
-    operations: BTreeMap<Arc<str>, OperationCalls>,
-    /// Sessions with a call in this batch, for each operation.
-    seen: HashSet<(PoolId, u64), RandomState>,
-    /// Sessions that failed in this stage.
-    failed: HashSet<(PoolId, u64), RandomState>,
+    /// By name, with their numbers in `sessions`.
+    operations: BTreeMap<Arc<str>, (usize, Tally)>,
+    /// Sessions of all operations that did something for the first time in the stage, by pool.
+    new_sessions: [u64; 2],
+    failed_sessions: [u64; 2],
+    sessions: Sessions,
+    /// The number of the stage.
+    stage: i64,
+    /// What sessions did for the first time in batches that are not on record yet, oldest first.
+    unwritten: VecDeque<Vec<Fresh>>,
+}
+
+impl Observation<'_> {
+    /// The status of a worker's success.
+    pub const SUCCESS: u16 = 200;
+    /// The status of a worker's refusal.
+    pub const REFUSAL: u16 = 400;
+
+    pub(super) fn class_of_answer(&self) -> Option<StatusClass> {
+        StatusClass::of(self.status).filter(|_| self.outcome == Outcome::Answered)
+    }
 }
 
 impl Recorder {
     /// Begins a batch at `start`.
     pub fn new(start: UnixMs) -> Self {
+        let (operations, sessions, unwritten) = Default::default();
         let current =
-            Current { start, operations: BTreeMap::new(), seen: HashSet::default(), failed: HashSet::default() };
-        Self { current: Mutex::new(current), pairs: Arc::default(), hasher: RandomState::default() }
+            Current { start, operations, new_sessions: [0; 2], failed_sessions: [0; 2], sessions, stage: 0, unwritten };
+        Self { current: Mutex::new(current), pairs: Arc::default(), key: OnceLock::new() }
     }
 
     /// A session by its sticky key.
     pub fn session(&self, key: &str) -> Session {
-        Session(self.hasher.hash_one(key))
+        let secret = self.key.get().copied().unwrap_or_default();
+        Session(SipHasher13::new_with_key(&secret).hash(key.as_bytes()))
     }
 
     /// Counts a call.
     pub fn record(&self, call: Observation<'_>) {
-        let session = call.session.map(|session| (self.hasher.hash_one((&**call.operation, session)), session.0));
-        // What V1 is asked of V2's calls counts as V1's side: see `pairs`.
-        let mirrored = call.mirrored && call.pool == PoolId::V2;
-        if call.mirrored && !mirrored {
+        if call.mirrored && call.pool == PoolId::V1 {
             self.pairs.mirror_back(call.operation);
         }
         let mut current = self.current.lock();
-        let (fresh, first_failure) = match session.filter(|_| !mirrored) {
-            Some(session) => current.unit(call.pool, session, call.outcome != Outcome::Answered),
-            None => (!mirrored, !mirrored && call.outcome != Outcome::Answered),
-        };
-        if !current.operations.contains_key(call.operation) {
-            let empty = OperationCalls {
-                operation: call.operation.to_string(),
-                class: call.class,
-                v1: Calls::default(),
-                v2: Calls::default(),
-                shadow: Calls::default(),
-            };
-            current.operations.insert(Arc::clone(call.operation), empty);
+        let Current { operations, sessions, new_sessions, failed_sessions, .. } = &mut *current;
+        if !operations.contains_key(call.operation) {
+            let new = (sessions.add_operation(), Tally::new(call.class));
+            operations.insert(Arc::clone(call.operation), new);
         }
-        let Some(operation) = current.operations.get_mut(call.operation) else { return };
-        let calls = match (mirrored, call.pool) {
-            (true, _) => &mut operation.shadow,
-            (false, PoolId::V1) => &mut operation.v1,
-            (false, PoolId::V2) => &mut operation.v2,
+        let Some((operation, tally)) = operations.get_mut(call.operation) else { return };
+        let did = Did {
+            operation: *operation,
+            pool: call.pool,
+            failed: call.outcome != Outcome::Answered,
+            class: call.class_of_answer(),
         };
-        calls.requests += 1;
-        calls.errors += u64::from(call.outcome != Outcome::Answered);
-        calls.timeouts += u64::from(call.outcome == Outcome::Failed(FailureKind::Timeout));
-        calls.failed_over += u64::from(call.failed_over);
-        calls.units += u64::from(fresh);
-        calls.unit_errors += u64::from(first_failure);
-        calls.latency.record(u64::try_from(call.took.as_micros()).unwrap_or(u64::MAX));
+        // What is mirrored to V2 is what V1's callers asked: the sessions are V1's.
+        let is_shadow = call.mirrored && call.pool == PoolId::V2;
+        let evidence = match call.session {
+            _ if is_shadow => Evidence::default(),
+            Some(session) => sessions.see(session, did),
+            None => Evidence::alone(did),
+        };
+        if let (Some(new), Some(failed)) =
+            (new_sessions.get_mut(call.pool as usize), failed_sessions.get_mut(call.pool as usize))
+        {
+            *new += u64::from(evidence.session);
+            *failed += u64::from(evidence.unit_error);
+        }
+        tally.count(&call, evidence);
     }
 
     /// Where pairs are counted.
@@ -147,6 +175,20 @@ impl Recorder {
         self.current.lock().start = now;
     }
 
+    /// The stage goes on, of which a store knows this. Nothing was recorded before.
+    pub fn go_on(&self, known: &Known) {
+        // Whoever is told twice keeps the first key, and finds nobody again.
+        let _is_first = self.key.set(known.key);
+        let mut current = self.current.lock();
+        current.stage = known.stage;
+        let Current { operations, sessions, .. } = &mut *current;
+        sessions.restore(&known.marks, |sessions, Group { operation, .. }| {
+            // Its class is known with its first call.
+            let new = || (sessions.add_operation(), Tally::new(Class::Exclusive));
+            operations.entry(Arc::clone(operation)).or_insert_with(new).0
+        });
+    }
+
     /// The batch goes on at another time, by so many milliseconds later: it is as long as it was.
     pub fn shift(&self, by_ms: u64) {
         let mut current = self.current.lock();
@@ -155,38 +197,77 @@ impl Recorder {
 
     /// Ends the batch at `now` and begins the next.
     pub fn cut(&self, now: UnixMs, measured: Measured) -> Batch {
-        let (comparisons, pairs) = self.pairs.cut();
+        let pairs = self.pairs.cut();
+        self.current.lock().cut(now, measured, pairs)
+    }
+
+    /// Ends the batch at `now`, with which a stage ends: each session may come and fail for the first time again.
+    pub fn begin_stage(&self, now: UnixMs, measured: Measured) -> Batch {
+        let pairs = self.pairs.cut();
+        let mut current = self.current.lock();
+        let batch = current.cut(now, measured, pairs);
+        current.sessions.begin_stage();
+        current.stage += 1;
+        // Of a stage that is over nobody wants to know.
+        current.unwritten.iter_mut().for_each(Vec::clear);
+        batch
+    }
+
+    /// The number of the stage.
+    pub fn stage(&self) -> i64 {
+        self.current.lock().stage
+    }
+
+    /// What sessions did for the first time in the first so many batches of which that was not taken yet, with the number of
+    /// the stage. It is to be written down with these batches.
+    pub fn take_marks(&self, batches: usize) -> (i64, Marks) {
+        let mut current = self.current.lock();
+        let batches = batches.min(current.unwritten.len());
+        let taken: Vec<_> = current.unwritten.drain(..batches).collect();
+        let mut names = vec![None; current.operations.len()];
+        for (name, (number, _)) in &current.operations {
+            if let Some(of) = names.get_mut(*number) {
+                *of = Some(Arc::clone(name));
+            }
+        }
+        let (stage, level) = (current.stage, current.sessions.level());
+        drop(current);
+        let mut marks = Marks { level, ..Marks::default() };
+        for Fresh { operation, pool, mark, session } in taken.into_iter().flatten() {
+            if let Some(Some(operation)) = names.get(operation) {
+                marks.add(Group { operation: Arc::clone(operation), pool, mark }, session);
+            }
+        }
+        (stage, marks)
+    }
+}
+
+impl Current {
+    fn cut(&mut self, now: UnixMs, measured: Measured, (comparisons, pairs): (Comparisons, Vec<Gauge>)) -> Batch {
+        let span = now.since(self.start);
+        let fresh = self.sessions.end_batch();
+        self.unwritten.push_back(fresh);
         let mut gauges = measured.gauges;
         gauges.extend(pairs);
-        gauges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let mut current = self.current.lock();
-        let span = now.since(current.start);
-        current.seen.clear();
+        let operations = self.operations.iter_mut();
+        let operations = operations.filter_map(|(name, (_, tally))| tally.end(name, &mut gauges)).collect();
+        let new = std::mem::take(&mut self.new_sessions).into_iter().zip(["v1.sessions", "v2.sessions"]);
+        // These are said also when they are 0: then they are counted.
+        gauges.extend(new.map(|(count, name)| gauge(name.into(), count)));
+        let failed = std::mem::take(&mut self.failed_sessions).into_iter();
+        let failed = failed.zip(["v1.failed-sessions", "v2.failed-sessions"]).filter(|(count, _)| *count > 0);
+        gauges.extend(failed.map(|(count, name)| gauge(name.into(), count)));
+        gauges.sort_by(|a, b| a.name.cmp(&b.name));
         Batch {
-            start_ms: std::mem::replace(&mut current.start, now),
+            start_ms: std::mem::replace(&mut self.start, now),
             duration_ms: u32::try_from(span.as_millis()).unwrap_or(u32::MAX),
             share: measured.share,
-            operations: std::mem::take(&mut current.operations).into_values().collect(),
+            operations,
             v1: measured.v1,
             v2: measured.v2,
             comparisons,
             gauges,
         }
-    }
-
-    /// A stage begins: every session may fail for the first time again.
-    pub fn begin_stage(&self) {
-        self.current.lock().failed.clear();
-    }
-}
-
-impl Current {
-    /// Whether a session counts as a unit of an operation in this batch, and whether this is its first failure at all.
-    fn unit(&mut self, pool: PoolId, (in_operation, session): (u64, u64), failed: bool) -> (bool, bool) {
-        let known = self.failed.contains(&(pool, session));
-        let fresh = !known && (self.seen.len() >= MAX_SESSIONS || self.seen.insert((pool, in_operation)));
-        let first = failed && !known && (self.failed.len() >= MAX_SESSIONS || self.failed.insert((pool, session)));
-        (fresh, first)
     }
 }
 
@@ -202,6 +283,8 @@ mod tests {
             mirrored: false,
             session,
             outcome,
+            status: 200,
+            unread: false,
             failed_over: false,
             took: Duration::from_micros(1_500),
         }
@@ -225,7 +308,7 @@ mod tests {
         recorder.record(call(&operation, Some(recorder.session("broken")), failed));
         let next = recorder.cut(UnixMs(2_000), Measured::default());
         assert_eq!((next.operations[0].v2.units, next.operations[0].v2.unit_errors), (0, 0));
-        recorder.begin_stage();
+        recorder.begin_stage(UnixMs(2_000), Measured::default());
         recorder.record(call(&operation, Some(recorder.session("broken")), failed));
         let stage = recorder.cut(UnixMs(3_000), Measured::default());
         assert_eq!((stage.operations[0].v2.units, stage.operations[0].v2.unit_errors), (1, 1));
@@ -260,5 +343,66 @@ mod tests {
         let batch = recorder.cut(UnixMs(1_000), Measured::default());
         let calls = &batch.operations[0];
         assert_eq!((calls.v2.requests, calls.shadow.requests, calls.shadow.units), (0, 1, 0));
+    }
+
+    fn gauge(batch: &Batch, name: &str) -> Option<i64> {
+        batch.gauges.iter().find(|gauge| gauge.name == name).map(|gauge| gauge.value)
+    }
+
+    #[test]
+    fn gauges_say_what_has_no_field() {
+        let recorder = Recorder::new(UnixMs(0));
+        let operation: Arc<str> = "a".into();
+        let refused = |session: Option<&str>| Observation {
+            status: 403,
+            ..call(&operation, session.map(|key| recorder.session(key)), Outcome::Answered)
+        };
+        recorder.record(refused(Some("s")));
+        recorder.record(refused(Some("s")));
+        recorder.record(call(&operation, Some(recorder.session("t")), Outcome::Failed(FailureKind::Worker)));
+        recorder.record(Observation { pool: PoolId::V1, status: 302, unread: true, ..refused(None) });
+        recorder.record(Observation { mirrored: true, ..refused(None) });
+        let cut = |gauges| recorder.cut(UnixMs(1_000), Measured { gauges, ..Measured::default() });
+        let batch = cut(vec![Gauge { name: "w".into(), value: 1 }, Gauge { name: "host.x".into(), value: 0 }]);
+        let all: Vec<_> = batch.gauges.iter().map(|gauge| format!("{}={}", gauge.name, gauge.value)).collect();
+        let expected = [
+            "host.x=0",
+            "shadow.4xx{a}=1",
+            "v1.3xx-first{a}=1",
+            "v1.3xx{a}=1",
+            "v1.sessions=1",
+            "v1.sessions{a}=1",
+            "v1.unread{a}=1",
+            "v2.4xx-first{a}=1",
+            "v2.4xx{a}=2",
+            "v2.failed-sessions=1",
+            "v2.failed-sessions{a}=1",
+            "v2.sessions=2",
+            "v2.sessions{a}=2",
+            "w=1",
+        ];
+        assert_eq!(all, expected);
+
+        recorder.record(refused(Some("s")));
+        recorder.record(call(&operation, Some(recorder.session("t")), Outcome::Answered));
+        let next = cut(Vec::new());
+        // Of both, one has failed before, and the other one got a 4xx before.
+        assert_eq!((next.operations[0].v2.units, gauge(&next, "v2.4xx-units{a}")), (1, None));
+        assert_eq!((gauge(&next, "v2.3xx-units{a}"), gauge(&next, "v2.sessions")), (Some(2), Some(0)));
+        recorder.record(refused(Some("s")));
+        let last = cut(Vec::new());
+        assert_eq!((last.operations[0].v2.units, gauge(&last, "v2.4xx-units{a}")), (1, Some(0)), "a 0 is said");
+    }
+
+    #[test]
+    fn what_counts_as_failed_is_in_no_class_and_a_call_that_did_not_fail_over_no_failure() {
+        let recorder = Recorder::new(UnixMs(0));
+        let operation: Arc<str> = "a".into();
+        let failed = call(&operation, None, Outcome::Failed(FailureKind::Worker));
+        recorder.record(Observation { status: 403, ..failed });
+        recorder.record(Observation { status: 503, failed_over: true, ..call(&operation, None, Outcome::Answered) });
+        let batch = recorder.cut(UnixMs(1_000), Measured::default());
+        let v2 = &batch.operations[0].v2;
+        assert_eq!((v2.requests, v2.errors, v2.failed_over, gauge(&batch, "v2.4xx{a}")), (2, 1, 0, None));
     }
 }

@@ -4,10 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::body::Bytes;
 
-use super::mirror::Original;
+use super::{catalogue::Kind, mirror::Original};
 use crate::{
-    observe::{Observation, Outcome, Recorder, Session},
-    request::{Class, PoolId},
+    message::{Fields, ReplyHead},
+    observe::{
+        Failed, Observation, Outcome, Recorder, Session,
+        failed::{self, Said},
+    },
+    request::{Class, FailureKind, PoolId},
 };
 
 /// See the module.
@@ -17,10 +21,11 @@ pub struct Account {
     operation: Arc<str>,
     session: Option<Session>,
     class: Class,
-    pool: PoolId,
-    took: Duration,
+    failed: Arc<Failed>,
     /// What the head alone says of it. None once it was told.
-    outcome: Option<Outcome>,
+    ended: Option<Ended>,
+    /// The body as far as it has come, if it says whether the call failed.
+    body: Option<Vec<u8>>,
     /// V1's answer, if it is to be compared with V2's.
     mirrored: Option<Box<Original>>,
 }
@@ -34,13 +39,54 @@ pub struct Whose<'a> {
     pub operation: &'a Arc<str>,
     /// Its class.
     pub class: Class,
+    /// What counts as failed.
+    pub failed: &'a Arc<Failed>,
     /// The sticky key.
     pub session: Option<Session>,
 }
 
-impl Whose<'_> {
-    /// Counts what became of an exchange with a pool.
-    pub fn observe(self, pool: PoolId, outcome: Outcome, failed_over: bool, took: Duration) {
+/// What became of an exchange.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// With which pool.
+    pub pool: PoolId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The status of the answer; 0 if there is none.
+    pub status: u16,
+    /// Whether the body says whether it failed, and could not be looked at.
+    pub unread: bool,
+    /// Whether the other pool answered instead.
+    pub failed_over: bool,
+    /// How long the pool took to the head.
+    pub took: Duration,
+}
+
+impl Ended {
+    /// Without an answer.
+    pub const fn without_answer(pool: PoolId, kind: FailureKind, took: Duration) -> Self {
+        Self { pool, outcome: Outcome::Failed(kind), status: 0, unread: false, failed_over: false, took }
+    }
+
+    /// Takes a body into account.
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Failed => self.outcome = Outcome::Failed(FailureKind::Worker),
+            Said::Unread => self.unread = true,
+            Said::Fine => {}
+        }
+    }
+}
+
+impl<'a> Whose<'a> {
+    /// Of a request of this kind.
+    pub const fn of(recorder: &'a Arc<Recorder>, kind: &'a Kind, session: Option<Session>) -> Self {
+        Self { recorder, operation: &kind.name, class: kind.class, failed: &kind.failed, session }
+    }
+
+    /// Counts what became of an exchange.
+    pub fn observe(self, ended: Ended) {
+        let Ended { pool, outcome, status, unread, failed_over, took } = ended;
         self.recorder.record(Observation {
             operation: self.operation,
             class: self.class,
@@ -48,28 +94,58 @@ impl Whose<'_> {
             mirrored: false,
             session: self.session,
             outcome,
+            status,
+            unread,
             failed_over,
             took,
         });
     }
+
+    /// What the head of an answer says of the exchange.
+    pub fn by_head(self, pool: PoolId, head: &ReplyHead, took: Duration) -> Ended {
+        let status = head.status.as_u16();
+        let has_failed = self.failed.by_head(status, &head.fields) || self.failed.by_time(took);
+        let outcome = if has_failed { Outcome::Failed(FailureKind::Worker) } else { Outcome::Answered };
+        Ended { pool, outcome, status, unread: false, failed_over: false, took }
+    }
+
+    /// The same once the whole body is there.
+    pub fn by_body(self, mut ended: Ended, fields: &Fields, body: &[u8]) -> Ended {
+        if self.failed.reads_bodies() && ended.outcome == Outcome::Answered {
+            ended.hear(self.failed.by_body(fields, body));
+        }
+        ended
+    }
 }
 
 impl Account {
-    /// Of an answer whose head took this long.
+    /// Of an answer whose body, of `size` bytes at least, is still to come.
     pub fn new(
         whose: Whose<'_>,
-        pool: PoolId,
-        took: Duration,
-        outcome: Outcome,
+        mut ended: Ended,
+        fields: &Fields,
+        size: u64,
         mirrored: Option<Box<Original>>,
     ) -> Self {
         let (recorder, operation) = (Arc::clone(whose.recorder), Arc::clone(whose.operation));
         let Whose { class, session, .. } = whose;
-        Self { recorder, operation, session, class, pool, took, outcome: Some(outcome), mirrored }
+        let failed = Arc::clone(whose.failed);
+        let is_asked = failed.reads_bodies() && ended.outcome == Outcome::Answered;
+        let is_long = usize::try_from(size).is_ok_and(|size| size > failed::MOST);
+        ended.unread = is_asked && (is_long || failed::is_encoded(fields));
+        let body = (is_asked && !ended.unread).then(Vec::new);
+        Self { recorder, operation, session, class, failed, ended: Some(ended), body, mirrored }
     }
 
     /// A part of the body came by.
     pub fn see(&mut self, data: &Bytes) {
+        if let Some(body) = &mut self.body {
+            if body.len() + data.len() > failed::MOST {
+                self.unread();
+            } else {
+                body.extend_from_slice(data);
+            }
+        }
         if let Some(original) = &mut self.mirrored {
             original.see(data);
         }
@@ -78,18 +154,33 @@ impl Account {
     /// Tells what the head said, of an answer whose end nobody has seen: it is compared with nothing.
     pub fn leave(&mut self) {
         self.mirrored = None;
+        self.unread();
         self.close(None);
     }
 
-    /// Tells what became of it; `instead` if that is not what the head said.
+    /// Tells what became of it; `instead` if that is not what head and body said.
     pub fn close(&mut self, instead: Option<Outcome>) {
-        let Some(outcome) = self.outcome.take().map(|said| instead.unwrap_or(said)) else { return };
-        let (recorder, operation, session) = (&self.recorder, &self.operation, self.session);
-        Whose { recorder, operation, class: self.class, session }.observe(self.pool, outcome, false, self.took);
+        let Some(mut ended) = self.ended.take() else { return };
+        match (instead, self.body.take()) {
+            (Some(instead), _) => ended.outcome = instead,
+            (None, Some(body)) => ended.hear(self.failed.by_body(&Fields::default(), &body)),
+            (None, None) => {}
+        }
+        let (recorder, operation, failed) = (&self.recorder, &self.operation, &self.failed);
+        Whose { recorder, operation, class: self.class, failed, session: self.session }.observe(ended);
         if let Some(original) = self.mirrored.take()
             && instead.is_none()
         {
             original.compare();
+        }
+    }
+
+    /// What the body says will not be known.
+    fn unread(&mut self) {
+        if self.body.take().is_some()
+            && let Some(ended) = &mut self.ended
+        {
+            ended.unread = true;
         }
     }
 }

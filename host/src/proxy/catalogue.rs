@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hyper::Method;
 
-use crate::request::Class;
+use crate::{observe::Failed, request::Class};
 
 /// Methods that have an operation of their own where nobody named one, and their classes. Safe methods change nothing
 /// (RFC 9110, 9.2.1).
@@ -26,10 +26,8 @@ const METHODS: [(&str, Class); 9] = [
 /// An operation that somebody named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its class.
-    pub class: Class,
+    /// What it is.
+    pub kind: Kind,
     /// Its methods, upper case; any if there are none.
     pub methods: Vec<String>,
     /// Its paths: `/orders/{id}`, `/files/{*rest}`.
@@ -43,6 +41,8 @@ pub struct Kind {
     pub name: Arc<str>,
     /// Its class.
     pub class: Class,
+    /// What counts as failed.
+    pub failed: Arc<Failed>,
 }
 
 /// See the module.
@@ -65,30 +65,34 @@ pub struct PatternError {
 
 impl Default for Catalogue {
     fn default() -> Self {
-        Self { paths: matchit::Router::new(), named: false, methods: by_method(&BTreeMap::new()) }
+        Self { paths: matchit::Router::new(), named: false, methods: by_method(&[], &Arc::default()) }
     }
 }
 
-fn by_method(classes: &BTreeMap<String, Class>) -> Vec<Kind> {
-    let class = |name, usual| classes.get(name).copied().unwrap_or(usual);
-    METHODS.map(|(name, usual)| Kind { name: name.into(), class: class(name, usual) }).to_vec()
+fn by_method(said: &[Kind], failed: &Arc<Failed>) -> Vec<Kind> {
+    let kind = |(name, class): (&str, Class)| {
+        let usual = || Kind { name: name.into(), class, failed: Arc::clone(failed) };
+        said.iter().find(|kind| *kind.name == *name).cloned().unwrap_or_else(usual)
+    };
+    METHODS.map(kind).to_vec()
 }
 
 impl Catalogue {
-    /// Of operations that somebody named; `classes` are those of operations that go by a method's name.
+    /// Of operations that somebody named. `said` are those that go by a method's name and of which something was said;
+    /// `failed` is what counts as failed for the others.
     ///
     /// # Errors
     /// A pattern that is none, or contradicts another.
-    pub fn new(patterns: Vec<Pattern>, classes: &BTreeMap<String, Class>) -> Result<Self, PatternError> {
+    pub fn new(patterns: Vec<Pattern>, said: &[Kind], failed: &Arc<Failed>) -> Result<Self, PatternError> {
         let mut by_path = BTreeMap::<String, Vec<(Vec<String>, Kind)>>::new();
-        for Pattern { name, class, methods, path } in patterns {
-            by_path.entry(path).or_default().push((methods, Kind { name, class }));
+        for Pattern { kind, methods, path } in patterns {
+            by_path.entry(path).or_default().push((methods, kind));
         }
         let (mut paths, named) = (matchit::Router::new(), !by_path.is_empty());
         for (path, kinds) in by_path {
             paths.insert(&path, kinds).map_err(|e| PatternError { path: path.clone(), why: e.to_string() })?;
         }
-        Ok(Self { paths, named, methods: by_method(classes) })
+        Ok(Self { paths, named, methods: by_method(said, failed) })
     }
 
     /// The names of the operations that requests have by their methods alone.
@@ -98,7 +102,7 @@ impl Catalogue {
 
     /// All of its operations.
     pub fn classes(&self, patterns: &[Pattern]) -> BTreeMap<Arc<str>, Class> {
-        let named = patterns.iter().map(|p| (Arc::clone(&p.name), p.class));
+        let named = patterns.iter().map(|p| (Arc::clone(&p.kind.name), p.kind.class));
         self.methods.iter().map(|kind| (Arc::clone(&kind.name), kind.class)).chain(named).collect()
     }
 
@@ -131,9 +135,13 @@ impl Catalogue {
 mod tests {
     use super::*;
 
+    fn kind(name: &str, class: Class) -> Kind {
+        Kind { name: name.into(), class, failed: Arc::default() }
+    }
+
     fn pattern(name: &str, class: Class, methods: &[&str], path: &str) -> Pattern {
         let methods = methods.iter().map(|&m| m.to_owned()).collect();
-        Pattern { name: name.into(), class, methods, path: path.into() }
+        Pattern { kind: kind(name, class), methods, path: path.into() }
     }
 
     #[test]
@@ -143,8 +151,7 @@ mod tests {
             pattern("search", Class::Read, &["POST"], "/orders/search"),
             pattern("order", Class::Exclusive, &[], "/orders/{id}"),
         ];
-        let classes = BTreeMap::from([("put".to_owned(), Class::Read)]);
-        let catalogue = Catalogue::new(patterns.clone(), &classes).unwrap();
+        let catalogue = Catalogue::new(patterns.clone(), &[kind("put", Class::Read)], &Arc::default()).unwrap();
         let of = |method: &Method, path: &str| {
             let kind = catalogue.of(method, path).unwrap();
             (kind.name.to_string(), kind.class)
@@ -164,7 +171,7 @@ mod tests {
     #[test]
     fn patterns_that_cannot_be_told_apart_are_refused() {
         let clash = vec![pattern("a", Class::Read, &[], "/x/{a}"), pattern("b", Class::Read, &[], "/x/{b}")];
-        let error = Catalogue::new(clash, &BTreeMap::new()).unwrap_err();
+        let error = Catalogue::new(clash, &[], &Arc::default()).unwrap_err();
         assert!(error.to_string().starts_with("the path `/x/{b}`"), "{error}");
     }
 }

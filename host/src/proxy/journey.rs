@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use super::{Proxy, account::Whose, is_failure};
+use super::{
+    Proxy,
+    account::{Ended, Whose},
+    is_failure,
+};
 use crate::{
     clock::{self, Mono},
-    observe::Outcome,
     pool::{
         UpstreamPool,
         upstream::{Answered, Ask, Outgoing, Ticket, Unanswered, upload::Progress},
@@ -119,7 +122,8 @@ impl Journey<'_> {
         let (mut answer, ticket) = answered;
         let Some(again) = answer.request.take() else { return Attempt::Answered(Box::new((answer, ticket))) };
         ticket.count_failure(&said(answer.head.status));
-        self.observe(PoolId::V2, Outcome::Failed(FailureKind::Worker), since, true);
+        let ended = self.whose.by_head(PoolId::V2, &answer.head, clock::mono().since(since));
+        self.whose.observe(Ended { failed_over: true, ..ended });
         Attempt::Again(again, Target::first(PoolId::V1, clock::mono()))
     }
 
@@ -132,9 +136,9 @@ impl Journey<'_> {
         let again = request.filter(|_| self.repeatable || !failure.sent);
         let now = clock::mono();
         let in_time = now < self.deadline;
-        let outcome = Outcome::Failed(failure.kind);
+        let ended = Ended::without_answer(target.pool, failure.kind, now.since(target.since));
         let Some(again) = again.filter(|_| in_time) else {
-            self.observe(target.pool, outcome, target.since, false);
+            self.whose.observe(ended);
             return Attempt::Failed(failure);
         };
         // Another member of the same pool, unless there was none to be had, or it took all of the time.
@@ -148,17 +152,12 @@ impl Journey<'_> {
         if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent) {
             // A V2 that was closed before it saw the request has not failed it.
             if failure.sent || failure.kind != FailureKind::System {
-                self.observe(PoolId::V2, outcome, target.since, true);
+                self.whose.observe(Ended { failed_over: true, ..ended });
             }
             return Attempt::Again(again, Target::first(PoolId::V1, now));
         }
-        self.observe(target.pool, outcome, target.since, false);
+        self.whose.observe(ended);
         Attempt::Failed(failure)
-    }
-
-    /// What is measured is how long the pool was asked, whether it took a place, a connection or another member.
-    fn observe(&self, pool: PoolId, outcome: Outcome, since: Mono, failed_over: bool) {
-        self.whose.observe(pool, outcome, failed_over, clock::mono().since(since));
     }
 }
 

@@ -32,8 +32,8 @@ use crate::{
     clock::{self, Mono},
     compare::Comparer,
     load::Room,
-    message::ReplyHead,
-    observe::{Asked, Observation, Outcome, Recorder, Uncompared, recorder::Session},
+    message::{Fields, ReplyHead},
+    observe::{Asked, Failed, Observation, Outcome, Recorder, Session, Uncompared, failed::Said},
     policy::port::{Pair, Side},
     pool::{
         UpstreamPool,
@@ -83,6 +83,8 @@ pub struct Setup {
 pub struct Original {
     mirror: Arc<HttpMirror>,
     operation: Arc<str>,
+    /// What counts as failed.
+    failed: Arc<Failed>,
     session: Option<Session>,
     /// Who answers it.
     by: PoolId,
@@ -99,6 +101,8 @@ struct Kept {
     encoding: String,
     /// Whether it says that the call failed, whatever its status is.
     fails_call: bool,
+    /// Whether it counts as failed.
+    says: Said,
     /// Or why it is not here.
     body: Result<Vec<u8>, Uncompared>,
 }
@@ -145,8 +149,9 @@ impl HttpMirror {
             return None;
         };
         let (mirror, operation) = (Arc::clone(self), Arc::clone(whose.operation));
+        let failed = Arc::clone(whose.failed);
         let answer = Kept::of(answer, grpc::is_call(&answer.fields) && grpc::has_failed(&answer.fields));
-        Some(Box::new(Original { mirror, operation, session: whose.session, by, request, answer, permit }))
+        Some(Box::new(Original { mirror, operation, failed, session: whose.session, by, request, answer, permit }))
     }
 
     /// A read that a pool answers is not mirrored although it was to be.
@@ -211,12 +216,12 @@ impl Original {
     }
 
     async fn run(self: Box<Self>) {
-        let Self { mirror, operation, session, by, request, answer, permit } = *self;
+        let Self { mirror, operation, failed, session, by, request, answer, permit } = *self;
         let pairs = mirror.parts.recorder.pairs();
         match by {
             PoolId::V1 => {
                 let asked = pairs.ask(&operation);
-                match mirror.ask(PoolId::V2, request, &operation, None).await {
+                match mirror.ask(PoolId::V2, request, (&operation, &failed), None).await {
                     Ok(v2) => mirror.hand_in(asked, by, answer, v2),
                     // A pool that was closed under a mirrored request says nothing about V2.
                     Err(failure) if !failure.sent && !mirror.parts.v2.is_open() => drop(asked),
@@ -225,7 +230,7 @@ impl Original {
             }
             // What V1 did not answer is no pair: nobody is to be judged by a pool that may be on its way out.
             PoolId::V2 => {
-                if let Ok(v1) = mirror.ask(PoolId::V1, request, &operation, session).await {
+                if let Ok(v1) = mirror.ask(PoolId::V1, request, (&operation, &failed), session).await {
                     mirror.hand_in(pairs.ask(&operation), by, v1, answer);
                 }
             }
@@ -240,7 +245,7 @@ impl HttpMirror {
         &self,
         id: PoolId,
         request: Outgoing,
-        operation: &Arc<str>,
+        (operation, failed): (&Arc<str>, &Failed),
         session: Option<Session>,
     ) -> Result<Kept, Failure> {
         let Setup { v1, v2, recorder, timeout, .. } = &self.parts;
@@ -250,9 +255,10 @@ impl HttpMirror {
         };
         let started = clock::mono();
         let mut head_at = None;
-        let answer = ask(pool, request, started + *timeout, &mut head_at).await;
+        let answer = ask(pool, request, started + *timeout, &mut head_at, failed).await;
+        let took = head_at.unwrap_or_else(clock::mono).since(started);
         let outcome = match &answer {
-            Ok(answer) if answer.has_failed() => Outcome::Failed(FailureKind::Worker),
+            Ok(answer) if answer.says == Said::Failed || failed.by_time(took) => Outcome::Failed(FailureKind::Worker),
             Ok(_) => Outcome::Answered,
             // Nobody was reached for what nobody waits for: no failure of a V1 that may be on its way out, nor of a
             // pool that was closed.
@@ -266,8 +272,10 @@ impl HttpMirror {
             mirrored: true,
             session,
             outcome,
+            status: answer.as_ref().map_or(0, |answer| answer.status.as_u16()),
+            unread: answer.as_ref().is_ok_and(|answer| answer.says == Said::Unread),
             failed_over: false,
-            took: head_at.unwrap_or_else(clock::mono).since(started),
+            took,
         });
         answer
     }
@@ -297,16 +305,22 @@ impl Kept {
     fn of(head: &ReplyHead, fails_call: bool) -> Self {
         let text = |name| head.fields.text(name).unwrap_or_default().to_owned();
         let (media_type, encoding) = (text("content-type"), text("content-encoding"));
-        Self { status: head.status, media_type, encoding, fails_call, body: Ok(Vec::new()) }
+        Self { status: head.status, media_type, encoding, fails_call, says: Said::Fine, body: Ok(Vec::new()) }
     }
 
-    fn has_failed(&self) -> bool {
-        self.status.is_server_error() || self.fails_call
+    /// Takes note of what the whole of it says, as callers' answers are read.
+    fn judge(&mut self, failed: &Failed, fields: &Fields) {
+        self.says = match &self.body {
+            _ if self.fails_call || failed.by_head(self.status.as_u16(), fields) => Said::Failed,
+            Ok(body) => failed.by_body(fields, body),
+            Err(_) if failed.reads_bodies() => Said::Unread,
+            Err(_) => Said::Fine,
+        };
     }
 
     /// As the comparison policy gets it, or why it does not.
     fn read(self, whose: &str) -> Result<Side, (Uncompared, String)> {
-        let Self { status, media_type, encoding, fails_call, body } = self;
+        let Self { status, media_type, encoding, fails_call, body, .. } = self;
         let too_large = || (Uncompared::TooLarge, format!("the answer of {whose} is larger than {} KiB", MOST >> 10));
         let body = body.map_err(|what| match what {
             Uncompared::TooLarge => too_large(),
@@ -332,6 +346,7 @@ async fn ask(
     mut request: Outgoing,
     deadline: Mono,
     head_at: &mut Option<Mono>,
+    failed: &Failed,
 ) -> Result<Kept, Failure> {
     let ticket = pool.check_out(None, deadline, clock::mono()).await?;
     request.head.fields.set(MARK, "1");
@@ -356,5 +371,6 @@ async fn ask(
         // It is the head that counts, as for callers.
         Err(_elapsed) => kept.body = Err(Uncompared::Unanswered),
     }
+    kept.judge(failed, &answered.head.fields);
     Ok(kept)
 }

@@ -12,9 +12,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
 };
 
-use super::{Store, StoreError, sql_ms};
+use super::{Store, StoreError, sessions, sql_ms};
 use crate::{
     clock::UnixMs,
+    observe::marks::Marks,
     policy::{
         history::Stored,
         port::{Check, Verdict},
@@ -50,8 +51,8 @@ impl Store {
         Ok(Self(pool))
     }
 
-    /// Records what policies were asked, and the verdict that came of it. Returns the check's number; later checks have
-    /// higher ones.
+    /// Records what policies were asked, the verdict that came of it, and what sessions did for the first time in its
+    /// batches, in a stage by its number. Returns the check's number; later checks have higher ones.
     ///
     /// # Errors
     /// When nothing was recorded.
@@ -60,10 +61,12 @@ impl Store {
         migration: &str,
         check: &Check,
         verdict: Option<Verdict>,
+        (session_stage, marks): &(i64, Marks),
     ) -> Result<i64, StoreError> {
         let mut packer = ZlibEncoder::new(Vec::new(), Compression::default());
         serde_json::to_writer(&mut packer, &check.batches)?;
         let batches = packer.finish().map_err(serde_json::Error::io)?;
+        let mut tx = self.0.begin().await?;
         let recorded = sqlx::query(
             "INSERT INTO checks (migration, at, phase, stage, share, stage_started, verdict, batches) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -76,8 +79,11 @@ impl Store {
         .bind(sql_ms(check.stage_started_ms))
         .bind(verdict.map(Verdict::name))
         .bind(batches)
-        .execute(&self.0);
-        Ok(recorded.await?.last_insert_rowid())
+        .execute(&mut *tx)
+        .await?;
+        sessions::write(&mut tx, migration, *session_stage, marks).await?;
+        tx.commit().await?;
+        Ok(recorded.last_insert_rowid())
     }
 
     /// Checks of a migration from `from` until before `to`, in the order in which they were recorded: the first `limit`
@@ -198,7 +204,7 @@ mod tests {
 
     async fn record(store: &Store, migration: &str, all: &[Recorded]) {
         for Recorded { check, verdict, .. } in all {
-            store.record_check(migration, check, *verdict).await.unwrap();
+            store.record_check(migration, check, *verdict, &<(i64, Marks)>::default()).await.unwrap();
         }
     }
 
@@ -257,7 +263,7 @@ mod tests {
         assert_eq!(store.forget_checks(all[1_050].check.now_ms).await.unwrap(), 1_050);
         assert_eq!(without_ids(&read(&store, "mine", ALL, 1_000).await), without_ids(&all[1_050..]));
         assert_eq!(store.forget_checks(UnixMs(u64::MAX)).await.unwrap(), 50);
-        assert_eq!(store.record_check("mine", &all[0].check, None).await.unwrap(), 1_101);
+        assert_eq!(store.record_check("mine", &all[0].check, None, &<(i64, Marks)>::default()).await.unwrap(), 1_101);
     }
 
     #[tokio::test]
@@ -269,7 +275,10 @@ mod tests {
         assert_eq!(read(&reader, "mine", ALL, 10).await.len(), 2);
         record(&store, "mine", &all[2..]).await;
         assert_eq!(read(&reader, "mine", ALL, 10).await.len(), 3);
-        assert!(reader.record_check("mine", &all[0].check, None).await.is_err(), "it only reads");
+        assert!(
+            reader.record_check("mine", &all[0].check, None, &<(i64, Marks)>::default()).await.is_err(),
+            "it only reads"
+        );
         reader.close().await;
         store.close().await;
         let reader = Store::open_to_read(&file).await.unwrap();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, thread};
 
 use hyper::http::uri::Authority;
 
-use super::{At, is_name};
+use super::{At, failed, is_name};
 use crate::{
     causes::chain,
     config::{HttpConfig, raw},
@@ -13,12 +13,13 @@ use crate::{
         table::{HostMatch, Match},
         tls,
     },
+    observe::Failed,
     pool::{
         UpstreamSpec,
         upstream::{Address, Checks, Connector, Ejection, HealthCheck, TlsSettings},
     },
     proxy::{
-        catalogue::{Catalogue, Pattern},
+        catalogue::{Catalogue, Kind, Pattern},
         head::SessionKey,
         headers::Forwarding,
     },
@@ -93,8 +94,9 @@ pub(super) fn plane(
         key
     });
     let session = session.collect();
-    let (patterns, by_method) = operations(&mut at.field("operations"), raw.operations);
-    let catalogue = Catalogue::new(patterns.clone(), &by_method).unwrap_or_else(|error| {
+    let failed = Arc::new(failed::http(&mut at.field("failed"), &raw.failed));
+    let (patterns, by_method) = operations(&mut at.field("operations"), raw.operations, &failed);
+    let catalogue = Catalogue::new(patterns.clone(), &by_method, &failed).unwrap_or_else(|error| {
         at.field("operations").wrong(&format!("cannot be told apart: {error}"));
         Catalogue::default()
     });
@@ -128,9 +130,13 @@ fn one_match(at: &mut At<'_>, raw: raw::http::Match) -> Match {
     Match { host, path: raw.path, headers }
 }
 
-/// Named operations, and the classes of those that go by a method.
-fn operations(at: &mut At<'_>, raw: BTreeMap<String, raw::Operation>) -> (Vec<Pattern>, BTreeMap<String, Class>) {
-    let (mut patterns, mut by_method) = (Vec::new(), BTreeMap::new());
+/// Named operations, and those that go by a method.
+fn operations(
+    at: &mut At<'_>,
+    raw: BTreeMap<String, raw::Operation>,
+    failed: &Arc<Failed>,
+) -> (Vec<Pattern>, Vec<Kind>) {
+    let (mut patterns, mut by_method) = (Vec::new(), Vec::new());
     for (name, operation) in raw {
         let mut at = at.field(&name);
         if !is_name(&name, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
@@ -140,8 +146,11 @@ fn operations(at: &mut At<'_>, raw: BTreeMap<String, raw::Operation>) -> (Vec<Pa
             at.wrong("is of HTTP services: the class `replicate`, `key` and `removes` are for worker pools");
         }
         let goes_by_method = Catalogue::method_names().any(|method| method == name);
+        let own = operation.failed.as_ref().map(|raw| Arc::new(failed::http(&mut at.field("failed"), raw)));
+        let failed = own.unwrap_or_else(|| Arc::clone(failed));
+        let kind = Kind { name: Arc::from(name), class: operation.class, failed };
         match operation.path {
-            None if goes_by_method => drop(by_method.insert(name, operation.class)),
+            None if goes_by_method => by_method.push(kind),
             None => at.field("path").wrong("is missing; say which requests it is, such as `/orders/{id}`"),
             Some(_) if goes_by_method => at.wrong("has the name of a method, and can have no path"),
             Some(path) if !path.starts_with('/') => {
@@ -149,7 +158,7 @@ fn operations(at: &mut At<'_>, raw: BTreeMap<String, raw::Operation>) -> (Vec<Pa
             }
             Some(path) => {
                 let methods = operation.methods.iter().map(|method| method.to_ascii_uppercase()).collect();
-                patterns.push(Pattern { name: Arc::from(name), class: operation.class, methods, path });
+                patterns.push(Pattern { kind, methods, path });
             }
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Traffic {
     workers: Workers,
     comparisons: Pairs,
     gauges: BTreeMap<String, i64>,
+    /// Gauges that count: what is written is all of it.
+    counts: BTreeMap<String, u64>,
     exact: Option<Exact>,
 }
 
@@ -99,6 +101,9 @@ impl Traffic {
         if !(1..=MAX_SECONDS).contains(&self.seconds()) {
             return Some(format!("`seconds` is {}, and not between 1 and {MAX_SECONDS}", self.seconds()));
         }
+        if let Some(name) = self.counts.keys().find(|name| self.gauges.contains_key(*name)) {
+            return Some(format!("has `{name}` in both `gauges` and `counts`"));
+        }
         if calls && self.operations.is_some() {
             return Some("has both `operations` and `v1`, `v2` or `shadow`; the latter stand for `execute`".into());
         }
@@ -126,7 +131,7 @@ impl Traffic {
             v1: self.workers.v1.members(second, seconds),
             v2: self.workers.v2.members(second, seconds),
             comparisons: self.comparisons.part(second, seconds),
-            gauges: self.gauges.iter().map(|(name, &value)| Gauge { name: name.clone(), value }).collect(),
+            gauges: self.gauges(second, seconds),
             ..Batch::default()
         };
         let mut batches: Vec<_> = (0..seconds).map(empty).collect();
@@ -143,6 +148,19 @@ impl Traffic {
             }
         }
         batches
+    }
+
+    /// Those of a second. As of a host, a count of 0 is left out, but for those that say that sessions are counted.
+    fn gauges(&self, second: u64, seconds: u64) -> Vec<Gauge> {
+        let same = self.gauges.iter().map(|(name, &value)| Gauge { name: name.clone(), value });
+        let counts = self.counts.iter().filter_map(|(name, &whole)| {
+            let value = i64::try_from(part(whole, second, seconds)).unwrap_or(i64::MAX);
+            let is_said = value != 0 || ["v1.sessions", "v2.sessions"].contains(&name.as_str());
+            is_said.then(|| Gauge { name: name.clone(), value })
+        });
+        let mut gauges: Vec<_> = same.chain(counts).collect();
+        gauges.sort_by(|a, b| a.name.cmp(&b.name));
+        gauges
     }
 
     fn operations(&self) -> BTreeMap<String, Operation> {
@@ -276,6 +294,22 @@ mod tests {
         assert_eq!((batches[0].v2.rss_bytes, batches[59].v2.rss_bytes), (100 << 20, 159 << 20));
         assert_eq!(batches.iter().map(|b| b.comparisons.same).sum::<u64>(), 61);
         assert_eq!((batches[3].gauges[0].value, batches[3].v1.wanted), (5, 4));
+    }
+
+    #[test]
+    fn counts_are_dealt_and_a_zero_is_said_only_of_sessions() {
+        let counts = json!({ "v2.sessions": 2, "v2.4xx{a}": 7, "pairs.asked{a}": 0 });
+        let written = json!({ "seconds": 4, "gauges": { "v2.x": 1 }, "counts": counts });
+        let batches = traffic(written).expand(UnixMs(0), Ppm::ZERO);
+        let of = |name: &str| {
+            let gauges = batches.iter().flat_map(|batch| &batch.gauges).filter(|gauge| gauge.name == name);
+            gauges.map(|gauge| gauge.value).collect::<Vec<_>>()
+        };
+        assert_eq!((of("v2.sessions"), of("v2.x")), (vec![0, 1, 0, 1], vec![1; 4]));
+        assert_eq!((of("v2.4xx{a}").iter().sum::<i64>(), of("pairs.asked{a}")), (7, Vec::new()));
+        assert!(batches.iter().all(|batch| batch.gauges.is_sorted_by(|a, b| a.name < b.name)));
+        let twice = traffic(json!({ "gauges": { "x": 1 }, "counts": { "x": 1 } }));
+        assert!(twice.problem().unwrap().contains("`x` in both"));
     }
 
     #[test]

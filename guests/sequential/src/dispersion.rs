@@ -5,7 +5,8 @@
 //! evidence. What each pool had before shows how large clusters are: for two spans in a row with a and b bad units,
 //! `(a - b)^2` has the mean of a + b if they come one by one (given their sum, the first is binomial), and about m times
 //! that if they come m at a time. Neighbours are compared, so that neither drift nor a fault that lasts makes units
-//! look clustered. V2's count, too, because V1 may not have shown a cluster yet.
+//! look clustered. V2's count, too, because V1 may not have shown a cluster yet, but only where they fall: a burst is over
+//! in the next span, and a fault that begins is not.
 //!
 //! The index is the sum of the first over the sum of the second, where that is more than chance makes of single units:
 //! 3 standard deviations of the sum of squares, whose variance is 2 s^2 - 2 s for each pair with the sum s. Otherwise
@@ -37,7 +38,11 @@ impl Dispersion {
     /// Adds the bad units of V1 and of V2 in the next span.
     pub fn add(&mut self, bad: [u64; 2]) {
         if let Some(before) = self.before.replace(bad) {
-            for (before, bad) in before.into_iter().zip(bad) {
+            let [v1, v2] = before;
+            let [bad1, bad2] = bad;
+            let of_v1 = Some((v1, bad1));
+            let of_v2 = Some((v2, bad2)).filter(|(before, bad)| bad <= before);
+            for (before, bad) in of_v1.into_iter().chain(of_v2) {
                 let (difference, sum) = (real(before.abs_diff(bad)), real(before.saturating_add(bad)));
                 self.squares += difference * difference;
                 self.sums += sum;
@@ -96,6 +101,18 @@ mod tests {
     fn bursts_are_clusters_of_their_size() {
         let index = after([0, 11, 0, 0, 11, 0]);
         assert!((index - MARGIN * 11.0).abs() < 1e-12, "{index}");
+    }
+
+    #[test]
+    fn a_fault_of_v2_that_begins_is_no_cluster_and_a_burst_is() {
+        let after = |spans: &[u64]| {
+            let mut dispersion = Dispersion::default();
+            for bad in spans {
+                dispersion.add([0, *bad]);
+            }
+            dispersion.index()
+        };
+        assert!(after(&[0, 0, 500, 500]) <= 1.0 && after(&[0, 0, 11, 0]) > 11.0);
     }
 
     #[test]

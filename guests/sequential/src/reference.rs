@@ -72,6 +72,9 @@ fn clusters(spans: &[[Counts; 2]]) -> f64 {
     for two in spans.windows(2) {
         for pool in 0..2 {
             let (a, b) = (bad(&two[0], pool) as f64, bad(&two[1], pool) as f64);
+            if pool == 1 && b > a {
+                continue;
+            }
             squares += (a - b) * (a - b);
             sums += a + b;
             squared_sums += (a + b) * (a + b);

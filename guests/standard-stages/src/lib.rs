@@ -2,6 +2,9 @@
 //!
 //! It only goes up; going back is the rollback policy's business. Time alone ends no stage: without enough calls, or
 //! without the verdict `healthy`, it holds and says what is missing.
+//!
+//! Where it is in its list it tells by the share in force, never by the stage's number: that counts the stages of this
+//! ramp, and the list may have become another since it began. What comes next is the next higher share of the list.
 
 mod pairs;
 pub mod settings;
@@ -53,7 +56,7 @@ impl Stages for StandardStages {
     fn next(&self, progress: &Progress, forced: bool, seen: &mut Seen) -> Result<Move, String> {
         seen.add(progress, self.0.pairs.window);
         let (conditions, action) = match progress.phase {
-            Phase::Shadow => (self.shadow_conditions(progress, seen), self.step(0)),
+            Phase::Shadow => (self.shadow_conditions(progress, seen), self.step(0, 0)),
             Phase::Ramping => self.ramping(progress, seen),
             Phase::Preparing | Phase::Complete | Phase::Decommissioned | Phase::Paused | Phase::RolledBack => {
                 return Ok(Action::Hold.into());
@@ -91,12 +94,13 @@ impl StandardStages {
     }
 
     fn ramping(&self, progress: &Progress, seen: &Seen) -> (Vec<Condition>, Action) {
-        let last = self.0.stages.len().saturating_sub(1);
-        // The list may have become shorter since the stage began.
-        let at = usize::try_from(progress.stage).unwrap_or(last).min(last);
-        let own = self.0.stages.get(at).and_then(|stage| stage.soak);
-        let (wait, action) = if at < last {
-            (own, self.step(at + 1))
+        let stages = &self.0.stages;
+        let above = stages.partition_point(|stage| stage.share.0 <= progress.share);
+        // A share that is not in the list lasts as long as the one below it, at least; the host keeps the soak that the
+        // stage began with.
+        let own = stages.get(above.saturating_sub(1)).and_then(|stage| stage.soak);
+        let (wait, action) = if above < stages.len() {
+            (own, self.step(above, progress.stage.saturating_add(1)))
         } else {
             (self.0.complete_after.map(|after| after.max(own.unwrap_or(after))), Action::Complete)
         };
@@ -117,12 +121,11 @@ impl StandardStages {
         ([wait, requests].into_iter().chain(pairs).chain([verdict(progress.verdict, healthy)]).collect(), action)
     }
 
-    fn step(&self, at: usize) -> Action {
-        let (Some(&Stage { share, soak }), Ok(stage)) = (self.0.stages.get(at), u32::try_from(at)) else {
-            return Action::Hold;
-        };
+    /// To the share at `at` in the list, as the ramp's stage `number`.
+    fn step(&self, at: usize, number: u32) -> Action {
+        let Some(&Stage { share, soak }) = self.0.stages.get(at) else { return Action::Hold };
         let lasts = if at + 1 == self.0.stages.len() { self.0.complete_after.max(soak) } else { soak };
-        Action::Advance(Step { stage, share: share.0, soak_ms: lasts.map(|s| s.0) })
+        Action::Advance(Step { stage: number, share: share.0, soak_ms: lasts.map(|s| s.0) })
     }
 }
 

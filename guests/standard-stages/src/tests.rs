@@ -1,4 +1,5 @@
 use cutover_policy::Batch;
+use cutover_policy::settings::Share;
 use cutover_policy::testing::{batch, calls, operation};
 use proptest::prelude::*;
 
@@ -26,7 +27,10 @@ fn compared(start_ms: u64, same: u64, different: u64) -> Batch {
 }
 
 fn progress(phase: Phase, stage: u32, elapsed_ms: u64, verdict: Verdict, batches: Vec<Batch>) -> Progress {
-    Progress { now_ms: STARTED + elapsed_ms, phase, stage, share: 0, stage_started_ms: STARTED, verdict, batches }
+    let shares = Settings::default().stages;
+    let at = if phase == Phase::Ramping { shares.get(stage as usize) } else { None };
+    let share = at.map_or(0, |stage| stage.share.0);
+    Progress { now_ms: STARTED + elapsed_ms, phase, stage, share, stage_started_ms: STARTED, verdict, batches }
 }
 
 fn ask(policy: &StandardStages, progress: &Progress) -> Move {
@@ -121,11 +125,30 @@ fn operator_goes_on_without_waiting() {
 }
 
 #[test]
-fn a_stage_beyond_a_shortened_list_is_its_last() {
-    let short = policy(r#"{ "stages": [{ "share": "50%", "soak": "1h" }, { "share": "100%" }] }"#);
-    let at = progress(Phase::Ramping, u32::MAX, 0, Verdict::Healthy, Vec::new());
-    assert_eq!(rules(&ask(&short, &at)), ["open-ended", "v2-requests"]);
-    assert_eq!(short.next(&at, true, &mut Seen::default()).unwrap().action, Action::Complete);
+fn an_edited_list_goes_on_at_the_next_higher_share_whatever_the_stages_number() {
+    let next = |shares: &[u32], share: u32| {
+        let last = shares.len() - 1;
+        let stage = |(i, s): (usize, &u32)| {
+            if i == last {
+                format!("{{\"share\":\"{s}%\"}}")
+            } else {
+                format!("{{\"share\":\"{s}%\",\"soak\":\"{i}h\"}}")
+            }
+        };
+        let stages: Vec<_> = shares.iter().enumerate().map(stage).collect();
+        let policy = policy(&format!("{{ \"stages\": [{}] }}", stages.join(",")));
+        let at = progress(Phase::Ramping, 1, 0, Verdict::Healthy, Vec::new());
+        policy.next(&Progress { share: share * 10_000, ..at }, true, &mut Seen::default()).unwrap()
+    };
+    assert_eq!(next(&[1, 5, 20, 100], 50).action, advance(2, 100, None), "finer, but below where it stands");
+    assert_eq!(next(&[1, 5, 20, 60, 100], 50).action, advance(2, 60, Some(3 * HOUR)));
+    assert_eq!(next(&[60, 100], 50).action, advance(2, 60, Some(0)), "all of it above where it stands");
+    assert_eq!(next(&[50, 100], 50).action, advance(2, 100, None), "shorter");
+    assert_eq!(next(&[100], 100).action, Action::Complete);
+    // A share that is not in the list waits for the soak of the one below it.
+    let soak = |shares, share| next(shares, share).findings[0].limit;
+    assert_eq!(soak(&[1, 5, 20, 100], 50), 2 * i64::try_from(HOUR).unwrap());
+    assert_eq!(soak(&[1, 5, 20, 100], 5), i64::try_from(HOUR).unwrap());
 }
 
 #[test]
@@ -148,8 +171,27 @@ fn counts_add_up_over_calls_and_start_again_with_a_stage() {
 
 proptest! {
     #[test]
+    fn an_advance_is_to_the_next_share_of_any_list(
+        percents in prop::collection::btree_set(1_u32..100, 0..6),
+        share in 1_u32..=1_000_000,
+        stage: u32,
+    ) {
+        let mut stages: Vec<_> =
+            percents.iter().map(|p| Stage { share: Share(p * 10_000), soak: Some(Span(1)) }).collect();
+        stages.push(Stage { share: Share(1_000_000), soak: None });
+        let policy = StandardStages::configure(Settings { stages: stages.clone(), ..Settings::default() }).unwrap();
+        let at = Progress { share, ..progress(Phase::Ramping, stage, 0, Verdict::Healthy, Vec::new()) };
+        let next = stages.iter().map(|stage| stage.share.0).find(|next| *next > share);
+        match policy.next(&at, true, &mut Seen::default()).unwrap().action {
+            Action::Advance(step) => prop_assert_eq!(Some(step.share), next),
+            Action::Complete => prop_assert_eq!(next, None),
+            action @ (Action::Hold | Action::Retreat(_) | Action::Pause) => prop_assert!(false, "{action:?}"),
+        }
+    }
+
+    #[test]
     fn the_share_only_rises_one_stage_and_never_without_evidence(
-        stage in 0_u32..8,
+        stage in 0_u32..6,
         elapsed in 0_u64..10 * HOUR,
         requests in 0_u64..200,
         healthy: bool,

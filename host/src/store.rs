@@ -5,14 +5,18 @@
 //! the file's consistency.
 
 pub mod calls;
+mod ground;
 pub mod history;
+pub mod in_force;
 mod journal;
+mod lock;
+pub mod markers;
 pub mod records;
 mod releases;
 pub mod seats;
 mod sessions;
 
-use std::{collections::BTreeMap, path::Path, str::FromStr as _, time::Duration};
+use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use sqlx::{
@@ -20,7 +24,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use self::records::{Audited, Decision, PoolConfiguration};
+pub use self::ground::Trouble;
+use self::{
+    ground::Ground,
+    records::{Audited, Decision, PoolConfiguration},
+};
 use crate::{
     clock::{self, UnixMs},
     migration::State,
@@ -29,9 +37,9 @@ use crate::{
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// The store of one host.
+/// The store of one host: the database, and what it stands on.
 #[derive(Debug, Clone)]
-pub struct Store(SqlitePool);
+pub struct Store(SqlitePool, Arc<Ground>);
 
 /// The store cannot do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +52,38 @@ pub enum StoreError {
         /// What the database says.
         #[source]
         source: sqlx::Error,
+    },
+    /// Another host has it.
+    #[error("the store `{path}` is in use by {owner}; stop that host, or give this one a store of its own")]
+    Taken {
+        /// The file.
+        path: String,
+        /// Who has it, in its own words.
+        owner: String,
+    },
+    /// It could not be opened or written when the host began.
+    #[error("the store `{path}` takes no records: {why}")]
+    Refuses {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// The file is not the one that was opened.
+    #[error(
+        "the store `{path}` was {what} under the host; put it back, or restart the host with the one that it shall have"
+    )]
+    Gone {
+        /// The file.
+        path: String,
+        /// What was done to it.
+        what: &'static str,
+    },
+    /// It does not answer.
+    #[error("the store did not answer within {limit:?}")]
+    Late {
+        /// How long it had.
+        limit: Duration,
     },
     /// The tables cannot be brought up to date.
     #[error("cannot bring the tables of the store up to date")]
@@ -88,28 +128,32 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(5));
-        // One connection: SQLite has one writer, and readers here are rare and short.
-        // A disk that is full makes SQLite end a transaction by itself, which the connection does not learn: what came after
-        // would be part of one that never ends. So a connection whose transaction failed is not used again.
-        let pool = SqlitePoolOptions::new().max_connections(1).after_release(|connection, _| {
-            let is_fresh = !connection.is_in_transaction();
-            Box::pin(async move { Ok(is_fresh) })
-        });
-        let pool = pool.connect_with(options).await.map_err(opened)?;
+        let pool = one_connection(options).await.map_err(opened)?;
         MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
-        Ok(Self(pool))
+        Ok(Self(pool, Arc::new(Ground::of(path))))
     }
 
-    /// Ends all work and closes the file.
+    /// An empty store in memory, in the place of the one at `path`.
+    async fn in_memory(path: &Path) -> Result<Self, StoreError> {
+        let opened = |source| StoreError::Open { path: path.display().to_string(), source };
+        let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(opened)?;
+        let pool = one_connection(options).await.map_err(opened)?;
+        MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
+        Ok(Self(pool, Arc::new(Ground::of(path))))
+    }
+
+    /// Ends all work, closes the file and lets go of it: another host may have it then.
     pub async fn close(&self) {
         self.0.close().await;
+        self.1.let_go();
     }
 
-    /// Whether the store answers.
+    /// Whether the store answers, and is the one that was opened.
     ///
     /// # Errors
     /// Why it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        self.here()?;
         sqlx::query("SELECT 1").execute(&self.0).await?;
         Ok(())
     }
@@ -132,6 +176,16 @@ impl Store {
     /// # Errors
     /// When nothing of it was persisted.
     pub async fn decide(&self, decision: &Decision, state: &State, begins: Option<i64>) -> Result<i64, StoreError> {
+        self.noted(self.record_decision(decision, state, begins).await)
+    }
+
+    async fn record_decision(
+        &self,
+        decision: &Decision,
+        state: &State,
+        begins: Option<i64>,
+    ) -> Result<i64, StoreError> {
+        self.here()?;
         let now = sql_ms(decision.at);
         let mut tx = self.0.begin().await?;
         let id = sqlx::query(
@@ -174,6 +228,16 @@ impl Store {
         }
         tx.commit().await?;
         Ok(id)
+    }
+
+    /// Whether a decision is on record already.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn has_decided(&self, decision: &Decision) -> Result<bool, StoreError> {
+        let same = "SELECT 1 FROM decisions WHERE migration = ? AND at = ? AND kind = ? AND to_phase = ?";
+        let same = sqlx::query(same).bind(&decision.migration).bind(sql_ms(decision.at)).bind(&decision.kind);
+        Ok(same.bind(decision.to_phase.name()).fetch_optional(&self.0).await?.is_some())
     }
 
     /// Decisions of a migration, newest first.
@@ -220,6 +284,7 @@ impl Store {
     /// # Errors
     /// When nothing was changed.
     pub async fn set_flag(&self, flag: &str, value: &Value, audited: &Audited) -> Result<(), StoreError> {
+        self.here()?;
         sqlx::query(
             "INSERT INTO flags (migration, flag, value, updated_at, updated_by) VALUES (?, ?, ?, ?, ?) \
              ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, updated_by = excluded.updated_by",
@@ -285,6 +350,15 @@ impl Store {
         Ok(deleted.await?.rows_affected())
     }
 
+    /// The number of a migration's last decision; 0 if it has none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn last_decision(&self, migration: &str) -> Result<i64, StoreError> {
+        let last = sqlx::query_scalar("SELECT MAX(id) FROM decisions WHERE migration = ?").bind(migration);
+        Ok(last.fetch_one(&self.0).await.map(|last: Option<i64>| last.unwrap_or(0))?)
+    }
+
     /// One decision by its number.
     ///
     /// # Errors
@@ -293,6 +367,20 @@ impl Store {
         let row = sqlx::query("SELECT * FROM decisions WHERE id = ?").bind(id).fetch_optional(&self.0).await?;
         row.as_ref().map(Decision::from_row).transpose()
     }
+}
+
+/// A pool of one connection: SQLite has one writer, and readers here are rare and short.
+///
+/// A disk that is full makes SQLite end a transaction by itself, which the connection does not learn: what came after
+/// would be part of one that never ends. So a connection whose transaction failed is not used again. Age alone ends none:
+/// what is in memory would go with it.
+async fn one_connection(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    let with = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let with = with.after_release(|connection, _| {
+        let is_fresh = !connection.is_in_transaction();
+        Box::pin(async move { Ok(is_fresh) })
+    });
+    with.connect_with(options).await
 }
 
 /// SQLite's integers are signed.

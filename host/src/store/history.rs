@@ -3,7 +3,7 @@
 //! Batches are stored as deflated JSON. As plain JSON a quiet migration takes 80 MB a day, five batches of about 1 kB for
 //! each check; deflated it takes a sixth. A month is half a million rows: it is read in pages, never all at once.
 
-use std::{io::Read as _, path::Path, str::FromStr as _, time::Duration};
+use std::{io::Read as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use serde_json::value::RawValue;
@@ -48,7 +48,7 @@ impl Store {
         if found.is_none() {
             return Err(StoreError::NoChecks { path: shown });
         }
-        Ok(Self(pool))
+        Ok(Self(pool, Arc::default()))
     }
 
     /// Records what policies were asked, the verdict that came of it, and what sessions did for the first time in its

@@ -19,12 +19,13 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn journal(&self, migration: &str) -> Result<Vec<(Arc<str>, Entry)>, StoreError> {
-        sqlx::query("DELETE FROM session_journal WHERE migration = ? AND removes")
-            .bind(migration)
-            .execute(&self.0)
-            .await?;
+        if self.refuses().is_none() {
+            let removing = sqlx::query("DELETE FROM session_journal WHERE migration = ? AND removes").bind(migration);
+            removing.execute(&self.0).await?;
+        }
         let rows = sqlx::query(
-            "SELECT session, version, operation, arguments, key FROM session_journal WHERE migration = ? ORDER BY session, version",
+            "SELECT session, version, operation, arguments, key FROM session_journal \
+             WHERE migration = ? AND NOT removes ORDER BY session, version",
         )
         .bind(migration)
         .fetch_all(&self.0)
@@ -59,6 +60,8 @@ impl Store {
     }
 
     async fn keep(&self, migration: &str, batch: &[Keep]) -> Result<(), StoreError> {
+        // Nobody is promised what would be gone after a restart.
+        self.here()?;
         let mut tx = self.0.begin().await?;
         for Keep { session, entry, .. } in batch {
             if let Some(key) = &entry.key {

@@ -96,6 +96,7 @@ impl Store {
         ends_candidate: bool,
         audited: &Audited,
     ) -> Result<(), StoreError> {
+        self.here()?;
         let mut tx = self.0.begin().await?;
         // A slot that is held has nobody to go back to but the one before.
         let replaces: Option<i64> = sqlx::query_scalar(
@@ -129,6 +130,7 @@ impl Store {
     /// # Errors
     /// When nothing was changed.
     pub async fn revert(&self, kind: Kind, memory: &[u8], audited: &Audited) -> Result<(), StoreError> {
+        self.here()?;
         let mut tx = self.0.begin().await?;
         leave(&mut tx, audited, kind, Place::Active).await?;
         sqlx::query(
@@ -151,6 +153,7 @@ impl Store {
     /// # Errors
     /// When nothing was changed.
     pub async fn hold_slot(&self, kind: Kind, why: &str, audited: &Audited) -> Result<(), StoreError> {
+        self.here()?;
         let mut tx = self.0.begin().await?;
         sqlx::query("UPDATE seats SET held = ?, memory = x'' WHERE migration = ? AND kind = ? AND seat = 'active'")
             .bind(why)
@@ -173,6 +176,7 @@ impl Store {
         candidate: Option<&SeatRecord>,
         audited: &Audited,
     ) -> Result<(), StoreError> {
+        self.here()?;
         let mut tx = self.0.begin().await?;
         leave(&mut tx, audited, kind, Place::Candidate).await?;
         if let Some(candidate) = candidate {

@@ -1,0 +1,250 @@
+//! What a store stands on: a file that must stay the one that was opened, a lock that says whose it is, and whether it
+//! takes records.
+//!
+//! SQLite goes on writing to a file that was deleted or replaced, so that everything seems well until a restart, and it lets
+//! two hosts write to one. A host asks before each decision whether the file is still there, and writes a heartbeat in
+//! between, so that people learn of it before something has to be decided.
+//!
+//! A store that cannot be opened or written when a host starts is no reason not to serve V1: then another, in memory, stands
+//! in for it ([`Store::refuses`]), which takes no record that counts.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use super::{
+    Store, StoreError,
+    lock::{Lock, Locked},
+    sql_ms,
+};
+use crate::{
+    causes::chain,
+    clock::{self, Mono},
+};
+
+/// How long the store may take for a heartbeat.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// Which file it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// Why a store takes no records, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Since when.
+    pub since: Mono,
+    /// Why, as a sentence.
+    pub why: String,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Ground {
+    path: PathBuf,
+    /// The file that was opened; none for a store that is only read, or that stands in.
+    file: Option<Identity>,
+    lock: Mutex<Option<Lock>>,
+    refuses: OnceLock<String>,
+    trouble: ArcSwapOption<Trouble>,
+}
+
+impl Ground {
+    /// The ground of a store whose file was just opened.
+    pub(super) fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: identity(path).ok(), ..Self::default() }
+    }
+
+    pub(super) fn let_go(&self) {
+        self.lock.lock().take();
+    }
+}
+
+impl From<&Metadata> for Identity {
+    fn from(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// Which file is at a path now.
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+    Ok((&fs::metadata(path)?).into())
+}
+
+impl Store {
+    /// Opens the store of a host, which nobody else may have then; `owner` says to others who has it. If it cannot be opened
+    /// or written, what comes back refuses records, and says why.
+    ///
+    /// # Errors
+    /// When another has it, or not even memory can stand in.
+    pub async fn own(path: &Path, owner: &str) -> Result<Self, StoreError> {
+        let shown = || path.display().to_string();
+        let lock = match Lock::take(path, owner) {
+            Ok(lock) => Some(lock),
+            Err(Locked::By(owner)) => return Err(StoreError::Taken { path: shown(), owner }),
+            Err(Locked::Impossible(error)) => {
+                tracing::warn!(store = shown(), %error, "the store cannot be locked; no other host may use it");
+                None
+            }
+        };
+        let store = match Self::open(path).await {
+            Ok(store) => {
+                if let Err(error) = store.beat().await {
+                    store.refuse(&error);
+                }
+                store
+            }
+            Err(error) => {
+                let store = Self::in_memory(path).await?;
+                store.refuse(&error);
+                store
+            }
+        };
+        *store.1.lock.lock() = lock;
+        Ok(store)
+    }
+
+    /// Why it has refused records since the host began, if it has: the host then serves V1 until it can be had.
+    pub fn refuses(&self) -> Option<&str> {
+        self.1.refuses.get().map(String::as_str)
+    }
+
+    /// Why it takes no records now, and since when.
+    pub fn trouble(&self) -> Option<Arc<Trouble>> {
+        self.1.trouble.load_full()
+    }
+
+    /// Whether a store that refused records would take them now: from a store that is opened anew.
+    pub async fn could_be_had(&self) -> bool {
+        let is_locked = self.1.lock.lock().is_some();
+        let taken = if is_locked { None } else { Some(Lock::take(&self.1.path, "a host that waits for its store")) };
+        if matches!(taken, Some(Err(Locked::By(_)))) {
+            return false;
+        }
+        let Ok(store) = Self::open(&self.1.path).await else { return false };
+        let beats = store.beat().await.is_ok();
+        store.0.close().await;
+        beats
+    }
+
+    /// Whether the file is still the one that was opened, and takes records that count.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn here(&self) -> Result<(), StoreError> {
+        let path = || self.1.path.display().to_string();
+        if let Some(why) = self.1.refuses.get() {
+            return Err(StoreError::Refuses { path: path(), why: why.clone() });
+        }
+        match (self.1.file, identity(&self.1.path)) {
+            (Some(opened), Ok(now)) if opened != now => Err(StoreError::Gone { path: path(), what: "replaced" }),
+            (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Gone { path: path(), what: "deleted" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks whether the file is still there, and, if `writes`, whether it takes records.
+    pub async fn look(&self, writes: bool) {
+        if writes {
+            drop(self.noted(self.beat().await));
+        } else if let Err(error) = self.here() {
+            drop(self.noted::<()>(Err(error)));
+        }
+    }
+
+    /// Remembers whether the store took a record.
+    pub(super) fn noted<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &done {
+            Ok(_) => self.1.trouble.store(None),
+            Err(error) => {
+                let since = self.trouble().map_or_else(clock::mono, |trouble| trouble.since);
+                self.1.trouble.store(Some(Arc::new(Trouble { since, why: chain(error) })));
+            }
+        }
+        done
+    }
+
+    async fn beat(&self) -> Result<(), StoreError> {
+        self.here()?;
+        let beat = "INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at";
+        let beat = sqlx::query(beat).bind(sql_ms(clock::unix_ms())).execute(&self.0);
+        timeout(BEAT, beat).await.map_err(|_late| StoreError::Late { limit: BEAT })??;
+        Ok(())
+    }
+
+    fn refuse(&self, error: &StoreError) {
+        let why = chain(error);
+        tracing::error!(store = %self.1.path.display(), "the store takes no records, so V1 serves everybody until it does: {why}");
+        drop(self.1.refuses.set(why.clone()));
+        self.1.trouble.store(Some(Arc::new(Trouble { since: clock::mono(), why })));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_is_deleted_or_replaced_is_in_trouble_and_one_that_is_put_back_is_not() {
+        let folder = TempDir::new().unwrap();
+        let (path, aside) = (folder.path().join("test.db"), folder.path().join("aside.db"));
+        let store = Store::own(&path, "this test").await.unwrap();
+        store.look(true).await;
+        assert_eq!((store.trouble(), store.refuses()), (None, None));
+        fs::rename(&path, &aside).unwrap();
+        store.look(false).await;
+        assert!(store.trouble().unwrap().why.contains("was deleted under the host"));
+        let since = store.trouble().unwrap().since;
+        fs::write(&path, "").unwrap();
+        store.look(true).await;
+        assert!(store.trouble().unwrap().why.contains("was replaced under the host"));
+        assert_eq!(store.trouble().unwrap().since, since, "one trouble, not two");
+        assert!(store.ping().await.is_err());
+        fs::rename(&aside, &path).unwrap();
+        store.look(true).await;
+        assert_eq!(store.trouble(), None);
+    }
+
+    #[tokio::test]
+    async fn the_second_host_is_refused_and_the_store_is_free_when_the_first_closes_it() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("test.db");
+        let first = Store::own(&path, "process 1").await.unwrap();
+        let refused = Store::own(&path, "process 2").await.unwrap_err();
+        assert!(chain(&refused).contains("is in use by process 1"), "{refused}");
+        let kept_by_somebody = first.clone();
+        first.close().await;
+        Store::own(&path, "process 2").await.unwrap();
+        drop(kept_by_somebody);
+    }
+
+    #[tokio::test]
+    async fn where_no_store_can_be_memory_stands_in_and_refuses_until_one_can() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("missing/test.db");
+        let store = Store::own(&path, "this test").await.unwrap();
+        assert!(store.refuses().unwrap().contains("cannot open the store"));
+        assert!(store.ping().await.is_err() && !store.could_be_had().await);
+        assert_eq!(store.state("any").await.unwrap(), None, "it can be read all the same");
+        fs::create_dir(folder.path().join("missing")).unwrap();
+        assert!(store.could_be_had().await);
+        store.close().await;
+        assert_eq!(Store::own(&path, "this test").await.unwrap().refuses(), None);
+    }
+}

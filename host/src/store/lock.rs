@@ -1,0 +1,127 @@
+//! The lock of a store: one host has it at a time, and whoever comes second is told who has.
+//!
+//! A file beside the store's, under `flock`: the kernel lets go of it when the process ends, however it ends. What is
+//! written in it is for people. SQLite has locks of its own, but they keep two writers apart, not two hosts.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use super::ground::identity;
+
+/// The longest word of an owner that is read.
+const MAX_OWNER: u64 = 1_000;
+
+/// How often the file may be removed by another between being opened and locked.
+const TRIES: usize = 10;
+
+/// See the module. It is let go of when it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+/// Why a lock cannot be had.
+#[derive(Debug)]
+pub(super) enum Locked {
+    /// Another has it: who, in its own words.
+    By(String),
+    /// Nobody can have it.
+    Impossible(io::Error),
+}
+
+impl Lock {
+    /// Takes the lock of a store and says whose it is now.
+    pub(super) fn take(store: &Path, owner: &str) -> Result<Self, Locked> {
+        let path = beside(store);
+        for _ in 0..TRIES {
+            let mut options = OpenOptions::new();
+            let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
+            let mut file = opened.map_err(Locked::Impossible)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(Locked::By(said(&mut file))),
+                Err(error) => return Err(Locked::Impossible(error.into())),
+            }
+            // One that was removed in between locks nobody out.
+            if identity(&path).is_ok_and(|here| file.metadata().is_ok_and(|opened| here == (&opened).into())) {
+                // A disk that is full has no room for names; the lock holds all the same.
+                drop(file.set_len(0).and_then(|()| file.write_all_at(owner.as_bytes(), 0)));
+                return Ok(Self(file));
+            }
+        }
+        Err(Locked::Impossible(io::Error::other("something keeps removing the lock's file")))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Said, and not left to the closing: a process that was just forked has the descriptor for another moment.
+        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the store's lock cannot be let go of before the end of this process");
+        }
+    }
+}
+
+/// Where the lock of a store is.
+fn beside(store: &Path) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// Who has it, as it said when it took it.
+fn said(file: &mut File) -> String {
+    let mut owner = String::new();
+    match file.take(MAX_OWNER).read_to_string(&mut owner) {
+        Ok(_) if !owner.trim().is_empty() => owner.trim().to_owned(),
+        _ => "another process that does not say who it is".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn refused(store: &Path) -> String {
+        match Lock::take(store, "the second") {
+            Err(Locked::By(owner)) => owner,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_second_is_told_who_the_first_is_and_gets_it_when_that_lets_go() {
+        let folder = TempDir::new().unwrap();
+        let store = folder.path().join("test.db");
+        let first = Lock::take(&store, "the first, and it says much of itself").unwrap();
+        assert_eq!(refused(&store), "the first, and it says much of itself");
+        drop(first);
+        let second = Lock::take(&store, "the second").unwrap();
+        assert_eq!(refused(&store), "the second", "nothing is left of longer words");
+        drop(second);
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_is_still_held_by_who_has_it_and_no_other_file_is_confused_with_it() {
+        let folder = TempDir::new().unwrap();
+        let store = folder.path().join("test.db");
+        let first = Lock::take(&store, "the first").unwrap();
+        fs::remove_file(beside(&store)).unwrap();
+        let second = Lock::take(&store, "the second").unwrap();
+        drop(first);
+        assert_eq!(refused(&store), "the second");
+        drop(second);
+        assert!(matches!(Lock::take(&folder.path().join("no/such/test.db"), "x"), Err(Locked::Impossible(_))));
+    }
+}

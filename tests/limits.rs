@@ -215,6 +215,18 @@ impl OnSmallDisk {
         self.http.admin(Method::POST, "/api/v1/migrations/programs/advance", &order).await
     }
 
+    async fn roll_back(&self) -> Reply {
+        let order = json!({ "reason": "V2 is bad" });
+        self.http.admin(Method::POST, "/api/v1/migrations/programs/rollback", &order).await
+    }
+
+    /// Leaves no room, not a byte.
+    fn fill(&self) {
+        let mut filler = File::create(self.filler()).unwrap();
+        while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+        while std::io::Write::write_all(&mut filler, &[0; 1]).is_ok() {}
+    }
+
     /// The process that serves.
     fn host(&self) -> Option<u32> {
         let shell = self.shell.id();
@@ -241,17 +253,14 @@ impl Drop for OnSmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_stops_decisions_and_promises_but_not_calls() {
+async fn a_full_disk_stops_decisions_and_promises_but_not_calls_and_undoes_no_rollback() {
     let host = OnSmallDisk::start().await;
     for session in ["a", "b", "c"] {
         assert_eq!(host.http.create(session).await.status, StatusCode::OK);
     }
     assert_eq!(host.advance().await.status, StatusCode::OK);
     let before = host.status().await.unwrap();
-    // Nothing is left, not a byte.
-    let mut filler = File::create(host.filler()).unwrap();
-    while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
-    while std::io::Write::write_all(&mut filler, &[0; 1]).is_ok() {}
+    host.fill();
     // What cannot be written down is not done, and nobody is told that it was.
     let mut kept = vec!["a".to_owned(), "b".into(), "c".into()];
     let refused = eventually("a promise that is not made", async || {
@@ -272,22 +281,39 @@ async fn a_full_disk_stops_decisions_and_promises_but_not_calls() {
         assert_eq!(greeting(&reply), Some(format!("hello {session}").as_str()), "{reply:?}");
     }
     let full = host.status().await.unwrap();
-    drop(filler);
     fs::remove_file(host.filler()).unwrap();
     assert_eq!(host.http.create("d").await.status, StatusCode::OK, "with room again it goes on by itself");
     assert_eq!(host.advance().await.status, StatusCode::OK);
     let after = host.status().await.unwrap();
     assert!(after["stage"].as_u64() > before["stage"].as_u64(), "{before} {full} {after}");
 
-    Command::new("kill").args(["-9", &host.host().unwrap().to_string()]).status().unwrap();
-    eventually("the second host", async || {
+    // A rollback goes on without the store and outlives the host, also one that starts while there is no room.
+    host.fill();
+    assert_eq!(host.roll_back().await.status, StatusCode::OK);
+    let first = host.host().unwrap();
+    Command::new("kill").args(["-9", &first.to_string()]).status().unwrap();
+    let answer = eventually("V1 of the second host", async || {
+        let url = format!("http://{}/v1/programs/health_check", host.http.data_plane);
+        let reply = host.http.send(Method::POST, &url, &[], "{}".into()).await.ok()?;
+        (host.host() != Some(first) && reply.status == StatusCode::OK).then_some(reply)
+    })
+    .await;
+    assert_eq!(answer.pool, "v1");
+    assert_eq!(host.status().await.unwrap()["phase"], "rolled-back");
+    fs::remove_file(host.filler()).unwrap();
+    eventually("the record", async || {
         let status = host.status().await?;
-        (status["stage"] == after["stage"] && status["phase"] == after["phase"]).then_some(())
+        let is_well = status["store_trouble"].is_null() && status["unrecorded"] == 0;
+        (is_well && status["phase"] == "rolled-back" && status["share"] == 0).then_some(())
     })
     .await;
     kept.push("d".into());
     for session in &kept {
-        let reply = host.http.greet(session, &[]).await;
-        assert_eq!(greeting(&reply), Some(format!("hello {session}").as_str()), "{reply:?}");
+        let expected = format!("hello {session}");
+        eventually("the session's program", async || {
+            let reply = host.http.greet(session, &[]).await;
+            (greeting(&reply) == Some(expected.as_str())).then_some(())
+        })
+        .await;
     }
 }

@@ -40,6 +40,7 @@ mod restart;
 mod rhai;
 mod seats;
 mod smith;
+mod store;
 mod story;
 mod tls;
 mod wast;

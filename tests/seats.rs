@@ -85,10 +85,16 @@ async fn a_policy_that_keeps_failing_is_put_out_for_the_one_before_it_and_stays_
     assert_eq!((&back["previous"], &back["held"]), (&Value::Null, &Value::Null));
     let failed = &host.migration().handle.snapshot().policy_failures;
     assert!(failed.iter().any(|f| f.kind == Kind::Rollback && f.count >= 3), "{failed:?}");
+    // That one may be laxer, so nothing goes up until a person says so, whatever happens to the host.
+    let paused = host.until("a pause", |s| s.state.phase == Phase::Paused).await;
+    assert!(paused.state.because.as_ref().is_some_and(|why| why.contains("may be laxer")), "{paused:?}");
     host.app.shut_down().await;
 
     let host = setup.start_in(folder).await;
     assert_eq!(slot(&host, Kind::Rollback).await["active"]["name"], "thresholds");
+    assert_eq!(host.migration().handle.snapshot().state, paused.state);
+    host.ask(Verb::Resume).await.unwrap();
+    assert_eq!(host.migration().handle.snapshot().state.phase, Phase::Shadow);
     host.app.shut_down().await;
 }
 

@@ -108,8 +108,10 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
 
 async fn ready(State(host): Shared) -> Response {
     let mut waiting: Vec<String> = Vec::new();
-    if host.store.ping().await.is_err() {
-        waiting.push("the store does not answer".into());
+    if let Err(error) = host.store.ping().await {
+        waiting.push(crate::causes::chain(&error));
+    } else if let Some(trouble) = host.store.trouble() {
+        waiting.push(trouble.why.clone());
     }
     for (name, migration) in &host.migrations {
         // Whoever answers for V1's callers must be up; V2 may be starting.
@@ -131,12 +133,12 @@ async fn metrics(State(host): Shared) -> Response {
 }
 
 async fn all_status(State(host): Shared) -> Json<Value> {
-    let all: Vec<_> = host.migrations.values().map(status::of).collect();
-    Json(json!({ "migrations": all }))
+    let all: Vec<_> = host.migrations.values().map(|migration| status::of(&host, migration)).collect();
+    Json(json!({ "migrations": all, "warnings": host.warnings }))
 }
 
 async fn one_status(State(host): Shared, Path(name): Path<String>) -> Answer<status::Status> {
-    Ok(Json(status::of(find(&host, &name)?)))
+    Ok(Json(status::of(&host, find(&host, &name)?)))
 }
 
 async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {

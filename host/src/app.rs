@@ -1,5 +1,6 @@
 //! The composition root: builds the stages from a configuration, owns their tasks, drains them on a signal.
 
+pub mod changes;
 mod end;
 pub mod install;
 mod migrations;
@@ -7,6 +8,7 @@ mod planes;
 mod policies;
 mod prepare;
 pub mod sockets;
+mod watch;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +18,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use self::sockets::{Found, Sockets};
+use self::{
+    changes::Change,
+    sockets::{Found, Sockets},
+};
 pub use self::{
     policies::{admit, admit_bundle},
     prepare::Prepared,
@@ -44,7 +49,7 @@ use crate::{
     pool::{UpstreamPool, spawner::Spawner},
     proxy::Proxy,
     split::Split,
-    store::{Store, StoreError},
+    store::{Store, StoreError, markers::Markers},
 };
 
 /// How often old metrics are removed.
@@ -95,6 +100,8 @@ pub struct Host {
     pub components: PathBuf,
     /// The migrations by name.
     pub migrations: BTreeMap<String, Migration>,
+    /// What its start has changed for callers of V2.
+    pub warnings: Vec<Change>,
 }
 
 /// One migration, as the admin plane sees it.
@@ -189,6 +196,7 @@ struct Common {
 struct Shared {
     engine: Arc<Engine>,
     store: Store,
+    markers: Markers,
     registry: Registry,
     notifier: Notifier,
     machine: Arc<Machine>,

@@ -46,6 +46,9 @@ enum Verb {
     Check {
         #[command(flatten)]
         file: ConfigFile,
+        /// Also says what a restart with it would change for the migrations in its store; the host may be running.
+        #[arg(long)]
+        against_store: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -186,7 +189,7 @@ pub fn run() -> ExitCode {
     output::trace(if matches!(verb, Verb::Demo(_)) { "off" } else { "info" });
     let done = match verb {
         Verb::Serve(file) => serve::run(&file.config),
-        Verb::Check { file, format } => check::run(&file.config, format.json),
+        Verb::Check { file, against_store, format } => check::run(&file.config, against_store, format.json),
         Verb::Status { migration, host } => control::status(&host, migration.as_deref()),
         Verb::Pause(order) => control::order(&order, "pause"),
         Verb::Resume(order) => control::order(&order, "resume"),

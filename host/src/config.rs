@@ -47,6 +47,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The store's file.
     pub store: PathBuf,
+    /// Where rollbacks are marked besides: a folder that is not on the store's disk, if possible.
+    pub rollback_markers: PathBuf,
     /// Where the components of guests are.
     pub components: PathBuf,
     /// Where compiled policies are kept; none to keep none.

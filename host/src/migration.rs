@@ -15,11 +15,14 @@ pub mod mend;
 #[cfg(test)]
 mod model;
 mod orders;
+mod record;
 pub mod rehearse;
 pub mod seats;
 pub mod snapshot;
 pub mod state;
 pub mod step;
+mod succession;
+pub mod table;
 pub mod trial;
 
 pub use controller::Controller;

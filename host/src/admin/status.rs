@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    app::Migration,
+    app::{Host, Migration},
     migration::snapshot::Snapshot,
     observe::PoolWindow,
     policy::facts::Comparisons,
@@ -34,6 +34,10 @@ pub(super) struct Status {
     pools: Vec<Brief>,
     /// Why workers do not start, for pools that are not whole.
     not_starting: Vec<String>,
+    /// Why the store takes no records.
+    store_trouble: Option<String>,
+    /// What the host's start has changed for callers of V2.
+    warnings: Vec<String>,
     /// Requests that the routing policy failed to decide, by cause.
     decide_failures: BTreeMap<&'static str, u64>,
 }
@@ -79,10 +83,14 @@ impl Brief {
 }
 
 /// Takes the picture.
-pub(super) fn of(migration: &Migration) -> Status {
+pub(super) fn of(host: &Host, migration: &Migration) -> Status {
     let split = &migration.split;
+    let snapshot = Snapshot::clone(&migration.handle.snapshot());
+    let warnings = host.warnings.iter().filter(|change| change.migration == snapshot.migration);
     Status {
-        snapshot: Snapshot::clone(&migration.handle.snapshot()),
+        store_trouble: host.store.trouble().map(|trouble| trouble.why.clone()),
+        warnings: warnings.map(|change| change.message.clone()).collect(),
+        snapshot,
         effective_share: split.router.share(),
         window_seconds: WINDOW,
         v1: migration.history.window(PoolId::V1, WINDOW),

@@ -17,6 +17,9 @@ use crate::{
     pool::{Pool, UpstreamPool},
 };
 
+/// How often it is looked whether a store that refused records can be had.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// How long the store waits for the last of what goes on record besides decisions: it is history, not state.
 const LAST_RECORDS: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,20 @@ impl App {
     pub fn sockets(&self) -> io::Result<Sockets> {
         let sockets = self.sockets.as_ref().ok_or_else(|| io::Error::other("the host has stopped listening"))?;
         sockets.try_clone()
+    }
+
+    /// Waits until a store that has refused records since the host began can be had; for ever, if it refuses none.
+    pub async fn store_can_be_had(&self) {
+        if self.host.store.refuses().is_none() {
+            return std::future::pending().await;
+        }
+        let mut tries = tokio::time::interval(RETRY);
+        loop {
+            tries.tick().await;
+            if self.host.store.could_be_had().await {
+                return;
+            }
+        }
     }
 
     /// Pools that let requests in.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     Common, Migration, Plane, Shared, StartError,
+    changes::Configured,
     planes::{self, Made},
     policies::{self, Filled},
 };
@@ -25,7 +26,7 @@ use crate::{
     },
     pool::Pool,
     route::Control,
-    store::{Store, StoreError},
+    store::{StoreError, in_force::InForce, markers::Marker, records::Decision},
 };
 
 /// A migration whose pools are made and closed.
@@ -91,6 +92,13 @@ impl Begun {
         &self.name
     }
 
+    /// As [`changes`](super::changes) holds it against the store.
+    pub(super) fn configured(&self) -> Configured<'_> {
+        let operations = self.made.split.operations.iter().map(|(name, class)| (name.to_string(), *class)).collect();
+        let in_force = InForce { salt: self.salt.clone(), operations };
+        Configured { name: &self.name, in_force, policies: &self.policies }
+    }
+
     pub(super) fn bundles(&self) -> impl Iterator<Item = &Bundle> {
         self.policies.values()
     }
@@ -101,12 +109,16 @@ impl Begun {
 
     /// Reads what the store has of it, fills its seats, and starts its controller.
     pub(super) async fn start(self, shared: &Shared) -> Result<Migration, StartError> {
+        let in_force = self.configured().in_force;
         let Self { name, queues, trials, slots, made, .. } = self;
         let Made { split, plane, pools, keeper } = made;
         let store = &shared.store;
         let flags = Flags::new(self.flags, store.flags(&name).await?)?;
-        for pool in &pools {
-            store.configure_pool(pool).await?;
+        if store.refuses().is_none() {
+            for pool in &pools {
+                store.configure_pool(pool).await?;
+            }
+            store.put_in_force(&name, &in_force, self.wall.read().wall).await?;
         }
         if let (Plane::Operations(dispatch), Some(keeper)) = (&plane, keeper) {
             dispatch.journal.fill(store.journal(&name).await?);
@@ -118,13 +130,14 @@ impl Begun {
             split.recorder.pairs().changed_before();
         }
         // Time goes on when the policies are there, which may take a while.
-        let found = found(&name, &self.wall, store).await?;
+        let found = found(&name, &self.wall, shared).await?;
         found.go_on(&name, &split.recorder, &slots, shared).await?;
-        let Found { state, last_check, clock, .. } = found;
+        let Found { state, unrecorded, last_check, clock, .. } = found;
+        let last_decision = store.last_decision(&name).await?;
         let history = Arc::<History>::default();
         // Requests may come in before the controller does.
         split.v1.open();
-        if split.v2.is_open() && !state.needs_v2() {
+        if split.v2.is_open() && !(state.needs_v2() && store.refuses().is_none()) {
             split.v2.close();
             split.v2.stop(true).await;
         }
@@ -139,6 +152,9 @@ impl Begun {
             slots: Arc::clone(&slots),
             history: Arc::clone(&history),
             store: store.clone(),
+            markers: shared.markers.clone(),
+            last_decision,
+            unrecorded,
             notifier: shared.notifier.clone(),
             machine: Arc::clone(&shared.machine),
             tasks: shared.working.clone(),
@@ -170,6 +186,8 @@ impl Begun {
 /// What the store knows of a migration, with its time.
 struct Found {
     state: State,
+    /// A rollback that led to it and that the store does not know of.
+    unrecorded: Option<Decision>,
     /// When the store says that its phase or stage began.
     before: UnixMs,
     /// The last check, unless that lies in the future.
@@ -178,16 +196,24 @@ struct Found {
     clock: Clock,
 }
 
-async fn found(name: &str, wall: &Wall, store: &Store) -> Result<Found, StartError> {
-    let reading = wall.read();
-    let state = store.state(name).await?.unwrap_or_else(|| State::new(reading.wall));
+async fn found(name: &str, wall: &Wall, shared: &Shared) -> Result<Found, StartError> {
+    let (store, reading) = (&shared.store, wall.read());
+    let state = store.state(name).await?;
+    let news = shared.markers.news(name, store.last_decision(name).await?, state.as_ref(), reading.wall);
+    let (state, unrecorded) = match news {
+        Some(Marker { state, decision, .. }) => {
+            tracing::warn!(migration = name, "it was rolled back, which the store does not know: {}", decision.reason);
+            (state, Some(decision))
+        }
+        None => (state.unwrap_or_else(|| State::new(reading.wall)), None),
+    };
     let last_check = store.last_check(name).await?;
     let before = state.since;
     let known = Known { since: before, is_judged: state.is_judged(), last_check };
     let Resumed { timeline, since, mended } = Timeline::resume(known, reading);
     let last_check = last_check.map_or(UnixMs(0), |(at, _)| at).min(timeline.now(reading.mono));
     let clock = Clock::new(wall.clone(), timeline);
-    Ok(Found { state: State { since, ..state }, before, last_check, mended, clock })
+    Ok(Found { state: State { since, ..state }, unrecorded, before, last_check, mended, clock })
 }
 
 impl Found {
@@ -202,7 +228,13 @@ impl Found {
             // It has seen what the one in charge has.
             candidate.memory.lock().1 = clock.now();
         }
-        recorder.go_on(&shared.store.sessions(name).await?);
+        match shared.store.sessions(name).await {
+            Ok(known) => recorder.go_on(&known),
+            Err(error) if shared.store.refuses().is_some() => {
+                tracing::warn!(migration = name, %error, "sessions are counted anew")
+            }
+            Err(error) => return Err(error),
+        }
         recorder.begin(clock.now());
         Ok(())
     }

@@ -140,7 +140,14 @@ async fn fill_slot(
                 action: "activate-policy".into(),
                 detail,
             };
-            shared.store.activate(kind, &record, false, &audited).await?;
+            match shared.store.activate(kind, &record, false, &audited).await {
+                Ok(()) => {}
+                // It decides about nothing: V1 serves everybody as long as this host runs.
+                Err(error) if shared.store.refuses().is_some() => {
+                    tracing::warn!(%error, "a policy's seat is not on record")
+                }
+                Err(error) => return Err(error.into()),
+            }
             let seat = Seat { policy: Arc::new(policy), title, wasi_stub: bundle.wasi_stub };
             slot.activate(seat, Vec::new());
             restore_others(migration, kind, &bundle, slot, shared).await?;
@@ -262,7 +269,7 @@ async fn admit_off_path(
 }
 
 /// Tells whether the configuration says the same of a policy as it did: its component and its settings.
-fn fingerprint(bundle: &Bundle) -> String {
+pub(super) fn fingerprint(bundle: &Bundle) -> String {
     let mut hash = Sha256::new();
     hash.update(Sha256::digest(&bundle.component));
     hash.update(bundle.settings.as_bytes());

@@ -7,24 +7,26 @@ use tokio::{runtime, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    App, Common, Host, Keep, Migration, Shared, StartError, keep_house,
+    App, Common, Host, Keep, Migration, Shared, StartError,
+    changes::{self, Change},
+    keep_house,
     migrations::Begun,
     planes,
     sockets::{Found, Sockets},
-    table,
+    table, watch,
 };
 use crate::{
     admin, clock,
     config::Config,
     descriptors,
     ingress::{Ends, Ingress, Started, carry::Adopter},
-    notify,
+    notify::{self, Notice, Notifier},
     policy::{
         engine::{Engine, Imports, Options},
         registry::Registry,
     },
     pool::spawner::Spawner,
-    store::Store,
+    store::{Store, markers::Markers},
 };
 
 /// How long a host waits for its pools before it takes over from another: what is not up then was not up there either, or
@@ -103,13 +105,14 @@ impl Prepared {
         let Self { config, sockets, common, migrations: begun, takes_over } = self;
         let (serving, administering, background_stop) = <(TaskTracker, TaskTracker, CancellationToken)>::default();
         let (deciding, recording) = <(TaskTracker, TaskTracker)>::default();
-        let store = Store::open(&config.store).await?;
+        let store = Store::own(&config.store, &owner(&sockets)).await?;
         let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust);
         let (notifier, deliver) = notify::notifier(config.webhooks);
         common.background.spawn(deliver);
         let shared = Shared {
             engine: Arc::clone(&common.engine),
             store: store.clone(),
+            markers: Markers::new(config.rollback_markers),
             registry: registry.clone(),
             notifier,
             machine: Arc::default(),
@@ -120,6 +123,8 @@ impl Prepared {
             background: common.background.clone(),
             background_stop: background_stop.clone(),
         };
+        let warnings = warnings(&begun, &store, &shared.notifier).await?;
+        deciding.spawn(watch::watch(store.clone(), shared.notifier.clone(), background_stop.clone()));
         let mut migrations = BTreeMap::new();
         for migration in begun {
             migrations.insert(migration.name().to_owned(), migration.start(&shared).await?);
@@ -129,7 +134,7 @@ impl Prepared {
             Keep { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log };
         deciding.spawn(keep_house(store.clone(), keep, background_stop.clone()));
         let engine = Arc::clone(&common.engine);
-        let host = Arc::new(Host { engine, store, registry, components: config.components, migrations });
+        let host = Arc::new(Host { engine, store, registry, components: config.components, migrations, warnings });
         if takes_over {
             first_plans(&host).await;
         }
@@ -169,6 +174,30 @@ impl Prepared {
         };
         Ok((app, adopter))
     }
+}
+
+/// How others are told who has the store.
+fn owner(sockets: &Sockets) -> String {
+    let admin = sockets.admin.local_addr().map_or_else(|_unknown| "?".into(), |address| address.to_string());
+    format!("process {} (admin plane at {admin}, since {})", std::process::id(), clock::unix_ms().rfc3339())
+}
+
+/// What this start changes for callers of V2; people are told.
+async fn warnings(begun: &[Begun], store: &Store, notifier: &Notifier) -> Result<Vec<Change>, StartError> {
+    let configured: Vec<_> = begun.iter().map(Begun::configured).collect();
+    let mut changes = changes::of(&configured, store).await?;
+    changes.retain(|change| change.moves_callers);
+    for Change { migration, message, .. } in &changes {
+        notifier.notify(Notice {
+            at: clock::unix_ms(),
+            migration: migration.clone(),
+            event: "sessions-moved".into(),
+            severity: "warning",
+            message: message.clone(),
+            findings: Vec::new(),
+        });
+    }
+    Ok(changes)
 }
 
 /// Callers get no more connections than there are descriptors for.

@@ -6,13 +6,14 @@ use serde_json::json;
 
 use super::{Failed, output};
 use crate::{
-    app,
+    app::{self, changes::Change},
     causes::chain,
     config::Config,
     policy::{PolicyError, engine::Engine},
+    store::Store,
 };
 
-pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
+pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(), Failed> {
     let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;
     let engine = Engine::new(config.limits).map_err(|e| Failed::new(chain(&e)))?;
     let (mut shown, mut problems) = (Vec::new(), Vec::new());
@@ -39,12 +40,43 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<(), Failed> {
     if !problems.is_empty() {
         return Err(Failed::usage(problems.join("\n")));
     }
+    let changes = if against_store { Some(changes(&config)?) } else { None };
     if as_json {
-        output::json(&json!({ "ok": true, "policies": shown }));
+        let mut said = json!({ "ok": true, "policies": shown });
+        if let Some(changes) = changes {
+            said["changes"] = json!(changes);
+        }
+        output::json(&said);
     } else {
         let migrations = config.migrations.len();
         let policies = shown.len();
         output::line(&format!("ok: {migrations} migration(s), {policies} policies admitted"));
+        changes.iter().for_each(|changes| show(changes));
     }
     Ok(())
+}
+
+/// What a restart with the configuration changes for what its store has.
+fn changes(config: &Config) -> Result<Vec<Change>, Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failed::new(format!("cannot start the runtime: {e}")))?;
+    runtime.block_on(async {
+        let wrong = |error| Failed::new(chain(&error));
+        let store = Store::open_to_read(&config.store).await.map_err(wrong)?;
+        let changes = app::changes::changes(&config.migrations, &store).await.map_err(wrong);
+        store.close().await;
+        changes
+    })
+}
+
+fn show(changes: &[Change]) {
+    if changes.is_empty() {
+        output::line("a restart with it changes nothing for the migrations in the store");
+        return;
+    }
+    output::line("a restart with it changes:");
+    for Change { migration, moves_callers, message, .. } in changes {
+        let mark = if *moves_callers { "callers notice: " } else { "" };
+        output::line(&format!("  {migration}: {mark}{message}"));
+    }
 }

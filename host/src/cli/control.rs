@@ -25,19 +25,34 @@ pub(super) fn done(answer: &Value, as_json: bool) {
 
 pub(super) fn status(host: &HostAddress, migration: Option<&str>) -> Result<(), Failed> {
     let client = Client::new(&host.admin);
-    let all = match migration {
-        Some(name) => vec![client.get(&format!("/api/v1/migrations/{name}"))?],
-        None => match client.get("/api/v1/status")?.get_mut("migrations").map(Value::take) {
-            Some(Value::Array(all)) => all,
-            _ => return Err(Failed::new("the host's answer has no migrations")),
-        },
+    if let Some(name) = migration {
+        let one = client.get(&format!("/api/v1/migrations/{name}"))?;
+        if host.format.json {
+            output::json(&serde_json::json!({ "migrations": [one] }));
+        } else {
+            describe(&one).iter().for_each(|line| output::line(line));
+        }
+        return Ok(());
+    }
+    let status = client.get("/api/v1/status")?;
+    let Some(Value::Array(all)) = status.get("migrations") else {
+        return Err(Failed::new("the host's answer has no migrations"));
     };
     if host.format.json {
-        output::json(&serde_json::json!({ "migrations": all }));
+        output::json(&status);
     } else {
-        all.iter().flat_map(describe).for_each(|line| output::line(&line));
+        all.iter().flat_map(describe).chain(gone(&status, all)).for_each(|line| output::line(&line));
     }
     Ok(())
+}
+
+/// Warnings about migrations that the host's store has and its configuration has not.
+fn gone(status: &Value, shown: &[Value]) -> Vec<String> {
+    let warnings = status.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_shown = |warning: &Value| shown.iter().any(|one| one.get("migration") == warning.get("migration"));
+    let message =
+        |warning: &Value| format!("warning: {}", warning.get("message").and_then(Value::as_str).unwrap_or_default());
+    warnings.iter().filter(|warning| !is_shown(warning)).map(message).collect()
 }
 
 /// One migration as lines of text.
@@ -55,13 +70,23 @@ fn describe(migration: &Value) -> Vec<String> {
     if share("/share") != share("/effective_share") {
         lines.push(format!("  held back: V2 gets {} at the moment", share("/effective_share")));
     }
-    for (label, path) in [("because", "/because"), ("stale plan", "/stale_plan")] {
+    let troubles = [("because", "/because"), ("stale plan", "/stale_plan"), ("store", "/store_trouble")];
+    for (label, path) in troubles {
         let why = text(path);
         if !why.is_empty() {
             lines.push(format!("  {label}: {why}"));
         }
     }
     lines.extend(alarms(migration));
+    if number("/unrecorded") > 0 {
+        lines.push(format!(
+            "  not on record yet: {} decision(s); nothing gives V2 more before they are",
+            number("/unrecorded")
+        ));
+    }
+    for warning in migration.pointer("/warnings").and_then(Value::as_array).into_iter().flatten() {
+        lines.push(format!("  warning: {}", warning.as_str().unwrap_or_default()));
+    }
     for pool in ["v1", "v2"] {
         let at = |field: &str| number(&format!("/{pool}/{field}"));
         let brief = migration.pointer("/pools").and_then(Value::as_array);

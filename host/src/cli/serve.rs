@@ -49,6 +49,8 @@ struct Signals {
 enum Told {
     Stop,
     Successor,
+    /// The store that could not be had can be.
+    Store,
 }
 
 /// A host that runs.
@@ -93,8 +95,17 @@ async fn serve(start: &Start, given: Vec<(String, TcpListener)>) -> Result<(), F
     };
     tell(&[NotifyState::Ready]);
     loop {
-        if signals.next().await == Told::Stop {
-            break;
+        let told = tokio::select! {
+            told = signals.next() => told,
+            () = running.app.store_can_be_had() => Told::Store,
+        };
+        match told {
+            Told::Stop => break,
+            Told::Store => {
+                running = Box::pin(begin_with_store(running, start, &mut tasks)).await?;
+                continue;
+            }
+            Told::Successor => {}
         }
         match Box::pin(leave(running, start, &mut signals, &mut tasks)).await? {
             Left::Not(stays) => running = stays,
@@ -220,6 +231,15 @@ async fn leave(
     }
     tracing::info!("stopped");
     Ok(Left::Gone)
+}
+
+/// Begins again with the store that could not be had before. Callers notice nothing but that calls of operations wait.
+async fn begin_with_store(mut running: Running, start: &Start, tasks: &mut JoinSet<()>) -> Result<Running, Failed> {
+    tracing::info!("the store can be had; beginning again with it");
+    let sockets = running.app.sockets().map_err(|e| Failed::new(format!("cannot begin again: {e}")))?;
+    let left = if running.app.does_operations() { Some(running.app.leave().await) } else { None };
+    running.app.release().await;
+    begin_again(running, left, (start, sockets), tasks).await
 }
 
 /// Starts a host in the place of one that had let go of its store, with all that this one has.

@@ -40,6 +40,8 @@ pub struct Host {
     pub admin: String,
     /// The store's file.
     pub store: PathBuf,
+    /// The folder where rollbacks are marked besides.
+    pub rollback_markers: PathBuf,
     /// Where the components of guests are; see [`super::environment::components`] for where they are looked for.
     pub components: Option<PathBuf>,
     /// Where compiled policies are kept: beside the store unless it is set, nowhere if it is empty.
@@ -67,6 +69,7 @@ impl Default for Host {
             http: http::Http::default(),
             admin: "127.0.0.1:8081".into(),
             store: "cutover.db".into(),
+            rollback_markers: ".cutover".into(),
             components: None,
             policy_cache: None,
             webhooks: Vec::new(),

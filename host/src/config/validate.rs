@@ -61,6 +61,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         data_plane: host.field("data_plane").address(&raw.host.data_plane),
         admin: host.field("admin").address(&raw.host.admin),
         store: base.join(&raw.host.store),
+        rollback_markers: base.join(&raw.host.rollback_markers),
         policy_cache: match &raw.host.policy_cache {
             None => Some(base.join(&raw.host.store).with_file_name("policy-cache")),
             Some(folder) if folder.as_os_str().is_empty() => None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event};
+use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event, step};
 use crate::{
     clock,
     judge::{self, Answered},
@@ -40,9 +40,10 @@ impl Controller {
         if self.stale_plan.is_some() {
             self.happen(Event::FlagsChanged, Cause::host()).await;
         }
+        self.distrust().await;
         let mut batches = std::mem::take(&mut self.pending);
         self.behind = false;
-        if !self.state.is_judged() {
+        if !self.state.is_judged() || self.parts.store.refuses().is_some() {
             self.keep(batches, None, Vec::new());
             return false;
         }
@@ -51,6 +52,7 @@ impl Controller {
         let behind = self.behind;
         let check = self.check(batches);
         let (epoch, staged, slots) = (self.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
+        let staged = staged && self.distrusted.is_none();
         let asked = self.parts.tasks.spawn_blocking(move || {
             let judged = judge::judge(&slots, &check);
             let verdict = judge::verdict(judged.as_ref());
@@ -135,8 +137,9 @@ impl Controller {
         if let Err(error) = &answered.asked.answer {
             self.count_failure(Kind::Stages, Some(&answered.seat.policy), error).await;
         }
-        if let Event::Moved { findings, .. } = stage::event(&answered) {
-            self.waiting_for = findings;
+        if let Event::Moved { findings, action } = stage::event(&answered) {
+            let held = step::held(&self.state, action, self.parts.clock.now());
+            self.waiting_for = held.map_or(findings, |held| vec![held]);
         }
         let cause = Cause::policy(&answered, staged_call, answered.at);
         self.happen(stage::event(&answered), cause).await;
@@ -149,6 +152,10 @@ impl Controller {
                 self.recent.pop_front();
             }
             self.recent.push_back(check.clone());
+        }
+        if self.parts.store.refuses().is_some() {
+            drop(self.parts.split.recorder.take_marks(batches.len() + std::mem::take(&mut self.dropped)));
+            return;
         }
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         let remembered = remembered(&self.parts.slots);

@@ -25,10 +25,12 @@ use super::{
     flags::Flags,
     guard::{Pulse, Recording, Steps},
     handle::{Command, Handle},
+    record::Unrecorded,
     rehearse::Rehearsed,
     snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
     state::{Effect, Event, State},
     step::step,
+    succession,
 };
 use crate::{
     clock::{
@@ -46,7 +48,11 @@ use crate::{
     },
     route::Control,
     split::Split,
-    store::{Store, records::Audited},
+    store::{
+        Store,
+        markers::Markers,
+        records::{Audited, Decision},
+    },
 };
 
 /// How long a batch is.
@@ -105,6 +111,12 @@ pub struct Parts {
     pub tasks: TaskTracker,
     /// Where history is kept.
     pub records: TaskTracker,
+    /// Where rollbacks are marked besides.
+    pub markers: Markers,
+    /// The number of its last decision on record; 0 if there is none.
+    pub last_decision: i64,
+    /// A rollback that the store does not know of: it led to `state`.
+    pub unrecorded: Option<Decision>,
     /// Policies that were not admitted at start.
     pub refused: Vec<(Kind, PolicyError)>,
     /// How often a policy may fail.
@@ -143,6 +155,11 @@ pub struct Controller {
     pub(super) waiting_for: Vec<Finding>,
     pub(super) last_rollback: Option<RollbackReport>,
     pub(super) decisions: u64,
+    pub(super) last_decision: i64,
+    /// What the store does not know of yet.
+    pub(super) unrecorded: Unrecorded,
+    /// Why nothing goes up until a person resumes, where that is yet to be decided.
+    pub(super) distrusted: Option<String>,
     pub(super) failures: Failures,
     /// When the policies in charge failed lately.
     pub(super) failing: BTreeMap<Kind, VecDeque<Mono>>,
@@ -177,13 +194,18 @@ pub struct Controller {
 impl Controller {
     /// A controller and how to talk to it.
     pub fn new(mut parts: Parts) -> (Self, Handle) {
+        let distrusted = succession::stands_in(&parts.slots, parts.refused.iter().map(|(kind, _)| *kind));
         let mut failures = Failures::default();
         for (kind, error) in parts.refused.drain(..) {
             failures.count(kind, &error, parts.clock.now());
         }
         let (orders, commands) = mpsc::channel(COMMANDS);
         let (settled, settling) = mpsc::channel(COMMANDS);
-        let state = parts.state.clone();
+        let mut state = parts.state.clone();
+        // The first one is no other one.
+        state.table = state.table.or_else(|| succession::table(&parts.slots));
+        let unrecorded = parts.unrecorded.take().map(|decision| (decision, state.clone(), None));
+        let unrecorded: Unrecorded = unrecorded.into_iter().collect();
         let first = Snapshot {
             migration: parts.name.clone(),
             state: state.clone(),
@@ -198,6 +220,7 @@ impl Controller {
             stale_plan: None,
             failsafe: Vec::new(),
             clock: ClockShown { now: parts.clock.now(), ahead_ms: parts.clock.ahead_ms(), steps: 0, last_step: None },
+            unrecorded: unrecorded.len(),
         };
         let (shown, watching) = watch::channel(Arc::new(first));
         let settled_once = CancellationToken::new();
@@ -212,6 +235,7 @@ impl Controller {
             decided_at: UnixMs(0),
             afresh: BTreeMap::new(),
             last_check: parts.last_check,
+            last_decision: parts.last_decision,
             parts,
             state,
             epoch: 0,
@@ -225,6 +249,8 @@ impl Controller {
             waiting_for: Vec::new(),
             last_rollback: None,
             decisions: 0,
+            unrecorded,
+            distrusted,
             failures,
             failing: BTreeMap::new(),
             asking: false,
@@ -244,6 +270,10 @@ impl Controller {
     /// Runs until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.switch_pools();
+        self.reserve_marker();
+        self.try_to_catch_up().await;
+        self.admit_table(Cause::host()).await;
+        self.distrust().await;
         self.open_pools();
         let mut batches = tokio::time::interval(BATCH);
         let mut checks = tokio::time::interval(self.parts.check_interval);
@@ -253,7 +283,7 @@ impl Controller {
         loop {
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return self.keep_last(),
+                () = shutdown.cancelled() => return self.keep_last().await,
                 Some(command) = self.commands.recv() => self.command(command).await,
                 Some(settled) = self.settling.recv() => self.settle(settled).await,
                 Some(answer) = checked.recv() => {
@@ -277,7 +307,8 @@ impl Controller {
     }
 
     /// Keeps the batches that no check will see any more.
-    fn keep_last(&mut self) {
+    async fn keep_last(&mut self) {
+        self.try_to_catch_up().await;
         self.cut_batch();
         let batches = std::mem::take(&mut self.pending);
         self.keep(batches, None, Vec::new());
@@ -361,6 +392,7 @@ impl Controller {
             stale_plan: self.stale_plan.clone(),
             failsafe: self.failsafe.shown(clock::mono()),
             clock: self.clock_shown(),
+            unrecorded: self.unrecorded.len(),
         };
         self.shown.send_replace(Arc::new(snapshot));
     }

@@ -6,7 +6,7 @@ use super::{
     controller::Controller,
     rehearse::Rehearsed,
     snapshot::RollbackReport,
-    state::{Decided, Effect, Event, State},
+    state::{Effect, Event, State},
 };
 use crate::{
     clock::{self, Mono, UnixMs},
@@ -34,10 +34,10 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Cause {
     /// An operator's reason; empty for policies, whose findings say why.
     pub reason: String,
-    actor: String,
-    policy: Option<String>,
-    digest: Option<String>,
-    inputs: Option<Call>,
+    pub(super) actor: String,
+    pub(super) policy: Option<String>,
+    pub(super) digest: Option<String>,
+    pub(super) inputs: Option<Call>,
     at: Mono,
 }
 
@@ -118,58 +118,14 @@ impl Controller {
         None
     }
 
-    /// Persists a decision. A rollback that cannot be recorded goes on all the same: leaving users on a V2 that was
-    /// found worse is the greater harm. `begins` is the number of the stage that begins with it, if one does.
-    async fn decide(
-        &mut self,
-        next: &State,
-        decided: Decided,
-        cause: &Cause,
-        begins: Option<i64>,
-    ) -> Result<Decision, String> {
-        // For people, and so that they can read them in order: never before the one before.
-        self.decided_at = self.decided_at.max(self.parts.clock.wall());
-        let mut decision = Decision {
-            id: 0,
-            migration: self.parts.name.clone(),
-            at: self.decided_at,
-            kind: decided.kind.into(),
-            actor: cause.actor.clone(),
-            reason: decided.reason,
-            from_phase: self.state.phase,
-            to_phase: next.phase,
-            from_share: self.state.share,
-            to_share: next.share,
-            policy: cause.policy.clone(),
-            digest: cause.digest.clone(),
-            findings: decided.findings,
-            inputs: cause.inputs.clone(),
-        };
-        let decided = self.parts.store.decide(&decision, next, begins).await;
-        self.recording.heard(decided.as_ref().map(|_id| ()));
-        match decided {
-            Ok(id) => decision.id = id,
-            Err(error) if next.phase == Phase::RolledBack => {
-                tracing::error!("the rollback is not on record: {}", crate::causes::chain(&error));
-            }
-            Err(error) => {
-                let why =
-                    format!("nothing was changed, because it could not be recorded: {}", crate::causes::chain(&error));
-                tracing::error!(migration = self.parts.name, "{why}");
-                return Err(why);
-            }
-        }
-        self.decisions += 1;
-        Ok(decision)
-    }
-
     /// Puts a plan for the current state in force. Closing V2 asks nobody and waits for nothing.
     async fn route(&mut self) {
         let split = Arc::clone(&self.parts.split);
-        if !self.state.v2_runs() {
+        let refuses = self.parts.store.refuses().is_some();
+        if refuses || !self.state.v2_runs() {
             split.router.close();
             // While the pools start, V2 stays open: a flag or a policy that changes must not stop it.
-            if self.state.phase != Phase::Preparing {
+            if refuses || self.state.phase != Phase::Preparing {
                 split.v2.close();
             }
             self.stale_plan = None;
@@ -253,7 +209,8 @@ impl Controller {
 
     /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
     pub(super) fn open_pools(&self) {
-        let needs_v2 = self.state.needs_v2();
+        // Without a store V2 gets nobody, and what it would be told goes nowhere.
+        let needs_v2 = self.state.needs_v2() && self.parts.store.refuses().is_none();
         let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
         split.v1.open();
         self.parts.tasks.spawn(async move {

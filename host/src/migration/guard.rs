@@ -132,6 +132,7 @@ impl Controller {
     pub(super) async fn tick(&mut self) {
         self.look_at_clock().await;
         self.cut_batch();
+        self.try_to_catch_up().await;
         self.stand_guard().await;
     }
 
@@ -182,7 +183,8 @@ impl Controller {
         };
         let nothing = crate::policy::facts::Batch::default();
         let facts = Facts {
-            serves: may_serve && state.share > Ppm::ZERO && state.is_judged(),
+            // Without a store that takes records from the start, V1 serves everybody.
+            serves: self.parts.store.refuses().is_none() && may_serve && state.share > Ppm::ZERO && state.is_judged(),
             judge: self.judge.fault(now, late),
             store: self.recording.fault(now, late),
             // Nobody asks it while nobody judges.

@@ -1,8 +1,8 @@
 //! A migration in a model world, with everything lost that can be: the share never rises by any of it.
 //!
 //! Runs the pure parts together as the controller does: [`step`], the [`Failsafe`] and the [`Timeline`]. What is random:
-//! judges, stores and stages policies that are lost and come back, clocks that step, hosts that go down, a V2 that fails,
-//! flags, and people who pause and resume.
+//! judges, stores and stages policies that are lost and come back, clocks that step, hosts that go down, also while the
+//! store is lost, a V2 that fails, stage tables that are edited, flags, and people who pause and resume.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::{
     failsafe::{Action as Acts, Facts, Failsafe, Fault, Said, Settings},
     state::{Effect, Event, Order, State},
     step::{Switches, step},
+    table::{Row, Table},
 };
 use crate::{
     clock::{
@@ -27,6 +28,8 @@ use crate::{
 
 /// What the stages policy of this world has: shares in percent.
 const LADDER: [u32; 5] = [5, 10, 25, 50, 100];
+/// What people may edit that to.
+const EDITED: [&[u32]; 4] = [&LADDER, &[1, 2, 3, 100], &[50, 100], &[5, 15, 35, 60, 80, 90, 100]];
 const SOAK: Duration = Duration::from_mins(30);
 
 /// What happens in a stretch of time.
@@ -42,6 +45,8 @@ enum Happens {
     Restarts(u64),
     /// The flag `auto_rollback`.
     Flag(bool),
+    /// The stages policy gets another table.
+    Edits(usize),
     Pauses,
     Resumes,
 }
@@ -52,6 +57,15 @@ struct World {
     state: State,
     /// What a host that starts finds.
     stored: (State, Option<(UnixMs, UnixMs)>),
+    /// The number of the last decision on record.
+    last_decision: u64,
+    /// What was decided and is not on record, or a rollback that is; and the last decision on record then.
+    marker: Option<(u64, State)>,
+    /// Whether something is not on record yet.
+    is_behind: bool,
+    /// Whether the host began without a store.
+    refuses: bool,
+    ladder: &'static [u32],
     timeline: Timeline,
     failsafe: Failsafe,
     settings: Settings,
@@ -76,6 +90,11 @@ impl World {
             mono_ms: 0,
             wall,
             stored: (state.clone(), None),
+            last_decision: 0,
+            marker: None,
+            is_behind: false,
+            refuses: false,
+            ladder: &LADDER,
             state,
             timeline: Timeline::new(reading),
             failsafe: Failsafe::new(&settings, Duration::from_secs(5)),
@@ -91,7 +110,7 @@ impl World {
         Reading { mono: Mono::from_nanos(self.mono_ms * 1_000_000), wall: UnixMs(self.wall) }
     }
 
-    /// As the controller does it; what is not on record is not done, but for a rollback.
+    /// As the controller does it; what is not on record is not done, but for what takes something from V2.
     fn happen(&mut self, event: &Event) {
         let switches = Switches { auto_rollback: self.auto_rollback, auto_advance: true };
         let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);
@@ -101,7 +120,8 @@ impl World {
         let begins = effects.contains(&Effect::BeginStage);
         let Ok((next, effects)) = take(if begins { anchor.show } else { now }) else { return };
         let is_recorded = self.lost[1].is_none();
-        if effects.is_empty() || !is_recorded && next.phase != Phase::RolledBack {
+        let lowers = next.phase == Phase::RolledBack || next.share < self.state.share;
+        if effects.is_empty() || !is_recorded && !lowers {
             return;
         }
         if begins {
@@ -110,12 +130,32 @@ impl World {
         }
         self.state = next;
         if is_recorded {
+            self.catch_up();
+            self.last_decision += 1;
             self.stored.0 = self.state.clone();
+        }
+        self.is_behind = !is_recorded;
+        let is_marked = self.is_behind || self.state.phase == Phase::RolledBack;
+        self.marker = is_marked.then(|| (self.last_decision, self.state.clone()));
+    }
+
+    /// What could not be recorded is, and what is marked is if it is a rollback.
+    fn catch_up(&mut self) {
+        if std::mem::take(&mut self.is_behind) {
+            self.last_decision += 1;
+            self.marker = self.marker.take().filter(|_| self.state.phase == Phase::RolledBack);
         }
     }
 
     fn check(&mut self) {
         let now = self.timeline.now(self.reading().mono);
+        if self.refuses {
+            return;
+        }
+        if self.lost[1].is_none() && self.is_behind {
+            self.catch_up();
+            self.stored.0 = self.state.clone();
+        }
         if !self.state.is_judged() {
             return;
         }
@@ -131,9 +171,10 @@ impl World {
         self.happen(&Event::Judged { verdict, findings: Vec::new() });
         let is_over = now.since(self.state.since) >= SOAK;
         if self.lost[2].is_none() && self.state.is_staged() && verdict == Verdict::Healthy && is_over {
-            let next = LADDER.iter().position(|share| Ppm::new(share * 10_000) > self.state.share);
-            let action = next.map_or(Action::Complete, |at| {
-                let (stage, share) = (u32::try_from(at).unwrap(), Ppm::new(LADDER[at] * 10_000));
+            let shares = self.ladder.iter().map(|percent| Ppm::new(percent * 10_000));
+            let next = shares.into_iter().find(|share| *share > self.state.share);
+            let action = next.map_or(Action::Complete, |share| {
+                let stage = if self.state.phase == Phase::Shadow { 0 } else { self.state.stage + 1 };
                 Action::Advance(Step { stage, share, soak: Some(SOAK) })
             });
             self.happen(&Event::Moved { action, findings: Vec::new() });
@@ -157,7 +198,7 @@ impl World {
         let batch = Batch { duration_ms: 1_000, operations, ..Batch::default() };
         let [judge, store, stages] = self.lost.map(|since| Some(Fault { since: since?, why: "it is lost".into() }));
         let facts = Facts {
-            serves: self.state.share > Ppm::ZERO && self.state.is_judged(),
+            serves: !self.refuses && self.state.share > Ppm::ZERO && self.state.is_judged(),
             judge,
             store,
             stages,
@@ -176,12 +217,21 @@ impl World {
 
     fn restart(&mut self, seconds: u64) {
         self.wall += seconds * 1_000;
-        let (state, last_check) = self.stored.clone();
+        let (mut state, last_check) = self.stored.clone();
+        self.refuses = self.lost[1].is_some();
+        self.is_behind = false;
+        if let Some((after, marked)) = &self.marker
+            && state.phase != Phase::RolledBack
+            && self.last_decision <= *after
+        {
+            state = marked.clone();
+            self.is_behind = true;
+        }
         let known = Known { since: state.since, is_judged: state.is_judged(), last_check };
         let Resumed { timeline, since, mended } = Timeline::resume(known, self.reading());
         self.state = State { since, ..state };
         self.timeline = timeline;
-        if mended.is_some() {
+        if mended.is_some() && !self.refuses {
             let now = self.timeline.now(self.reading().mono);
             self.stored = (self.state.clone(), Some((now, since)));
         }
@@ -204,16 +254,23 @@ impl World {
                 let now = self.reading().mono;
                 let lost = &mut self.lost[what];
                 *lost = is_lost.then(|| lost.unwrap_or(now));
+                if self.refuses && self.lost[1].is_none() {
+                    // The store can be had: the host begins again with it.
+                    self.restart(0);
+                }
             }
             Happens::Fails(percent) => self.fails = percent,
-            // A host that cannot read its store does not start, or serves V1.
-            Happens::Restarts(seconds) if self.lost[1].is_none() && self.stored.0.share <= self.state.share => {
-                self.restart(seconds);
-            }
+            Happens::Restarts(seconds) => self.restart(seconds),
             Happens::Flag(on) => self.auto_rollback = on,
+            Happens::Edits(which) => {
+                self.ladder = EDITED[which];
+                let row = |percent: &u32| Row { share: Ppm::new(percent * 10_000), soak: Some(SOAK) };
+                let stages = self.ladder.iter().map(row).collect();
+                self.happen(&Event::Tabled(Table { policy: "stages@1".into(), stages }));
+            }
             Happens::Pauses => self.happen(&Event::Ordered(Order::Pause)),
             Happens::Resumes if self.state.phase == Phase::Paused => self.happen(&Event::Ordered(Order::Resume)),
-            Happens::Restarts(_) | Happens::Resumes => {}
+            Happens::Resumes => {}
         }
     }
 
@@ -234,7 +291,8 @@ fn anything() -> impl Strategy<Value = Happens> {
         8 => (1_u64..900, step).prop_map(|(seconds, by_ms)| Happens::Passes(seconds, by_ms)),
         2 => (0_usize..3, any::<bool>()).prop_map(|(what, is_lost)| Happens::Loses(what, is_lost)),
         1 => prop::sample::select(vec![0_u64, 0, 0, 10, 40, 100]).prop_map(Happens::Fails),
-        1 => (0_u64..20_000).prop_map(Happens::Restarts),
+        2 => (0_u64..20_000).prop_map(Happens::Restarts),
+        1 => (0..EDITED.len()).prop_map(Happens::Edits),
         1 => any::<bool>().prop_map(Happens::Flag),
         1 => Just(Happens::Pauses),
         2 => Just(Happens::Resumes),
@@ -280,6 +338,7 @@ proptest! {
         // From the highest stage it is one retreat for each below it.
         let enough = 125 * (LADDER.len() as u64 + 1);
         world.takes(&Happens::Passes(enough, 0));
-        prop_assert_eq!(world.state.share, Ppm::ZERO);
+        // A host that began without a store gives V2 nobody.
+        prop_assert!(world.refuses || world.state.share == Ppm::ZERO, "{:?}", world.state);
     }
 }

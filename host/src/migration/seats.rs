@@ -14,6 +14,7 @@ use super::{
     handle::{Newcomer, Ordered},
     rehearse::{Learner, Rehearsed},
     state::Event,
+    succession::{lets_go_up, until_resumed},
 };
 use crate::{
     causes::chain,
@@ -174,6 +175,13 @@ impl Controller {
         let takes_charge = !matches!(installing.what, Install::Candidate(..) | Install::Drop(_));
         if takes_charge {
             self.failing.remove(&kind);
+        }
+        if kind == Kind::Stages && takes_charge {
+            self.admit_table(Cause::operator(&installing.actor, &installing.reason)).await;
+        }
+        if installing.reply.is_none() && matches!(installing.what, Install::Revert(_)) && lets_go_up(kind) {
+            self.distrusted = Some(until_resumed(kind, &label, &installing.reason));
+            self.distrust().await;
         }
         if kind == Kind::Routing && !matches!(installing.what, Install::Drop(_)) {
             self.happen(Event::FlagsChanged, Cause::operator(&installing.actor, &installing.reason)).await;

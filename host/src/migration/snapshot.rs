@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub policy_failures: Vec<Failing>,
     /// Why the plan in force is not the one that the state asks for.
     pub stale_plan: Option<String>,
+    /// Decisions that were acted on and are not on record yet.
+    pub unrecorded: usize,
     /// What is lost while V2 has callers, and what will happen when.
     pub failsafe: Vec<failsafe::Shown>,
     /// The time that decisions rest on.

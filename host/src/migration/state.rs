@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::failsafe;
+use super::{failsafe, table::Table};
 use crate::{
     clock::UnixMs,
     policy::{
@@ -34,6 +34,9 @@ pub struct State {
     /// The stages below this one, lowest first, to go back to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub below: Vec<Step>,
+    /// The stage table in force, as far as the host knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<Table>,
 }
 
 impl State {
@@ -48,7 +51,21 @@ impl State {
             since: now,
             because: None,
             below: Vec::new(),
+            table: None,
         }
+    }
+
+    /// The migration begins again at `now`, with what outlives that.
+    pub fn anew(&self, now: UnixMs) -> Self {
+        Self { table: self.table.clone(), ..Self::new(now) }
+    }
+
+    /// How long a stage that began under another table has left, if this one has no stage of its share.
+    pub fn kept_soak(&self, now: UnixMs) -> Option<(Duration, Duration)> {
+        let soak = self.soak.filter(|_| self.phase == Phase::Ramping)?;
+        let lacks = self.table.as_ref().is_some_and(|table| table.lacks(self.share));
+        let lasted = now.since(self.since);
+        (lacks && lasted < soak).then_some((lasted, soak))
     }
 
     /// The phase whose rules hold: while paused, the one that it was paused in.
@@ -107,6 +124,8 @@ pub enum Event {
         /// Why.
         findings: Vec<Finding>,
     },
+    /// The stages policy has another table.
+    Tabled(Table),
 }
 
 /// What operators may command.

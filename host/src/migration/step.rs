@@ -5,8 +5,13 @@
 //! them); a rollback's first effects are to persist and to route everything to V1; nothing changes without a decision;
 //! nothing that the host does by itself raises the share.
 
-use super::failsafe;
-use super::state::{Decided, Effect, Event, Order, Refused, State};
+use std::time::Duration;
+
+use super::{
+    failsafe,
+    state::{Decided, Effect, Event, Order, Refused, State},
+    table::Table,
+};
 use crate::{
     clock::UnixMs,
     policy::{
@@ -48,6 +53,7 @@ pub fn step(
         Event::Failsafe { action, findings } if state.is_judged() && switches.auto_rollback => {
             Ok(secure(state, action, findings, now))
         }
+        Event::Tabled(table) => Ok(tabled(state, table)),
         Event::Judged { .. } | Event::Moved { .. } | Event::Failsafe { .. } => Ok((state.clone(), Vec::new())),
     }
 }
@@ -57,7 +63,7 @@ fn pools_ready(state: &State, now: UnixMs) -> (State, Vec<Effect>) {
         // After a restart: the state is what it was, and now V2 can serve its share.
         return (state.clone(), vec![Effect::Route]);
     }
-    let next = State { phase: Phase::Shadow, ..State::new(now) };
+    let next = State { phase: Phase::Shadow, ..state.anew(now) };
     let effects = vec![decide("begin", "both pools are ready", Vec::new()), Effect::BeginStage, Effect::Route];
     (next, effects)
 }
@@ -70,6 +76,9 @@ fn moved(
     now: UnixMs,
 ) -> (State, Vec<Effect>) {
     let nothing = || (state.clone(), Vec::new());
+    if held(state, action, now).is_some() {
+        return nothing();
+    }
     match action {
         Action::Hold => nothing(),
         Action::Advance(_) | Action::Complete if !switches.auto_advance => nothing(),
@@ -109,6 +118,59 @@ fn secure(state: &State, action: failsafe::Action, findings: Vec<Finding>, now: 
     }
 }
 
+/// Why the host does not take a step that a stages policy wants; the policy is told nothing, and people are.
+pub fn held(state: &State, action: Action, now: UnixMs) -> Option<Finding> {
+    let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    let finding = |rule: &str, observed, limit, unit: &str, note| Finding {
+        rule: rule.into(),
+        observed,
+        limit,
+        unit: unit.into(),
+        note,
+    };
+    if let Some(note) = wrong_way(state, action) {
+        let to = match action {
+            Action::Advance(to) | Action::Retreat(to) => to.share,
+            Action::Hold | Action::Complete | Action::Pause => state.share,
+        };
+        return Some(finding("wrong-way", to.get().into(), state.share.get().into(), "ppm", note));
+    }
+    let goes_up = matches!(action, Action::Advance(_) | Action::Complete);
+    let (lasted, soak) = state.kept_soak(now).filter(|_| goes_up)?;
+    let note = format!(
+        "{} is no stage of the table in force, so it keeps the soak that it began with: {} of {}",
+        state.share,
+        humantime::format_duration(Duration::from_secs(lasted.as_secs())),
+        humantime::format_duration(soak)
+    );
+    Some(finding("kept-soak", ms(lasted), ms(soak), "ms", note))
+}
+
+/// Why a step is none in its direction, as a sentence: shares say where a ramp is, whatever the numbers of stages are.
+fn wrong_way(state: &State, action: Action) -> Option<String> {
+    let (from, ramping) = (state.share, state.phase == Phase::Ramping);
+    match action {
+        Action::Advance(to) if to.share <= from || to.share == Ppm::ZERO => {
+            Some(format!("an advance from {from} to {} is refused: it does not raise the share", to.share))
+        }
+        Action::Retreat(to) if to.share >= from || !ramping => {
+            Some(format!("a retreat from {from} to {} is refused: it does not lower the share", to.share))
+        }
+        Action::Complete if !ramping => Some("the end is refused: V2 has not ramped".into()),
+        Action::Advance(_) | Action::Retreat(_) | Action::Complete | Action::Hold | Action::Pause => None,
+    }
+}
+
+/// Another table moves nothing: it says what comes next.
+fn tabled(state: &State, table: Table) -> (State, Vec<Effect>) {
+    if state.table.as_ref().is_some_and(|known| known.stages == table.stages) {
+        return (state.clone(), Vec::new());
+    }
+    let reason = table.change(state);
+    let next = State { soak: table.soak(state), table: Some(table), ..state.clone() };
+    (next, vec![decide("table", &reason, Vec::new()), Effect::Notify])
+}
+
 fn ordered(state: &State, order: Order, reason: &str, now: UnixMs) -> Result<(State, Vec<Effect>), Refused> {
     let phase = state.phase;
     let refuse = |what: &str| Err(Refused(format!("the migration is {phase}, so it cannot {what}")));
@@ -118,10 +180,11 @@ fn ordered(state: &State, order: Order, reason: &str, now: UnixMs) -> Result<(St
         (Order::Resume, Phase::Paused) => Ok(resume(state, reason)),
         (Order::Resume, Phase::RolledBack) => {
             let effects = vec![decide("begin-again", reason, Vec::new()), Effect::Route, Effect::OpenV2];
-            Ok((State::new(now), effects))
+            Ok((state.anew(now), effects))
         }
         (Order::Resume, _) => refuse("be resumed; only `paused` and `rolled-back` can"),
         (Order::Advance(action), Phase::Shadow | Phase::Ramping) => match action {
+            action if wrong_way(state, action).is_some() => Err(Refused(wrong_way(state, action).unwrap_or_default())),
             Action::Advance(to) => Ok(go(state, "advance", to, reason, Vec::new(), now)),
             Action::Complete => Ok(complete(state, reason, Vec::new(), now)),
             Action::Hold | Action::Pause | Action::Retreat(_) => {
@@ -155,6 +218,7 @@ fn go(
         since: now,
         because: None,
         below: below(state, to.share),
+        table: state.table.clone(),
     };
     // Less traffic for V2 cannot wait for anything; more of it is a new stage.
     let effects = vec![decide(kind, reason, findings), Effect::Route, Effect::BeginStage, Effect::Notify];
@@ -196,7 +260,7 @@ fn roll_back(
 ) -> (State, Vec<Effect>) {
     debug_assert!(matches!(stop, Effect::DrainV2 | Effect::KillV2));
     let decided = decide("rollback", &because, findings);
-    let next = State { phase: Phase::RolledBack, because: Some(because), ..State::new(now) };
+    let next = State { phase: Phase::RolledBack, because: Some(because), ..state.anew(now) };
     debug_assert!(state.phase != Phase::RolledBack);
     (next, vec![decided, Effect::Route, stop, Effect::Notify])
 }
@@ -345,6 +409,62 @@ mod tests {
         assert!(refused(&rolled_back, Order::Advance(Action::Hold)).contains("resume it first"));
     }
 
+    fn tables() -> [Table; 3] {
+        let table = |stages: &str| Table::of("standard-stages@0.1.0".into(), &format!("{{\"stages\":{stages}}}"));
+        [
+            table(r#"[{"share":"10%","soak":"1s"},{"share":"50%","soak":"6s"},{"share":"100%"}]"#),
+            table(r#"[{"share":"1%","soak":"1s"},{"share":"20%","soak":"1s"},{"share":"100%"}]"#),
+            table(r#"[{"share":"50%","soak":"9s"},{"share":"100%"}]"#),
+        ]
+    }
+
+    fn moved(action: Action) -> Event {
+        Event::Moved { action, findings: Vec::new() }
+    }
+
+    #[test]
+    fn another_table_moves_nothing_and_a_share_that_it_lacks_keeps_its_soak() {
+        let [old, finer, longer] = tables();
+        let soak = Some(Duration::from_secs(6));
+        let state = State { soak, table: Some(old.clone()), ..ramping(1, 500_000) };
+        assert_eq!(run(&state, Event::Tabled(old)), (state.clone(), Vec::new()), "it is no other one");
+        let (edited, effects) = run(&state, Event::Tabled(finer));
+        assert!(matches!(&effects[..], [Effect::Decide(decided), Effect::Notify] if decided.kind == "table"));
+        assert_eq!((edited.share, edited.stage, edited.since, edited.soak), (state.share, 1, state.since, soak));
+        let up = Action::Advance(to(2, 1_000_000));
+        let at = |ms: u64| step(&edited, moved(up), "", ON, UnixMs(5 + ms)).unwrap().0.share;
+        assert_eq!((at(5_999), at(6_000)), (state.share, Ppm::ALL));
+        let why = held(&edited, up, UnixMs(1_005)).unwrap();
+        assert_eq!((&*why.rule, why.observed, why.limit), ("kept-soak", 1_000, 6_000));
+        let forced = Event::Ordered(Order::Advance(up));
+        assert_eq!(step(&edited, forced, "now", ON, UnixMs(6)).unwrap().0.share, Ppm::ALL, "a person need not wait");
+        let (edited, _) = run(&state, Event::Tabled(longer));
+        assert_eq!(edited.soak, Some(Duration::from_secs(9)), "that table has the very share");
+        let (rolled_back, _) = run(&edited, Event::Ordered(Order::Rollback));
+        let (again, _) = run(&rolled_back, Event::Ordered(Order::Resume));
+        assert_eq!((&rolled_back.table, &again.table), (&edited.table, &edited.table));
+    }
+
+    #[test]
+    fn an_advance_raises_the_share_and_a_retreat_lowers_it_whatever_the_stages_are_called() {
+        let state = ramping(1, 500_000);
+        for action in [
+            Action::Advance(to(2, 500_000)),
+            Action::Advance(to(2, 200_000)),
+            Action::Retreat(to(0, 500_000)),
+            Action::Retreat(to(0, 600_000)),
+        ] {
+            assert_eq!(run(&state, moved(action)), (state.clone(), Vec::new()), "{action:?}");
+            assert_eq!(held(&state, action, UnixMs(9)).unwrap().rule, "wrong-way");
+            let refused = step(&state, Event::Ordered(Order::Advance(action)), "", ON, UnixMs(9)).unwrap_err();
+            assert!(refused.0.contains("is refused: it does not"), "{refused}");
+        }
+        let shadow = State { phase: Phase::Shadow, ..State::new(UnixMs(5)) };
+        for action in [Action::Advance(to(0, 0)), Action::Complete, Action::Retreat(to(0, 0))] {
+            assert_eq!(run(&shadow, moved(action)), (shadow.clone(), Vec::new()), "{action:?}");
+        }
+    }
+
     #[test]
     fn after_a_restart_ready_pools_route_again_and_decide_nothing() {
         let state = ramping(2, 250_000);
@@ -381,6 +501,7 @@ mod tests {
                 failsafe::Action::None
             ])
             .prop_map(failsafe),
+            prop::sample::select(tables().to_vec()).prop_map(Event::Tabled),
         ]
     }
 
@@ -389,11 +510,23 @@ mod tests {
         fn invariants_hold_along_any_history(events in prop::collection::vec(any_event(), 0..40)) {
             let mut state = State::new(UnixMs(0));
             for (n, event) in events.into_iter().enumerate() {
-                let by_itself = matches!(event, Event::Failsafe { .. });
+                let raises = matches!(
+                    event,
+                    Event::Moved { action: Action::Advance(_) | Action::Complete, .. }
+                        | Event::Ordered(Order::Advance(Action::Advance(_) | Action::Complete))
+                );
+                let lowers = matches!(
+                    event,
+                    Event::Moved { action: Action::Retreat(_), .. }
+                        | Event::Judged { .. }
+                        | Event::Failsafe { .. }
+                        | Event::Ordered(Order::Rollback | Order::EmergencyRollback)
+                );
                 let Ok((next, effects)) = step(&state, event, "why", ON, UnixMs(n as u64 + 1)) else { continue };
-                prop_assert!(!by_itself || next.share <= state.share);
                 prop_assert!(next.below.is_sorted_by(|a, b| a.share < b.share), "{:?}", next.below);
                 prop_assert!(next.below.iter().all(|step| step.share < next.share), "{:?}", next);
+                prop_assert!(next.share <= state.share || raises, "{state:?} became {next:?}");
+                prop_assert!(next.share >= state.share || lowers, "{state:?} became {next:?}");
                 let serves = matches!(next.in_force(), Phase::Ramping | Phase::Complete);
                 prop_assert!(serves || next.share == Ppm::ZERO, "{next:?}");
                 prop_assert_eq!(next.phase == Phase::Paused, next.paused_in.is_some());

@@ -1,0 +1,66 @@
+//! What it means for a ramp that somebody else decides about it.
+//!
+//! Another stages policy brings another table: it is admitted on record, with a sentence that says what happens. A judge or
+//! a stages policy that was put out of charge leaves the one before it in charge, which may be laxer: that one never gives V2
+//! more before a person has resumed.
+
+use super::{
+    controller::Controller,
+    effects::Cause,
+    state::{Event, Order},
+    table::Table,
+};
+use crate::policy::{
+    port::{Kind, Phase},
+    slot::Slots,
+};
+
+/// The table of the stages policy in charge; none if there is none that the host can read.
+pub(super) fn table(slots: &Slots) -> Option<Table> {
+    let seat = slots.get(Kind::Stages).seat()?;
+    Some(Table::of(seat.label(), &seat.policy.settings)).filter(|table| !table.stages.is_empty())
+}
+
+/// Why nothing goes up, if one of those whose policy was refused at start has another in charge.
+pub(super) fn stands_in(slots: &Slots, refused: impl IntoIterator<Item = Kind>) -> Option<String> {
+    let (kind, seat) = refused.into_iter().filter(|kind| lets_go_up(*kind)).find_map(|kind| {
+        let seat = slots.get(kind).seat()?;
+        Some((kind, seat))
+    })?;
+    Some(until_resumed(kind, &seat.label(), "the one of the configuration was refused"))
+}
+
+/// Whether a policy of this kind has a say in whether V2 gets more.
+pub(super) const fn lets_go_up(kind: Kind) -> bool {
+    matches!(kind, Kind::Stages | Kind::Rollback)
+}
+
+/// Why nothing goes up.
+pub(super) fn until_resumed(kind: Kind, in_charge: &str, why: &str) -> String {
+    format!(
+        "{in_charge}, which was in charge before, is the {kind} policy again, and may be laxer ({why}); V2 gets no more until \
+         a person resumes"
+    )
+}
+
+impl Controller {
+    /// Admits the table of the stages policy in charge, if it is another than the one in force.
+    pub(super) async fn admit_table(&mut self, cause: Cause) {
+        if let Some(table) = table(&self.parts.slots) {
+            self.happen(Event::Tabled(table), cause).await;
+        }
+    }
+
+    /// Pauses a ramp whose policy is not trusted to let it go up. It is tried until it is on record, and until then the
+    /// stages policy is not asked.
+    pub(super) async fn distrust(&mut self) {
+        let Some(why) = self.distrusted.take() else { return };
+        if self.state.phase == Phase::Preparing {
+            // Nothing goes up yet, and it will.
+            self.distrusted = Some(why);
+        } else if self.state.is_staged() {
+            let refused = self.happen(Event::Ordered(Order::Pause), Cause::operator("host", &why)).await;
+            self.distrusted = refused.map(|_not_on_record| why);
+        }
+    }
+}

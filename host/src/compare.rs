@@ -281,7 +281,8 @@ impl Report {
             Some(line) => line.count += 1,
             None if full => {}
             None => {
-                self.lines.push(Line { operation: operation.into(), path, kind, category, ignored, count: 1, v1, v2 })
+                let operation = operation.into();
+                self.lines.push(Line { operation, path, kind, category, ignored, count: 1, v1, v2 });
             }
         }
     }

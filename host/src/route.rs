@@ -383,7 +383,8 @@ mod tests {
             let pools = [&whole, &most, &complete].map(|router| router.route(&request(&session, &[])).pool);
             let stays = share::position("m", &session) >= 980_000;
             assert_eq!(pools, [if stays { PoolId::V1 } else { PoolId::V2 }; 3]);
-            assert_eq!(at(Target::Share, 10_000).route(&request(&session, &[])).pool == PoolId::V2 && stays, false);
+            let early = at(Target::Share, 10_000).route(&request(&session, &[])).pool;
+            assert!(!stays || early == PoolId::V1);
             if stays {
                 held += 1;
                 assert_eq!(&*complete.route(&request(&session, &[])).reason, "holdback");

@@ -322,10 +322,8 @@ impl Kept {
     fn read(self, whose: &str) -> Result<Side, (Uncompared, String)> {
         let Self { status, media_type, encoding, fails_call, body, .. } = self;
         let too_large = || (Uncompared::TooLarge, format!("the answer of {whose} is larger than {} KiB", MOST >> 10));
-        let body = body.map_err(|what| match what {
-            Uncompared::TooLarge => too_large(),
-            what => (what, format!("the answer of {whose} did not end in time")),
-        })?;
+        let late = |what| (what, format!("the answer of {whose} did not end in time"));
+        let body = body.map_err(|what| if what == Uncompared::TooLarge { too_large() } else { late(what) })?;
         let body = match decode(&encoding, &body, MOST) {
             Ok(Some(decoded)) => decoded,
             // What is not what it says to be is left to those who know what it should be.

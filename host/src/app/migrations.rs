@@ -26,7 +26,12 @@ use crate::{
     },
     pool::Pool,
     route::Control,
-    store::{StoreError, in_force::InForce, markers::Marker, records::Decision},
+    store::{
+        Store, StoreError,
+        in_force::InForce,
+        markers::Marker,
+        records::{Decision, PoolConfiguration},
+    },
 };
 
 /// A migration whose pools are made and closed.
@@ -114,12 +119,7 @@ impl Begun {
         let Made { split, plane, pools, keeper } = made;
         let store = &shared.store;
         let flags = Flags::new(self.flags, store.flags(&name).await?)?;
-        if store.refuses().is_none() {
-            for pool in &pools {
-                store.configure_pool(pool).await?;
-            }
-            store.put_in_force(&name, &in_force, self.wall.read().wall).await?;
-        }
+        put_in_force(&name, &pools, &in_force, (store, self.wall.read().wall)).await?;
         if let (Plane::Operations(dispatch), Some(keeper)) = (&plane, keeper) {
             dispatch.journal.fill(store.journal(&name).await?);
             shared.background.spawn(store.clone().keep_journal(name.clone(), keeper));
@@ -183,6 +183,22 @@ impl Begun {
     }
 }
 
+/// Keeps what the migration runs by from now on, if the store takes it.
+async fn put_in_force(
+    name: &str,
+    pools: &[PoolConfiguration],
+    in_force: &InForce,
+    (store, now): (&Store, UnixMs),
+) -> Result<(), StoreError> {
+    if store.refuses().is_some() {
+        return Ok(());
+    }
+    for pool in pools {
+        store.configure_pool(pool).await?;
+    }
+    store.put_in_force(name, in_force, now).await
+}
+
 /// What the store knows of a migration, with its time.
 struct Found {
     state: State,
@@ -231,7 +247,7 @@ impl Found {
         match shared.store.sessions(name).await {
             Ok(known) => recorder.go_on(&known),
             Err(error) if shared.store.refuses().is_some() => {
-                tracing::warn!(migration = name, %error, "sessions are counted anew")
+                tracing::warn!(migration = name, %error, "sessions are counted anew");
             }
             Err(error) => return Err(error),
         }

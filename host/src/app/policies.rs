@@ -144,7 +144,7 @@ async fn fill_slot(
                 Ok(()) => {}
                 // It decides about nothing: V1 serves everybody as long as this host runs.
                 Err(error) if shared.store.refuses().is_some() => {
-                    tracing::warn!(%error, "a policy's seat is not on record")
+                    tracing::warn!(%error, "a policy's seat is not on record");
                 }
                 Err(error) => return Err(error.into()),
             }

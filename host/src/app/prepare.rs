@@ -105,7 +105,7 @@ impl Prepared {
         let Self { config, sockets, common, migrations: begun, takes_over } = self;
         let (serving, administering, background_stop) = <(TaskTracker, TaskTracker, CancellationToken)>::default();
         let (deciding, recording) = <(TaskTracker, TaskTracker)>::default();
-        let store = Store::own(&config.store, &owner(&sockets)).await?;
+        let store = Box::pin(Store::own(&config.store, &owner(&sockets))).await?;
         let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust);
         let (notifier, deliver) = notify::notifier(config.webhooks);
         common.background.spawn(deliver);
@@ -125,10 +125,7 @@ impl Prepared {
         };
         let warnings = warnings(&begun, &store, &shared.notifier).await?;
         deciding.spawn(watch::watch(store.clone(), shared.notifier.clone(), background_stop.clone()));
-        let mut migrations = BTreeMap::new();
-        for migration in begun {
-            migrations.insert(migration.name().to_owned(), migration.start(&shared).await?);
-        }
+        let migrations = Box::pin(start_all(begun, &shared)).await?;
         drop(shared);
         let keep =
             Keep { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log };
@@ -174,6 +171,14 @@ impl Prepared {
         };
         Ok((app, adopter))
     }
+}
+
+async fn start_all(begun: Vec<Begun>, shared: &Shared) -> Result<BTreeMap<String, Migration>, StartError> {
+    let mut migrations = BTreeMap::new();
+    for migration in begun {
+        migrations.insert(migration.name().to_owned(), Box::pin(migration.start(shared)).await?);
+    }
+    Ok(migrations)
 }
 
 /// How others are told who has the store.

@@ -42,16 +42,17 @@ pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(),
     }
     let changes = if against_store { Some(changes(&config)?) } else { None };
     if as_json {
-        let mut said = json!({ "ok": true, "policies": shown });
-        if let Some(changes) = changes {
-            said["changes"] = json!(changes);
-        }
-        output::json(&said);
+        output::json(&match changes {
+            Some(changes) => json!({ "ok": true, "policies": shown, "changes": changes }),
+            None => json!({ "ok": true, "policies": shown }),
+        });
     } else {
         let migrations = config.migrations.len();
         let policies = shown.len();
         output::line(&format!("ok: {migrations} migration(s), {policies} policies admitted"));
-        changes.iter().for_each(|changes| show(changes));
+        if let Some(changes) = changes {
+            show(&changes);
+        }
     }
     Ok(())
 }

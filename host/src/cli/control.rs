@@ -30,7 +30,9 @@ pub(super) fn status(host: &HostAddress, migration: Option<&str>) -> Result<(), 
         if host.format.json {
             output::json(&serde_json::json!({ "migrations": [one] }));
         } else {
-            describe(&one).iter().for_each(|line| output::line(line));
+            for line in describe(&one) {
+                output::line(&line);
+            }
         }
         return Ok(());
     }
@@ -78,15 +80,7 @@ fn describe(migration: &Value) -> Vec<String> {
         }
     }
     lines.extend(alarms(migration));
-    if number("/unrecorded") > 0 {
-        lines.push(format!(
-            "  not on record yet: {} decision(s); nothing gives V2 more before they are",
-            number("/unrecorded")
-        ));
-    }
-    for warning in migration.pointer("/warnings").and_then(Value::as_array).into_iter().flatten() {
-        lines.push(format!("  warning: {}", warning.as_str().unwrap_or_default()));
-    }
+    lines.extend(doubts(migration));
     for pool in ["v1", "v2"] {
         let at = |field: &str| number(&format!("/{pool}/{field}"));
         let brief = migration.pointer("/pools").and_then(Value::as_array);
@@ -135,6 +129,15 @@ fn describe(migration: &Value) -> Vec<String> {
         lines.push(format!("  {}: {} {} ({short})", part("kind"), part("name"), part("version")));
     }
     lines
+}
+
+/// What the store does not know yet, and what the host's start has changed.
+fn doubts(migration: &Value) -> Vec<String> {
+    let unrecorded = migration.pointer("/unrecorded").and_then(Value::as_u64).filter(|count| *count > 0);
+    let waits = |count| format!("  not on record yet: {count} decision(s); nothing gives V2 more before they are");
+    let warnings = migration.pointer("/warnings").and_then(Value::as_array).into_iter().flatten();
+    let warnings = warnings.map(|warning| format!("  warning: {}", warning.as_str().unwrap_or_default()));
+    unrecorded.map(waits).into_iter().chain(warnings).collect()
 }
 
 /// What is lost, what will happen when, and a clock that policies are told and people are not.

@@ -239,7 +239,7 @@ async fn begin_with_store(mut running: Running, start: &Start, tasks: &mut JoinS
     let sockets = running.app.sockets().map_err(|e| Failed::new(format!("cannot begin again: {e}")))?;
     let left = if running.app.does_operations() { Some(running.app.leave().await) } else { None };
     running.app.release().await;
-    begin_again(running, left, (start, sockets), tasks).await
+    Box::pin(begin_again(running, left, (start, sockets), tasks)).await
 }
 
 /// Starts a host in the place of one that had let go of its store, with all that this one has.

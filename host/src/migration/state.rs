@@ -56,6 +56,7 @@ impl State {
     }
 
     /// The migration begins again at `now`, with what outlives that.
+    #[must_use]
     pub fn anew(&self, now: UnixMs) -> Self {
         Self { table: self.table.clone(), ..Self::new(now) }
     }

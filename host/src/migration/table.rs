@@ -128,10 +128,8 @@ fn spelled(span: Duration) -> String {
 /// As policies read shares: `"5%"`, `"2.5%"`, or parts per million.
 fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ppm, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    let ppm = match &value {
-        Value::String(text) => percent(text),
-        other => other.as_u64().and_then(|ppm| u32::try_from(ppm).ok()),
-    };
+    let number = || value.as_u64().and_then(|ppm| u32::try_from(ppm).ok());
+    let ppm = value.as_str().map_or_else(number, percent);
     ppm.map(Ppm::new).ok_or_else(|| serde::de::Error::custom("it is no share"))
 }
 
@@ -145,11 +143,12 @@ fn percent(text: &str) -> Option<u32> {
 
 /// As policies read spans of time: `"30s"`, or milliseconds.
 fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let span = match Value::deserialize(deserializer)? {
-        Value::Null => return Ok(None),
-        Value::String(text) => humantime::parse_duration(&text).ok(),
-        other => other.as_u64().map(Duration::from_millis),
-    };
+    let value = Value::deserialize(deserializer)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let number = || value.as_u64().map(Duration::from_millis);
+    let span = value.as_str().map_or_else(number, |text| humantime::parse_duration(text).ok());
     span.map(Some).ok_or_else(|| serde::de::Error::custom("it is no span of time"))
 }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod connections;
 mod drain;
 mod faults;
+mod gone;
 mod matching;
 mod mirrors;
 mod passing;

@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{Host, Migration},
     migration::{Ordered, Verb},
-    policy::port::Phase,
 };
 
 /// Bodies are names, reasons and settings.
@@ -44,6 +43,20 @@ pub struct Order {
     /// Who.
     #[serde(default)]
     pub actor: String,
+}
+
+/// What goes with a verb that moves a migration.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Movement {
+    /// Why.
+    pub reason: String,
+    /// Who.
+    #[serde(default)]
+    pub actor: String,
+    /// `advance` alone: send everything to V2, because V1 is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_v1: bool,
 }
 
 /// A flag's new value.
@@ -114,11 +127,10 @@ async fn ready(State(host): Shared) -> Response {
         waiting.push(trouble.why.clone());
     }
     for (name, migration) in &host.migrations {
-        // Whoever answers for V1's callers must be up; V2 may be starting.
-        let decommissioned = migration.handle.snapshot().state.phase == Phase::Decommissioned;
-        let pool = if decommissioned { &migration.split.v2 } else { &migration.split.v1 };
-        if !pool.is_ready() {
-            waiting.push(format!("{name}: {} is not ready yet", pool.label()));
+        let pool = migration.split.who_must_serve();
+        if !pool.can_serve() {
+            let why = pool.why_not_whole().map(|why| format!(": {why}")).unwrap_or_default();
+            waiting.push(format!("{name}: {} is not ready{why}", pool.label()));
         }
     }
     let status = if waiting.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -141,9 +153,16 @@ async fn one_status(State(host): Shared, Path(name): Path<String>) -> Answer<sta
     Ok(Json(status::of(&host, find(&host, &name)?)))
 }
 
-async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
+async fn order(
+    State(host): Shared,
+    Path((name, verb)): Path<(String, String)>,
+    body: Body<Movement>,
+) -> Answer<Ordered> {
     let migration = find(&host, &name)?;
+    let Json(Movement { reason, actor, without_v1 }) = body?;
     let verb = match verb.as_str() {
+        "advance" if without_v1 => Verb::AdvanceWithoutV1,
+        _ if without_v1 => return Err(Refusal(StatusCode::BAD_REQUEST, "`without_v1` is for `advance`".into())),
         "pause" => Verb::Pause,
         "resume" => Verb::Resume,
         "advance" => Verb::Advance,
@@ -151,7 +170,6 @@ async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, 
         "emergency-rollback" => Verb::EmergencyRollback,
         other => return Err(Refusal(StatusCode::NOT_FOUND, format!("there is no verb `{other}`"))),
     };
-    let Json(Order { reason, actor }) = body?;
     if reason.trim().is_empty() {
         return Err(Refusal(StatusCode::BAD_REQUEST, "say why: `reason` is empty".into()));
     }

@@ -42,12 +42,13 @@ use crate::{
     observe::{History, machine::Machine},
     policy::{
         engine::{Engine, EngineError},
-        port::Kind,
+        port::{Kind, Phase},
         registry::Registry,
         slot::Slots,
     },
     pool::{UpstreamPool, spawner::Spawner},
     proxy::Proxy,
+    request::Ppm,
     split::Split,
     store::{Store, StoreError, markers::Markers},
 };
@@ -121,7 +122,7 @@ pub struct Migration {
     pub slots: Arc<Slots>,
     /// Fingerprints of what the configuration says of each policy.
     pub configured: BTreeMap<Kind, String>,
-    /// How long its callers wait.
+    /// How long its callers wait, unless their operation says otherwise.
     pub deadline: Duration,
     /// The time that its decisions rest on.
     pub clock: clock::timeline::Clock,
@@ -134,6 +135,16 @@ pub enum Plane {
     Operations(Arc<Dispatch>),
     /// As HTTP requests, for upstreams.
     Http(Arc<Proxy>, Vec<Match>),
+}
+
+impl Migration {
+    /// How long calls of its operations take at most.
+    fn longest_deadline(&self) -> Duration {
+        match &self.plane {
+            Plane::Operations(dispatch) => dispatch.longest_deadline().unwrap_or_default().max(self.deadline),
+            Plane::Http(..) => self.deadline,
+        }
+    }
 }
 
 impl Plane {
@@ -175,6 +186,19 @@ pub enum StartError {
     /// The environment sets a flag wrongly.
     #[error(transparent)]
     Flag(#[from] FlagError),
+    /// The configuration has left V1 out too early.
+    #[error(
+        "`migrations.{migration}.v1` is left out, but {migration} is {phase} with {share} on V2: V1 still has to serve; put it \
+         back into the configuration"
+    )]
+    NeedsV1 {
+        /// The migration.
+        migration: String,
+        /// Its phase.
+        phase: Phase,
+        /// V2's share.
+        share: Ppm,
+    },
     /// The thread that starts workers.
     #[error("cannot start the thread that starts workers")]
     Spawner(#[source] std::io::Error),

@@ -64,7 +64,13 @@ enum Verb {
     /// Goes on after `pause`, or begins again after a rollback.
     Resume(Order),
     /// Takes the next stage now, without waiting for soak or evidence.
-    Advance(Order),
+    Advance {
+        #[command(flatten)]
+        order: Order,
+        /// Send everything to V2, because V1 is gone and is not coming back.
+        #[arg(long)]
+        without_v1: bool,
+    },
     /// Sends everything to V1, drains V2 and stops it.
     Rollback(Order),
     /// Sends everything to V1 and kills V2's workers.
@@ -191,11 +197,11 @@ pub fn run() -> ExitCode {
         Verb::Serve(file) => serve::run(&file.config),
         Verb::Check { file, against_store, format } => check::run(&file.config, against_store, format.json),
         Verb::Status { migration, host } => control::status(&host, migration.as_deref()),
-        Verb::Pause(order) => control::order(&order, "pause"),
-        Verb::Resume(order) => control::order(&order, "resume"),
-        Verb::Advance(order) => control::order(&order, "advance"),
-        Verb::Rollback(order) => control::order(&order, "rollback"),
-        Verb::EmergencyRollback(order) => control::order(&order, "emergency-rollback"),
+        Verb::Pause(order) => control::order(&order, "pause", false),
+        Verb::Resume(order) => control::order(&order, "resume", false),
+        Verb::Advance { order, without_v1 } => control::order(&order, "advance", without_v1),
+        Verb::Rollback(order) => control::order(&order, "rollback", false),
+        Verb::EmergencyRollback(order) => control::order(&order, "emergency-rollback", false),
         Verb::Flags(flags) => flags::run(flags),
         Verb::Policy(verb) => policy::run(verb),
         Verb::History(verb) => history::run(&verb),

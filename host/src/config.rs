@@ -88,6 +88,8 @@ pub struct MigrationConfig {
     pub deadline: Duration,
     /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.
     pub failover_reserve_percent: u32,
+    /// Whether the stages policy may raise V2's share while V1 is gone.
+    pub raise_without_v1: bool,
     /// Mirrored calls that may be under way at once.
     pub shadow_budget: usize,
     /// How long a mirrored call may take.
@@ -109,6 +111,16 @@ pub enum PlaneConfig {
     Operations(Box<OperationsConfig>),
     /// As HTTP requests.
     Http(Box<HttpConfig>),
+}
+
+impl PlaneConfig {
+    /// Whether the configuration has left V1 out.
+    pub fn is_v1_absent(&self) -> bool {
+        match self {
+            Self::Operations(config) => config.v1.is_absent,
+            Self::Http(config) => config.v1.is_absent,
+        }
+    }
 }
 
 /// A migration of worker pools.
@@ -133,6 +145,8 @@ pub struct HttpConfig {
     pub catalogue: Catalogue,
     /// All operations and their classes.
     pub classes: BTreeMap<Arc<str>, Class>,
+    /// Those that have a deadline of their own.
+    pub deadlines: BTreeMap<Arc<str>, Duration>,
     /// What upstreams are told of callers.
     pub forwarding: Forwarding,
     /// The pool that is being replaced.

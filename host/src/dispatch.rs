@@ -1,8 +1,8 @@
 //! One request through a migration: route, call, fail over, observe, mirror.
 //!
 //! What is repeated or duplicated depends on the operation's class alone: a `read` that V2 fails is answered by V1
-//! within the caller's deadline; a `replicate` is answered by V1, recorded in the journal and then brought to V2; an
-//! `exclusive` goes to one pool, and elsewhere only if no worker saw it.
+//! within the caller's deadline; a `replicate` is answered by V1 (by V2 once V1 is gone and everybody is on V2), recorded
+//! in the journal and then brought to V2; an `exclusive` goes to one pool, and elsewhere only if no worker saw it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,11 +23,16 @@ use crate::{
 /// Replications to V2 that may be under way at once. What does not fit is caught up with by the session's next call.
 const REPLICATIONS: usize = 256;
 
+/// How long one may take, unless the operation's own deadline is longer.
+const REPLICATION: Duration = Duration::from_secs(10);
+
 /// An operation of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
     /// Its class.
     pub class: Class,
+    /// How long its callers wait, and its mirrored calls; none for as long as the migration says.
+    pub deadline: Option<Duration>,
     /// The argument that names what a `replicate` operation is about.
     pub key: Option<String>,
     /// Whether it takes that away.
@@ -94,6 +99,11 @@ impl Dispatch {
         }
     }
 
+    /// The longest time that one of its callers waits, of those whose operations have a time of their own.
+    pub fn longest_deadline(&self) -> Option<Duration> {
+        self.operations.values().filter_map(|operation| operation.deadline).max()
+    }
+
     /// Serves a request as far as there is room; `None` if the migration has no such operation.
     pub async fn serve(&self, request: Request, room: Room) -> Option<Served> {
         let operation = self.operations.get(&request.operation)?;
@@ -117,15 +127,19 @@ impl Dispatch {
             return Served { result, pool: PoolId::V1, reason: route.reason };
         }
         let started = clock::mono();
-        let deadline = self.v2_deadline(started, request.deadline);
+        let alone = self.split.is_v1_gone();
+        let deadline = if alone { request.deadline } else { self.v2_deadline(started, request.deadline) };
         let v2 = self.attempt(PoolId::V2, &request, Class::Read, deadline).await;
         let took = clock::mono().since(started);
-        let Err(failure) = &v2.result else {
-            self.observe(PoolId::V2, &request, operation, &v2, (took, false));
-            if route.mirror {
-                self.mirror(request, PoolId::V2, &v2.result, room);
+        let failure = match &v2.result {
+            Err(failure) if !alone => failure,
+            answer => {
+                self.observe(PoolId::V2, &request, operation, &v2, (took, false));
+                if route.mirror && !alone && answer.is_ok() {
+                    self.mirror(request, PoolId::V2, answer, room);
+                }
+                return Served { result: v2.result, pool: PoolId::V2, reason: route.reason };
             }
-            return Served { result: v2.result, pool: PoolId::V2, reason: route.reason };
         };
         let is_counted = failure.sent || failure.kind != FailureKind::System;
         let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
@@ -146,22 +160,22 @@ impl Dispatch {
     }
 
     async fn replicate(&self, request: Request, operation: &Operation) -> Served {
-        let reason = "replicate".into();
+        let (reason, keeper) = ("replicate".into(), self.split.keeper());
         let session = request.session.clone().unwrap_or_else(|| "".into());
         if let Err(full) = self.journal.admits(&session, operation.removes) {
             let result = Err(Failure::unsent(FailureKind::Resource, full.to_string()));
-            return Served { result, pool: PoolId::V1, reason };
+            return Served { result, pool: keeper, reason };
         }
-        let mut result = self.call(PoolId::V1, &request, operation, request.deadline).await;
+        let mut result = self.call(keeper, &request, operation, request.deadline).await;
         if let Ok(Answer::Success(answer)) = &result {
             let (arguments, key) = keyed(&request.arguments, operation, answer.get());
             let recorded = self.journal.record(&session, &request.operation, arguments, key, operation.removes).await;
             if let Err(error) = recorded {
                 result = Err(Failure::sent(FailureKind::System, error.to_string()));
             }
-            self.bring_to_v2(request);
+            self.bring_to_v2(request, operation.deadline);
         }
-        Served { result, pool: PoolId::V1, reason }
+        Served { result, pool: keeper, reason }
     }
 
     async fn exclusive(&self, request: Request, operation: &Operation, room: Room) -> Served {
@@ -170,8 +184,10 @@ impl Dispatch {
             return no_room();
         }
         let result = self.call(route.pool, &request, operation, request.deadline).await;
+        // A call that waited for V2 in vain has little time left, and its session's state is V2's.
+        let elsewhere = |failure: &Failure| !failure.sent && failure.kind != FailureKind::Timeout;
         match result {
-            Err(failure) if route.pool == PoolId::V2 && !failure.sent => {
+            Err(failure) if route.pool == PoolId::V2 && elsewhere(&failure) && !self.split.is_v1_gone() => {
                 let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
                 Served { result, pool: PoolId::V1, reason: "failover".into() }
             }
@@ -234,14 +250,15 @@ impl Dispatch {
 
     /// Brings a session's new state to V2 off the request's path. If that fails or does not fit, the session's next
     /// call on V2 catches up.
-    fn bring_to_v2(&self, request: Request) {
+    fn bring_to_v2(&self, request: Request, limit: Option<Duration>) {
         // State without a session is caught up with by each worker on its next call.
         let Some(session) = request.session.clone().filter(|_| self.v2.is_open()) else { return };
         let Ok(permit) = Arc::clone(&self.replications).try_acquire_owned() else { return };
         let (v2, recorder) = (self.v2.clone(), Arc::clone(&self.split.recorder));
         self.tasks.spawn(async move {
             let started = clock::mono();
-            let synced = v2.sync(&session, started + Duration::from_secs(10)).await;
+            let limit = limit.unwrap_or_default().max(REPLICATION);
+            let synced = v2.sync(&session, started + limit).await;
             let (outcome, status) = match synced {
                 Ok(()) => (Outcome::Answered, Observation::SUCCESS),
                 Err(failure) if failure.kind == FailureKind::System => return,
@@ -300,6 +317,7 @@ mod tests {
     fn a_key_that_v1_chose_is_replicated_with_the_call() {
         let operation = Operation {
             class: Class::Replicate,
+            deadline: None,
             key: Some("program_id".into()),
             removes: false,
             failed: Arc::default(),

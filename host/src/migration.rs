@@ -15,6 +15,8 @@ pub mod mend;
 #[cfg(test)]
 mod model;
 mod orders;
+mod pools;
+pub mod presence;
 mod record;
 pub mod rehearse;
 pub mod seats;
@@ -24,6 +26,7 @@ pub mod step;
 mod succession;
 pub mod table;
 pub mod trial;
+pub mod withhold;
 
 pub use controller::Controller;
 pub use handle::{Handle, Ordered, Verb};

@@ -24,6 +24,7 @@ pub mod trend;
 pub mod upstream;
 pub mod workers;
 
+pub use breaker::Backing;
 pub use spec::PoolSpec;
 pub use upstream::{UpstreamPool, UpstreamSpec};
 pub use workers::{Call, WorkerPool};
@@ -135,6 +136,21 @@ impl Pool {
         }
     }
 
+    /// Whether somebody is there to answer, well or not: a worker that is up, or an upstream that can be reached.
+    pub fn can_serve(&self) -> bool {
+        match self {
+            Self::Workers(pool) => pool.is_open() && pool.is_ready(),
+            Self::Upstreams(pool) => pool.can_serve(),
+        }
+    }
+
+    /// Says whether anybody answers what this pool does not.
+    pub fn stand(&self, backing: Backing) {
+        if let Self::Workers(pool) = self {
+            pool.stand(backing);
+        }
+    }
+
     /// Its members, with those that failed since the last time that this was asked.
     pub fn members(&self) -> Members {
         match self {
@@ -172,6 +188,14 @@ impl Pool {
         match self {
             Self::Workers(pool) => &pool.spec().label,
             Self::Upstreams(pool) => &pool.spec().label,
+        }
+    }
+
+    /// Whether the configuration has left it out.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Workers(pool) => pool.spec().is_absent,
+            Self::Upstreams(pool) => pool.spec().is_absent,
         }
     }
 

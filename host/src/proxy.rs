@@ -73,7 +73,7 @@ pub struct Proxy {
     pub catalogue: Catalogue,
     /// Where the sticky key is looked for, in this order.
     pub session: Vec<SessionKey>,
-    /// How long callers wait for the head of an answer.
+    /// How long callers wait for the head of an answer, unless their operation says otherwise.
     pub deadline: Duration,
     /// The part of that time that is kept for V1 after V2 failed a read, in percent.
     pub failover_reserve_percent: u32,
@@ -143,11 +143,11 @@ impl Proxy {
         let journey = Journey {
             again: repeatable || (mirror == Wish::Yes && is_here),
             repeatable,
-            may_fail_over: kind.class == Class::Read && repeatable,
+            may_fail_over: kind.class == Class::Read && repeatable && !self.split.is_v1_gone(),
             whose: Whose::of(&self.split.recorder, kind, session),
             progress: progress.filter(|_| !is_here),
             started,
-            deadline: started + self.deadline,
+            deadline: started + kind.deadline.unwrap_or(self.deadline),
         };
         // HTTP/2 has no way to say that the body is wanted.
         let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();

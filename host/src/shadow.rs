@@ -59,6 +59,8 @@ pub struct Parts {
     pub budget: usize,
     /// How long one may take.
     pub timeout: Duration,
+    /// Operations that say themselves how long that is.
+    pub limits: BTreeMap<Arc<str>, Duration>,
     /// Where they run.
     pub tasks: TaskTracker,
 }
@@ -129,7 +131,7 @@ impl Mirror {
 
     /// Calls a pool and counts the call.
     async fn call(&self, pool: PoolId, request: &Request) -> Result<Answer, Failure> {
-        let Parts { v1, v2, recorder, timeout, .. } = &self.parts;
+        let Parts { v1, v2, recorder, timeout, limits, .. } = &self.parts;
         let workers = match pool {
             PoolId::V1 => v1,
             PoolId::V2 => v2,
@@ -139,7 +141,7 @@ impl Mirror {
             operation: &request.operation,
             arguments: &request.arguments,
             session: request.session.as_ref(),
-            deadline: started + *timeout,
+            deadline: started + *limits.get(&request.operation).unwrap_or(timeout),
         };
         let answer = workers.call(call).await;
         let kind = match &answer {

@@ -2,7 +2,13 @@
 //!
 //! The controller moves it; [`dispatch`](crate::dispatch) and [`proxy`](crate::proxy) send requests through it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 
@@ -12,8 +18,8 @@ use crate::{
         port::Kind,
         trial::{Job, Trials},
     },
-    pool::Pool,
-    request::{Attributes, Class, PoolId, Request},
+    pool::{Backing, Pool},
+    request::{Attributes, Class, PoolId, Ppm, Request},
     route::{Route, Router},
 };
 
@@ -34,6 +40,8 @@ pub struct Split {
     pub decide_failures: Mutex<BTreeMap<&'static str, u64>>,
     /// Whoever opens or drains V2 takes turns.
     pub v2_turn: tokio::sync::Mutex<()>,
+    /// Nobody is there to answer for V1.
+    v1_gone: AtomicBool,
     trials: Trials,
 }
 
@@ -47,7 +55,31 @@ impl Split {
     ) -> Self {
         let router = Router::closed();
         let (decide_failures, v2_turn) = Default::default();
-        Self { operations, router, v1, v2, recorder, decide_failures, v2_turn, trials }
+        let v1_gone = AtomicBool::new(false);
+        Self { operations, router, v1, v2, recorder, decide_failures, v2_turn, v1_gone, trials }
+    }
+
+    /// Whether nobody is there to answer for V1, and has not been for a while: then nothing goes back to it.
+    pub fn is_v1_gone(&self) -> bool {
+        // Whoever looks does so each second; V1 may be back since.
+        self.v1_gone.load(Ordering::Relaxed) && !self.v1.can_serve()
+    }
+
+    /// Takes note of that, for calls and for V2, which nobody stands behind then.
+    pub fn set_v1_gone(&self, gone: bool) {
+        self.v1_gone.store(gone, Ordering::Relaxed);
+        self.v2.stand(if gone { Backing::Alone } else { Backing::Other });
+    }
+
+    /// The pool that callers depend on under the plan in force: V2 where it has everybody, V1 otherwise, which also stands
+    /// behind V2.
+    pub fn who_must_serve(&self) -> &Pool {
+        if self.router.share() == Ppm::ALL { &self.v2 } else { &self.v1 }
+    }
+
+    /// The pool that does what both pools have to know: V1 as long as it is there, V2 once everybody is on it and V1 is gone.
+    pub fn keeper(&self) -> PoolId {
+        if self.is_v1_gone() && self.router.share() == Ppm::ALL { PoolId::V2 } else { PoolId::V1 }
     }
 
     /// One of the pools.

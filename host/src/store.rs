@@ -11,6 +11,7 @@ pub mod in_force;
 mod journal;
 mod lock;
 pub mod markers;
+pub mod plans;
 pub mod records;
 mod releases;
 pub mod seats;

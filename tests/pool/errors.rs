@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutover::{
     clock,
-    pool::{Call, breaker::Position, workers::Tried},
+    pool::{Backing, Call, breaker::Position, workers::Tried},
     request::{Class, FailureKind},
 };
 use serde_json::{Value, json};
@@ -99,5 +99,44 @@ async fn a_pool_that_cannot_start_workers_says_so_at_once() {
     let tried = pool.serve(Class::Read, "who", &json!({})).await;
     assert_eq!(tried.failed, Some(FailureKind::Initialization), "{tried:?}");
     assert!(clock::mono().since(asked) < Duration::from_secs(5), "its deadline is later");
+    pool.inner.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_on_one_operation_leave_the_others_alone_and_cost_no_restarts() {
+    let settings = "workers = 2\nrestarts = { count = 1, within = '1h' }";
+    let pool = Pool::start(&[], settings).await;
+    for n in 1..=6 {
+        let (hang, asked) = (json!({ "what": "hang" }), clock::mono());
+        let arguments = hang.as_object().unwrap();
+        let call = |deadline| Call { operation: "do", arguments, session: None, deadline };
+        let tried = pool.inner.serve(call(asked + Duration::from_millis(200)), Class::Exclusive).await;
+        let failure = tried.result.unwrap_err();
+        let expected = if n <= 5 { FailureKind::Timeout } else { FailureKind::Resource };
+        assert_eq!(failure.kind, expected, "its breaker opens after five: {failure}");
+        assert!(pool.serve(Class::Exclusive, "who", &json!({})).await.result.is_ok(), "call {n}");
+    }
+    let view = pool.inner.view();
+    assert_eq!((view.deadline_kills, view.restarts_spent), (5, false));
+    let told = || pool.inner.gauges().into_iter().find(|gauge| gauge.name == "v2.deadline-kills").map(|g| g.value);
+    assert_eq!((told(), told()), (Some(5), None));
+    pool.inner.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_nobody_stands_behind_goes_on_whatever_its_budget_says() {
+    let settings = "workers = 1\nrestarts = { count = 0 }";
+    let pool = Pool::start(&[], settings).await;
+    kill(pool.inner.pids()[0]);
+    eventually("a spent budget", async || pool.inner.view().restarts_spent.then_some(())).await;
+    // It would be half a minute, which is longer than calls wait here.
+    pool.inner.stand(Backing::Alone);
+    for _ in 0..2 {
+        let tried = pool.serve(Class::Exclusive, "who", &json!({})).await;
+        assert!(tried.result.is_ok(), "{tried:?}");
+        let pid = pool.inner.pids()[0];
+        kill(pid);
+        eventually("its end", async || (!pool.inner.pids().contains(&pid)).then_some(())).await;
+    }
     pool.inner.shut_down().await;
 }

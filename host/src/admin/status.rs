@@ -59,6 +59,10 @@ struct Brief {
     memory_growth_ppm_per_hour: Option<i64>,
     memory_growth_error_ppm_per_hour: Option<i64>,
     restarts_spent: bool,
+    /// How often dead workers are replaced then.
+    restart_each_seconds: u64,
+    /// Workers that were killed because a call missed its deadline.
+    deadline_kills: u64,
     /// Operations whose circuit breaker is not closed.
     refused: Vec<Arc<str>>,
 }
@@ -77,6 +81,8 @@ impl Brief {
             memory_growth_ppm_per_hour: growth.map(|(growth, _)| growth),
             memory_growth_error_ppm_per_hour: growth.map(|(_, error)| error),
             restarts_spent: view.restarts_spent,
+            restart_each_seconds: view.restart_each_seconds,
+            deadline_kills: view.deadline_kills,
             refused: broken.map(|breaker| breaker.operation).collect(),
         }
     }

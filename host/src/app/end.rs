@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Plane, sockets::Sockets};
+use super::{App, Migration, Plane, sockets::Sockets};
 use crate::{
     clock,
     ingress::carry::Carried,
@@ -86,7 +86,7 @@ impl App {
     /// Ends what needs the store, and closes it: calls of operations, after those under way, and whoever decides.
     /// Requests to upstreams go on, under the last plan.
     pub async fn release(&self) {
-        let longest = self.host.migrations.values().map(|migration| migration.deadline).max().unwrap_or_default();
+        let longest = self.host.migrations.values().map(Migration::longest_deadline).max().unwrap_or_default();
         self.calls.close();
         if timeout(longest, self.calls.wait()).await.is_err() {
             tracing::warn!("calls of operations took longer than their deadline");

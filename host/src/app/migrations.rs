@@ -30,6 +30,7 @@ use crate::{
         Store, StoreError,
         in_force::InForce,
         markers::Marker,
+        plans::LastPlan,
         records::{Decision, PoolConfiguration},
     },
 };
@@ -42,6 +43,7 @@ pub(super) struct Begun {
     check_interval: Duration,
     control: Control,
     wall: Wall,
+    raise_without_v1: bool,
     deadline: Duration,
     failsafe: failsafe::Settings,
     policies: BTreeMap<Kind, Bundle>,
@@ -73,7 +75,18 @@ impl Begun {
             PlaneConfig::Operations(operations) => planes::operations(*operations, given, common),
             PlaneConfig::Http(http) => planes::http(*http, given, common),
         };
-        let MigrationConfig { name, salt, check_interval, control, deadline, failsafe, policies, flags, .. } = config;
+        let MigrationConfig {
+            name,
+            salt,
+            check_interval,
+            control,
+            raise_without_v1,
+            deadline,
+            failsafe,
+            policies,
+            flags,
+            ..
+        } = config;
         let wall = common.wall.clone();
         Self {
             name,
@@ -81,6 +94,7 @@ impl Begun {
             check_interval,
             control,
             wall,
+            raise_without_v1,
             deadline,
             failsafe,
             policies,
@@ -131,6 +145,11 @@ impl Begun {
         }
         // Time goes on when the policies are there, which may take a while.
         let found = found(&name, &self.wall, shared).await?;
+        if split.v1.is_absent() && !found.state.is_done_with_v1() {
+            let (phase, share) = (found.state.in_force(), found.state.share);
+            return Err(StartError::NeedsV1 { migration: name, phase, share });
+        }
+        let last_plan = readable(&name, store.last_plan(&name).await);
         found.go_on(&name, &split.recorder, &slots, shared).await?;
         let Found { state, unrecorded, last_check, clock, .. } = found;
         let last_decision = store.last_decision(&name).await?;
@@ -141,7 +160,7 @@ impl Begun {
             split.v2.close();
             split.v2.stop(true).await;
         }
-        let (controller, handle) = Controller::new(controller::Parts {
+        let (mut controller, handle) = Controller::new(controller::Parts {
             name: name.clone(),
             salt: self.salt,
             check_interval: self.check_interval,
@@ -160,6 +179,7 @@ impl Begun {
             tasks: shared.working.clone(),
             records: shared.recording.clone(),
             refused,
+            raise_without_v1: self.raise_without_v1,
             patience: shared.patience,
             failsafe: self.failsafe,
             clock: clock.clone(),
@@ -167,6 +187,8 @@ impl Begun {
             trials: trials.clone(),
             failed: queues.failures,
         });
+        // Sessions are where they were before any request comes in.
+        controller.begin(last_plan).await;
         let trial = Trial {
             migration: name,
             slots: Arc::clone(&slots),
@@ -254,4 +276,12 @@ impl Found {
         recorder.begin(clock.now());
         Ok(())
     }
+}
+
+/// A last plan that cannot be read is none: the routing policy makes another.
+fn readable(migration: &str, last: Result<Option<LastPlan>, StoreError>) -> Option<LastPlan> {
+    last.unwrap_or_else(|error| {
+        tracing::error!(migration, "the last plan cannot be read: {}", crate::causes::chain(&error));
+        None
+    })
 }

@@ -58,6 +58,8 @@ pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common
     let journal = Arc::new(journal);
     let pool = |spec| WorkerPool::new(spec, common.spawner.clone(), Arc::clone(&journal), trials.clone());
     let (v1, v2) = (pool(config.v1), pool(config.v2));
+    let limit = |(name, operation): (&Arc<str>, &dispatch::Operation)| Some((Arc::clone(name), operation.deadline?));
+    let limits = config.operations.iter().filter_map(limit).collect();
     let mirror = Arc::new(Mirror::new(shadow::Parts {
         v1: v1.clone(),
         v2: v2.clone(),
@@ -66,6 +68,7 @@ pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common
         failed: config.operations.iter().map(|(name, o)| (Arc::clone(name), Arc::clone(&o.failed))).collect(),
         budget: given.shadow_budget,
         timeout: given.shadow_timeout,
+        limits,
         tasks: common.working.clone(),
     }));
     let classes = config.operations.iter().map(|(name, operation)| (Arc::clone(name), operation.class)).collect();
@@ -108,6 +111,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
             comparer: given.comparer,
             budget: given.shadow_budget,
             timeout: given.shadow_timeout,
+            limits: config.deadlines,
             runtime: Handle::current(),
             tasks: common.working.clone(),
         })),
@@ -140,6 +144,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
             comparer,
             budget: 0,
             timeout: Duration::ZERO,
+            limits: BTreeMap::new(),
             runtime: Handle::current(),
             tasks: common.working.clone(),
         })),

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::{runtime, time::timeout};
+use tokio::runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    App, Common, Host, Keep, Migration, Shared, StartError,
+    App, Common, Host, Keep, Shared, StartError,
     changes::{self, Change},
     keep_house,
     migrations::Begun,
@@ -33,9 +33,6 @@ use crate::{
 /// comes up later.
 const WARM_UP: Duration = Duration::from_mins(1);
 
-/// How long connections may wait for the first plan. Without one, V1 serves.
-const FIRST_PLAN: Duration = Duration::from_secs(5);
-
 /// See the module.
 #[derive(Debug)]
 pub struct Prepared {
@@ -43,8 +40,6 @@ pub struct Prepared {
     sockets: Sockets,
     common: Common,
     migrations: Vec<Begun>,
-    /// Whether it takes over from another host.
-    takes_over: bool,
 }
 
 impl Prepared {
@@ -66,13 +61,12 @@ impl Prepared {
         let common = Common { engine, spawner, threads, wall, working, background };
         let migrations = std::mem::take(&mut config.migrations).into_iter();
         let migrations = migrations.map(|migration| Begun::new(migration, &common)).collect();
-        Ok(Self { config, sockets, common, migrations, takes_over: false })
+        Ok(Self { config, sockets, common, migrations })
     }
 
     /// Compiles the policies and opens the pools that are open in the host that this one takes over from; waits for
     /// them as long as is sensible.
     pub async fn warm_up(&mut self, open: &[String]) {
-        self.takes_over = true;
         if self.config.policy_cache.is_some() {
             let engine = Arc::clone(&self.common.engine);
             let bundles: Vec<_> = self.migrations.iter().flat_map(Begun::bundles).cloned().collect();
@@ -102,7 +96,7 @@ impl Prepared {
     /// # Errors
     /// What keeps the host from starting.
     pub async fn start(self) -> Result<(App, Adopter), StartError> {
-        let Self { config, sockets, common, migrations: begun, takes_over } = self;
+        let Self { config, sockets, common, migrations: begun } = self;
         let (serving, administering, background_stop) = <(TaskTracker, TaskTracker, CancellationToken)>::default();
         let (deciding, recording) = <(TaskTracker, TaskTracker)>::default();
         let store = Box::pin(Store::own(&config.store, &owner(&sockets))).await?;
@@ -132,9 +126,6 @@ impl Prepared {
         deciding.spawn(keep_house(store.clone(), keep, background_stop.clone()));
         let engine = Arc::clone(&common.engine);
         let host = Arc::new(Host { engine, store, registry, components: config.components, migrations, warnings });
-        if takes_over {
-            first_plans(&host).await;
-        }
         let mut table = table(&host);
         let otherwise = config.default_upstreams.map(|spec| planes::default(spec, config.forwarding, &common));
         table.otherwise.clone_from(&otherwise);
@@ -217,15 +208,5 @@ fn limit_connections(config: &mut Config) {
             limit.unwrap_or_default()
         );
         config.http.max_connections = room;
-    }
-}
-
-/// Waits until the plans are in force that were in force in the host before, so that sessions stay where they are; but for
-/// pools that are not up, because callers wait.
-async fn first_plans(host: &Host) {
-    let whole = |m: &&Migration| m.split.v1.why_not_whole().is_none() && m.split.v2.why_not_whole().is_none();
-    let plans = host.migrations.values().filter(whole).map(|migration| migration.handle.settled());
-    if timeout(FIRST_PLAN, join_all(plans)).await.is_err() {
-        tracing::warn!("not every plan is in force yet; V1 serves until they are");
     }
 }

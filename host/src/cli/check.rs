@@ -37,18 +37,25 @@ pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(),
             }
         }
     }
+    let without_v1 = config.migrations.iter().filter(|migration| migration.plane.is_v1_absent());
+    let notes = without_v1.map(|migration| {
+        let name = &migration.name;
+        format!("`migrations.{name}.v1` is left out: the host starts only if {name} is complete, because V1 has to serve before")
+    });
+    let notes: Vec<_> = notes.collect();
     if !problems.is_empty() {
         return Err(Failed::usage(problems.join("\n")));
     }
     let changes = if against_store { Some(changes(&config)?) } else { None };
     if as_json {
         output::json(&match changes {
-            Some(changes) => json!({ "ok": true, "policies": shown, "changes": changes }),
-            None => json!({ "ok": true, "policies": shown }),
+            Some(changes) => json!({ "ok": true, "policies": shown, "notes": notes, "changes": changes }),
+            None => json!({ "ok": true, "policies": shown, "notes": notes }),
         });
     } else {
         let migrations = config.migrations.len();
         let policies = shown.len();
+        notes.iter().for_each(|note| output::line(note));
         output::line(&format!("ok: {migrations} migration(s), {policies} policies admitted"));
         if let Some(changes) = changes {
             show(&changes);

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{Failed, HostAddress, Order, client::Client, output};
 use crate::{admin, clock::UnixMs, config::environment, request::Ppm};
 
-pub(super) fn order(order: &Order, verb: &str) -> Result<(), Failed> {
-    let body = admin::Order { reason: order.reason.clone(), actor: environment::user() };
+pub(super) fn order(order: &Order, verb: &str, without_v1: bool) -> Result<(), Failed> {
+    let body = admin::Movement { reason: order.reason.clone(), actor: environment::user(), without_v1 };
     let path = format!("/api/v1/migrations/{}/{verb}", order.migration);
     let answer = Client::new(&order.host.admin).post(&path, &body)?;
     done(&answer, order.host.format.json);
@@ -195,7 +195,12 @@ fn workers(brief: &Value) -> Vec<String> {
         lines.push(format!("      refused because they failed too often: {}", names.join(", ")));
     }
     if brief.get("restarts_spent").and_then(Value::as_bool) == Some(true) {
-        lines.push("      its restarts are spent: dead workers are replaced once each 30 s".into());
+        let each = number("/restart_each_seconds");
+        lines.push(format!("      its restarts are spent: dead workers are replaced once each {each} s"));
+    }
+    let kills = number("/deadline_kills");
+    if kills > 0 {
+        lines.push(format!("      {kills} workers were killed because a call missed its deadline"));
     }
     lines
 }
@@ -222,7 +227,7 @@ mod tests {
                 { "pool": "v2", "states": { "ready": 3, "busy": 1 }, "rss_bytes": 52_428_800, "cpu_ppm": 310_000,
                   "load": { "utilisation_ppm": 250_000, "waiting": 2, "wait_p99_us": 12_000 },
                   "memory_growth_ppm_per_hour": 4_000, "memory_growth_error_ppm_per_hour": 1_000,
-                  "restarts_spent": true, "refused": ["execute"] },
+                  "restarts_spent": true, "restart_each_seconds": 30, "deadline_kills": 2, "refused": ["execute"] },
             ],
             "policies": [{ "kind": "rollback", "name": "thresholds", "version": "0.1.0", "digest": "0123456789abcdef" }],
         });
@@ -237,6 +242,7 @@ mod tests {
               1 busy 3 ready, 25% used, 2 waiting, p99 12000 us, 50 MiB, growing +0.4% an hour (+-0.1), 31% of a processor
               refused because they failed too often: execute
               its restarts are spent: dead workers are replaced once each 30 s
+              2 workers were killed because a call missed its deadline
           compared: 10 same, 2 ignored, 0 different, 0 incomparable
           verdict: warn
             v2-p99: slow

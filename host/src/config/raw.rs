@@ -131,7 +131,7 @@ pub struct Migration {
     /// What the host does when nobody judges, nothing is recorded, or V2 fails everything.
     #[serde(default)]
     pub failsafe: failsafe::Failsafe,
-    /// How long callers wait.
+    /// How long callers wait, unless their operation says otherwise.
     #[serde(default = "defaults::two_seconds")]
     pub deadline: String,
     /// Percent of the deadline kept for V1 after V2 failed a read.
@@ -160,10 +160,13 @@ pub struct Migration {
     /// What counts as failed, of operations that do not say it themselves.
     #[serde(default)]
     pub failed: failed::Failed,
-    /// The pool that is being replaced.
-    pub v1: Pool,
+    /// The pool that is being replaced; none once it is gone for good.
+    pub v1: Option<Pool>,
     /// Its successor.
     pub v2: Pool,
+    /// Whether the stages policy may raise V2's share while V1 is gone.
+    #[serde(default)]
+    pub raise_without_v1: bool,
     /// Who is in charge of what.
     #[serde(default)]
     pub policies: BTreeMap<String, Policy>,
@@ -191,6 +194,8 @@ impl Default for MirrorBack {
 pub struct Operation {
     /// Its class.
     pub class: Class,
+    /// How long its callers wait; as long as the migration says unless it is set.
+    pub deadline: Option<String>,
     /// The argument that names what a `replicate` operation is about.
     pub key: Option<String>,
     /// Whether it takes that away.
@@ -216,8 +221,8 @@ pub struct HttpMigration {
     pub operations: BTreeMap<String, Operation>,
     /// What counts as failed, of operations that do not say it themselves.
     pub failed: failed::Failed,
-    /// The pool that is being replaced.
-    pub v1: http::Upstreams,
+    /// The pool that is being replaced; none once it is gone for good.
+    pub v1: Option<http::Upstreams>,
     /// Its successor.
     pub v2: http::Upstreams,
 }
@@ -229,6 +234,24 @@ pub enum Pool {
     Workers(Box<Workers>),
     /// HTTP upstreams: it has `upstreams`.
     Upstreams(Box<http::Upstreams>),
+}
+
+impl Pool {
+    /// What it says of workers, if it does.
+    pub fn workers(self) -> Option<Workers> {
+        match self {
+            Self::Workers(workers) => Some(*workers),
+            Self::Upstreams(_) => None,
+        }
+    }
+
+    /// What it says of upstreams, if it does.
+    pub fn upstreams(self) -> Option<http::Upstreams> {
+        match self {
+            Self::Upstreams(upstreams) => Some(*upstreams),
+            Self::Workers(_) => None,
+        }
+    }
 }
 
 // By hand, because the derived `untagged` forgets what was wrong with a table.

@@ -136,17 +136,19 @@ fn migration(
     }
     let session = raw.session.unwrap_or_else(|| vec!["header:x-session-id".into()]);
     let plane = match (raw.v1, raw.v2) {
-        (raw::Pool::Workers(v1), raw::Pool::Workers(v2)) => {
+        (v1 @ (None | Some(raw::Pool::Workers(_))), raw::Pool::Workers(v2)) => {
             if !raw.matches.is_empty() {
                 at.field("match")
                     .wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
             }
             let failed = Arc::new(failed::workers(&mut at.field("failed"), &raw.failed));
-            PlaneConfig::Operations(Box::new(operations(at, name, (raw.operations, &failed), (*v1, *v2), base)))
+            let v1 = v1.and_then(raw::Pool::workers);
+            PlaneConfig::Operations(Box::new(operations(at, name, (raw.operations, &failed), (v1, *v2), base)))
         }
-        (raw::Pool::Upstreams(v1), raw::Pool::Upstreams(v2)) => {
+        (v1 @ (None | Some(raw::Pool::Upstreams(_))), raw::Pool::Upstreams(v2)) => {
             let (matches, operations) = (raw.matches, raw.operations);
-            let raw = raw::HttpMigration { matches, session, operations, failed: raw.failed, v1: *v1, v2: *v2 };
+            let (failed, v1) = (raw.failed, v1.and_then(raw::Pool::upstreams));
+            let raw = raw::HttpMigration { matches, session, operations, failed, v1, v2: *v2 };
             PlaneConfig::Http(Box::new(http::plane(at, name, raw, forwarding, base)))
         }
         _ => {
@@ -163,6 +165,7 @@ fn migration(
         deadline: at.field("deadline").duration(&raw.deadline, "1ms", "1h"),
         failover_reserve_percent: raw.failover_reserve,
         shadow_budget: raw.shadow_budget,
+        raise_without_v1: raw.raise_without_v1,
         shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
         control: control(at, &raw.mirror_back, &raw.holdback),
         policies: policies(&mut at.field("policies"), raw.policies, base, components),
@@ -185,7 +188,7 @@ fn operations(
     at: &mut At<'_>,
     name: &str,
     (raw, failed): (BTreeMap<String, raw::Operation>, &Arc<Failed>),
-    (v1, v2): (raw::Workers, raw::Workers),
+    (v1, v2): (Option<raw::Workers>, raw::Workers),
     base: &Path,
 ) -> OperationsConfig {
     if raw.is_empty() {
@@ -195,11 +198,16 @@ fn operations(
         let checked = self::operation(&mut at.field("operations").field(&operation), &operation, raw, failed);
         (Arc::<str>::from(operation), checked)
     });
-    OperationsConfig {
-        operations: operations.collect(),
-        v1: pool(&mut at.field("v1"), name, PoolId::V1, v1, base),
-        v2: pool(&mut at.field("v2"), name, PoolId::V2, v2, base),
-    }
+    let operations = operations.collect();
+    let v1 = v1.map(|v1| pool(&mut at.field("v1"), name, PoolId::V1, v1, base));
+    let v2 = pool(&mut at.field("v2"), name, PoolId::V2, v2, base);
+    let v1 = v1.unwrap_or_else(|| PoolSpec {
+        label: format!("{name}/{}", PoolId::V1),
+        id: PoolId::V1,
+        is_absent: true,
+        ..v2.clone()
+    });
+    OperationsConfig { operations, v1, v2 }
 }
 
 fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation, failed: &Arc<Failed>) -> Operation {
@@ -217,7 +225,13 @@ fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation, failed: &Arc<Fail
     }
     let own = raw.failed.as_ref().map(|raw| Arc::new(failed::workers(&mut at.field("failed"), raw)));
     let failed = own.unwrap_or_else(|| Arc::clone(failed));
-    Operation { class: raw.class, key: raw.key, removes: raw.removes, failed }
+    let deadline = own_deadline(at, raw.deadline.as_deref());
+    Operation { class: raw.class, deadline, key: raw.key, removes: raw.removes, failed }
+}
+
+/// How long callers of an operation wait, if it says so itself.
+fn own_deadline(at: &mut At<'_>, raw: Option<&str>) -> Option<Duration> {
+    raw.map(|text| at.field("deadline").duration(text, "1ms", "1h"))
 }
 
 fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &Path) -> PoolSpec {
@@ -248,6 +262,7 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &
     PoolSpec {
         label: format!("{migration}/{id}"),
         id,
+        is_absent: false,
         mode,
         size,
         command: WorkerCommand {

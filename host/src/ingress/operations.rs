@@ -34,7 +34,7 @@ const MAX_ID: usize = 256;
 pub struct Route {
     /// Where its requests go.
     pub dispatch: Arc<Dispatch>,
-    /// How long its callers wait.
+    /// How long its callers wait, unless the operation says otherwise.
     pub deadline: Duration,
 }
 
@@ -78,12 +78,12 @@ pub(super) async fn answer(
         reply.head.fields.set("allow", "POST");
         return reply;
     }
-    let Some((operation, _)) = route.dispatch.operations.get_key_value(operation) else {
+    let Some((operation, rule)) = route.dispatch.operations.get_key_value(operation) else {
         let message = format!("the migration has no operation `{operation}`");
         return refuse(StatusCode::NOT_FOUND, "no-operation", &message);
     };
-    let operation = Arc::clone(operation);
-    let call = match read(request, operation, route.deadline).await {
+    let (operation, deadline) = (Arc::clone(operation), rule.deadline.unwrap_or(route.deadline));
+    let call = match read(request, operation, deadline).await {
         Ok(call) => call,
         Err(reply) => return reply,
     };

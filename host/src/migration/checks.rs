@@ -182,7 +182,7 @@ impl Controller {
 
     /// Writes in the order in which things happened: the log is read in that order, and what a policy remembered before
     /// must not replace what it remembers now.
-    fn in_turn(&mut self, write: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn in_turn(&mut self, write: impl Future<Output = ()> + Send + 'static) {
         let before = self.writing.take();
         self.writing = Some(self.parts.records.spawn(async move {
             if let Some(before) = before {

@@ -25,6 +25,7 @@ use super::{
     flags::Flags,
     guard::{Pulse, Recording, Steps},
     handle::{Command, Handle},
+    presence::Presence,
     record::Unrecorded,
     rehearse::Rehearsed,
     snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
@@ -119,6 +120,8 @@ pub struct Parts {
     pub unrecorded: Option<Decision>,
     /// Policies that were not admitted at start.
     pub refused: Vec<(Kind, PolicyError)>,
+    /// Whether the stages policy may raise V2's share while V1 is down.
+    pub raise_without_v1: bool,
     /// How often a policy may fail.
     pub patience: Patience,
     /// What the host does by itself.
@@ -184,8 +187,11 @@ pub struct Controller {
     pub(super) waiting: Vec<Rehearsed>,
     /// Newcomers that are shown the last checks; until they have seen them, no new check is made.
     pub(super) last_looks: usize,
+    /// Whether V1 is there.
+    pub(super) presence: Presence,
+    /// Whether people know that nothing goes back to a V1 that is down.
+    pub(super) withheld: bool,
     commands: mpsc::Receiver<Command>,
-    pub(super) settled_once: CancellationToken,
     pub(super) settled: mpsc::Sender<Settled>,
     settling: mpsc::Receiver<Settled>,
     shown: watch::Sender<Arc<Snapshot>>,
@@ -223,8 +229,7 @@ impl Controller {
             unrecorded: unrecorded.len(),
         };
         let (shown, watching) = watch::channel(Arc::new(first));
-        let settled_once = CancellationToken::new();
-        let handle = Handle { commands: orders, shown: watching, settled: settled_once.clone() };
+        let handle = Handle { commands: orders, shown: watching };
         let controller = Self {
             failsafe: Failsafe::new(&parts.failsafe, parts.check_interval),
             judge: Pulse::new(clock::mono()),
@@ -259,7 +264,8 @@ impl Controller {
             waiting: Vec::new(),
             last_looks: 0,
             commands,
-            settled_once,
+            presence: Presence::default(),
+            withheld: false,
             settled,
             settling,
             shown,
@@ -269,11 +275,6 @@ impl Controller {
 
     /// Runs until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        self.switch_pools();
-        self.reserve_marker();
-        self.try_to_catch_up().await;
-        self.admit_table(Cause::host()).await;
-        self.distrust().await;
         self.open_pools();
         let mut batches = tokio::time::interval(BATCH);
         let mut checks = tokio::time::interval(self.parts.check_interval);
@@ -344,12 +345,12 @@ impl Controller {
 
     /// Takes a step and performs its effects. An order that is refused changes nothing.
     pub(super) async fn happen(&mut self, event: Event, cause: Cause) -> Option<String> {
-        let (switches, clock) = (self.parts.flags.switches(), &self.parts.clock);
-        let mut taken = step(&self.state, event.clone(), &cause.reason, switches, clock.now());
+        let (facts, clock) = (self.facts(), &self.parts.clock);
+        let mut taken = step(&self.state, event.clone(), &cause.reason, facts, clock.now());
         if matches!(&taken, Ok((_, effects)) if effects.contains(&Effect::BeginStage)) {
             // Where a stage begins, its time does; nobody was asked before it in `preparing`.
             let anchor = clock.anchor(self.state.phase == Phase::Preparing);
-            taken = step(&self.state, event, &cause.reason, switches, anchor.show);
+            taken = step(&self.state, event, &cause.reason, facts, anchor.show);
             self.beginning = Some(anchor);
         }
         match taken {
@@ -382,7 +383,7 @@ impl Controller {
             migration: self.parts.name.clone(),
             state: self.state.clone(),
             verdict: self.verdict.clone(),
-            waiting_for: self.waiting_for.clone(),
+            waiting_for: self.absence().into_iter().chain(self.waiting_for.iter().cloned()).collect(),
             policies: snapshot::in_charge(&self.parts.slots),
             held: snapshot::held(&self.parts.slots),
             flags: self.parts.flags.shown(),

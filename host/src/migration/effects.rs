@@ -1,15 +1,15 @@
 //! The shell around [`step`](super::step): performs effects in their order, the record first.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     controller::Controller,
     rehearse::Rehearsed,
     snapshot::RollbackReport,
-    state::{Effect, Event, State},
+    state::{Effect, State},
 };
 use crate::{
-    clock::{self, Mono, UnixMs},
+    clock::{self, Mono},
     judge::Answered,
     notify::Notice,
     observe::Recorder,
@@ -20,14 +20,10 @@ use crate::{
         slot::Seat,
         trial::Job,
     },
-    pool::Pool,
     request::{Class, Ppm},
     route::Published,
-    store::records::Decision,
+    store::{plans::LastPlan, records::Decision},
 };
-
-/// How long workers may take to start before people are told; they go on starting.
-const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who or what made something happen.
 #[derive(Debug, Clone)]
@@ -38,7 +34,7 @@ pub struct Cause {
     pub(super) policy: Option<String>,
     pub(super) digest: Option<String>,
     pub(super) inputs: Option<Call>,
-    at: Mono,
+    pub(super) at: Mono,
 }
 
 /// What pools report when they have done what they were told.
@@ -46,8 +42,13 @@ pub struct Cause {
 pub enum Settled {
     /// The pools that the state needs are up.
     Ready,
-    /// They are not up yet, and why.
-    StillStarting(String),
+    /// They are not up yet, and why each of them is not.
+    StillStarting {
+        /// V1, if it is needed.
+        v1: Option<String>,
+        /// V2, if it is needed.
+        v2: Option<String>,
+    },
     /// V2 has drained and stopped after a rollback.
     Drained {
         /// The rollback.
@@ -111,6 +112,7 @@ impl Controller {
                     self.end_batch(Recorder::begin_stage);
                     self.forget_sessions();
                 }
+                Effect::Withhold(withheld, findings) => self.withhold(withheld, findings),
                 Effect::Notify => self.tell(decision.as_ref()),
             }
         }
@@ -119,7 +121,7 @@ impl Controller {
     }
 
     /// Puts a plan for the current state in force. Closing V2 asks nobody and waits for nothing.
-    async fn route(&mut self) {
+    pub(super) async fn route(&mut self) {
         let split = Arc::clone(&self.parts.split);
         let refuses = self.parts.store.refuses().is_some();
         if refuses || !self.state.v2_runs() {
@@ -152,6 +154,7 @@ impl Controller {
                 match answer {
                     Ok(plan) => {
                         self.stale_plan = None;
+                        self.keep_for_restart(&seat, &plan);
                         let decider = seat.policy.decides().then_some(seat);
                         self.last_plan = Some((plan.clone(), decider.clone()));
                         self.publish(plan, decider);
@@ -175,6 +178,27 @@ impl Controller {
         }
     }
 
+    /// The plan that was in force when the host was here last, if it was made for the phase that the migration is in.
+    pub(super) fn restore(&mut self, last: Option<LastPlan>) {
+        let Some(last) = last.filter(|last| last.phase == self.state.in_force()) else { return };
+        let seat = self.parts.slots.get(Kind::Routing).question().map(|(seat, _)| seat);
+        let decider = seat.filter(|seat| seat.policy.decides() && **seat.policy.digest() == *last.digest);
+        self.last_plan = Some((last.plan, decider));
+        self.keep_plan("the routing policy has not been asked yet".into());
+    }
+
+    /// A host that begins again has this plan in force before it serves anything.
+    fn keep_for_restart(&mut self, seat: &Seat, plan: &Plan) {
+        let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
+        let digest = seat.policy.digest().to_string();
+        let last = LastPlan { at: self.parts.clock.wall(), phase: self.state.in_force(), digest, plan: plan.clone() };
+        self.in_turn(async move {
+            if let Err(error) = store.keep_plan(&name, &last).await {
+                tracing::error!(migration = name, "the plan in force is not kept: {}", crate::causes::chain(&error));
+            }
+        });
+    }
+
     fn publish(&self, mut plan: Plan, decider: Option<Arc<Seat>>) {
         let flags = &self.parts.flags;
         plan.share = plan.share.min(self.state.share).min(flags.max_share());
@@ -195,86 +219,6 @@ impl Controller {
             share: self.state.share,
             salt: self.parts.salt.clone(),
             operations: operations.map(|(name, o)| (name.to_string(), *o)).collect::<Vec<(String, Class)>>(),
-        }
-    }
-
-    /// Tells the pools what operators have switched.
-    pub(super) fn switch_pools(&self) {
-        let (split, flags) = (&self.parts.split, &self.parts.flags);
-        for pool in [&split.v1, &split.v2].into_iter().filter_map(Pool::workers) {
-            pool.switch_breakers(flags.circuit_breaker());
-            pool.switch_optimizer(flags.pool_optimizer());
-        }
-    }
-
-    /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
-    pub(super) fn open_pools(&self) {
-        // Without a store V2 gets nobody, and what it would be told goes nowhere.
-        let needs_v2 = self.state.needs_v2() && self.parts.store.refuses().is_none();
-        let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
-        split.v1.open();
-        self.parts.tasks.spawn(async move {
-            let _turn = split.v2_turn.lock().await;
-            if needs_v2 {
-                split.v2.open();
-            }
-            loop {
-                let deadline = clock::mono() + START_PATIENCE;
-                let ready = match split.v1.ready_by(deadline).await {
-                    Ok(()) if needs_v2 => split.v2.ready_by(deadline).await,
-                    other => other,
-                };
-                let report = match ready {
-                    Ok(()) => Settled::Ready,
-                    Err(failure) => Settled::StillStarting(failure.message),
-                };
-                let done = matches!(report, Settled::Ready);
-                let closed = needs_v2 && !split.v2.is_open();
-                if settled.send(report).await.is_err() || done || closed {
-                    return;
-                }
-            }
-        });
-    }
-
-    /// V2 is closed already; waits for its calls in flight and stops its workers, off the controller's path.
-    fn stop_v2(&self, decision: Option<&Decision>, cause: &Cause, kill: bool) {
-        let report = RollbackReport {
-            decision: decision.map_or(0, |d| d.id),
-            at: decision.map_or(UnixMs(0), |d| d.at),
-            reason: decision.map_or_else(String::new, |d| d.reason.clone()),
-            policy: cause.policy.clone(),
-            digest: cause.digest.clone(),
-            findings: decision.map_or_else(Vec::new, |d| d.findings.clone()),
-            last_v2_request_us: 0,
-            undrained: 0,
-        };
-        let (split, settled, at) = (Arc::clone(&self.parts.split), self.settled.clone(), cause.at);
-        self.parts.tasks.spawn(async move {
-            let _turn = split.v2_turn.lock().await;
-            let undrained = if kill { 0 } else { split.v2.drain().await };
-            split.v2.stop(kill).await;
-            let last = split.v2.last_dispatch().since(at);
-            let last_v2_request_us = u64::try_from(last.as_micros()).unwrap_or(u64::MAX);
-            let report = RollbackReport { last_v2_request_us, undrained, ..report };
-            // The controller is gone when the host stops.
-            drop(settled.send(Settled::Drained { report }).await);
-        });
-    }
-
-    /// Takes note of what pools report.
-    pub(super) async fn settle(&mut self, settled: Settled) {
-        match settled {
-            Settled::Ready => {
-                self.happen(Event::PoolsReady, Cause::host()).await;
-                self.settled_once.cancel();
-            }
-            Settled::StillStarting(why) => {
-                let message = format!("workers do not start; V1 keeps serving: {why}");
-                self.notice("pools-not-ready", "critical", message, Vec::new());
-            }
-            Settled::Drained { report } => self.last_rollback = Some(report),
-            Settled::Rehearsed(rehearsed) => self.rehearse(*rehearsed).await,
         }
     }
 

@@ -131,6 +131,7 @@ impl Controller {
     /// A second is over.
     pub(super) async fn tick(&mut self) {
         self.look_at_clock().await;
+        self.look_at_v1();
         self.cut_batch();
         self.try_to_catch_up().await;
         self.stand_guard().await;
@@ -176,7 +177,7 @@ impl Controller {
         let may_serve = flags.v2_enabled() && flags.max_share() > Ppm::ZERO;
         let held_back = if !flags.switches().auto_rollback {
             Some("nothing is done: the flag `auto_rollback` is off, so people decide")
-        } else if self.parts.split.v1.members_now().ready == 0 {
+        } else if !self.parts.split.v1.can_serve() {
             Some("nothing is done: V1 has nobody who could take the callers")
         } else {
             None

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::{seats::Install, snapshot::Snapshot};
 use crate::policy::slot::Seat;
@@ -15,8 +14,6 @@ use crate::policy::slot::Seat;
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) shown: watch::Receiver<Arc<Snapshot>>,
-    /// The pools have been up since the host began.
-    pub(super) settled: CancellationToken,
 }
 
 /// What is asked of a controller, by whom and why.
@@ -41,6 +38,8 @@ pub enum Verb {
     Resume,
     /// Take the next step now.
     Advance,
+    /// Send everything to V2, because V1 is gone.
+    AdvanceWithoutV1,
     /// Everything back to V1.
     Rollback,
     /// Everything back to V1, and V2's workers killed.
@@ -73,11 +72,6 @@ pub struct Ordered {
 }
 
 impl Handle {
-    /// Waits until the pools have been up since the host began, and the plan that they allow for is in force.
-    pub async fn settled(&self) {
-        self.settled.cancelled().await;
-    }
-
     /// Asks a controller for something and waits for the answer.
     ///
     /// # Errors

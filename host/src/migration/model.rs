@@ -11,8 +11,9 @@ use proptest::prelude::*;
 use super::{
     failsafe::{Action as Acts, Facts, Failsafe, Fault, Said, Settings},
     state::{Effect, Event, Order, State},
-    step::{Switches, step},
+    step::{Facts as Around, Switches, step},
     table::{Row, Table},
+    withhold::V1,
 };
 use crate::{
     clock::{
@@ -112,10 +113,16 @@ impl World {
 
     /// As the controller does it; what is not on record is not done, but for what takes something from V2.
     fn happen(&mut self, event: &Event) {
-        let switches = Switches { auto_rollback: self.auto_rollback, auto_advance: true };
+        let facts = Around {
+            switches: Switches { auto_rollback: self.auto_rollback, auto_advance: true },
+            migration: "shop",
+            v1: V1::Serves,
+            v2_serves: true,
+            raises_without_v1: false,
+        };
         let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);
         let now = self.timeline.now(self.reading().mono);
-        let take = |now| step(&self.state, event.clone(), "because", switches, now);
+        let take = |now| step(&self.state, event.clone(), "because", facts, now);
         let Ok((_, effects)) = take(now) else { return };
         let begins = effects.contains(&Effect::BeginStage);
         let Ok((next, effects)) = take(if begins { anchor.show } else { now }) else { return };

@@ -10,6 +10,7 @@ use super::{
     handle::{Command, Ordered, Verb},
     seats::Installing,
     state::{Event, Order, State},
+    withhold::V1,
 };
 use crate::{
     clock,
@@ -30,6 +31,7 @@ impl Controller {
             Verb::Resume => self.order(Order::Resume, &actor, &reason).await,
             Verb::Rollback => self.order(Order::Rollback, &actor, &reason).await,
             Verb::EmergencyRollback => self.order(Order::EmergencyRollback, &actor, &reason).await,
+            Verb::AdvanceWithoutV1 => self.order(Order::AdvanceWithoutV1, &actor, &reason).await,
             Verb::Advance => match self.next_stage().await {
                 Ok(action) => self.order(Order::Advance(action), &actor, &reason).await,
                 Err(why) => Err(why),
@@ -46,7 +48,10 @@ impl Controller {
             return Err(why);
         }
         let State { phase, stage, share, .. } = self.state;
-        let message = format!("{} is {phase}, stage {stage}, with {share} on V2", self.parts.name);
+        let mut message = format!("{} is {phase}, stage {stage}, with {share} on V2", self.parts.name);
+        if self.state.needs_v1() && self.facts().v1 != V1::Serves {
+            message.push_str("; V1 is down: whoever is on it gets errors until it is back");
+        }
         Ok(Ordered { message, detail: Value::Null })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{failsafe, table::Table};
+use super::{failsafe, table::Table, withhold::Withheld};
 use crate::{
     clock::UnixMs,
     policy::{
@@ -84,6 +84,16 @@ impl State {
         self.v2_runs() || self.phase == Phase::Preparing
     }
 
+    /// Whether callers depend on V1: some sessions are on it, or it stands behind V2.
+    pub fn needs_v1(&self) -> bool {
+        self.share < Ppm::ALL && self.in_force() != Phase::Decommissioned
+    }
+
+    /// Whether V1 may be gone for good: everybody was moved to V2, and that was said to be all.
+    pub fn is_done_with_v1(&self) -> bool {
+        matches!(self.in_force(), Phase::Complete | Phase::Decommissioned)
+    }
+
     /// Whether the rollback policy is asked.
     pub fn is_judged(&self) -> bool {
         matches!(self.in_force(), Phase::Shadow | Phase::Ramping | Phase::Complete)
@@ -139,6 +149,8 @@ pub enum Order {
     Resume,
     /// Take the step that the stages policy names, now.
     Advance(Action),
+    /// Everything to V2, because V1 is gone.
+    AdvanceWithoutV1,
     /// Everything back to V1, gracefully.
     Rollback,
     /// Everything back to V1, and V2's workers killed.
@@ -160,6 +172,8 @@ pub enum Effect {
     KillV2,
     /// A stage begins: count sessions anew.
     BeginStage,
+    /// Nothing was done because V1 is down: say so.
+    Withhold(Withheld, Vec<Finding>),
     /// Tell people.
     Notify,
 }

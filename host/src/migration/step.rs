@@ -11,6 +11,7 @@ use super::{
     failsafe,
     state::{Decided, Effect, Event, Order, Refused, State},
     table::Table,
+    withhold::{V1, Withheld, withhold, without_v1},
 };
 use crate::{
     clock::UnixMs,
@@ -30,6 +31,21 @@ pub struct Switches {
     pub auto_advance: bool,
 }
 
+/// What a step has to know besides the state and the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// What operators have switched.
+    pub switches: Switches,
+    /// The migration's name, for commands that people are told.
+    pub migration: &'a str,
+    /// Whether V1 could take what is sent to it.
+    pub v1: V1,
+    /// Whether V2 could.
+    pub v2_serves: bool,
+    /// Whether the stages policy may raise V2's share while V1 is down.
+    pub raises_without_v1: bool,
+}
+
 /// Takes one step. `reason` is an operator's, and empty for policies.
 ///
 /// # Errors
@@ -38,9 +54,22 @@ pub fn step(
     state: &State,
     event: Event,
     reason: &str,
-    switches: Switches,
+    facts: Facts<'_>,
     now: UnixMs,
 ) -> Result<(State, Vec<Effect>), Refused> {
+    let switches = facts.switches;
+    if let Some(withheld) = withhold(state, &event, facts.v1, facts.raises_without_v1)
+        && (switches.auto_rollback || matches!(event, Event::Moved { .. }))
+        && (switches.auto_advance || withheld != Withheld::GoingUp)
+    {
+        let findings = match event {
+            Event::Judged { findings, .. } | Event::Moved { findings, .. } | Event::Failsafe { findings, .. } => {
+                findings
+            }
+            Event::PoolsReady | Event::Ordered(_) | Event::FlagsChanged | Event::Tabled(_) => Vec::new(),
+        };
+        return Ok((state.clone(), vec![Effect::Withhold(withheld, findings)]));
+    }
     match event {
         Event::PoolsReady => Ok(pools_ready(state, now)),
         Event::Judged { verdict: Verdict::RollBack, findings } if state.is_judged() && switches.auto_rollback => {
@@ -48,7 +77,7 @@ pub fn step(
             Ok(roll_back(state, because, findings, Effect::DrainV2, now))
         }
         Event::Moved { action, findings } if state.is_staged() => Ok(moved(state, action, findings, switches, now)),
-        Event::Ordered(order) => ordered(state, order, reason, now),
+        Event::Ordered(order) => ordered(state, order, reason, facts, now),
         Event::FlagsChanged => Ok((state.clone(), vec![Effect::Route])),
         Event::Failsafe { action, findings } if state.is_judged() && switches.auto_rollback => {
             Ok(secure(state, action, findings, now))
@@ -171,7 +200,13 @@ fn tabled(state: &State, table: Table) -> (State, Vec<Effect>) {
     (next, vec![decide("table", &reason, Vec::new()), Effect::Notify])
 }
 
-fn ordered(state: &State, order: Order, reason: &str, now: UnixMs) -> Result<(State, Vec<Effect>), Refused> {
+fn ordered(
+    state: &State,
+    order: Order,
+    reason: &str,
+    facts: Facts<'_>,
+    now: UnixMs,
+) -> Result<(State, Vec<Effect>), Refused> {
     let phase = state.phase;
     let refuse = |what: &str| Err(Refused(format!("the migration is {phase}, so it cannot {what}")));
     match (order, phase) {
@@ -182,6 +217,7 @@ fn ordered(state: &State, order: Order, reason: &str, now: UnixMs) -> Result<(St
             let effects = vec![decide("begin-again", reason, Vec::new()), Effect::Route, Effect::OpenV2];
             Ok((state.anew(now), effects))
         }
+        (Order::Resume, Phase::Preparing) if facts.v1 != V1::Serves => Err(Refused(preparing(facts))),
         (Order::Resume, _) => refuse("be resumed; only `paused` and `rolled-back` can"),
         (Order::Advance(action), Phase::Shadow | Phase::Ramping) => match action {
             action if wrong_way(state, action).is_some() => Err(Refused(wrong_way(state, action).unwrap_or_default())),
@@ -191,13 +227,52 @@ fn ordered(state: &State, order: Order, reason: &str, now: UnixMs) -> Result<(St
                 Err(Refused("the stages policy names no stage to advance to".into()))
             }
         },
-        (Order::Advance(_), _) => refuse("advance; resume it first"),
+        (Order::Advance(_), Phase::Preparing) => Err(Refused(preparing(facts))),
+        (Order::Advance(_), Phase::Complete | Phase::Decommissioned) => refuse("advance any further"),
+        (Order::Advance(_), Phase::Paused | Phase::RolledBack) => refuse("advance; resume it first"),
+        (Order::AdvanceWithoutV1, _) => without(state, reason, facts, now),
         (Order::Rollback | Order::EmergencyRollback, Phase::RolledBack) => refuse("be rolled back again"),
+        (Order::Rollback | Order::EmergencyRollback, _) if facts.v1 == V1::Absent => {
+            refuse("be rolled back: the configuration has no V1; put it back and restart the host first")
+        }
         (Order::Rollback | Order::EmergencyRollback, Phase::Decommissioned) => {
             refuse("be rolled back: V1 is gone; restore it from a backup first")
         }
         (Order::Rollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::DrainV2, now)),
         (Order::EmergencyRollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::KillV2, now)),
+    }
+}
+
+/// Why a migration that is preparing does not go on, and what can be done.
+pub(super) fn preparing(Facts { migration, v1, v2_serves, .. }: Facts<'_>) -> String {
+    match (v1, v2_serves) {
+        (V1::Serves, _) => "the migration is preparing: it goes on by itself when V2 is ready".into(),
+        (V1::Down | V1::Absent, true) => format!(
+            "the migration is preparing and waits for V1, which is not ready; if V1 is not coming back, `{}` sends everything \
+             to V2",
+            without_v1(migration)
+        ),
+        (V1::Down | V1::Absent, false) => "the migration is preparing, and neither V1 nor V2 is ready".into(),
+    }
+}
+
+/// Everything to V2, because V1 is gone: a person says so, nobody compares any more.
+fn without(state: &State, reason: &str, facts: Facts<'_>, now: UnixMs) -> Result<(State, Vec<Effect>), Refused> {
+    let phase = state.phase;
+    let refused = |why: String| Err(Refused(why));
+    match phase {
+        Phase::Complete | Phase::Decommissioned => refused(format!("the migration is {phase}: everything is on V2")),
+        Phase::RolledBack => refused(
+            "the migration is rolled-back, so V2 is stopped; resume it first, and then advance without V1".into(),
+        ),
+        _ if facts.v1 == V1::Serves => {
+            refused("V1 is there, so nothing goes on without it; `advance` takes the next stage".into())
+        }
+        _ if !facts.v2_serves => refused("V2 is not ready either, so there is nobody to go on with".into()),
+        Phase::Preparing | Phase::Shadow | Phase::Ramping | Phase::Paused => {
+            let state = State { paused_in: None, ..state.clone() };
+            Ok(complete(&state, reason, Vec::new(), now))
+        }
     }
 }
 
@@ -290,7 +365,14 @@ mod tests {
 
     use super::*;
 
-    const ON: Switches = Switches { auto_rollback: true, auto_advance: true };
+    const ON: Facts<'_> = Facts {
+        switches: Switches { auto_rollback: true, auto_advance: true },
+        migration: "shop",
+        v1: V1::Serves,
+        v2_serves: true,
+        raises_without_v1: false,
+    };
+    const V1_DOWN: Facts<'_> = Facts { v1: V1::Down, ..ON };
 
     fn ramping(stage: u32, share: u32) -> State {
         State { phase: Phase::Ramping, stage, share: Ppm::new(share), ..State::new(UnixMs(5)) }
@@ -332,7 +414,7 @@ mod tests {
 
     #[test]
     fn switches_hold_policies_back_but_not_operators() {
-        let off = Switches { auto_rollback: false, auto_advance: false };
+        let off = Facts { switches: Switches { auto_rollback: false, auto_advance: false }, ..ON };
         let state = ramping(0, 50_000);
         let events =
             [judged(Verdict::RollBack), Event::Moved { action: Action::Advance(to(1, 100_000)), findings: Vec::new() }];
@@ -382,7 +464,7 @@ mod tests {
 
     #[test]
     fn with_the_flag_off_the_host_does_nothing_by_itself() {
-        let off = Switches { auto_rollback: false, auto_advance: true };
+        let off = Facts { switches: Switches { auto_rollback: false, auto_advance: true }, ..ON };
         let state = ramping(0, 50_000);
         for action in [failsafe::Action::Rollback, failsafe::Action::Retreat, failsafe::Action::Pause] {
             assert_eq!(step(&state, failsafe(action), "", off, UnixMs(9)).unwrap(), (state.clone(), Vec::new()));
@@ -466,6 +548,40 @@ mod tests {
     }
 
     #[test]
+    fn a_migration_that_waits_for_a_dead_v1_says_the_command_that_goes_on_without_it() {
+        let preparing = State::new(UnixMs(0));
+        let order = |order, facts| step(&preparing, Event::Ordered(order), "V1 is dead", facts, UnixMs(9));
+        for asked in [Order::Advance(Action::Hold), Order::Resume] {
+            let why = order(asked, V1_DOWN).unwrap_err().0;
+            assert!(why.contains("`cutover advance shop --without-v1 --reason TEXT`"), "{why}");
+        }
+        let (next, effects) = order(Order::AdvanceWithoutV1, V1_DOWN).unwrap();
+        assert_eq!((next.phase, next.share), (Phase::Complete, Ppm::ALL));
+        assert!(matches!(effects[..], [Effect::Decide(_), Effect::Route, Effect::BeginStage, Effect::Notify]));
+        assert!(order(Order::AdvanceWithoutV1, ON).unwrap_err().0.contains("V1 is there"));
+        let nobody = Facts { v2_serves: false, ..V1_DOWN };
+        assert!(order(Order::AdvanceWithoutV1, nobody).unwrap_err().0.contains("V2 is not ready either"));
+        let (paused, _) = run(&ramping(1, 100_000), Event::Ordered(Order::Pause));
+        let (next, _) =
+            step(&paused, Event::Ordered(Order::AdvanceWithoutV1), "V1 is dead", V1_DOWN, UnixMs(9)).unwrap();
+        assert_eq!((next.phase, next.paused_in), (Phase::Complete, None));
+    }
+
+    #[test]
+    fn a_verdict_against_v2_waits_for_a_person_while_v1_is_down() {
+        let complete = State { phase: Phase::Complete, ..ramping(5, 1_000_000) };
+        let (same, effects) = step(&complete, judged(Verdict::RollBack), "", V1_DOWN, UnixMs(9)).unwrap();
+        assert_eq!((same, effects), (complete.clone(), vec![Effect::Withhold(Withheld::GoingBack, Vec::new())]));
+        let ordered = Event::Ordered(Order::Rollback);
+        assert_eq!(step(&complete, ordered, "I know", V1_DOWN, UnixMs(9)).unwrap().0.phase, Phase::RolledBack);
+        let absent = Facts { v1: V1::Absent, ..ON };
+        for order in [Order::Rollback, Order::EmergencyRollback] {
+            let refused = step(&complete, Event::Ordered(order), "I know", absent, UnixMs(9)).unwrap_err().0;
+            assert!(refused.contains("the configuration has no V1"), "{refused}");
+        }
+    }
+
+    #[test]
     fn after_a_restart_ready_pools_route_again_and_decide_nothing() {
         let state = ramping(2, 250_000);
         assert_eq!(run(&state, Event::PoolsReady), (state.clone(), vec![Effect::Route]));
@@ -489,6 +605,7 @@ mod tests {
                 Just(Order::Pause),
                 Just(Order::Resume),
                 action.prop_map(Order::Advance),
+                Just(Order::AdvanceWithoutV1),
                 Just(Order::Rollback),
                 Just(Order::EmergencyRollback)
             ]
@@ -505,15 +622,21 @@ mod tests {
         ]
     }
 
+    fn any_v1() -> impl Strategy<Value = V1> {
+        prop::sample::select(vec![V1::Serves, V1::Serves, V1::Down, V1::Absent])
+    }
+
     proptest! {
         #[test]
-        fn invariants_hold_along_any_history(events in prop::collection::vec(any_event(), 0..40)) {
+        fn invariants_hold_along_any_history(events in prop::collection::vec((any_event(), any_v1()), 0..40)) {
             let mut state = State::new(UnixMs(0));
-            for (n, event) in events.into_iter().enumerate() {
+            for (n, (event, v1)) in events.into_iter().enumerate() {
                 let raises = matches!(
                     event,
                     Event::Moved { action: Action::Advance(_) | Action::Complete, .. }
-                        | Event::Ordered(Order::Advance(Action::Advance(_) | Action::Complete))
+                        | Event::Ordered(
+                            Order::Advance(Action::Advance(_) | Action::Complete) | Order::AdvanceWithoutV1
+                        )
                 );
                 let lowers = matches!(
                     event,
@@ -522,11 +645,15 @@ mod tests {
                         | Event::Failsafe { .. }
                         | Event::Ordered(Order::Rollback | Order::EmergencyRollback)
                 );
-                let Ok((next, effects)) = step(&state, event, "why", ON, UnixMs(n as u64 + 1)) else { continue };
+                let (facts, by_a_person) = (Facts { v1, ..ON }, matches!(event, Event::Ordered(_)));
+                let Ok((next, effects)) = step(&state, event, "why", facts, UnixMs(n as u64 + 1)) else { continue };
                 prop_assert!(next.below.is_sorted_by(|a, b| a.share < b.share), "{:?}", next.below);
                 prop_assert!(next.below.iter().all(|step| step.share < next.share), "{:?}", next);
                 prop_assert!(next.share <= state.share || raises, "{state:?} became {next:?}");
                 prop_assert!(next.share >= state.share || lowers, "{state:?} became {next:?}");
+                if v1 != V1::Serves && !by_a_person {
+                    prop_assert_eq!(next.share, state.share, "nothing moves by itself while V1 is down");
+                }
                 let serves = matches!(next.in_force(), Phase::Ramping | Phase::Complete);
                 prop_assert!(serves || next.share == Ppm::ZERO, "{next:?}");
                 prop_assert_eq!(next.phase == Phase::Paused, next.paused_in.is_some());

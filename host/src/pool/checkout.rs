@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 pub use self::slot::{Ended, SlotView};
 use self::slot::{Fate, Place, Slot};
-pub use self::terms::{Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy};
+pub use self::terms::{Broken, Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy};
 use super::{
     homes::Homes,
     lifecycle::{Lifecycle, Stage},
@@ -156,12 +156,15 @@ impl<W> Checkout<W> {
     }
 
     /// Takes note that a worker is not to be used any more; true if that was not known. Its process is still to end.
-    pub fn give_up_worker(&mut self, slot: usize, number: u64, why: String, now: Mono) -> bool {
+    pub fn give_up_worker(&mut self, slot: usize, number: u64, why: Broken, now: Mono) -> bool {
         self.pass(now);
         let Some(own) = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage().is_up()) else {
             return false;
         };
-        own.end(why, Fate::Failed, now);
+        match why {
+            Broken::Overdue(why) => own.end(why, Fate::Overdue, now),
+            Broken::Failed(why) => own.end(why, Fate::Failed, now),
+        }
         self.evict(slot);
         self.dispatch(now);
         true
@@ -229,7 +232,7 @@ impl<W> Checkout<W> {
         let claim = |slot: usize| {
             let own = self.slots.get_mut(slot)?;
             own.claimed = true;
-            Some(Vacancy { slot, failed: own.failed() })
+            Some(Vacancy { slot, death: own.death() })
         };
         vacant.into_iter().filter_map(claim).collect()
     }

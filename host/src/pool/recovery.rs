@@ -33,7 +33,7 @@ pub enum Strategy {
     BackOff,
     /// Let the other pool answer, if the call may go there; where there is no other, try again as often as retries say.
     FailOver,
-    /// Try again, and count it against the circuit breaker also if no worker saw the call.
+    /// Try again after the backoff, like [`Strategy::BackOff`]; the whole pool is at fault, which refuses by itself.
     CircuitBreak,
     /// Give up.
     Abandon,
@@ -172,13 +172,11 @@ impl Recovery {
         if after < attempt.left { Next::Retry { after } } else { spent }
     }
 
-    /// Whether a failure counts against the circuit breaker: when a worker may have seen the call, or the table says so.
+    /// Whether a failure counts against its operation's circuit breaker: when a worker may have seen the call. What happens
+    /// before that (no worker runs, the queue is full, the session's state cannot be restored) is the whole pool's trouble,
+    /// and no reason to refuse the operation once the pool is well again.
     pub fn counts(&self, failure: &Failure) -> bool {
-        match self.rule(failure.kind).strategy {
-            Strategy::Abandon => false,
-            Strategy::CircuitBreak => true,
-            Strategy::RetryNow | Strategy::BackOff | Strategy::FailOver => failure.sent,
-        }
+        failure.sent && self.rule(failure.kind).strategy != Strategy::Abandon
     }
 
     /// The time between an attempt, from 1, and the next.
@@ -258,12 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_against_the_breaker_was_sent_or_is_said_to_break_it() {
+    fn only_what_a_worker_saw_counts_against_its_operations_breaker() {
         let recovery = Recovery::default();
         let counts = |kind, sent| recovery.counts(&Failure { kind, message: String::new(), sent });
-        assert!(counts(FailureKind::Connection, true) && !counts(FailureKind::Connection, false));
-        assert!(counts(FailureKind::Resource, false) && counts(FailureKind::Initialization, false));
-        assert!(!counts(FailureKind::System, true));
+        for kind in FailureKind::ALL {
+            assert!(!counts(kind, false), "{kind}");
+            assert_eq!(counts(kind, true), kind != FailureKind::System, "{kind}");
+        }
     }
 
     fn any_rule() -> impl proptest::strategy::Strategy<Value = Rule> {

@@ -30,6 +30,8 @@ pub struct PoolSpec {
     pub label: String,
     /// Which of the two.
     pub id: PoolId,
+    /// Whether the configuration has left it out: it is never open.
+    pub is_absent: bool,
     /// How many calls it serves at once.
     pub mode: Mode,
     /// How many workers.

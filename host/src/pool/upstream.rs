@@ -11,6 +11,7 @@ pub mod connection;
 mod health;
 pub mod lane;
 mod member;
+mod reach;
 mod send;
 pub mod standing;
 pub mod upload;
@@ -55,6 +56,8 @@ pub struct UpstreamSpec {
     pub label: String,
     /// Which of the two.
     pub id: PoolId,
+    /// Whether the configuration has left it out: it is never open.
+    pub is_absent: bool,
     /// Its members.
     pub upstreams: Vec<Address>,
     /// How connections to them are made.
@@ -171,8 +174,11 @@ impl UpstreamPool {
         Self(inner, handles)
     }
 
-    /// Lets requests in.
+    /// Lets requests in, unless the configuration has left the pool out.
     pub fn open(&self) {
+        if self.0.spec.is_absent {
+            return;
+        }
         let mut signals = self.0.signals.lock();
         if signals.end.is_cancelled() {
             *signals = Arc::default();
@@ -293,6 +299,11 @@ impl UpstreamPool {
         self.0.members.iter().any(|member| member.is_usable(now))
     }
 
+    /// Whether somebody is there to answer: a member that can be reached and passes its checks, however its answers are.
+    pub fn can_serve(&self) -> bool {
+        self.is_open() && self.0.members.iter().any(Member::is_there)
+    }
+
     /// The pool's members, with those that went down or were ejected since the last time that this was asked.
     pub fn members(&self) -> Members {
         let failures = self.0.members.iter().map(Member::take_failures).sum();
@@ -318,7 +329,8 @@ impl UpstreamPool {
             return None;
         }
         let now = clock::mono();
-        let out = self.0.members.iter().filter(|member| !member.is_usable(now)).map(Member::why_out);
+        let out = self.0.members.iter().filter(|member| !member.is_usable(now) || !member.is_there());
+        let out = out.map(Member::why_out);
         let out: Vec<_> = out.collect();
         (!out.is_empty()).then(|| format!("{}: {}", self.0.spec.label, out.join("; ")))
     }

@@ -12,8 +12,9 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -32,17 +33,18 @@ pub use self::{
     tend::SizeChange,
 };
 use super::{
-    checkout::{Checkout, Shape},
+    breaker::Backing,
+    checkout::{Broken, Checkout, Shape},
     journal::Journal,
     process::Worker,
-    restarts::{MAX_BACKOFF, Restarts},
+    restarts::{ALONE_BACKOFF, MAX_BACKOFF, Restarts},
     spawner::Spawner,
     spec::PoolSpec,
 };
 use crate::{
     clock::{self, Mono},
     policy::{facts::Members, trial::Trials},
-    request::{Answer, Failure, FailureKind},
+    request::{Answer, Failure, FailureKind, PoolId},
 };
 
 /// Sessions whose worker is remembered. Those beyond that are brought up to date on each call, which is slower.
@@ -75,11 +77,18 @@ struct Inner {
     closed: Notify,
     /// Calls in flight are to be given up at once.
     give_up: Notify,
+    /// Nobody answers what this pool does not.
+    alone: AtomicBool,
+    /// That has come to be so.
+    left_alone: Notify,
     chance: RandomState,
     trouble: Trouble,
     ledger: Ledger,
     last_failure: Mutex<Option<String>>,
     failures: AtomicU32,
+    /// Workers that were killed because a call missed its deadline, and of these those that were told in gauges.
+    overdue: AtomicU64,
+    overdue_told: AtomicU64,
     last_dispatch: AtomicU64,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -102,6 +111,7 @@ impl WorkerPool {
     /// A pool that is closed and has no workers yet.
     pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, trials: Trials) -> Self {
         let slots = spec.size.max + spec.size.most_overflow;
+        let spec_is_v1 = spec.id == PoolId::V1;
         let inner = Arc::new(Inner {
             checkout: Mutex::new(Checkout::new(shape(&spec))),
             restarts: Mutex::new(Restarts::new(spec.restarts)),
@@ -117,9 +127,14 @@ impl WorkerPool {
             changed: Notify::new(),
             closed: Notify::new(),
             give_up: Notify::new(),
+            // What V2 does not answer V1 may; what V1 does not, nobody.
+            alone: AtomicBool::new(spec_is_v1),
+            left_alone: Notify::new(),
             chance: RandomState::new(),
             last_failure: Mutex::default(),
             failures: AtomicU32::new(0),
+            overdue: AtomicU64::new(0),
+            overdue_told: AtomicU64::new(0),
             last_dispatch: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -129,8 +144,11 @@ impl WorkerPool {
         Self(inner)
     }
 
-    /// Lets calls in and starts workers. Calls wait until the first is ready.
+    /// Lets calls in and starts workers, unless the configuration has left the pool out. Calls wait until the first is ready.
     pub fn open(&self) {
+        if self.0.spec.is_absent {
+            return;
+        }
         self.0.checkout.lock().open();
         self.0.vacant.notify_one();
         self.0.changed.notify_waiters();
@@ -139,6 +157,20 @@ impl WorkerPool {
     /// Whether it lets calls in.
     pub fn is_open(&self) -> bool {
         self.0.checkout.lock().is_open()
+    }
+
+    /// Says whether anybody answers what this pool does not. A pool that stands alone is never given up: its breakers let a
+    /// trickle through, and its workers are restarted whatever the budget says.
+    pub fn stand(&self, backing: Backing) {
+        let alone = backing == Backing::Alone;
+        if !self.0.alone.swap(alone, Ordering::AcqRel) && alone {
+            self.0.left_alone.notify_waiters();
+        }
+    }
+
+    /// Workers that were killed because a call missed its deadline, since the host began.
+    pub fn deadline_kills(&self) -> u64 {
+        self.0.overdue.load(Ordering::Relaxed)
     }
 
     /// Waits until every worker is ready.
@@ -169,19 +201,7 @@ impl WorkerPool {
     /// # Errors
     /// By cause; `sent` says whether a worker may have seen the call.
     pub async fn call(&self, call: Call<'_>) -> Result<Answer, Failure> {
-        let mut lease = self.0.lease(call.session, call.deadline).await?;
-        let asked = async {
-            lease.catch_up(call).await?;
-            self.0.last_dispatch.fetch_max(clock::mono().nanos(), Ordering::AcqRel);
-            lease.call(call).await
-        };
-        tokio::select! {
-            biased;
-            answer = asked => answer,
-            () = self.0.give_up.notified() => {
-                Err(Failure::sent(FailureKind::System, format!("{} was stopped", self.0.spec.label)))
-            }
-        }
+        self.0.make(call, &mut Duration::default()).await
     }
 
     /// Brings the session's worker up to date without asking it anything.
@@ -271,6 +291,7 @@ impl WorkerPool {
             (checkout.shape().wanted, checkout.ready(), checkout.waiting())
         };
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let wanted = if self.0.spec.is_absent { 0 } else { wanted };
         Members {
             wanted: small(wanted),
             ready: small(ready),
@@ -294,7 +315,8 @@ impl WorkerPool {
             return why;
         }
         let label = &self.0.spec.label;
-        let spent = format!("{label} has spent its restarts and tries once each {MAX_BACKOFF:?}");
+        let each = self.0.longest_backoff();
+        let spent = format!("{label} has spent its restarts and tries once each {each:?}");
         Some(why.map_or_else(|| spent.clone(), |why| format!("{spent}: {why}")))
     }
 
@@ -310,6 +332,39 @@ impl WorkerPool {
 }
 
 impl Inner {
+    /// Makes a call and says how long it `waited` for a worker.
+    pub(super) async fn make(self: &Arc<Self>, call: Call<'_>, waited: &mut Duration) -> Result<Answer, Failure> {
+        let asked = clock::mono();
+        let lease = self.lease(call.session, call.deadline).await;
+        *waited = clock::mono().since(asked);
+        let mut lease = lease?;
+        let asked = async {
+            lease.catch_up(call).await?;
+            self.last_dispatch.fetch_max(clock::mono().nanos(), Ordering::AcqRel);
+            lease.call(call).await
+        };
+        tokio::select! {
+            biased;
+            answer = asked => answer,
+            () = self.give_up.notified() => {
+                Err(Failure::sent(FailureKind::System, format!("{} was stopped", self.spec.label)))
+            }
+        }
+    }
+
+    /// Who answers what this pool does not.
+    pub(super) fn backing(&self) -> Backing {
+        if self.alone.load(Ordering::Acquire) { Backing::Alone } else { Backing::Other }
+    }
+
+    /// How long it takes between two attempts to start a worker when the budget is spent.
+    pub(super) fn longest_backoff(&self) -> Duration {
+        match self.backing() {
+            Backing::Alone => ALONE_BACKOFF,
+            Backing::Other => MAX_BACKOFF,
+        }
+    }
+
     /// Takes a worker back, and ends it if it is not wanted any more.
     fn hand_in(&self, slot: usize, number: u64, worker: Worker) {
         let surplus = self.checkout.lock().hand_in(slot, number, worker, clock::mono());
@@ -320,8 +375,10 @@ impl Inner {
     }
 
     /// Never uses a worker again.
-    fn give_up_worker(&self, slot: usize, number: u64, worker: Option<Worker>, why: String) {
-        tracing::warn!(pool = self.spec.label, slot, "replacing a worker: {why}");
+    fn give_up_worker(&self, slot: usize, number: u64, worker: Option<Worker>, why: Broken) {
+        let (Broken::Overdue(said) | Broken::Failed(said)) = &why;
+        tracing::warn!(pool = self.spec.label, slot, "replacing a worker: {said}");
+        let is_overdue = matches!(why, Broken::Overdue(_));
         let (was_up, open) = {
             let mut checkout = self.checkout.lock();
             (checkout.give_up_worker(slot, number, why, clock::mono()), checkout.is_open())
@@ -329,6 +386,7 @@ impl Inner {
         // A pool that was closed kills what is left in it; that says nothing about its workers.
         if was_up && open {
             self.failures.fetch_add(1, Ordering::AcqRel);
+            self.overdue.fetch_add(u64::from(is_overdue), Ordering::Relaxed);
         }
         // Kills it; its end is seen by whoever waits for that.
         drop(worker);

@@ -3,7 +3,7 @@
 //! Operations are what policies see and what is counted, so there are as many as somebody has named, and one for each
 //! standard method for the rest: never one for each path.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hyper::Method;
 
@@ -41,6 +41,8 @@ pub struct Kind {
     pub name: Arc<str>,
     /// Its class.
     pub class: Class,
+    /// How long its callers wait, and its mirrored requests; none for as long as the migration says.
+    pub deadline: Option<Duration>,
     /// What counts as failed.
     pub failed: Arc<Failed>,
 }
@@ -71,7 +73,7 @@ impl Default for Catalogue {
 
 fn by_method(said: &[Kind], failed: &Arc<Failed>) -> Vec<Kind> {
     let kind = |(name, class): (&str, Class)| {
-        let usual = || Kind { name: name.into(), class, failed: Arc::clone(failed) };
+        let usual = || Kind { name: name.into(), class, deadline: None, failed: Arc::clone(failed) };
         said.iter().find(|kind| *kind.name == *name).cloned().unwrap_or_else(usual)
     };
     METHODS.map(kind).to_vec()
@@ -106,6 +108,12 @@ impl Catalogue {
         self.methods.iter().map(|kind| (Arc::clone(&kind.name), kind.class)).chain(named).collect()
     }
 
+    /// The deadlines of those of its operations that have one of their own.
+    pub fn deadlines(&self, patterns: &[Pattern]) -> BTreeMap<Arc<str>, Duration> {
+        let all = self.methods.iter().chain(patterns.iter().map(|pattern| &pattern.kind));
+        all.filter_map(|kind| Some((Arc::clone(&kind.name), kind.deadline?))).collect()
+    }
+
     /// What a request is.
     pub fn of(&self, method: &Method, path: &str) -> Option<&Kind> {
         if self.named
@@ -136,7 +144,7 @@ mod tests {
     use super::*;
 
     fn kind(name: &str, class: Class) -> Kind {
-        Kind { name: name.into(), class, failed: Arc::default() }
+        Kind { name: name.into(), class, deadline: None, failed: Arc::default() }
     }
 
     fn pattern(name: &str, class: Class, methods: &[&str], path: &str) -> Pattern {

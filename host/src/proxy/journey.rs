@@ -11,10 +11,7 @@ use super::{
 };
 use crate::{
     clock::{self, Mono},
-    pool::{
-        UpstreamPool,
-        upstream::{Answered, Ask, Outgoing, Ticket, Unanswered, upload::Progress},
-    },
+    pool::upstream::{Answered, Ask, Outgoing, Ticket, Unanswered, upload::Progress},
     request::{Failure, FailureKind, PoolId},
 };
 
@@ -98,7 +95,7 @@ impl Journey<'_> {
             Ok(ticket) => ticket,
             Err(failure) => {
                 let unanswered = Unanswered { failure, request: Some(request), by_caller: false };
-                return self.after(pool, unanswered, (target, None));
+                return self.after(proxy, unanswered, (target, None));
             }
         };
         let ask = Ask { progress: self.progress.as_deref(), deadline, again: self.again };
@@ -112,7 +109,7 @@ impl Journey<'_> {
                 if failure.sent && !by_caller || failure.kind == FailureKind::Connection {
                     ticket.count_failure(&failure.message);
                 }
-                self.after(pool, unanswered, (target, Some(ticket.member())))
+                self.after(proxy, unanswered, (target, Some(ticket.member())))
             }
         }
     }
@@ -128,7 +125,7 @@ impl Journey<'_> {
     }
 
     /// What comes after an attempt without an answer.
-    fn after(&self, pool: &UpstreamPool, unanswered: Unanswered, (target, member): (Target, Option<usize>)) -> Attempt {
+    fn after(&self, proxy: &Proxy, unanswered: Unanswered, (target, member): (Target, Option<usize>)) -> Attempt {
         let Unanswered { failure, request, by_caller } = unanswered;
         if by_caller {
             return Attempt::Failed(failure);
@@ -143,13 +140,13 @@ impl Journey<'_> {
         };
         // Another member of the same pool, unless there was none to be had, or it took all of the time.
         let other = member.filter(|_| failure.kind != FailureKind::Timeout);
-        if other.is_some() && pool.may_retry(target.attempts) {
+        if other.is_some() && proxy.pool(target.pool).may_retry(target.attempts) {
             return Attempt::Again(
                 again,
                 Target { avoid: other, attempts: target.attempts + 1, started: now, ..target },
             );
         }
-        if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent) {
+        if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent && !proxy.split.is_v1_gone()) {
             // A V2 that was closed before it saw the request has not failed it.
             if failure.sent || failure.kind != FailureKind::System {
                 self.whose.observe(Ended { failed_over: true, ..ended });

@@ -10,6 +10,7 @@
 mod encoding;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -70,8 +71,10 @@ pub struct Setup {
     pub comparer: Comparer,
     /// Mirrored requests that may be under way at once.
     pub budget: usize,
-    /// How long one may take.
+    /// How long one may take, unless its operation says otherwise.
     pub timeout: Duration,
+    /// Operations that say themselves how long that is.
+    pub limits: BTreeMap<Arc<str>, Duration>,
     /// Where they run.
     pub runtime: Handle,
     /// Who waits for them to end.
@@ -248,14 +251,15 @@ impl HttpMirror {
         (operation, failed): (&Arc<str>, &Failed),
         session: Option<Session>,
     ) -> Result<Kept, Failure> {
-        let Setup { v1, v2, recorder, timeout, .. } = &self.parts;
+        let Setup { v1, v2, recorder, timeout, limits, .. } = &self.parts;
         let pool = match id {
             PoolId::V1 => v1,
             PoolId::V2 => v2,
         };
         let started = clock::mono();
         let mut head_at = None;
-        let answer = ask(pool, request, started + *timeout, &mut head_at, failed).await;
+        let deadline = started + *limits.get(operation).unwrap_or(timeout);
+        let answer = ask(pool, request, deadline, &mut head_at, failed).await;
         let took = head_at.unwrap_or_else(clock::mono).since(started);
         let outcome = match &answer {
             Ok(answer) if answer.says == Said::Failed || failed.by_time(took) => Outcome::Failed(FailureKind::Worker),

@@ -59,6 +59,8 @@ impl Scrape {
             let here = with(labels, "category", (*category).to_owned());
             self.counter("cutover_failed_attempts", "Attempts of calls that failed", here, *count);
         }
+        let help = "Workers that were killed because a call missed its deadline";
+        self.counter("cutover_deadline_kills", help, labels.to_vec(), pool.deadline_kills);
         self.counter("cutover_retries", "Attempts beyond the first of their calls", labels.to_vec(), pool.retries);
         for breaker in &pool.breakers {
             let here = || with(labels, "operation", breaker.operation.to_string());

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, thread};
 
 use hyper::http::uri::Authority;
 
-use super::{At, failed, is_name};
+use super::{At, failed, is_name, own_deadline};
 use crate::{
     causes::chain,
     config::{HttpConfig, raw},
@@ -100,14 +100,25 @@ pub(super) fn plane(
         at.field("operations").wrong(&format!("cannot be told apart: {error}"));
         Catalogue::default()
     });
+    let label = |id| format!("{name}/{id}");
+    let v1 = raw.v1.map(|v1| upstreams(&mut at.field("v1"), &label(PoolId::V1), PoolId::V1, v1, base));
+    let v2 = upstreams(&mut at.field("v2"), &label(PoolId::V2), PoolId::V2, raw.v2, base);
+    let v1 = v1.unwrap_or_else(|| UpstreamSpec {
+        label: label(PoolId::V1),
+        id: PoolId::V1,
+        is_absent: true,
+        upstreams: Vec::new(),
+        ..v2.clone()
+    });
     HttpConfig {
         matches,
         session,
         classes: catalogue.classes(&patterns),
+        deadlines: catalogue.deadlines(&patterns),
         catalogue,
         forwarding,
-        v1: upstreams(&mut at.field("v1"), &format!("{name}/v1"), PoolId::V1, raw.v1, base),
-        v2: upstreams(&mut at.field("v2"), &format!("{name}/v2"), PoolId::V2, raw.v2, base),
+        v1,
+        v2,
     }
 }
 
@@ -148,7 +159,8 @@ fn operations(
         let goes_by_method = Catalogue::method_names().any(|method| method == name);
         let own = operation.failed.as_ref().map(|raw| Arc::new(failed::http(&mut at.field("failed"), raw)));
         let failed = own.unwrap_or_else(|| Arc::clone(failed));
-        let kind = Kind { name: Arc::from(name), class: operation.class, failed };
+        let deadline = own_deadline(&mut at, operation.deadline.as_deref());
+        let kind = Kind { name: Arc::from(name), class: operation.class, deadline, failed };
         match operation.path {
             None if goes_by_method => by_method.push(kind),
             None => at.field("path").wrong("is missing; say which requests it is, such as `/orders/{id}`"),
@@ -196,6 +208,7 @@ pub(super) fn upstreams(
     UpstreamSpec {
         label: label.to_owned(),
         id,
+        is_absent: false,
         upstreams: addresses,
         connector,
         connect_timeout: at.field("connect_timeout").duration(&raw.connect_timeout, "1ms", "1h"),

@@ -5,7 +5,10 @@ use std::{borrow::Cow, collections::VecDeque, time::Duration};
 use super::{Health, Waiter};
 use crate::{
     clock::Mono,
-    pool::lifecycle::{Lifecycle, Stage},
+    pool::{
+        lifecycle::{Lifecycle, Stage},
+        restarts::Death,
+    },
 };
 
 /// A worker that ran this long was well, even if nobody called it: its successor starts at once.
@@ -44,6 +47,8 @@ pub(super) enum Fate {
     Told,
     /// It failed.
     Failed,
+    /// It was killed because a call of its missed its deadline.
+    Overdue,
 }
 
 /// Where the worker is.
@@ -126,9 +131,10 @@ impl<W> Slot<W> {
         self.stage() == Stage::Initializing || self.claimed
     }
 
-    /// If the worker before failed: how many did in a row without having proven themselves.
-    pub(super) fn failed(&self) -> Option<u32> {
-        (self.fate == Fate::Failed).then_some(self.failed)
+    /// How the worker before died, unless it was told to end.
+    pub(super) fn death(&self) -> Option<Death> {
+        let overdue = self.fate == Fate::Overdue;
+        (self.fate != Fate::Told).then_some(Death { failed: self.failed, overdue })
     }
 
     pub(super) const fn place(&self) -> Place {
@@ -158,7 +164,7 @@ impl<W> Slot<W> {
         let before = self.life.take();
         let why = match (&before, self.fate) {
             (None, _) | (_, Fate::Told) => "the pool needs it",
-            (Some(_), Fate::Failed) => "replaces the worker before it",
+            (Some(_), Fate::Failed | Fate::Overdue) => "replaces the worker before it",
         };
         let queue = std::mem::take(&mut self.queue);
         *self = Self { life: Some(Lifecycle::begin(now, why)), number, queue, failed: self.failed, ..Self::default() };

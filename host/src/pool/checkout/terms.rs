@@ -2,6 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use crate::pool::restarts::Death;
+
 /// Which of the calls that wait goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
@@ -82,6 +84,15 @@ pub enum Health {
     Bad,
 }
 
+/// Why a worker is not used any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// A call of its missed its deadline: it may be well, and in the middle of a frame.
+    Overdue(String),
+    /// Anything else.
+    Failed(String),
+}
+
 /// A worker that has to be ended.
 #[derive(Debug)]
 pub enum Left<W> {
@@ -98,6 +109,6 @@ pub enum Left<W> {
 pub struct Vacancy {
     /// The slot.
     pub slot: usize,
-    /// If the worker before failed: how many did in a row without having proven themselves.
-    pub failed: Option<u32>,
+    /// How the worker before died, unless it was told to end.
+    pub death: Option<Death>,
 }

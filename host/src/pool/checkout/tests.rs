@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::pool::restarts::Death;
 
 type Pool = Checkout<&'static str>;
 
@@ -137,8 +138,8 @@ fn a_session_moves_when_its_worker_dies_and_its_calls_go_with_it() {
     pool.learned(Some(&s), lent.slot, lent.number, 7);
     assert_eq!(pool.known(Some(&s), lent.slot, lent.number), 7);
     let mut waiting = later(pool.acquire(Some(&s), NOW));
-    assert!(pool.give_up_worker(lent.slot, lent.number, "it hangs".into(), NOW));
-    assert!(!pool.give_up_worker(lent.slot, lent.number, "it hangs".into(), NOW), "known already");
+    assert!(pool.give_up_worker(lent.slot, lent.number, Broken::Failed("it hangs".into()), NOW));
+    assert!(!pool.give_up_worker(lent.slot, lent.number, Broken::Failed("it hangs".into()), NOW), "known already");
     let other = taken(&mut waiting).expect("the other worker serves it");
     assert_ne!(other.slot, lent.slot);
     assert_eq!(pool.known(Some(&s), other.slot, other.number), 0, "and has to be told everything");
@@ -151,10 +152,14 @@ fn a_session_moves_when_its_worker_dies_and_its_calls_go_with_it() {
 fn a_dead_worker_leaves_its_slot_to_another_only_when_its_process_is_gone() {
     let mut pool = pool(&["a"], shape(1));
     let lent = now(pool.acquire(None, NOW));
-    assert!(pool.give_up_worker(lent.slot, lent.number, "garbage".into(), NOW));
+    assert!(pool.give_up_worker(lent.slot, lent.number, Broken::Failed("garbage".into()), NOW));
     assert_eq!((pool.vacancies(), pool.ready()), (vec![], 0));
     assert_eq!(pool.gone(lent.slot, lent.number, "signal: 9", NOW), Ended::Known);
-    assert_eq!(pool.vacancies(), [Vacancy { slot: 0, failed: Some(1) }], "it had not proven itself");
+    assert_eq!(
+        pool.vacancies(),
+        [Vacancy { slot: 0, death: Some(Death { failed: 1, overdue: false }) }],
+        "it had not proven itself"
+    );
     let mut waiting = later(pool.acquire(None, NOW));
     start(&mut pool, 0, "a2");
     let next = taken(&mut waiting).unwrap();
@@ -162,10 +167,26 @@ fn a_dead_worker_leaves_its_slot_to_another_only_when_its_process_is_gone() {
     assert!(pool.hand_in(lent.slot, lent.number, "a", NOW).is_some(), "the old one comes too late");
     back(&mut pool, next);
     assert_eq!(pool.gone(0, 2, "exit status: 1", NOW), Ended::ByItself);
-    assert_eq!(pool.vacancies(), [Vacancy { slot: 0, failed: Some(0) }], "this one had answered a call");
+    assert_eq!(
+        pool.vacancies(),
+        [Vacancy { slot: 0, death: Some(Death { failed: 0, overdue: false }) }],
+        "this one had answered a call"
+    );
     let stages: Vec<_> = pool.slots().next().unwrap().life.history().map(|c| c.stage.name()).collect();
     assert_eq!(stages, ["initializing", "ready", "busy", "ready", "terminating", "terminated"]);
     assert_eq!(pool.replaced().count(), 1);
+}
+
+#[test]
+fn a_worker_that_was_killed_for_a_deadline_is_told_apart_from_one_that_failed() {
+    let mut pool = pool(&["a"], shape(1));
+    for failed in 1..4 {
+        let lent = now(pool.acquire(None, NOW));
+        assert!(pool.give_up_worker(lent.slot, lent.number, Broken::Overdue("no answer".into()), NOW));
+        assert_eq!(pool.gone(lent.slot, lent.number, "signal: 9", NOW), Ended::Known);
+        assert_eq!(pool.vacancies(), [Vacancy { slot: 0, death: Some(Death { failed, overdue: true }) }]);
+        start(&mut pool, 0, "a");
+    }
 }
 
 #[test]
@@ -176,7 +197,7 @@ fn a_worker_that_was_told_to_end_does_not_count_as_one_that_failed() {
     pool.open();
     assert_eq!(pool.vacancies(), [], "its process still runs");
     assert_eq!(pool.gone(0, 1, "exit status: 0", NOW), Ended::Known);
-    assert_eq!(pool.vacancies(), [Vacancy { slot: 0, failed: None }]);
+    assert_eq!(pool.vacancies(), [Vacancy { slot: 0, death: None }]);
     pool.close();
     assert_eq!(pool.begin(0, NOW), None);
     pool.leave(0);
@@ -225,12 +246,12 @@ fn overflow_comes_when_all_are_busy_and_calls_wait_and_goes_when_it_is_idle() {
     let first = now(pool.acquire(Some(&s), NOW));
     assert!(!pool.needs_start(), "nobody waits");
     let mut waiting = [later(pool.acquire(Some(&t), NOW)), later(pool.acquire(Some(&s), NOW))];
-    assert_eq!(pool.vacancies(), [Vacancy { slot: 1, failed: None }]);
+    assert_eq!(pool.vacancies(), [Vacancy { slot: 1, death: None }]);
     assert_eq!(pool.vacancies(), [], "one at a time");
     start(&mut pool, 1, "extra");
     let moved = waiting.each_mut().map(|w| taken(w).map(|lent| lent.worker));
     assert_eq!(moved, [Some("extra"), None], "one session moved, the other stays at home");
-    assert_eq!(pool.vacancies(), [Vacancy { slot: 2, failed: None }], "one still waits");
+    assert_eq!(pool.vacancies(), [Vacancy { slot: 2, death: None }], "one still waits");
     pool.leave(2);
     assert!(pool.hand_in(1, 2, "extra", Mono::from_nanos(10)).is_none());
     assert_eq!(pool.end_overflow(Mono::from_nanos(9), NOW), [] as [&str; 0]);
@@ -336,7 +357,7 @@ impl Chaos {
             }
             Step::Break(n) if !self.lent.is_empty() => {
                 let lent = self.lent.remove(n % self.lent.len());
-                pool.give_up_worker(lent.slot, lent.number, "broken".into(), now);
+                pool.give_up_worker(lent.slot, lent.number, Broken::Failed("broken".into()), now);
             }
             Step::GiveUp(n) if !self.waiting.is_empty() => {
                 let gone = self.waiting.remove(n % self.waiting.len());

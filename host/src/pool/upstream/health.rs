@@ -1,15 +1,18 @@
 //! Active checks: asks members how they are, each from a task of its own.
 //!
-//! A pool without checks has no news of members that get no requests; then a member counts as up once a connection to it
-//! could be made, which is tried when the pool is opened.
+//! A pool without checks has no news of members that get no requests: they are probed by a connection, which says whether
+//! somebody is there ([`reach`](super::reach)) and nothing about how its answers would be.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hyper::{Method, Version};
 use tokio::time::timeout;
 
 use super::{Inner, Outgoing, member::Member, standing::Checks};
-use crate::{causes::chain, message::RequestHead};
+use crate::{causes::chain, clock, message::RequestHead};
 
 /// How members are asked how they are: a GET that has to be answered with a status below 400.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +31,11 @@ pub struct HealthCheck {
 
 /// Checks a member while the pool is open, until the pool is shut down.
 pub(super) async fn watch(pool: Arc<Inner>, at: usize) {
-    let (Some(member), Some(check)) = (pool.members.get(at), &pool.spec.health) else { return };
+    let Some(member) = pool.members.get(at) else { return };
+    let Some(check) = &pool.spec.health else { return probe(&pool, member).await };
     loop {
         let changed = pool.changed.notified();
-        if !pool.open.load(std::sync::atomic::Ordering::Acquire) {
+        if !pool.open.load(Ordering::Acquire) {
             // A pool that is shut down changes nothing any more.
             tokio::select! {
                 () = changed => continue,
@@ -52,14 +56,34 @@ pub(super) async fn watch(pool: Arc<Inner>, at: usize) {
             pool.changed.notify_waiters();
         }
         // The first answers are wanted soon: a pool is not ready before.
-        let wait = if member.is_usable(crate::clock::mono()) {
-            check.interval
-        } else {
-            check.interval.min(Duration::from_secs(1))
-        };
+        let wait =
+            if member.is_usable(clock::mono()) { check.interval } else { check.interval.min(Duration::from_secs(1)) };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = pool.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Connects to a member that has not answered anything for a while, while the pool is open, until it is shut down.
+async fn probe(pool: &Inner, member: &Member) {
+    let mut probed = clock::mono();
+    loop {
+        let wait = member.reach.wait(probed, clock::mono()).max(Duration::from_millis(1));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = pool.shutdown.cancelled() => return,
+        }
+        let now = clock::mono();
+        if member.reach.wait(probed, now) > Duration::ZERO {
+            continue;
+        }
+        probed = now;
+        if pool.open.load(Ordering::Acquire) {
+            match pool.connect(&member.address).await {
+                Ok(_) => member.reach.meet(clock::mono()),
+                Err(failure) => member.miss(&failure.message),
+            }
         }
     }
 }

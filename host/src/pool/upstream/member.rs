@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     balance::{self, Latency},
+    reach::Reach,
     standing::{Checks, Ejection, Standing},
 };
 use crate::clock::Mono;
@@ -77,6 +78,7 @@ pub(super) struct Member {
     troubled: AtomicBool,
     failures: AtomicU32,
     why: Mutex<String>,
+    pub(super) reach: Reach,
 }
 
 impl Address {
@@ -130,11 +132,24 @@ impl Member {
             troubled: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             why: Mutex::new("was not reached yet".into()),
+            reach: Reach::default(),
         }
     }
 
     pub(super) fn is_usable(&self, now: Mono) -> bool {
         !self.down.load(Ordering::Relaxed) && self.out_until.load(Ordering::Relaxed) <= now.nanos()
+    }
+
+    /// Whether somebody is there, whatever its answers are.
+    pub(super) fn is_there(&self) -> bool {
+        !self.down.load(Ordering::Relaxed) && !self.reach.is_lost()
+    }
+
+    /// No connection could be made.
+    pub(super) fn miss(&self, why: &str) {
+        if self.reach.miss() {
+            why.clone_into(&mut self.why.lock());
+        }
     }
 
     /// Takes a place, if one is free and nobody waits for it.
@@ -182,6 +197,7 @@ impl Member {
     /// It answered after this time.
     pub(super) fn answered(&self, took: Duration, now: Mono) {
         self.latency.add(took, now);
+        self.reach.meet(now);
     }
 
     pub(super) fn succeeded(&self) {

@@ -9,7 +9,7 @@ use tokio::time::{timeout, timeout_at};
 use super::{
     Ticket,
     connection::{Begun, NotSent, Sender, Sent},
-    member::Address,
+    member::Member,
     upload::{Progress, Upload},
     wire::AnswerBody,
 };
@@ -128,7 +128,7 @@ impl Ticket {
             let is_new = waiting.is_none();
             let mut sender = match waiting {
                 Some(sender) => sender,
-                None => self.connect(&member.address, ask.deadline).await.map_err(|failure| (failure, false))?,
+                None => self.connect(member, ask.deadline).await.map_err(|failure| (failure, false))?,
             };
             if !is_new && !self.is_ready(&mut sender).await {
                 continue;
@@ -160,12 +160,18 @@ impl Ticket {
         }
     }
 
-    async fn connect(&self, address: &Address, deadline: Mono) -> Result<Sender, Failure> {
+    async fn connect(&self, member: &Member, deadline: Mono) -> Result<Sender, Failure> {
+        let address = &member.address;
         // Apart from the request, which would carry the room for it otherwise: connecting is rare.
         let connecting = Box::pin(self.pool.0.connect(address));
-        timeout_at(deadline.timer(), connecting).await.unwrap_or_else(|_elapsed| {
+        let connected = timeout_at(deadline.timer(), connecting).await.unwrap_or_else(|_elapsed| {
             Err(Failure::unsent(FailureKind::Timeout, format!("{address} was not reached in time")))
-        })
+        });
+        match &connected {
+            Ok(_) => member.reach.meet(clock::mono()),
+            Err(failure) => member.miss(&failure.message),
+        }
+        connected
     }
 
     /// Waits for an answer, but not for ever.

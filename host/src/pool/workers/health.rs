@@ -8,7 +8,7 @@ use super::{HEALTH_CHECK, Inner};
 use crate::{
     clock,
     pool::{
-        checkout::{Health, Left, Lent},
+        checkout::{Broken, Health, Left, Lent},
         process::Worker,
         recovery::{Attempt, Next},
     },
@@ -67,7 +67,7 @@ impl Inner {
         let (health, why) = match shown {
             Shown::Answered(health, why) => (health, why),
             Shown::Broken(why) => {
-                self.give_up_worker(slot, worker_number, Some(worker), why);
+                self.give_up_worker(slot, worker_number, Some(worker), Broken::Failed(why));
                 return None;
             }
         };

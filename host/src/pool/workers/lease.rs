@@ -10,7 +10,8 @@ use crate::{
     policy::{port::Kind, slot::Charge},
     pool::{
         adapt::Translation,
-        checkout::{Lent, Pending, Refusal, Turn},
+        breaker::Backing,
+        checkout::{Broken, Lent, Pending, Refusal, Turn},
         process::Worker,
     },
     request::{Answer, Failure, FailureKind, PoolId},
@@ -23,8 +24,12 @@ pub(super) struct Lease {
     number: u64,
     worker: Option<Worker>,
     /// Why the worker may be in the middle of a frame, if it may.
-    broken: Option<String>,
+    broken: Option<Broken>,
 }
+
+/// The part of a call's time that is kept for the worker: a call that has waited for longer is not begun. It would hardly be
+/// answered in time, and its worker would have to be replaced for nothing.
+const KEPT: u32 = 10;
 
 impl Inner {
     pub(super) async fn lease(self: &Arc<Self>, session: Option<&Arc<str>>, deadline: Mono) -> Result<Lease, Failure> {
@@ -48,13 +53,14 @@ impl Inner {
         if needs_start {
             self.vacant.notify_one();
         }
-        // Nothing but an attempt each half minute is to be expected.
-        if !hope && self.restarts.lock().is_spent(now) {
+        // Nothing but an attempt each half minute is to be expected, and another pool answers at once.
+        if !hope && self.backing() == Backing::Other && self.restarts.lock().is_spent(now) {
             let why = self.last_failure.lock().clone().unwrap_or_else(|| "they died too often".into());
             let message = format!("{label} has no worker that runs, and has spent its restarts: {why}");
             return Err(Failure::unsent(FailureKind::Initialization, message));
         }
-        let patience = self.spec.queue.timeout.map_or(deadline, |most| deadline.min(now + most));
+        let begun_by = now + deadline.since(now) * (KEPT - 1) / KEPT;
+        let patience = self.spec.queue.timeout.map_or(begun_by, |most| begun_by.min(now + most));
         let Some(receiver) = &mut waiting.receiver else { return Err(closed(label)) };
         match timeout_at(patience.timer(), receiver).await {
             Ok(Ok(lent)) => {
@@ -62,7 +68,7 @@ impl Inner {
                 Ok(self.lend(lent))
             }
             Ok(Err(_turned_away)) => Err(closed(label)),
-            Err(_elapsed) if patience < deadline => {
+            Err(_elapsed) if patience < begun_by => {
                 let message = format!("no worker of {label} became free within {:?}", self.spec.queue.timeout);
                 Err(Failure::unsent(FailureKind::Resource, message))
             }
@@ -135,11 +141,17 @@ impl Lease {
     async fn exchange(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
         let Some(worker) = &mut self.worker else { return Err(closed(&self.pool.spec.label)) };
         // If this future is dropped half-way, the worker is in the middle of a frame.
-        self.broken = Some("its caller went away in the middle of a call".into());
+        self.broken = Some(Broken::Failed("its caller went away in the middle of a call".into()));
         let session = call.session.map(|s| &**s);
         let answer = worker.call(call.operation, call.arguments, session, call.deadline).await;
         self.broken = match &answer {
-            Err(failure) if failure.sent && failure.kind != FailureKind::Worker => Some(failure.message.clone()),
+            Err(failure) if failure.kind == FailureKind::Timeout => {
+                let why = format!("`{}`: {}", call.operation, failure.message);
+                Some(Broken::Overdue(why))
+            }
+            Err(failure) if failure.sent && failure.kind != FailureKind::Worker => {
+                Some(Broken::Failed(failure.message.clone()))
+            }
             Ok(_) | Err(_) => None,
         };
         answer
@@ -150,7 +162,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         match (self.worker.take(), self.broken.take()) {
             (Some(worker), None) => self.pool.hand_in(self.slot, self.number, worker),
-            (worker, why) => self.pool.give_up_worker(self.slot, self.number, worker, why.unwrap_or_default()),
+            (worker, why) => {
+                let why = why.unwrap_or_else(|| Broken::Failed(String::new()));
+                self.pool.give_up_worker(self.slot, self.number, worker, why);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -17,10 +18,10 @@ use super::{Call, Inner, WorkerPool};
 use crate::{
     clock::{self, Mono},
     pool::{
-        breaker::{Breaker, Came, Pass, Position, Refused, Settings},
+        breaker::{Backing, Breaker, Came, Pass, Position, Refused, Settings},
         recovery::{Attempt, Next, Severity},
     },
-    request::{Answer, Class, Failure, FailureKind, PoolId},
+    request::{Answer, Class, Failure, FailureKind},
 };
 
 /// Operations that have a breaker; the configuration has fewer.
@@ -86,7 +87,7 @@ impl WorkerPool {
         let mut number = 0;
         let result = loop {
             number += 1;
-            let failure = match pool.attempt(self, call).await {
+            let failure = match pool.attempt(call).await {
                 Ok(answer) => break Ok(answer),
                 Err(Stopped::Refused(refused)) => break Err(first.clone().unwrap_or(refused)),
                 Err(Stopped::Failed(failure)) => failure,
@@ -98,7 +99,7 @@ impl WorkerPool {
                 class,
                 sent: failure.sent,
                 left: call.deadline.since(clock::mono()),
-                elsewhere: pool.spec.id == PoolId::V2 && (class == Class::Read || !failure.sent),
+                elsewhere: pool.backing() == Backing::Other && (class == Class::Read || !failure.sent),
             };
             let telling = telling(&mut first, failure);
             match pool.spec.recovery.next(attempt) {
@@ -162,18 +163,23 @@ enum Stopped {
 }
 
 impl Inner {
-    async fn attempt(&self, pool: &WorkerPool, call: Call<'_>) -> Result<Answer, Stopped> {
-        let label = &self.spec.label;
-        let gate = self.trouble.ask(call.operation, clock::mono()).map_err(|refused| {
+    async fn attempt(self: &Arc<Self>, call: Call<'_>) -> Result<Answer, Stopped> {
+        let (label, asked) = (&self.spec.label, clock::mono());
+        let gate = self.trouble.ask(call.operation, self.backing(), asked).map_err(|refused| {
             let message = format!(
                 "`{}` of {label} has failed too often in a row; try again in {:.0?}",
                 call.operation, refused.for_another
             );
             Stopped::Refused(Failure::unsent(FailureKind::Resource, message))
         })?;
-        let result = pool.call(call).await;
+        let mut waited = Duration::ZERO;
+        let result = self.make(call, &mut waited).await;
         let came = match &result {
             Ok(_) => Came::Answer,
+            // Others took the worker's time: that says nothing about this operation.
+            Err(failure) if failure.kind == FailureKind::Timeout && waited * 2 > call.deadline.since(asked) => {
+                Came::Nothing
+            }
             Err(failure) if self.spec.recovery.counts(failure) => Came::Failure,
             Err(_) => Came::Nothing,
         };
@@ -211,18 +217,18 @@ impl Trouble {
         }
     }
 
-    fn ask<'a>(&'a self, operation: &'a str, now: Mono) -> Result<Gate<'a>, Refused> {
+    fn ask<'a>(&'a self, operation: &'a str, backing: Backing, now: Mono) -> Result<Gate<'a>, Refused> {
         let Some(settings) = self.settings.filter(|_| self.on.load(Ordering::Relaxed)) else {
             return Ok(Gate { trouble: self, pass: None });
         };
         let mut breakers = self.breakers.lock();
         let full = breakers.len() >= MAX_BREAKERS;
         let pass = match breakers.get_mut(operation) {
-            Some(breaker) => Some(breaker.ask(now)?),
+            Some(breaker) => Some(breaker.ask(backing, now)?),
             None if full => None,
             None => {
                 let mut breaker = Breaker::new(settings);
-                let pass = breaker.ask(now)?;
+                let pass = breaker.ask(backing, now)?;
                 breakers.insert(operation.into(), breaker);
                 Some(pass)
             }

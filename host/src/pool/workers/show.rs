@@ -44,6 +44,11 @@ pub struct PoolView {
     pub most_waiting: usize,
     /// Whether dead workers are replaced hardly ever, because too many died.
     pub restarts_spent: bool,
+    /// How often they are then.
+    pub restart_each_seconds: u64,
+    /// Workers that were killed because a call missed its deadline, since the host began. They cost nothing of the budget of
+    /// restarts.
+    pub deadline_kills: u64,
     /// Resident memory of all workers.
     pub rss_bytes: u64,
     /// Processor time of all workers, in parts per million of one processor.
@@ -166,6 +171,8 @@ impl WorkerPool {
             waiting,
             most_waiting: shape.most_waiting,
             restarts_spent: self.0.restarts.lock().is_spent(clock::mono()),
+            restart_each_seconds: self.0.longest_backoff().as_secs(),
+            deadline_kills: self.deadline_kills(),
             rss_bytes: used().map(|used| used.usage.rss_bytes).sum(),
             cpu_ppm: used().filter_map(|used| used.cpu_ppm).map(u64::from).sum(),
             memory_growth: ledger.memory(),

@@ -1,6 +1,9 @@
 //! Starts a worker for a slot, warms it up, and stays with it until its end.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::Inner;
 use crate::{
@@ -8,7 +11,7 @@ use crate::{
     pool::{
         checkout::{Ended, Vacancy},
         process::{Exit, Worker},
-        restarts::MAX_BACKOFF,
+        restarts::Death,
     },
     request::{Answer, Failure, FailureKind},
 };
@@ -43,10 +46,10 @@ impl Inner {
 
     /// None if there is no worker after all; the supervisor then sees whether there is still a vacancy.
     async fn try_fill(&self, vacancy: Vacancy) -> Option<(u64, Exit)> {
-        let Vacancy { slot, failed } = vacancy;
+        let Vacancy { slot, death } = vacancy;
         let claim = Claim { pool: self, slot };
-        if let Some(failed) = failed {
-            self.back_off(slot, failed).await;
+        if let Some(death) = death {
+            self.back_off(slot, death).await;
         }
         let _starting = self.starting.acquire().await.ok()?;
         let number = self.checkout.lock().begin(slot, clock::mono())?;
@@ -61,20 +64,31 @@ impl Inner {
         }
     }
 
-    async fn back_off(&self, slot: usize, failed: u32) {
-        let planned = self.restarts.lock().plan(clock::mono(), failed, self.chance());
-        if planned.spent {
-            let (label, budget) = (&self.spec.label, self.spec.restarts);
-            tracing::error!(
-                pool = label,
-                slot,
-                wait = ?planned.wait,
-                "{} restarts within {:?} are spent; from now on one attempt each {MAX_BACKOFF:?}",
-                budget.count,
-                budget.within,
-            );
+    /// Waits for the time of the next worker; anew when the pool is left alone, because then the time is sooner.
+    async fn back_off(&self, slot: usize, death: Death) {
+        loop {
+            let left_alone = self.left_alone.notified();
+            let planned = self.restarts.lock().plan(death, self.backing(), self.chance(), clock::mono());
+            if planned.spent {
+                self.say_spent(slot, planned.wait);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(planned.wait) => return,
+                () = left_alone => self.restarts.lock().take_back(planned),
+            }
         }
-        tokio::time::sleep(planned.wait).await;
+    }
+
+    fn say_spent(&self, slot: usize, wait: Duration) {
+        let (pool, budget, each) = (&self.spec.label, self.spec.restarts, self.longest_backoff());
+        tracing::error!(
+            pool,
+            slot,
+            ?wait,
+            "{} restarts within {:?} are spent; from now on one attempt each {each:?}",
+            budget.count,
+            budget.within,
+        );
     }
 
     /// Starts a process and has it answer its first health check and its warm-up calls.

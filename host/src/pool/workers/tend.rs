@@ -112,12 +112,16 @@ impl WorkerPool {
     }
 
     /// Measurements for policies: `v2.utilisation-ppm` over the last minute, `v2.memory-growth-ppm-per-hour` of a worker's
-    /// mean resident memory and its standard error. What is not known is left out.
+    /// mean resident memory and its standard error, and `v2.deadline-kills` since this was last asked. What is not known is
+    /// left out, and so is nothing.
     pub fn gauges(&self) -> Vec<facts::Gauge> {
         let (pool, ledger) = (self.0.spec.id.name(), &self.0.ledger);
         let growth = ledger.memory().and_then(|trend| trend.ppm());
         let used = ledger.load().utilisation_ppm.map(i64::from);
+        let kills = self.deadline_kills();
+        let new = kills - self.0.overdue_told.swap(kills, Ordering::Relaxed);
         let all = [
+            ("deadline-kills", i64::try_from(new).ok().filter(|new| *new > 0)),
             ("memory-growth-error-ppm-per-hour", growth.map(|(_, error)| error)),
             ("memory-growth-ppm-per-hour", growth.map(|(growth, _)| growth)),
             ("utilisation-ppm", used),

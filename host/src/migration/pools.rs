@@ -1,0 +1,208 @@
+//! The pools as the controller sees to them: opens them, hears what becomes of that, stops V2, and looks whether V1 is there.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    controller::Controller,
+    effects::{Cause, Settled},
+    presence::News,
+    snapshot::RollbackReport,
+    state::Event,
+    step::{Facts, preparing},
+    withhold::{RULE, V1, Withheld},
+};
+use crate::{
+    clock::{self, UnixMs},
+    policy::{
+        facts::Finding,
+        port::{Phase, Verdict},
+    },
+    pool::Pool,
+    request::Ppm,
+    store::{plans::LastPlan, records::Decision},
+};
+
+/// How long workers may take to start before people are told; they go on starting.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Controller {
+    /// Before anything is served: puts the plan in force that was in force when the host was here last, so that sessions stay
+    /// where they are; then the one that the routing policy makes now. If that fails, the other one stays.
+    pub async fn begin(&mut self, last: Option<LastPlan>) {
+        self.switch_pools();
+        self.reserve_marker();
+        self.try_to_catch_up().await;
+        self.admit_table(Cause::host()).await;
+        self.distrust().await;
+        let split = Arc::clone(&self.parts.split);
+        // Without a store V2 gets nobody, and what it would be told goes nowhere.
+        if self.state.v2_runs() && self.parts.store.refuses().is_none() {
+            split.v2.open();
+            self.restore(last);
+        }
+        self.route().await;
+        self.look_at_v1();
+    }
+
+    /// Tells the pools what operators have switched.
+    pub(super) fn switch_pools(&self) {
+        let (split, flags) = (&self.parts.split, &self.parts.flags);
+        for pool in [&split.v1, &split.v2].into_iter().filter_map(Pool::workers) {
+            pool.switch_breakers(flags.circuit_breaker());
+            pool.switch_optimizer(flags.pool_optimizer());
+        }
+    }
+
+    /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
+    pub(super) fn open_pools(&self) {
+        // Without a store V2 gets nobody, and what it would be told goes nowhere.
+        let refuses = self.parts.store.refuses().is_some();
+        let (needs_v1, needs_v2) = (refuses || self.state.needs_v1(), !refuses && self.state.needs_v2());
+        let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
+        split.v1.open();
+        self.parts.tasks.spawn(async move {
+            let _turn = split.v2_turn.lock().await;
+            if needs_v2 {
+                split.v2.open();
+            }
+            loop {
+                let deadline = clock::mono() + START_PATIENCE;
+                let ready = async |needed: bool, pool: &Pool| {
+                    if needed { pool.ready_by(deadline).await.err().map(|failure| failure.message) } else { None }
+                };
+                let report = match tokio::join!(ready(needs_v1, &split.v1), ready(needs_v2, &split.v2)) {
+                    (None, None) => Settled::Ready,
+                    (v1, v2) => Settled::StillStarting { v1, v2 },
+                };
+                let done = matches!(report, Settled::Ready);
+                let closed = needs_v2 && !split.v2.is_open();
+                if settled.send(report).await.is_err() || done || closed {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// V2 is closed already; waits for its calls in flight and stops its workers, off the controller's path.
+    pub(super) fn stop_v2(&self, decision: Option<&Decision>, cause: &Cause, kill: bool) {
+        let report = RollbackReport {
+            decision: decision.map_or(0, |d| d.id),
+            at: decision.map_or(UnixMs(0), |d| d.at),
+            reason: decision.map_or_else(String::new, |d| d.reason.clone()),
+            policy: cause.policy.clone(),
+            digest: cause.digest.clone(),
+            findings: decision.map_or_else(Vec::new, |d| d.findings.clone()),
+            last_v2_request_us: 0,
+            undrained: 0,
+        };
+        let (split, settled, at) = (Arc::clone(&self.parts.split), self.settled.clone(), cause.at);
+        self.parts.tasks.spawn(async move {
+            let _turn = split.v2_turn.lock().await;
+            let undrained = if kill { 0 } else { split.v2.drain().await };
+            split.v2.stop(kill).await;
+            let last = split.v2.last_dispatch().since(at);
+            let last_v2_request_us = u64::try_from(last.as_micros()).unwrap_or(u64::MAX);
+            let report = RollbackReport { last_v2_request_us, undrained, ..report };
+            // The controller is gone when the host stops.
+            drop(settled.send(Settled::Drained { report }).await);
+        });
+    }
+
+    /// Takes note of what pools report.
+    pub(super) async fn settle(&mut self, settled: Settled) {
+        match settled {
+            Settled::Ready => {
+                self.happen(Event::PoolsReady, Cause::host()).await;
+            }
+            Settled::StillStarting { v2: Some(why), .. } if self.state.needs_v2() => {
+                let serves = if self.parts.split.is_v1_gone() { "and V1 is down" } else { "V1 keeps serving" };
+                let message = format!("workers do not start; {serves}: {why}");
+                self.notice("pools-not-ready", "critical", message, Vec::new());
+            }
+            // That V1 is not there is noticed by whoever looks at it.
+            Settled::StillStarting { .. } => {}
+            Settled::Drained { report } => self.last_rollback = Some(report),
+            Settled::Rehearsed(rehearsed) => self.rehearse(*rehearsed).await,
+        }
+    }
+
+    /// What a step has to know of everything around the migration.
+    pub(super) fn facts(&self) -> Facts<'_> {
+        let split = &self.parts.split;
+        let v1 = match (split.v1.is_absent(), split.v1.can_serve()) {
+            (true, _) => V1::Absent,
+            (false, true) => V1::Serves,
+            (false, false) => V1::Down,
+        };
+        Facts {
+            switches: self.parts.flags.switches(),
+            migration: &self.parts.name,
+            v1,
+            v2_serves: split.v2.can_serve(),
+            raises_without_v1: self.parts.raise_without_v1,
+        }
+    }
+
+    /// Looks whether V1 is there, tells calls and V2 if it is not, and people if it has to be.
+    pub(super) fn look_at_v1(&mut self) {
+        let split = Arc::clone(&self.parts.split);
+        let news = self.presence.look(self.has_to_serve_v1(), split.v1.can_serve(), clock::mono());
+        split.set_v1_gone(self.presence.is_gone());
+        if !self.presence.is_gone() {
+            self.withheld = false;
+        }
+        match news {
+            None => {}
+            Some(News::Gone) => {
+                let why = split.v1.why_not_whole().unwrap_or_else(|| "nobody is there".into());
+                let finding = self.absence();
+                let note = finding.as_ref().map(|finding| finding.note.clone()).unwrap_or_default();
+                tracing::error!(migration = self.parts.name, "V1 is down and has to serve: {why}; {note}");
+                let message = format!("V1 is down and has to serve: {why}; {note}");
+                self.notice(RULE, "critical", message, finding.into_iter().collect());
+            }
+            Some(News::Back) => {
+                tracing::info!(migration = self.parts.name, "V1 is there again");
+                self.notice("v1-back", "info", "V1 is there again".into(), Vec::new());
+            }
+        }
+    }
+
+    /// What people are shown while V1 is gone and has to serve.
+    pub(super) fn absence(&self) -> Option<Finding> {
+        let starts = self.state.phase == Phase::Preparing && !self.parts.split.v1.can_serve();
+        if !(starts || self.presence.is_gone()) || !self.has_to_serve_v1() {
+            return None;
+        }
+        let finding = Withheld::GoingUp.finding(&self.parts.name, self.state.share);
+        Some(match self.state.phase {
+            Phase::Preparing => Finding { note: preparing(self.facts()), ..finding },
+            Phase::RolledBack => Finding { note: "V1 is down, and everything is on it".into(), ..finding },
+            Phase::Shadow | Phase::Ramping | Phase::Complete | Phase::Decommissioned | Phase::Paused => finding,
+        })
+    }
+
+    /// Nothing was done because V1 is down: people are told once, and shown as long as it is so.
+    pub(super) fn withhold(&mut self, withheld: Withheld, mut findings: Vec<Finding>) {
+        if withheld == Withheld::GoingUp {
+            return;
+        }
+        let finding = withheld.finding(&self.parts.name, self.state.share);
+        match &mut self.verdict {
+            Some(judged) if judged.verdict == Verdict::RollBack => judged.findings.push(finding.clone()),
+            Some(_) | None => self.waiting_for.push(finding.clone()),
+        }
+        if !self.withheld {
+            self.withheld = true;
+            tracing::error!(migration = self.parts.name, "{}", finding.note);
+            let message = finding.note.clone();
+            findings.push(finding);
+            self.notice("rollback-withheld", "critical", message, findings);
+        }
+    }
+
+    /// Whether callers depend on V1 under the plan in force.
+    fn has_to_serve_v1(&self) -> bool {
+        self.state.in_force() != Phase::Decommissioned && self.parts.split.router.share() < Ppm::ALL
+    }
+}

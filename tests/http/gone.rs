@@ -1,0 +1,132 @@
+//! A V1 that is gone: what goes on without it, what waits for a person, and how a host begins again.
+
+use super::*;
+use cutover::migration::State;
+
+/// Pools that notice soon who is there.
+const CHECKED: &str = "health = { path = '/', interval = '20ms', failures = 1 }";
+
+/// A host in a folder that may have a store already.
+async fn start_in(folder: &TempDir, text: &str) -> Result<App, String> {
+    let config = Config::parse(text, folder.path(), &[]).unwrap_or_else(|e| panic!("{e}"));
+    App::start(config, binary()).await.map_err(|error| error.to_string())
+}
+
+async fn ask(app: &App, verb: Verb) -> Result<String, String> {
+    app.host.migrations["shop"].handle.ask(verb, "test", "V1 is gone").await.map(|done| done.message)
+}
+
+async fn until(app: &App, what: &str, is: impl Fn(&State) -> bool) {
+    let handle = app.host.migrations["shop"].handle.clone();
+    eventually(what, async || is(&handle.snapshot().state).then_some(())).await;
+}
+
+/// Who answers.
+async fn name(app: &App, request: Request<Full<Bytes>>) -> (u16, String) {
+    let answer = try_open(app.data_plane, request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+    (status, said["name"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn ready(app: &App) -> (u16, String) {
+    let answer = try_open(app.admin, get("/readyz", &[])).await.unwrap();
+    let status = answer.status().as_u16();
+    (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_goes_on_without_a_v1_that_is_dead_at_the_start_and_v1_may_be_left_out_then() {
+    let v1 = Upstream::named("v1").await;
+    let v2 = Upstream::named("v2").await;
+    let setup = Setup { pool: CHECKED, ..Setup::of(&[&v1], &[&v2]) };
+    let (folder, text) = (TempDir::new().unwrap(), setup.text());
+    drop(v1);
+    let app = start_in(&folder, &text).await.unwrap();
+    let why = ready(&app).await;
+    assert!(why.0 == 503 && why.1.contains("shop/v1 is not ready"), "{why:?}");
+    let refused = eventually("V2 to be ready", async || {
+        let refused = ask(&app, Verb::Advance).await.unwrap_err();
+        (!refused.contains("neither")).then_some(refused)
+    })
+    .await;
+    assert!(refused.contains("`cutover advance shop --without-v1 --reason TEXT`"), "{refused}");
+    assert_eq!(ask(&app, Verb::Resume).await.unwrap_err(), refused);
+    ask(&app, Verb::AdvanceWithoutV1).await.unwrap();
+    assert_eq!(name(&app, get("/", &[])).await, (200, "v2".into()));
+    assert_eq!(name(&app, post("/", "new")).await, (200, "v2".into()));
+    assert_eq!(ready(&app).await.0, 200, "who has to serve is there");
+    app.shut_down().await;
+
+    // The first request after a restart, with the dead V1 in the configuration and without.
+    let v1_lines = text.find("[migrations.shop.v1]").unwrap()..text.find("[migrations.shop.v2]").unwrap();
+    let mut without = text.clone();
+    without.replace_range(v1_lines, "");
+    for text in [&text, &without] {
+        let app = start_in(&folder, text).await.unwrap();
+        assert_eq!(name(&app, get("/", &[])).await, (200, "v2".into()));
+        assert_eq!(ready(&app).await.0, 200);
+        app.shut_down().await;
+    }
+    let app = start_in(&folder, &without).await.unwrap();
+    let refused = ask(&app, Verb::Rollback).await.unwrap_err();
+    assert!(refused.contains("the configuration has no V1"), "{refused}");
+    app.shut_down().await;
+
+    let elsewhere = start_in(&TempDir::new().unwrap(), &without).await.unwrap_err();
+    assert!(elsewhere.contains("`migrations.shop.v1` is left out, but shop is preparing"), "{elsewhere}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_against_v2_changes_nothing_while_v1_is_down_and_an_order_does() {
+    let v1 = Upstream::named("v1").await;
+    let v2 = Upstream::named("v2").await;
+    let setup = Setup { pool: CHECKED, ..Setup::of(&[&v1], &[&v2]) };
+    let text = setup.text().replace("min_requests = 1000000", "min_requests = 5").replace(
+        "shadow = { min_compared = 1000000000 }",
+        "stages = [{ share = '100%' }], min_requests = 1, complete_after = '1ms', shadow = { min_compared = 0, soak = '0s' }",
+    );
+    let folder = TempDir::new().unwrap();
+    let app = start_in(&folder, &text).await.unwrap();
+    let phase = || app.host.migrations["shop"].handle.snapshot().state.phase;
+    eventually("completion", async || {
+        // It is refused while the pools start, and once there is nothing left to advance to.
+        drop(ask(&app, Verb::Advance).await);
+        (phase() == Phase::Complete).then_some(())
+    })
+    .await;
+    drop(v1);
+    let split = &app.host.migrations["shop"].split;
+    eventually("V1 to be gone", async || split.is_v1_gone().then_some(())).await;
+    let withheld = async || {
+        assert_eq!(name(&app, get("/status/500", &[])).await.0, 500, "what V2 says is what there is");
+        let snapshot = app.host.migrations["shop"].handle.snapshot();
+        let judged = snapshot.verdict.as_ref()?;
+        judged.findings.iter().any(|finding| finding.rule == "v1-down").then_some(())
+    };
+    eventually("a verdict that is not acted on", withheld).await;
+    assert_eq!(app.host.migrations["shop"].handle.snapshot().state.phase, Phase::Complete);
+    let done = ask(&app, Verb::Rollback).await.unwrap();
+    assert!(done.contains("V1 is down: whoever is on it gets errors"), "{done}");
+    until(&app, "the rollback", |state| state.phase == Phase::RolledBack).await;
+    app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_has_a_deadline_of_its_own_and_so_has_what_is_mirrored() {
+    let (v1, v2) = (Upstream::named("v1").await, Upstream::named("v2").await);
+    let migration = "match = [{ host = '*' }]\ndeadline = '100ms'\nshadow_timeout = '100ms'\n\
+                     operations.report = { class = 'read', methods = ['GET'], path = '/slow/{ms}', deadline = '20s' }\n\
+                     operations.post = { class = 'exclusive', deadline = '20s' }";
+    let site = Setup { migration, mirrored: "100%", ..Setup::of(&[&v1], &[&v2]) }.start().await;
+    for pool in ["v1", "v2"] {
+        let reply = site.get_from(pool, "/slow/400").await;
+        assert_eq!((reply.status, &*reply.body), (200, pool), "{reply:?}");
+    }
+    assert_eq!(site.send(post("/slow/400", "")).await.status, 200);
+    let put = Request::put("/slow/400").header("host", "shop.example").body(Full::<Bytes>::default()).unwrap();
+    assert_eq!(site.send(put).await.status, 504, "the migration's holds for all others");
+    assert_eq!(site.counted("report", 2, 1).await, (1, 0, 0, 0), "V2's mirrored call had its time");
+    site.app.shut_down().await;
+}

@@ -221,9 +221,9 @@ async fn swap(
 ) -> Result<(), DemoError> {
     let before = load.counts();
     let started = clock::mono();
-    let bundle = stage.root.join("policies/sequential");
-    let settings = toml::Table::new();
-    let reason = "an anytime-valid judge instead of thresholds";
+    let bundle = stage.root.join(setup::SECOND_JUDGE);
+    let settings = toml::from_str(setup::JUDGE_SETTINGS).map_err(|error| DemoError::Refused(error.to_string()))?;
+    let reason = "the compiled judge instead of the script, which takes more time for the same";
     let choice = Choice { source: Source::Bundle(&bundle), settings: &settings };
     let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
     let done = done.map_err(DemoError::Refused)?;

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Sessions, each with a program of its own.
-pub(super) const SESSIONS: u32 = 400;
+pub(super) const SESSIONS: u32 = 800;
 
 /// Calls per second.
 pub(super) const RATE: u32 = 250;

@@ -10,6 +10,15 @@ use super::{DemoError, Options};
 /// V2's workers.
 pub(super) const V2_WORKERS: usize = 4;
 
+/// The judge that the story begins with, and the one that takes over: the same rules, as a script and compiled.
+pub(super) const FIRST_JUDGE: &str = "policies/sequential-rhai";
+/// See [`FIRST_JUDGE`].
+pub(super) const SECOND_JUDGE: &str = "policies/sequential";
+
+/// What differs from the shipped settings of both: a second stands for 20 minutes, so a stage is over before some hundred
+/// sessions were on V2, and evidence of safety is asked for in proportion.
+pub(super) const JUDGE_SETTINGS: &str = "unsafe_error_rate = \"15%\"";
+
 /// The shipped stages, in hours; the last is open-ended.
 const STAGES: [(&str, Option<u32>); 6] =
     [("5%", Some(1)), ("10%", Some(1)), ("25%", Some(2)), ("50%", Some(4)), ("75%", Some(8)), ("100%", None)];
@@ -55,7 +64,7 @@ impl Drop for Folder {
 pub(super) fn prepare(options: &Options) -> Result<Stage, DemoError> {
     let root = std::path::absolute(&options.root)?;
     let components = root.join("target/components");
-    let needed = ["policies/sticky-share", "policies/sequential", "examples/programs/worker.py"];
+    let needed = ["policies/sticky-share", FIRST_JUDGE, SECOND_JUDGE, "examples/programs/worker.py"];
     for path in needed.map(|p| root.join(p)).into_iter().chain([components.clone()]) {
         if !path.exists() {
             return Err(DemoError::Missing { path: path.display().to_string() });
@@ -113,11 +122,9 @@ drain_timeout = "5s"
 routing = {routing}
 comparison = {comparison}
 
-# A second stands for 20 minutes, so evidence is asked for in proportion; the rules are the shipped ones. On a machine
-# that plays clients, host and workers at once, a p99 below 100 ms and busy processors say nothing.
 [migrations.programs.policies.rollback]
 bundle = {rollback}
-settings = {{ window = "20s", min_requests = 20, p99_floor = "100ms", consecutive = 2, warn_cpu = "100%" }}
+settings = {{ {JUDGE_SETTINGS} }}
 
 [migrations.programs.policies.stages]
 bundle = {stages_bundle}
@@ -126,7 +133,7 @@ settings = {{ min_requests = 20, shadow = {{ min_compared = 200 }}, stages = [{s
         components = text(components.to_owned()),
         routing = bundle("sticky-share"),
         comparison = bundle("json-compare"),
-        rollback = bundle("thresholds"),
+        rollback = text(root.join(FIRST_JUDGE)),
         stages_bundle = bundle("standard-stages"),
         stages = stages.join(", "),
     )

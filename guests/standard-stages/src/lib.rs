@@ -1,12 +1,13 @@
 //! The stage policy that ships: a list of shares, each held for its soak while V2 is healthy and called.
 //!
-//! It only goes up; going back is the rollback policy's business. Time alone ends no stage: without enough calls, or
-//! without the verdict `healthy`, it holds and says what is missing.
+//! Time alone ends no stage: without enough calls, or without the verdict `healthy`, it holds and says what is missing.
+//! Going back is the rollback policy's business, but for one case: both pools fail right after a raise ([`retreat`]).
 //!
 //! Where it is in its list it tells by the share in force, never by the stage's number: that counts the stages of this
 //! ramp, and the list may have become another since it began. What comes next is the next higher share of the list.
 
 mod pairs;
+mod retreat;
 pub mod settings;
 
 use cutover_policy::{
@@ -30,6 +31,8 @@ pub struct Seen {
     pairs: pairs::Seen,
     /// Calls that V2 answered to callers.
     requests: u64,
+    /// Calls of both pools, also of the stage before.
+    both: retreat::Seen,
 }
 
 /// Something that a stage waits for.
@@ -62,6 +65,10 @@ impl Stages for StandardStages {
                 return Ok(Action::Hold.into());
             }
         };
+        let back = self.retreat(progress, forced, seen);
+        if let Some((action, finding)) = back {
+            return Ok(Move { action, findings: vec![finding] });
+        }
         let go = forced || conditions.iter().all(|c| c.met);
         // A hold names what is missing; a move shows all that it rests on, or that an operator passed over.
         let findings = conditions.into_iter().filter(|c| go || !c.met).map(|c| c.finding).collect();
@@ -70,6 +77,12 @@ impl Stages for StandardStages {
 }
 
 impl StandardStages {
+    /// An operator who advances has seen the warning.
+    fn retreat(&self, progress: &Progress, forced: bool, seen: &Seen) -> Option<(Action, Finding)> {
+        let asked = progress.phase == Phase::Ramping && !forced;
+        asked.then(|| seen.both.step(&self.0.retreat, &self.0.stages, progress)).flatten()
+    }
+
     /// In `shadow` the verdict `hold` does not stand in the way: V2 has no callers yet to be judged by.
     fn shadow_conditions(&self, progress: &Progress, seen: &Seen) -> Vec<Condition> {
         let shadow = self.0.shadow;
@@ -133,10 +146,12 @@ impl Seen {
     /// Adds what happened since the last call. Batches from before the stage belong to another share and are left out.
     fn add(&mut self, progress: &Progress, window: u64) {
         if self.stage_started_ms != progress.stage_started_ms {
-            *self = Self { stage_started_ms: progress.stage_started_ms, ..Self::default() };
+            let both = self.both.begin(progress.share);
+            *self = Self { stage_started_ms: progress.stage_started_ms, both, ..Self::default() };
         }
         for batch in progress.batches.iter().filter(|b| b.start_ms >= progress.stage_started_ms) {
             self.pairs.add(batch, window);
+            self.both.add(batch);
             self.requests = batch.operations.iter().map(|o| o.v2.requests).fold(self.requests, u64::saturating_add);
         }
     }

@@ -1,6 +1,6 @@
 //! What the stages are, what shadowing must show, and what is wrong with such a list.
 
-use cutover_policy::settings::{Share, Span};
+use cutover_policy::settings::{Ratio, Share, Span};
 use cutover_policy::{Problem, problem, share, text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ pub struct Settings {
     pub shadow: Shadow,
     /// What mirrored pairs must show, in `shadow` and while ramping.
     pub pairs: Pairs,
+    /// When both pools fail right after a raise.
+    pub retreat: Retreat,
     /// V2 calls that a stage needs before it may end. At least 1: no evidence is no success.
     pub min_requests: u64,
     /// How long the last stage lasts before V2 serves everything for good. Without it an operator says so.
@@ -60,6 +62,18 @@ pub struct Pairs {
     pub window: u64,
 }
 
+/// When a raise is taken back although the judge only warns: both pools fail more than before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retreat {
+    /// How long after a raise; `0s` never takes one back.
+    pub within: Span,
+    /// The failed share of the calls of both pools over that in the stage before, which is still good enough.
+    pub max_ratio: Ratio,
+    /// Failed calls that it takes at least.
+    pub min_errors: u64,
+}
+
 /// The shares and soaks of the migration plan that this product grew from: 5, 10, 25, 50, 75 and 100 % for 1, 1, 2, 4
 /// and 8 hours and open-ended. Its stages demand health but no amount of calls; 100 is our floor for a share of errors
 /// to mean anything.
@@ -75,6 +89,7 @@ impl Default for Settings {
                 .into(),
             shadow: Shadow::default(),
             pairs: Pairs::default(),
+            retreat: Retreat::default(),
             min_requests: 100,
             complete_after: None,
         }
@@ -84,6 +99,14 @@ impl Default for Settings {
 impl Default for Shadow {
     fn default() -> Self {
         Self { soak: Span(0), min_compared: 100, max_different: Share(0) }
+    }
+}
+
+/// Three times the failures within ten minutes are hardly chance where the judge warns, too; what begins later is less
+/// likely to be of the raise.
+impl Default for Retreat {
+    fn default() -> Self {
+        Self { within: Span(600_000), max_ratio: Ratio(3_000_000), min_errors: 10 }
     }
 }
 
@@ -144,6 +167,13 @@ impl Settings {
                 problems.push(problem(field, "is 0; it is a number of pairs, at least 1"));
             }
         }
+        if self.retreat.max_ratio.0 < share::MILLION {
+            problems.push(problem("retreat.max_ratio", "is below 1, so both pools may not even fail as before"));
+        }
+        if self.retreat.min_errors == 0 {
+            problems
+                .push(problem("retreat.min_errors", "is 0; without a failed call nothing fails, so it is at least 1"));
+        }
         if self.min_requests == 0 {
             problems
                 .push(problem("min_requests", "is 0; a stage that nobody called shows nothing, so it is at least 1"));
@@ -192,13 +222,21 @@ mod tests {
             ],
             "shadow": { "max_different": "200%" },
             "pairs": { "max_incomparable": "101%", "window": 0 },
+            "retreat": { "max_ratio": 0.9, "min_errors": 0 },
             "min_requests": 0,
         });
         let paths: Vec<_> = problems(json).into_iter().map(|p| p.split(':').next().unwrap().to_owned()).collect();
         let fields = ["stages[0].share", "stages[1].soak", "stages[2].share", "stages[3].share"];
+        let retreat = ["retreat.max_ratio", "retreat.min_errors"];
         assert_eq!(
             paths,
-            [&fields[..], &["shadow.max_different", "pairs.max_incomparable", "pairs.window", "min_requests"]].concat()
+            [
+                &fields[..],
+                &["shadow.max_different", "pairs.max_incomparable", "pairs.window"],
+                &retreat,
+                &["min_requests"]
+            ]
+            .concat()
         );
         assert_eq!(problems(serde_json::json!({ "stages": [] })).len(), 1);
         assert_eq!(

@@ -74,7 +74,7 @@ fn standard_stages_takes_the_steps_of_its_original() {
 fn troubled(draw: &mut Draw, start_ms: u64, number: u64, step: u64) -> Batch {
     let mut batch = draw.batch(start_ms);
     batch.v2.ready = batch.v2.ready.max(1);
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let grown = u64::from(number % 4 == 2) * start_ms * 40;
         batch.v2.rss_bytes = u64::from(batch.v2.ready) * ((100 << 20) + grown + draw.below(1 << 20));
         (batch.v1.ready, batch.v1.rss_bytes) = (2, (200 << 20) + draw.below(1 << 20));

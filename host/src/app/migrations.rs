@@ -145,10 +145,7 @@ impl Begun {
         }
         // Time goes on when the policies are there, which may take a while.
         let found = found(&name, &self.wall, shared).await?;
-        if split.v1.is_absent() && !found.state.is_done_with_v1() {
-            let (phase, share) = (found.state.in_force(), found.state.share);
-            return Err(StartError::NeedsV1 { migration: name, phase, share });
-        }
+        found.can_do_with(&name, &split.v1)?;
         let last_plan = readable(&name, store.last_plan(&name).await);
         found.go_on(&name, &split.recorder, &slots, shared).await?;
         let Found { state, unrecorded, last_check, clock, .. } = found;
@@ -255,6 +252,15 @@ async fn found(name: &str, wall: &Wall, shared: &Shared) -> Result<Found, StartE
 }
 
 impl Found {
+    /// A configuration without V1 is for migrations that are done with it.
+    fn can_do_with(&self, name: &str, v1: &Pool) -> Result<(), StartError> {
+        if !v1.is_absent() || self.state.is_done_with_v1() {
+            return Ok(());
+        }
+        let (phase, share) = (self.state.in_force(), self.state.share);
+        Err(StartError::NeedsV1 { migration: name.to_owned(), phase, share })
+    }
+
     /// The time of what is there goes on, mended where it has to be.
     async fn go_on(&self, name: &str, recorder: &Recorder, slots: &Slots, shared: &Shared) -> Result<(), StoreError> {
         let Self { state, before, mended, clock, .. } = self;

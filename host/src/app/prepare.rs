@@ -7,7 +7,7 @@ use tokio::runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    App, Common, Host, Keep, Shared, StartError,
+    App, Common, Host, Keep, Migration, Shared, StartError,
     changes::{self, Change},
     keep_house,
     migrations::Begun,

@@ -55,7 +55,9 @@ pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(),
     } else {
         let migrations = config.migrations.len();
         let policies = shown.len();
-        notes.iter().for_each(|note| output::line(note));
+        for note in &notes {
+            output::line(note);
+        }
         output::line(&format!("ok: {migrations} migration(s), {policies} policies admitted"));
         if let Some(changes) = changes {
             show(&changes);

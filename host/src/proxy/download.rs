@@ -221,11 +221,12 @@ impl Download {
 impl Exchange {
     /// Counts for the member what only the end of an answer says; the failure, if it is one.
     fn decide(&self) -> Option<Outcome> {
-        match self.has_failed? {
-            true => self.ticket.count_failure(grpc::FAILED),
-            false => self.ticket.count_success(),
+        if self.has_failed? {
+            self.ticket.count_failure(grpc::FAILED);
+            return Some(Outcome::Failed(FailureKind::Worker));
         }
-        self.has_failed.filter(|failed| *failed).map(|_| Outcome::Failed(FailureKind::Worker))
+        self.ticket.count_success();
+        None
     }
 }
 

@@ -47,22 +47,22 @@ pub(super) struct Opened {
 impl Sandbox {
     /// Reads the configuration, if there is one, and starts the engine.
     pub(super) fn open(&self) -> Result<Opened, Failed> {
-        self.open_with(environment::cache(), Limits::default())
+        self.open_with(environment::cache(), &Limits::default())
     }
 
     /// The same for whoever asks questions whose time is not the point.
     pub(super) fn open_patiently(&self) -> Result<Opened, Failed> {
-        self.open_with(environment::cache(), patient())
+        self.open_with(environment::cache(), &patient())
     }
 
     /// The same with an engine that compiles what it is given, for whoever measures that.
     pub(super) fn open_without_cache(&self) -> Result<Opened, Failed> {
-        self.open_with(None, patient())
+        self.open_with(None, &patient())
     }
 
-    fn open_with(&self, cache: Option<PathBuf>, usual: Limits) -> Result<Opened, Failed> {
+    fn open_with(&self, cache: Option<PathBuf>, usual: &Limits) -> Result<Opened, Failed> {
         let config = self.config.as_deref().map(Config::load).transpose().map_err(|e| Failed::usage(chain(&e)))?;
-        let limits = config.as_ref().map_or(usual, |config| config.limits);
+        let limits = config.as_ref().map_or(*usual, |config| config.limits);
         let components = self.components.clone().or_else(|| config.map(|config| config.components));
         let components = components.unwrap_or_else(|| environment::components(Path::new(".")));
         Ok(Opened { components, engine: engine(&limits, cache)? })

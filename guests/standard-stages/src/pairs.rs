@@ -179,7 +179,7 @@ fn covered_note(name: &str, counts: Counts, ppm: u64, min: u64, met: bool) -> St
     let missing = MISSING.iter().filter(|(at, _)| counts.of(*at) > 0);
     let missing: Vec<_> = missing.map(|(at, what)| format!("{} {what}", counts.of(*at))).collect();
     if !met && !missing.is_empty() {
-        note += &format!("; of {} asked, {}", counts.asked(), missing.join(", "));
+        note = format!("{note}; of {} asked, {}", counts.asked(), missing.join(", "));
     }
     note
 }

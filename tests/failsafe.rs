@@ -57,7 +57,7 @@ async fn a_judge_that_traps_leaves_v2_without_callers_by_a_decision_of_the_host(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn v2_that_answers_nothing_is_rolled_back_by_the_host_whatever_the_judge_says() {
-    let calm = "min_requests = 1000000000";
+    let calm = "min_requests = 1000000000, outage_requests = 0";
     let host = Setup::default().with("rollback", bundle("thresholds", calm)).start().await;
     ramping(&host, 4).await;
     for n in 0..40 {

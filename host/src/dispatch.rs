@@ -73,7 +73,7 @@ pub struct Parts {
     pub v1: WorkerPool,
     /// See [`Dispatch::v2`].
     pub v2: WorkerPool,
-    /// See [`Dispatch::mirror`].
+    /// See [`Dispatch::mirror`](field@Dispatch::mirror).
     pub mirror: Arc<Mirror>,
     /// See [`Dispatch::journal`].
     pub journal: Arc<Journal>,

@@ -209,7 +209,7 @@ const WRONG_SHAPES: [(&str, &str, &str); 29] = [
     ("migrations.programs.operations.execute.class", "", "missing field `class`"),
     ("migrations.programs.operations.execute.sticky", "true", "unknown field `sticky`"),
     ("migrations.programs.operations.delete_program.removes", "'yes'", "expected a boolean"),
-    ("migrations.programs.v1", "", "missing field `v1`"),
+    ("migrations.programs.v1.mode", "", "missing field `mode`"),
     ("migrations.programs.v2", "", "missing field `v2`"),
     ("migrations.programs.v2.mode", "", "missing field `mode`"),
     ("migrations.programs.v2.workers", "'two'", "expected a number of workers, or `{ min = .."),

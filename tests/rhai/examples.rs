@@ -43,7 +43,8 @@ fn situation(phase: Phase, stage: u32, share: u32) -> Situation {
 fn office_hours_begins_stages_while_people_are_there() {
     let policy = bundle("office-hours", "utc_offset = '+02:00'");
     let ask = |now: u64| {
-        let soaked = since(now - 5 * HOUR, progress(now, 1, Verdict::Healthy, vec![served(now - 1, 500, 0)]));
+        let mut soaked = since(now - 5 * HOUR, progress(now, 1, Verdict::Healthy, vec![served(now - 1, 500, 0)]));
+        soaked.check.share = Ppm::new(250_000);
         policy.next(&soaked, &[]).answer.unwrap()
     };
     // 09:00 to 15:00 there is 07:00 to 13:00 UTC.
@@ -201,7 +202,7 @@ fn a_judge_that_warns_and_stages_that_pause_work_together() {
     assert_eq!(at(2, 300), (Verdict::Warn, Action::Hold, "soak verdict".into()));
     assert_eq!(at(3, 300), (Verdict::Warn, Action::Pause, "verdict".into()));
     assert_eq!(at(4, 300).1, Action::Hold, "patience begins anew when someone resumes");
-    assert_eq!(at(70, 501).0, Verdict::RollBack, "an outage is not left to people");
+    assert_eq!(at(70, 510).0, Verdict::RollBack, "an outage is not left to people");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The stage policy that ships: a list of shares, each held for its soak while V2 is healthy and called.
 //!
 //! Time alone ends no stage: without enough calls, or without the verdict `healthy`, it holds and says what is missing.
-//! Going back is the rollback policy's business, but for one case: both pools fail right after a raise ([`retreat`]).
+//! Going back is the rollback policy's business, but for one case: both pools fail right after a raise (`retreat`).
 //!
 //! Where it is in its list it tells by the share in force, never by the stage's number: that counts the stages of this
 //! ramp, and the list may have become another since it began. What comes next is the next higher share of the list.

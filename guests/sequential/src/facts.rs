@@ -4,6 +4,7 @@ use cutover_policy::memory::{Fields, Packed, Text};
 use cutover_policy::{Check, Phase, packed};
 
 use crate::METRICS;
+use crate::ailing::Ailing;
 use crate::dispersion::Dispersion;
 use crate::outage::Outage;
 use crate::process::{Entry, Plain, Units};
@@ -16,6 +17,7 @@ pub(crate) struct Facts {
     /// Stages of this ramp before this one.
     pub(crate) stages: u32,
     pub(crate) outage: Outage,
+    pub(crate) ailing: Ailing,
     pub(crate) sessions: Sessions,
     /// Clusters of bad units, one for each metric. They outlive a stage: what calls are like does not depend on a
     /// share.
@@ -47,7 +49,7 @@ impl Facts {
         let goes_on = !mirrored && !begins && self.place.is_some_and(|before| !before.mirrored);
         self.stages = if goes_on { self.stages.saturating_add(1) } else { 0 };
         self.place = Some(place);
-        (self.outage, self.doubts, self.differs, self.ill) = Default::default();
+        (self.outage, self.ailing, self.doubts, self.differs, self.ill) = Default::default();
         true
     }
 }
@@ -74,6 +76,7 @@ impl Packed for Facts {
         text.number(place.stage.into()).number(place.started_ms).number(self.stages.into());
         text.number(self.doubts.into()).number(self.differs.into()).number(self.ill.into());
         self.outage.write(text);
+        self.ailing.write(text);
         self.sessions.write(text);
         for clusters in &self.clusters {
             clusters.write(text);
@@ -83,7 +86,8 @@ impl Packed for Facts {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let [placed, mirrored, stage, started_ms, stages, doubts, differs, ill] = fields.numbers()?;
         let place = Place { mirrored: mirrored != 0, stage: stage.try_into().ok()?, started_ms };
-        let (outage, sessions) = (Outage::read(fields)?, Sessions::read(fields)?);
+        let (outage, ailing) = (Outage::read(fields)?, Ailing::read(fields)?);
+        let sessions = Sessions::read(fields)?;
         let mut clusters = [Dispersion::default(); METRICS];
         for own in &mut clusters {
             *own = Dispersion::read(fields)?;
@@ -92,6 +96,7 @@ impl Packed for Facts {
             place: (placed != 0).then_some(place),
             stages: stages.try_into().ok()?,
             outage,
+            ailing,
             sessions,
             clusters,
             doubts: doubts.try_into().ok()?,

@@ -21,6 +21,7 @@
 //! to 1, and so do the chances of a false alarm (a union bound, which needs no independence). The phase `shadow` has a
 //! budget of its own, and a ramp that begins again has a new one, because V2 may have been repaired.
 
+pub mod ailing;
 mod budget;
 pub mod counting;
 pub mod dispersion;
@@ -169,6 +170,9 @@ impl Sequential {
         let clusters = memory.facts.clusters[0].index();
         for batch in span {
             memory.facts.outage.add(batch, mirrored, clusters);
+        }
+        if !mirrored {
+            memory.facts.ailing.add(span);
         }
         self.bet(&counted, span, mirrored, memory);
         for Entry { units, .. } in &counted.errors {

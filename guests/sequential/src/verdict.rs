@@ -23,7 +23,10 @@ impl Sequential {
         let outage = facts.outage.is_total(settings).then(|| words::outage(settings, facts.outage));
         let need = memory.safety.need(&self.limits);
         let suspicious = evidence >= self.warns_at;
-        let mut findings: Vec<_> = outage.into_iter().collect();
+        let [errors, ..] = &self.games;
+        let seen = memory.safety.seen();
+        let ailing = facts.ailing.is_grave(errors, seen).then(|| words::ailing(&facts.ailing, seen));
+        let mut findings: Vec<_> = outage.into_iter().chain(ailing).collect();
         let back = !findings.is_empty() || evidence >= 1.0 / part(settings.alpha_rollback);
         if suspicious {
             findings.extend(self.suspects(memory, mirrored));

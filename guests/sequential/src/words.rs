@@ -3,11 +3,12 @@
 use cutover_policy::settings::Ratio;
 use cutover_policy::{Finding, finding, text};
 
+use crate::ailing::Ailing;
 use crate::facts::Facts;
 use crate::outage::Outage;
 use crate::process::{Portfolio, Suspicion};
 use crate::run::Run;
-use crate::safety::Need;
+use crate::safety::{Need, Seen};
 use crate::settings::Settings;
 
 /// V2 answers nothing.
@@ -20,6 +21,20 @@ pub(crate) fn outage(settings: &Settings, outage: Outage) -> Finding {
         grouped(v1_calls)
     );
     finding("v2-outage", failed, outage.needed(settings), "count", note)
+}
+
+/// V2 goes on failing.
+pub(crate) fn ailing(ailing: &Ailing, seen: &Seen) -> Finding {
+    let Ailing { since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors } = *ailing;
+    let ppm = |errors: u64, calls: u64| errors * 1_000_000 / calls.max(1);
+    let [e2, c2, e1, c1] = [v2_errors, v2_calls, v1_errors, v1_calls].map(grouped);
+    let [x2, n2, x1, n1] = [seen.x2, seen.n2, seen.x1, seen.n1].map(grouped);
+    let note = format!(
+        "V2 goes on failing since {}: {e2} of {c2} calls against V1's {e1} of {c1}, and {x2} of {n2} sessions of this stage \
+         against {x1} of {n1}",
+        text::span(last_ms.saturating_sub(since_ms)),
+    );
+    finding("v2-failing", ppm(v2_errors, v2_calls), ppm(v1_errors, v1_calls), "ppm", note)
 }
 
 /// A metric that speaks against V2; `metric` is its place in the order of `METRICS`.

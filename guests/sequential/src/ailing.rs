@@ -1,0 +1,180 @@
+//! The guard for a V2 that goes on failing: what comes after the burst.
+//!
+//! A burst within one table may multiply the evidence so many times only (`max_error_step`), because it may be one event.
+//! And a session that has failed is no unit any more. So a fault that hits all sessions of a small service within seconds
+//! would be told by its first table alone, and never again. This sees whether it was a burst: V2's calls fail in each
+//! table, many times V1's of the same operations, for as long as no burst lasts; and the sessions of the stage, all
+//! together and not cut, speak against V2 beyond chance.
+
+use std::collections::BTreeMap;
+
+use cutover_policy::Batch;
+use cutover_policy::hypergeometric::Table;
+use cutover_policy::memory::{Fields, Text};
+
+use crate::process::Game;
+use crate::safety::Seen;
+
+/// Longer than bursts last.
+const LASTS_MS: u64 = 15_000;
+
+/// Failed calls of a table that are not one call tried again.
+const CALLS: u64 = 3;
+
+/// V2's calls fail one in so many at least,
+const ONE_IN: u64 = 20;
+
+/// and more than so many times as often as V1's.
+const TIMES: u64 = 3;
+
+/// Sessions of V2 that must have failed.
+const SESSIONS: u64 = 10;
+
+/// The natural logarithm of the odds against chance, a million to one: looked at again and again, the likelihood ratio of
+/// a growing table is no e-value.
+const BEYOND_CHANCE: f64 = 13.815_510_557_964_274;
+
+/// Calls of the operations that both were called for, since V2 fails in each table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ailing {
+    /// When the first of these tables began.
+    pub since_ms: u64,
+    /// When the last one did.
+    pub last_ms: u64,
+    /// V1's calls.
+    pub v1_calls: u64,
+    /// Those that failed.
+    pub v1_errors: u64,
+    /// V2's calls.
+    pub v2_calls: u64,
+    /// Those that failed; 0 if V2 does not ail.
+    pub v2_errors: u64,
+}
+
+impl Ailing {
+    /// Adds a table. One in which nobody called both says nothing.
+    pub fn add(&mut self, span: &[&Batch]) {
+        let Some(first) = span.first() else { return };
+        let mut operations: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
+        for calls in span.iter().flat_map(|batch| &batch.operations) {
+            let sums = operations.entry(&calls.operation).or_default();
+            let counts = [calls.v1.requests, calls.v1.errors, calls.v2.requests, calls.v2.errors];
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum = few(sum.saturating_add(few(count))));
+        }
+        let both = operations.into_values().filter(|[n1, _, n2, _]| *n1 > 0 && *n2 > 0);
+        let sum = |mut all: [u64; 4], own: [u64; 4]| {
+            all.iter_mut().zip(own).for_each(|(sum, count)| *sum = few(*sum + count));
+            all
+        };
+        let Some([n1, x1, n2, x2]) = both.reduce(sum) else { return };
+        let fails = x2 >= CALLS && x2 >= n2.div_ceil(ONE_IN);
+        let worse = u128::from(x2) * u128::from(n1) > u128::from(x1) * u128::from(n2) * u128::from(TIMES);
+        if !(fails && worse) {
+            *self = Self::default();
+            return;
+        }
+        if self.v2_errors == 0 {
+            self.since_ms = first.start_ms;
+        }
+        self.last_ms = first.start_ms;
+        self.v1_calls = few(self.v1_calls + n1);
+        self.v1_errors = few(self.v1_errors + x1);
+        self.v2_calls = few(self.v2_calls + n2);
+        self.v2_errors = few(self.v2_errors + x2);
+    }
+
+    /// Whether V2 ails; `seen` are the sessions of the stage.
+    #[must_use]
+    pub fn is_grave(&self, game: &Game, seen: &Seen) -> bool {
+        if self.v2_errors == 0 || self.last_ms.saturating_sub(self.since_ms) < LASTS_MS || seen.x2 < SESSIONS {
+            return false;
+        }
+        let table = Table::new((seen.n1, seen.x1), (seen.n2, seen.x2));
+        let null = table.ln_probability(game.r0);
+        game.effects.iter().any(|&(effect, _)| table.ln_probability(effect) - null >= BEYOND_CHANCE)
+    }
+
+    /// Writes it as part of what is remembered.
+    pub(crate) fn write(&self, text: &mut Text) {
+        text.number(self.since_ms).number(self.last_ms).number(self.v1_calls).number(self.v1_errors);
+        text.number(self.v2_calls).number(self.v2_errors);
+    }
+
+    /// Reads it again.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let [since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors] = fields.numbers()?;
+        Some(Self { since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors })
+    }
+}
+
+/// Counts are cut, a million million, so that sums of them are exact.
+fn few(count: u64) -> u64 {
+    count.min(1 << 40)
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover_policy::testing::{batch, calls, operation};
+
+    use super::*;
+    use crate::settings::{Settings, part};
+
+    /// So many seconds in which each pool answers and fails as told.
+    fn seconds(ailing: &mut Ailing, from_s: u64, count: u64, v1: (u64, u64), v2: (u64, u64)) {
+        for second in from_s..from_s + count {
+            let mut batch = batch(second * 1_000);
+            batch.operations = vec![operation("a"), operation("b")];
+            (batch.operations[0].v1, batch.operations[0].v2) = (calls(v1.0, v1.1, 1), calls(v2.0, v2.1, 1));
+            // Of no account: V2 is not called for it.
+            batch.operations[1].v1 = calls(1_000, 500, 1);
+            ailing.add(&[&batch]);
+        }
+    }
+
+    fn is_grave(ailing: &Ailing, seen: Seen) -> bool {
+        let settings = Settings::default();
+        assert!(part(settings.alpha_rollback) > 0.0);
+        ailing.is_grave(&settings.game(settings.max_error_odds, settings.max_error_step), &seen)
+    }
+
+    const ALL_FAILED: Seen = Seen { n1: 99, x1: 0, n2: 101, x2: 101 };
+
+    #[test]
+    fn a_fault_of_all_sessions_at_once_is_found_when_it_lasts() {
+        let mut ailing = Ailing::default();
+        seconds(&mut ailing, 0, 15, (100, 0), (100, 50));
+        assert!(!is_grave(&ailing, ALL_FAILED), "14 s may be a burst");
+        seconds(&mut ailing, 15, 1, (100, 0), (100, 50));
+        assert!(is_grave(&ailing, ALL_FAILED));
+        assert_eq!((ailing.v2_calls, ailing.v2_errors, ailing.v1_calls), (1_600, 800, 1_600));
+    }
+
+    #[test]
+    fn a_second_in_which_v2_is_well_or_v1_is_as_ill_begins_anew() {
+        for (v1, v2) in [((100, 0), (100, 4)), ((100, 0), (4, 2)), ((100, 17), (100, 50)), ((100, 100), (100, 100))] {
+            let mut ailing = Ailing::default();
+            seconds(&mut ailing, 0, 60, (100, 0), (100, 50));
+            seconds(&mut ailing, 60, 1, v1, v2);
+            assert_eq!(ailing, Ailing::default(), "{v1:?} {v2:?}");
+        }
+        let mut ailing = Ailing::default();
+        seconds(&mut ailing, 0, 60, (100, 0), (100, 50));
+        let known = ailing;
+        seconds(&mut ailing, 60, 5, (0, 0), (100, 50));
+        seconds(&mut ailing, 65, 5, (100, 0), (0, 0));
+        assert_eq!(ailing, known, "nobody called both");
+    }
+
+    #[test]
+    fn few_sessions_or_such_as_v1_has_are_no_reason() {
+        let mut ailing = Ailing::default();
+        seconds(&mut ailing, 0, 60, (100, 0), (100, 50));
+        for seen in [
+            Seen { n1: 1_000, x1: 0, n2: 50, x2: 9 },
+            Seen { n1: 1_000, x1: 200, n2: 50, x2: 20 },
+            Seen { n1: 0, x1: 0, n2: 50, x2: 50 },
+        ] {
+            assert!(!is_grave(&ailing, seen), "{seen:?}");
+        }
+    }
+}

@@ -13,6 +13,10 @@ use serde_json::{Map, Value};
 /// Draws numbers (`SplitMix64`, Steele, Lea and Flood 2014).
 pub(super) struct Draw(u64);
 
+fn gauge(name: &str, value: u64) -> Gauge {
+    Gauge { name: name.into(), value: i64::try_from(value).unwrap() }
+}
+
 impl Draw {
     pub(super) fn new(number: u64) -> Self {
         Self(number)
@@ -72,7 +76,11 @@ impl Draw {
             queued: 0,
             rss_bytes: u64::from(ready) * (100 << 20) + start_ms * self.of(&[0, 0, 1, 40]),
         };
-        let gauge = |name: &str, value: u64| Gauge { name: name.into(), value: i64::try_from(value).unwrap() };
+        let mut gauges = vec![
+            gauge("host.cpu-ppm", 500_000 + self.below(330_000)),
+            gauge("host.memory-ppm", 500_000 + self.below(420_000)),
+        ];
+        gauges.extend(self.sessions(&operations));
         Batch {
             start_ms: UnixMs(start_ms),
             duration_ms: 1_000,
@@ -86,17 +94,44 @@ impl Draw {
                 different: u64::from(self.one_in(20)),
                 incomparable: self.below(2),
             },
-            gauges: vec![
-                gauge("host.cpu-ppm", 500_000 + self.below(330_000)),
-                gauge("host.memory-ppm", 500_000 + self.below(420_000)),
-            ],
+            gauges,
         }
+    }
+
+    /// Distinct sessions and classes of statuses, as a rule: hosts of before do not say.
+    fn sessions(&mut self, operations: &[OperationCalls]) -> Vec<Gauge> {
+        let mut gauges = Vec::new();
+        if self.one_in(4) {
+            return gauges;
+        }
+        for (pool, own) in [("v1", 1), ("v2", self.of(&[1, 1, 4]))] {
+            let (sessions, failed) = (self.below(50), self.below(50) / 40);
+            gauges.push(gauge(&format!("{pool}.sessions"), sessions));
+            gauges.push(gauge(&format!("{pool}.failed-sessions"), failed.min(sessions)));
+            for calls in operations {
+                let of = if pool == "v1" { &calls.v1 } else { &calls.v2 };
+                for class in ["3xx", "4xx"] {
+                    let name = &calls.operation;
+                    let some = of.requests * own * self.of(&[0, 0, 1, 2]) / 8;
+                    gauges.push(gauge(&format!("{pool}.{class}{{{name}}}"), some));
+                    let units = self.below(of.units + 1);
+                    gauges.push(gauge(&format!("{pool}.{class}-units{{{name}}}"), units));
+                    gauges.push(gauge(&format!("{pool}.{class}-first{{{name}}}"), some.min(units / 4)));
+                    if pool == "v2" {
+                        gauges.push(gauge(&format!("shadow.{class}{{{name}}}"), calls.shadow.requests * own / 8));
+                    }
+                }
+            }
+        }
+        gauges.sort_by(|a, b| a.name.cmp(&b.name));
+        gauges
     }
 
     /// A second of a migration in which pairs are counted by operation, as a rule: hosts of before do not say.
     pub(super) fn batch_with_pairs(&mut self, start_ms: u64) -> Batch {
         let mut batch = self.batch(start_ms);
         batch.gauges.extend(self.pairs());
+        batch.gauges.sort_by(|a, b| a.name.cmp(&b.name));
         batch
     }
 
@@ -105,9 +140,7 @@ impl Draw {
         if self.one_in(4) {
             return gauges;
         }
-        let mut gauge = |name: String, value: u64| {
-            gauges.push(Gauge { name, value: i64::try_from(value).unwrap() });
-        };
+        let mut push = |name: &str, value: u64| gauges.push(gauge(name, value));
         for name in ["execute", "get {id}"] {
             let compared = self.below(400);
             let wrong = self.of(&[0, 0, 0, 0, 0, 300]);
@@ -120,13 +153,13 @@ impl Draw {
                 ("unanswered", self.below(2)),
                 ("unasked", 0),
             ];
-            gauge(format!("pairs.asked{{{name}}}"), parts.iter().map(|part| part.1).sum());
+            push(&format!("pairs.asked{{{name}}}"), parts.iter().map(|part| part.1).sum());
             for (part, count) in parts.into_iter().filter(|part| part.1 > 0) {
-                gauge(format!("pairs.{part}{{{name}}}"), count);
+                push(&format!("pairs.{part}{{{name}}}"), count);
             }
         }
         if self.one_in(30) {
-            gauge("pairs.rules-changed".into(), 1);
+            push("pairs.rules-changed", 1);
         }
         gauges.sort_by(|a, b| a.name.cmp(&b.name));
         gauges

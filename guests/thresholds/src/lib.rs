@@ -9,6 +9,7 @@ pub mod growth;
 pub mod members;
 pub mod rules;
 pub mod settings;
+pub mod statuses;
 pub mod window;
 
 use cutover_policy::{Batch, Check, Judgement, Phase, Policy, Problem, Rollback, Verdict, finding};
@@ -18,6 +19,7 @@ use crate::growth::{Plan, Samples};
 use crate::members::Members;
 use crate::rules::{Facts, Findings};
 use crate::settings::Settings;
+use crate::statuses::{Enough, Statuses};
 use crate::window::{Reach, Window};
 
 /// A check of fewer calls than this part of `min_requests` that shows no trouble says neither yes nor no: at ten calls, one
@@ -40,6 +42,8 @@ pub struct Memory {
     sizes: Samples,
     /// V1's p99 in microseconds when it had enough calls last.
     v1_p99_us: Option<u64>,
+    /// Answers by class of status.
+    statuses: Statuses,
     /// Checks in a row in which a rule asked for a roll-back.
     asking: u32,
 }
@@ -73,6 +77,8 @@ impl Rollback for Thresholds {
         memory.members.add(&check.batches, check.now_ms, settings.failures_window.0);
         let plan = Plan { warm_up_ms: settings.memory_warm_up.0, span_ms: settings.memory_span.0 };
         memory.sizes.add(check, plan, moved.begun);
+        memory.statuses.add(check, moved.begun, settings.min_requests);
+        let mirrored = check.phase == Phase::Shadow;
         let window = memory.calls.totals();
         if window.v1.requests >= settings.min_requests {
             memory.v1_p99_us = rules::p99_us(&window.v1);
@@ -82,9 +88,17 @@ impl Rollback for Thresholds {
             latest: moved.latest,
             run: memory.calls.run(),
             sessions: memory.calls.sessions(),
-            mirrored: check.phase == Phase::Shadow,
+            mirrored,
             stage_age_ms: check.now_ms.saturating_sub(check.stage_started_ms),
             v1_p99_us: memory.v1_p99_us,
+            statuses: memory.statuses.moved(
+                mirrored,
+                Enough {
+                    calls: settings.min_requests,
+                    sessions: settings.min_failed_sessions,
+                    change_ppm: settings.warn_status_change.0.into(),
+                },
+            ),
             failures: memory.members.failures(),
             growth: memory.sizes.growth(),
             cpu_ppm: latest(&check.batches, "host.cpu-ppm"),

@@ -16,6 +16,7 @@ pub(crate) use self::latency::p99_us;
 use crate::growth::Growth;
 use crate::members::Failures;
 use crate::settings::Settings;
+use crate::statuses::Moved;
 use crate::window::{Run, Sessions, Total, Totals};
 
 const MILLION: u128 = 1_000_000;
@@ -37,6 +38,8 @@ pub struct Facts {
     pub stage_age_ms: u64,
     /// V1's p99 in microseconds when it had calls last, if it ever had.
     pub v1_p99_us: Option<u64>,
+    /// The operation whose answers are of other classes of status than V1's.
+    pub statuses: Option<Moved>,
     /// Members that failed.
     pub failures: Failures,
     /// Growth of the memory of V2's workers; none if not known yet.
@@ -77,6 +80,7 @@ pub fn ask(settings: &Settings, facts: &Facts) -> Findings {
         latency::p99(settings, facts, &mut said);
         degradation(settings, facts, &mut said);
     }
+    said.warn.extend(facts.statuses.as_ref().map(|moved| statuses(settings, moved)));
     members::failures(settings, facts.failures, &mut said);
     said.roll_back.extend(members::growth(settings, facts.growth));
     said.warn.extend(host("host-memory", "memory", facts.memory_ppm, settings.warn_memory.0));
@@ -118,6 +122,16 @@ fn degradation(settings: &Settings, facts: &Facts, said: &mut Findings) {
     }
 }
 
+fn statuses(settings: &Settings, moved: &Moved) -> Finding {
+    let limit = settings.warn_status_change.0.into();
+    let [v1, v2] = moved.ppm.map(|ppm| text::percent(text::round_up(ppm)));
+    let (class, operation, max) = (moved.class, &moved.operation, text::percent(limit));
+    let note = format!(
+        "{class} are {v2} of V2's answers of {operation} and {v1} of V1's, further apart than {max}, whichever is right"
+    );
+    finding("v2-statuses", moved.by(), limit, "ppm", note)
+}
+
 fn host(rule: &str, what: &str, ppm: Option<u64>, limit: u32) -> Option<Finding> {
     let (ppm, limit) = (ppm?, limit.into());
     let (used, max) = (text::percent(text::round_up(ppm)), text::percent(limit));
@@ -136,7 +150,7 @@ fn over_ratio(rule: &str, ppm: u64, Ratio(limit): Ratio, what: &str, whose: &str
 }
 
 /// In parts per million, rounded up; 0 of nothing.
-fn parts(part: u64, whole: u64) -> u64 {
+pub(crate) fn parts(part: u64, whole: u64) -> u64 {
     quotient(u128::from(part) * MILLION, whole.into())
 }
 

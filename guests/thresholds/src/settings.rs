@@ -61,6 +61,8 @@ pub struct Settings {
     pub memory_warm_up: Span,
     /// The mean of V2's degradation in latency and in errors, in percent of V1's, from which people are told.
     pub warn_degradation: u32,
+    /// How much of an operation's answers may move into or out of a class of status (3xx, 4xx) before people are told.
+    pub warn_status_change: Share,
     /// The host's use of its processors that is shown, whatever the verdict (gauge `host.cpu-ppm`).
     pub warn_cpu: Share,
     /// The host's use of its memory from which people are told (gauge `host.memory-ppm`).
@@ -103,6 +105,7 @@ impl Default for Settings {
             memory_span: Span(600_000),
             memory_warm_up: Span(1_800_000),
             warn_degradation: 10,
+            warn_status_change: Share(100_000),
             warn_cpu: Share(800_000),
             warn_memory: Share(900_000),
             consecutive: 3,
@@ -122,6 +125,7 @@ impl Settings {
             ("max_error_rate", self.max_error_rate),
             ("error_floor", self.error_floor),
             ("max_worker_failures", self.max_worker_failures),
+            ("warn_status_change", self.warn_status_change),
             ("warn_cpu", self.warn_cpu),
             ("warn_memory", self.warn_memory),
         ] {
@@ -198,8 +202,15 @@ mod tests {
 
     #[test]
     fn each_problem_names_its_field() {
-        let over =
-            ["warn_error_rate", "max_error_rate", "error_floor", "max_worker_failures", "warn_cpu", "warn_memory"];
+        let over = [
+            "warn_error_rate",
+            "max_error_rate",
+            "error_floor",
+            "max_worker_failures",
+            "warn_status_change",
+            "warn_cpu",
+            "warn_memory",
+        ];
         let json = over.iter().map(|&f| (f.to_owned(), "101%".into())).collect();
         assert_eq!(paths(serde_json::Value::Object(json)), over);
         let zeros = [

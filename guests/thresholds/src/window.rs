@@ -208,7 +208,7 @@ impl Window {
 }
 
 /// The batches of the check's stage. One that begins in the future began before a clock was set back, and says nothing.
-fn of_stage(check: &Check) -> impl Iterator<Item = &Batch> {
+pub(crate) fn of_stage(check: &Check) -> impl Iterator<Item = &Batch> {
     let started_ms = if check.stage_started_ms > check.now_ms { 0 } else { check.stage_started_ms };
     check.batches.iter().filter(move |batch| batch.start_ms >= started_ms)
 }

@@ -54,6 +54,18 @@ fn three_times_the_errors_and_more_latency_degrade_by_the_mean_of_both() {
 }
 
 #[test]
+fn statuses_that_moved_warn() {
+    let moved = Moved { operation: "post".to_owned(), class: "4xx", ppm: [12_340, 650_000] };
+    let facts = Facts { statuses: Some(moved), ..facts(total(1_000, 0, 1), total(1_000, 0, 1)) };
+    assert_eq!(
+        said(&Settings::default(), &facts),
+        [
+            "warn: v2-statuses: 4xx are 65 % of V2's answers of post and 1.24 % of V1's, further apart than 10 %, whichever is right"
+        ]
+    );
+}
+
+#[test]
 fn error_rate_warns_and_then_rolls_back() {
     let rate = |errors| by_default(Total::default(), total(1_000, errors, 1));
     assert_eq!(rate(54), [""; 0]);
@@ -319,6 +331,7 @@ prop_compose! {
             mirrored,
             stage_age_ms: age,
             v1_p99_us: Some(p99),
+            statuses: (calls > failed).then(|| Moved { operation: "a".to_owned(), class: "4xx", ppm: [0, 100_001] }),
             failures: Failures { v1: v1_failures, v1_wanted: narrow(gauge), v2: v2_failures, v2_wanted: narrow(wanted) },
             growth: Some(Growth { ppm: growth[0], sure_ppm: growth[1] }),
             cpu_ppm: Some(gauge),

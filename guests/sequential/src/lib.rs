@@ -273,14 +273,18 @@ impl Memory {
     fn learn(&mut self, span: &[&Batch], settings: &Settings, warns_at: f64) {
         let ill = self.combined.wealth() >= warns_at;
         let start_ms = span.first().map_or(0, |first| first.start_ms);
-        for batch in span {
-            for calls in &batch.operations {
-                if !self.operations.contains_key(&calls.operation) && self.operations.len() < MOST_OPERATIONS {
-                    self.operations.insert(calls.operation.clone(), Operation::default());
-                }
-                if let Some(operation) = self.operations.get_mut(&calls.operation) {
-                    operation.learn(start_ms, calls, settings, ill);
-                }
+        let all = || span.iter().flat_map(|batch| &batch.operations);
+        for calls in all() {
+            if !self.operations.contains_key(&calls.operation) && self.operations.len() < MOST_OPERATIONS {
+                self.operations.insert(calls.operation.clone(), Operation::default());
+            }
+            if let Some(operation) = self.operations.get_mut(&calls.operation) {
+                operation.add(start_ms, calls, ill);
+            }
+        }
+        for calls in all() {
+            if let Some(operation) = self.operations.get_mut(&calls.operation) {
+                operation.learn(start_ms, calls, settings);
             }
         }
         self.operations.values_mut().for_each(|operation| operation.end_span(start_ms));

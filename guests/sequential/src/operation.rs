@@ -57,15 +57,19 @@ impl Operation {
     }
 
     /// Adds calls of a span that began at `start_ms`, for what comes after. What was counted of an hour is left out if
-    /// both pools were `ill` in it.
-    pub fn learn(&mut self, start_ms: u64, calls: &OperationCalls, settings: &Settings, ill: bool) {
-        let window_ms = settings.slow_window.0;
+    /// both pools were `ill` in it. All calls of the span are added before any is learnt from.
+    pub fn add(&mut self, start_ms: u64, calls: &OperationCalls, ill: bool) {
         let Facts { called_ms, hours } = &mut self.facts;
         hours.arrive(start_ms, false, ill);
         if calls.v1.requests > 0 {
             *called_ms = start_ms;
             hours.add(calls.v1.units, calls.v1.unit_errors);
         }
+    }
+
+    /// Learns how long calls take: V1's, and V2's own only where V1 was called in none of the span's batches.
+    pub fn learn(&mut self, start_ms: u64, calls: &OperationCalls, settings: &Settings) {
+        let window_ms = settings.slow_window.0;
         let gone = self.is_gone(start_ms);
         let hours = &mut self.facts.hours;
         if !gone {

@@ -51,6 +51,18 @@ fn v2_without_errors_becomes_healthy_with_evidence() {
     assert_eq!(policy.judge(&other_stage, &mut memory).unwrap().verdict, Verdict::Hold);
 }
 
+/// V2 may be called a second before V1 is: its own slow calls are no measure of what V1 takes.
+#[test]
+fn v2_is_no_part_of_what_is_known_of_v1_where_v1_is_called_in_the_same_seconds() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let mut first = served(1, (0, 0), (300, 0));
+    first.operations[0].v2 = calls(300, 0, 900_000);
+    let second = Batch { start_ms: 6_000, ..served(1, (300, 0), (10, 0)) };
+    policy.judge(&ramping(vec![first, second]), &mut memory).unwrap();
+    let limits = memory.operations["execute"].before(&Settings::default(), 10_000).limits.unwrap();
+    assert!(limits.p99_us < 60_000, "{limits:?}");
+}
+
 #[test]
 fn a_bad_v2_is_warned_of_and_then_rolled_back() {
     let (policy, mut memory) = (policy("{}"), Memory::default());

@@ -60,8 +60,8 @@ async fn the_example_ramps_and_goes_back_when_v2_breaks_and_no_caller_sees_it() 
                 let mut n = 0;
                 while !stop.is_cancelled() {
                     n += 1;
-                    // Callers come and go: a session that has failed once tells the judge nothing more.
-                    let session = format!("s{caller}-{}", n / 4);
+                    // All 200 sessions fail within seconds, and tell the judge nothing more after that.
+                    let session = format!("s{caller}-{}", n % 50);
                     let path = format!("/api/orders/{}", 1 + n % 10);
                     let reply = try_open(address, get(&path, &[("x-session-id", &session)])).await.unwrap();
                     assert_eq!(reply.status(), 200, "{reply:?}");

@@ -18,7 +18,8 @@ use crate::safety::Seen;
 /// Longer than bursts last.
 const LASTS_MS: u64 = 15_000;
 
-/// Failed calls of a table that are not one call tried again.
+/// Failed calls that are not one call tried again. Tables that show neither as many, nor so many calls that V2 is well, are
+/// taken together.
 const CALLS: u64 = 3;
 
 /// V2's calls fail one in so many at least,
@@ -49,6 +50,10 @@ pub struct Ailing {
     pub v2_calls: u64,
     /// Those that failed; 0 if V2 does not ail.
     pub v2_errors: u64,
+    /// What tables too small to say anything had: calls of V1, those that failed, calls of V2, those that failed.
+    pub small: [u64; 4],
+    /// When the first of those began.
+    pub small_ms: u64,
 }
 
 impl Ailing {
@@ -66,7 +71,15 @@ impl Ailing {
             all.iter_mut().zip(own).for_each(|(sum, count)| *sum = few(*sum + count));
             all
         };
-        let Some([n1, x1, n2, x2]) = both.reduce(sum) else { return };
+        let Some(own) = both.reduce(sum) else { return };
+        if self.small[2] == 0 {
+            self.small_ms = first.start_ms;
+        }
+        self.small = sum(self.small, own);
+        let [n1, x1, n2, x2] = self.small;
+        if x2 < CALLS && n2 <= (CALLS - 1) * ONE_IN {
+            return;
+        }
         let fails = x2 >= CALLS && x2 >= n2.div_ceil(ONE_IN);
         let worse = u128::from(x2) * u128::from(n1) > u128::from(x1) * u128::from(n2) * u128::from(TIMES);
         if !(fails && worse) {
@@ -74,9 +87,10 @@ impl Ailing {
             return;
         }
         if self.v2_errors == 0 {
-            self.since_ms = first.start_ms;
+            self.since_ms = self.small_ms;
         }
         self.last_ms = first.start_ms;
+        self.small = [0; 4];
         self.v1_calls = few(self.v1_calls + n1);
         self.v1_errors = few(self.v1_errors + x1);
         self.v2_calls = few(self.v2_calls + n2);
@@ -98,12 +112,15 @@ impl Ailing {
     pub(crate) fn write(&self, text: &mut Text) {
         text.number(self.since_ms).number(self.last_ms).number(self.v1_calls).number(self.v1_errors);
         text.number(self.v2_calls).number(self.v2_errors);
+        self.small.iter().for_each(|count| _ = text.number(*count));
+        text.number(self.small_ms);
     }
 
     /// Reads it again.
     pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let [since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors] = fields.numbers()?;
-        Some(Self { since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors })
+        let (small, [small_ms]) = (fields.numbers()?, fields.numbers()?);
+        Some(Self { since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors, small, small_ms })
     }
 }
 
@@ -151,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_second_in_which_v2_is_well_or_v1_is_as_ill_begins_anew() {
-        for (v1, v2) in [((100, 0), (100, 4)), ((100, 0), (4, 2)), ((100, 17), (100, 50)), ((100, 100), (100, 100))] {
+        for (v1, v2) in [((100, 0), (100, 4)), ((100, 0), (41, 2)), ((100, 17), (100, 50)), ((100, 100), (100, 100))] {
             let mut ailing = Ailing::default();
             seconds(&mut ailing, 0, 60, (100, 0), (100, 50));
             seconds(&mut ailing, 60, 1, v1, v2);
@@ -163,6 +180,23 @@ mod tests {
         seconds(&mut ailing, 60, 5, (0, 0), (100, 50));
         seconds(&mut ailing, 65, 5, (100, 0), (0, 0));
         assert_eq!(ailing, known, "nobody called both");
+    }
+
+    #[test]
+    fn seconds_too_small_to_say_anything_are_taken_together() {
+        let mut ailing = Ailing::default();
+        seconds(&mut ailing, 0, 10, (100, 0), (100, 50));
+        let known = ailing;
+        seconds(&mut ailing, 10, 2, (10, 0), (20, 1));
+        assert_eq!((ailing.v2_errors, ailing.small, ailing.small_ms), (known.v2_errors, [20, 0, 40, 2], 10_000));
+        seconds(&mut ailing, 12, 1, (10, 0), (1, 1));
+        assert_eq!((ailing.v2_calls, ailing.v2_errors, ailing.last_ms), (1_041, 503, 12_000), "3 of 41 failed");
+        seconds(&mut ailing, 13, 2, (10, 0), (20, 1));
+        assert_eq!(ailing.since_ms, 0);
+        seconds(&mut ailing, 15, 1, (10, 0), (1, 0));
+        assert_eq!(ailing, Ailing::default(), "2 of 41 are a V2 that is well");
+        seconds(&mut ailing, 16, 18, (10, 0), (2, 1));
+        assert!(is_grave(&ailing, ALL_FAILED), "a call a second that fails is as much of a fault");
     }
 
     #[test]

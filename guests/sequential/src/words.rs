@@ -25,7 +25,7 @@ pub(crate) fn outage(settings: &Settings, outage: Outage) -> Finding {
 
 /// V2 goes on failing.
 pub(crate) fn ailing(ailing: &Ailing, seen: &Seen) -> Finding {
-    let Ailing { since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors } = *ailing;
+    let Ailing { since_ms, last_ms, v1_calls, v1_errors, v2_calls, v2_errors, .. } = *ailing;
     let ppm = |errors: u64, calls: u64| errors * 1_000_000 / calls.max(1);
     let [e2, c2, e1, c1] = [v2_errors, v2_calls, v1_errors, v1_calls].map(grouped);
     let [x2, n2, x1, n1] = [seen.x2, seen.n2, seen.x1, seen.n1].map(grouped);
@@ -114,7 +114,7 @@ pub(crate) fn combined(run: &Run) -> Finding {
     let allowed = text::percent(text::round_up(run.allowed_ppm()));
     let note = format!(
         "V1 and V2 together failed {x} of {n} sessions within {within}, where at most {allowed} would be as before: V2 may harm what \
-         both use; the share stays where it is"
+         both use"
     );
     finding("combined-errors", run.rate_ppm(), run.allowed_ppm(), "ppm", note)
 }

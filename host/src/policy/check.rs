@@ -149,8 +149,8 @@ pub(super) fn next(mut next: Move, progress: &Progress) -> Result<Move, PolicyEr
         Action::Advance(s) if s.share <= now.share && !(first && s.share > Ppm::ZERO) => {
             return wrong(s, "an advance raises the share");
         }
-        Action::Retreat(s) if first || s.stage >= now.stage || s.share >= now.share => {
-            return wrong(s, "a retreat goes to a lower stage and share");
+        Action::Retreat(s) if first || s.stage > now.stage || s.share >= now.share => {
+            return wrong(s, "a retreat goes to a lower share, and not to a higher stage");
         }
         Action::Complete if first => return Err(PolicyError::nonsense("it completes a migration that never ramped")),
         Action::Advance(_) | Action::Retreat(_) | Action::Complete | Action::Hold | Action::Pause => {}

@@ -67,7 +67,8 @@ pub(crate) fn new(windows: &Windows) -> Engine {
         .set_strict_variables(true)
         .set_fail_on_invalid_map_property(true)
         // Built-in operators compare values of different types as false; ours refuse to.
-        .set_fast_operators(false);
+        .set_fast_operators(false)
+        .set_optimization_level(rhai::OptimizationLevel::None);
     helpers::register(&mut engine, windows);
     engine
 }

@@ -1,13 +1,16 @@
 //! HTTP services behind the host: what passes through, what is refused, what upstreams may do, and how streams end.
 
+mod aliases;
 mod attacks;
 mod bodies;
 mod connections;
 mod drain;
 mod faults;
+mod framing;
 mod gone;
 mod matching;
 mod mirrors;
+mod names;
 mod passing;
 mod pools;
 mod story;

@@ -149,6 +149,8 @@ pub struct HttpConfig {
     pub deadlines: BTreeMap<Arc<str>, Duration>,
     /// What upstreams are told of callers.
     pub forwarding: Forwarding,
+    /// Header fields that mirrored requests are sent without; in lower case.
+    pub shadow_drop: Vec<String>,
     /// The pool that is being replaced.
     pub v1: UpstreamSpec,
     /// Its successor.

@@ -9,6 +9,7 @@ mod connection;
 pub mod listen;
 pub mod operations;
 mod plain;
+mod strict;
 pub mod table;
 pub mod tls;
 mod watch;

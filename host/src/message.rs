@@ -179,6 +179,13 @@ impl Fields {
         true
     }
 
+    /// Removes all fields whose names begin so.
+    pub fn remove_prefixed(&mut self, prefix: &[u8]) {
+        if self.list.iter().any(|line| self.name(line).starts_with(prefix)) {
+            self.keep_if(|name| !name.starts_with(prefix));
+        }
+    }
+
     /// Keeps fields of these names alone.
     pub fn keep_if(&mut self, keep: impl Fn(&[u8]) -> bool) {
         let Self { text, list, .. } = self;

@@ -14,6 +14,8 @@ pub mod head;
 pub mod headers;
 mod journey;
 pub mod mirror;
+pub mod path;
+pub mod query;
 mod tunnel;
 
 use std::{sync::Arc, time::Duration};
@@ -24,12 +26,13 @@ use tokio_util::task::TaskTracker;
 pub use self::download::{Cut, Download, ReplyBody};
 use self::{
     account::{Account, Ended, Whose},
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Found},
     download::Events,
     head::{SessionKey, View},
     headers::{Caller, Forwarding, Malformed},
-    journey::{Arrived, Journey, said},
+    journey::{Arrived, Journey, Repeats, said},
     mirror::{HttpMirror, Wish},
+    path::{Ambiguous, Form},
 };
 use crate::{
     clock,
@@ -40,7 +43,7 @@ use crate::{
         UpstreamPool,
         upstream::{
             Answered, Outgoing, Ticket,
-            upload::{Progress, Upload},
+            upload::{Incomplete, Progress, Upload},
         },
     },
     request::{Class, Failure, FailureKind, PoolId},
@@ -101,6 +104,8 @@ pub struct Received {
 pub struct Scene<'a> {
     /// Who sent it.
     pub caller: &'a Caller,
+    /// The normal form of its path.
+    pub form: &'a Form,
     /// What there is room for.
     pub room: Room,
     /// Where connections that change their protocol live on: a part of the thread that serves them.
@@ -111,39 +116,44 @@ impl Proxy {
     /// Serves a request, as far as there is room. Its `Host` says which host it is for ([`headers::host`]).
     pub async fn serve(&self, received: Received, scene: Scene<'_>) -> Reply {
         let Received { mut request, progress, upgrade: connection } = received;
-        let Scene { caller, room, tasks } = scene;
+        let Scene { caller, form, room, tasks } = scene;
         let head = &mut *request.head;
         if let Some(reply) = answer_here(head) {
             return reply;
         }
-        let Some(kind) = self.catalogue.of(&head.method, head.uri.path()) else {
-            return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation");
+        let found = match self.catalogue.of(head, form.path(head.uri.path())) {
+            Ok(Some(found)) => found,
+            Ok(None) => return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation"),
+            Err(why) => return refuse_ambiguous(why),
         };
+        let kind = found.kind;
         let id = request_id(&mut head.fields);
         let (route, session) = {
             let session = self.session.iter().find_map(|key| key.of(&head.fields));
-            let view = View { head, id: &id, operation: &kind.name, session };
+            let path = form.or_as_it_came(head.uri.path());
+            let view = View { head, path, id: &id, operation: &kind.name, session };
             let session = session.map(|key| self.split.recorder.session(key));
             (self.split.route(&view, || view.copy()), session)
         };
         if route.pool == PoolId::V2 && room < Room::V2 {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
         }
-        if kind.class == Class::Read
+        if found.class == Class::Read
             && let Some(refused) = self.gather(&mut request.body, head, route.pool).await
         {
             return refused;
         }
         let upgrade = headers::upgrade(head);
-        let mirror = Wish::of(route.mirror, upgrade.is_some(), room);
+        let mirror = Wish::of(route.mirror && found.class == Class::Read, upgrade.is_some(), room);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
         let is_here = request.body.as_whole().is_some();
-        let repeatable = is_idempotent(kind.class, head, &request.body) && upgrade.is_none();
+        let repeats = if upgrade.is_some() { Repeats::Never } else { repeats(found, head, &request.body) };
+        let repeatable = repeats == Repeats::Always;
         let started = clock::mono();
         let journey = Journey {
             again: repeatable || (mirror == Wish::Yes && is_here),
-            repeatable,
-            may_fail_over: kind.class == Class::Read && repeatable && !self.split.is_v1_gone(),
+            repeats,
+            may_fail_over: found.class == Class::Read && repeatable && !self.split.is_v1_gone(),
             whose: Whose::of(&self.split.recorder, kind, session),
             progress: progress.filter(|_| !is_here),
             started,
@@ -152,7 +162,7 @@ impl Proxy {
         // HTTP/2 has no way to say that the body is wanted.
         let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();
         expect(&mut request, can_ask);
-        let Arrived { result, pool, since } = journey.travel(self, request, route.pool).await;
+        let Arrived { result, pool, since, by_caller } = journey.travel(self, request, route.pool).await;
         let took = clock::mono().since(since);
         // An answer of the pool that did not have to answer is nobody's to mirror.
         let mirror = if pool == route.pool { mirror } else { Wish::No };
@@ -160,9 +170,11 @@ impl Proxy {
             Ok(answered) if answered.0.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.mirror.deny(mirror, journey.whose, pool);
                 let caller = connection.filter(|_| upgrade.is_some()).map(|caller| (caller, tasks));
-                change(*answered, caller, journey.whose, (pool, took))
+                let asked = upgrade.as_deref().unwrap_or_default();
+                change(*answered, (caller, asked), journey.whose, (pool, took))
             }
             Ok(answered) => self.pass_on(*answered, journey.whose, (pool, took), mirror),
+            Err(failure) if by_caller => refuse_body(failure.kind == FailureKind::Timeout, &failure.message),
             Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
         };
         let fields = &mut reply.head.fields;
@@ -184,11 +196,7 @@ impl Proxy {
         let spec = self.pool(pool).spec();
         // Apart from the request, which would carry the room for it otherwise: most bodies that are short are here.
         let gathered = Box::pin(body.gather(spec.idle_timeout, spec.total_timeout)).await;
-        gathered.err().map(|why| {
-            let mut reply = refuse(StatusCode::REQUEST_TIMEOUT, "body", &why.to_string());
-            reply.head.fields.set("connection", "close");
-            reply
-        })
+        gathered.err().map(|why| refuse_body(why != Incomplete::Broken, &why.to_string()))
     }
 
     /// An answer for the caller, and how long its head took.
@@ -259,11 +267,15 @@ impl Proxy {
 /// The upstream changes the protocol: from now on bytes are passed on as they come.
 fn change(
     (answered, ticket): (Answered, Ticket),
-    caller: Option<(OnUpgrade, &TaskTracker)>,
+    (caller, asked): (Option<(OnUpgrade, &TaskTracker)>, &[u8]),
     whose: Whose<'_>,
     (pool, took): (PoolId, Duration),
 ) -> Reply {
     let Answered { mut head, upgraded, .. } = answered;
+    let protocol = head.fields.get("upgrade").map(<[u8]>::to_vec);
+    let is_asked =
+        |protocol: &[u8]| asked.split(|b| *b == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(protocol));
+    let caller = caller.filter(|_| protocol.as_deref().is_none_or(is_asked));
     let (Some((caller, tasks)), Some(upstream)) = (caller, upgraded) else {
         ticket.count_failure("changed the protocol without having been asked");
         whose.observe(Ended::without_answer(pool, FailureKind::Communication, took));
@@ -272,19 +284,21 @@ fn change(
     };
     ticket.count_success();
     whose.observe(whose.by_head(pool, &head, took));
-    let protocol = head.fields.get("upgrade").map(<[u8]>::to_vec);
     let is_websocket = protocol.as_ref().is_some_and(|p| p.eq_ignore_ascii_case(b"websocket"));
     headers::to_caller(&mut head.fields, protocol.as_deref());
     tasks.spawn(tunnel::run(caller, upstream, ticket, is_websocket));
     Reply { head, body: ReplyBody::whole("") }
 }
 
-/// Whether a request may be sent again. A safe method that is not said to be a read changes something after all. And what
+/// When a request may be sent again. A safe method that is not said to be a read may change something after all. And what
 /// depends on how a body came is not for what changes something.
-fn is_idempotent(class: Class, head: &RequestHead, body: &Upload) -> bool {
-    match class {
-        Class::Read => body.as_whole().is_some(),
-        Class::Replicate | Class::Exclusive => body.is_empty() && head.method.is_idempotent() && !head.method.is_safe(),
+fn repeats(found: Found<'_>, head: &RequestHead, body: &Upload) -> Repeats {
+    match found.class {
+        Class::Read if body.as_whole().is_some() => Repeats::Always,
+        Class::Read => Repeats::Never,
+        Class::Replicate | Class::Exclusive if !body.is_empty() || !found.is_idempotent => Repeats::Never,
+        Class::Replicate | Class::Exclusive if head.method.is_safe() => Repeats::AfterRace,
+        Class::Replicate | Class::Exclusive => Repeats::Always,
     }
 }
 
@@ -348,6 +362,23 @@ pub const fn status(failure: &Failure) -> StatusCode {
 pub fn refuse_malformed(malformed: Malformed) -> Reply {
     let mut reply = refuse(StatusCode::BAD_REQUEST, "request", &malformed.to_string());
     // Who cannot be understood once is not listened to any further.
+    reply.head.fields.set("connection", "close");
+    reply
+}
+
+/// A request whose path services read in different ways, where that matters.
+fn refuse_ambiguous(why: Ambiguous) -> Reply {
+    let message = format!(
+        "the path can be read in more than one way: {why}; \
+         `ambiguous_paths = \"exclusive\"` of the migration lets such paths pass"
+    );
+    refuse(StatusCode::BAD_REQUEST, "path", &message)
+}
+
+/// A request whose body did not come whole, because it is malformed or too `late`.
+pub fn refuse_body(late: bool, why: &str) -> Reply {
+    let mut reply = refuse(if late { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }, "body", why);
+    // Where the next request would begin is not known.
     reply.head.fields.set("connection", "close");
     reply
 }

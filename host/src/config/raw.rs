@@ -154,6 +154,12 @@ pub struct Migration {
     pub matches: Vec<http::Match>,
     /// Where the sticky key of HTTP requests is.
     pub session: Option<Vec<String>>,
+    /// What requests are that no operation names: `exclusive` or `by-method`, for HTTP services.
+    pub unnamed: Option<String>,
+    /// What is done with paths that can be read in two ways: `refuse` or `exclusive`, for HTTP services.
+    pub ambiguous_paths: Option<String>,
+    /// Header fields that mirrored requests are sent without, for HTTP services.
+    pub shadow_drop: Option<Vec<String>>,
     /// Operations by name.
     #[serde(default)]
     pub operations: BTreeMap<String, Operation>,
@@ -206,6 +212,9 @@ pub struct Operation {
     /// Their methods; any if there are none.
     #[serde(default)]
     pub methods: Vec<String>,
+    /// Parameters that their queries have, and their values.
+    #[serde(default)]
+    pub query: BTreeMap<String, String>,
     /// What counts as failed; as the migration says unless it is set.
     pub failed: Option<failed::Failed>,
 }
@@ -217,6 +226,12 @@ pub struct HttpMigration {
     pub matches: Vec<http::Match>,
     /// Where the sticky key is.
     pub session: Vec<String>,
+    /// What requests are that no operation names.
+    pub unnamed: Option<String>,
+    /// What is done with paths that can be read in two ways.
+    pub ambiguous_paths: Option<String>,
+    /// Header fields that mirrored requests are sent without.
+    pub shadow_drop: Vec<String>,
     /// Operations by name.
     pub operations: BTreeMap<String, Operation>,
     /// What counts as failed, of operations that do not say it themselves.

@@ -141,6 +141,15 @@ fn migration(
                 at.field("match")
                     .wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
             }
+            for (field, is_set) in [
+                ("unnamed", raw.unnamed.is_some()),
+                ("ambiguous_paths", raw.ambiguous_paths.is_some()),
+                ("shadow_drop", raw.shadow_drop.is_some()),
+            ] {
+                if is_set {
+                    at.field(field).wrong("is for HTTP services; remove it");
+                }
+            }
             let failed = Arc::new(failed::workers(&mut at.field("failed"), &raw.failed));
             let v1 = v1.and_then(raw::Pool::workers);
             PlaneConfig::Operations(Box::new(operations(at, name, (raw.operations, &failed), (v1, *v2), base)))
@@ -148,7 +157,17 @@ fn migration(
         (v1 @ (None | Some(raw::Pool::Upstreams(_))), raw::Pool::Upstreams(v2)) => {
             let (matches, operations) = (raw.matches, raw.operations);
             let (failed, v1) = (raw.failed, v1.and_then(raw::Pool::upstreams));
-            let raw = raw::HttpMigration { matches, session, operations, failed, v1, v2: *v2 };
+            let raw = raw::HttpMigration {
+                matches,
+                session,
+                unnamed: raw.unnamed,
+                ambiguous_paths: raw.ambiguous_paths,
+                shadow_drop: raw.shadow_drop.unwrap_or_default(),
+                operations,
+                failed,
+                v1,
+                v2: *v2,
+            };
             PlaneConfig::Http(Box::new(http::plane(at, name, raw, forwarding, base)))
         }
         _ => {
@@ -220,8 +239,8 @@ fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation, failed: &Arc<Fail
     if raw.removes && raw.key.is_none() {
         at.field("removes").wrong("needs a `key` that names what is removed");
     }
-    if raw.path.is_some() || !raw.methods.is_empty() {
-        at.field("path").wrong("and `methods` are for HTTP services; remove them");
+    if raw.path.is_some() || !raw.methods.is_empty() || !raw.query.is_empty() {
+        at.field("path").wrong("and `methods` and `query` are for HTTP services; remove them");
     }
     let own = raw.failed.as_ref().map(|raw| Arc::new(failed::workers(&mut at.field("failed"), raw)));
     let failed = own.unwrap_or_else(|| Arc::clone(failed));

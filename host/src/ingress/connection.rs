@@ -12,7 +12,7 @@ use std::{
 };
 
 use hyper::{
-    Request, Response, StatusCode, Version,
+    Method, Request, Response, StatusCode, Version,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
     header::TRANSFER_ENCODING,
     server::conn::{http1, http2},
@@ -34,6 +34,7 @@ use super::{
     carry::Carried,
     operations,
     plain::{Ended, Plain},
+    strict,
     table::Table,
     watch::{Active, Order, Pulse, Watch, Watched},
 };
@@ -46,6 +47,7 @@ use crate::{
     proxy::{
         Cut, Received, Reply, ReplyBody, Scene,
         headers::{self, Caller},
+        path::Form,
         refuse, refuse_malformed,
     },
 };
@@ -286,17 +288,29 @@ impl Serving {
         (head, Counted { body, _active: active, _served: served })
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: &Caller, active: Active) -> Response<Counted> {
+    async fn answer(&self, mut request: Request<Incoming>, caller: &Caller, active: Active) -> Response<Counted> {
         let (served, room) = self.load.enter();
+        let is_http2_head = request.version() == Version::HTTP_2 && request.method() == Method::HEAD;
+        let verified = strict::verify(request.version(), request.headers_mut());
         // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
         let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
         // Also of one that is refused it has to be known whether the rest of its body comes.
         let received = receive(request, &active);
-        let Reply { mut head, body } =
-            if room == Room::None { overloaded() } else { self.route(received, (caller, room)).await };
+        let Reply { mut head, mut body } = match verified {
+            Err(refused) => refused.reply(),
+            Ok(()) if room == Room::None => overloaded(),
+            Ok(()) => self.route(received, (caller, room)).await,
+        };
         if was_chunked {
             head.fields.set("connection", "close");
+        }
+        if is_http2_head {
+            // Hyper would send it, and the caller take that for a breach of the protocol.
+            if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+                head.fields.set("content-length", length.to_string());
+            }
+            body = ReplyBody::whole("");
         }
         Response::from_parts(head.into_parts(), Counted { body, _active: active, _served: served })
     }
@@ -317,11 +331,12 @@ impl Serving {
         if let Err(malformed) = headers::host(head) {
             return refuse_malformed(malformed);
         }
+        let form = Form::of(head.uri.path());
         let name = head.fields.text("host").unwrap_or_default();
-        let Some(proxy) = self.table.find(name, head.uri.path(), &head.fields) else {
+        let Some(proxy) = self.table.find(name, form.or_as_it_came(head.uri.path()), &head.fields) else {
             return operations::nothing_here(&self.table.operations, head.uri.path());
         };
-        proxy.serve(received, Scene { caller, room, tasks: &self.tasks }).await
+        proxy.serve(received, Scene { caller, form: &form, room, tasks: &self.tasks }).await
     }
 }
 
@@ -329,8 +344,10 @@ impl Serving {
 fn receive(mut request: Request<Incoming>, active: &Active) -> Received {
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let (parts, body) = request.into_parts();
-    let (body, progress) = Upload::of(body, |progress| Box::new(active.arriving(progress)));
-    Received { request: Outgoing { head: Box::new(parts.into()), body }, progress, upgrade }
+    let is_http2 = parts.version == Version::HTTP_2;
+    let (body, progress) = Upload::of(body, is_http2, |progress| Box::new(active.arriving(progress)));
+    let request = Outgoing { head: Box::new(parts.into()), body, interims: None };
+    Received { request, progress, upgrade }
 }
 
 /// How a connection was driven.

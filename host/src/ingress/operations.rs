@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::{Method, StatusCode, body::Bytes};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use crate::{
     dispatch::Dispatch,
     load::Room,
     pool::upstream::Outgoing,
-    proxy::{Reply, refuse, status},
+    proxy::{Reply, refuse, refuse_body, status},
     request::{Answer, Head, Request, Served},
 };
 
@@ -107,7 +107,7 @@ pub(super) async fn answer(
 /// Reads headers and body into a request.
 async fn read(request: Outgoing, operation: Arc<str>, deadline: Duration) -> Result<Request, Reply> {
     let deadline = clock::mono() + deadline;
-    let Outgoing { head, body } = request;
+    let Outgoing { head, body, .. } = request;
     let header = |name: &str| head.fields.text(name).filter(|v| !v.is_empty());
     for name in ["x-request-id", "x-session-id"] {
         let unusable = head.fields.has(name) && head.fields.text(name).is_none_or(|v| v.len() > MAX_ID);
@@ -126,10 +126,11 @@ async fn read(request: Outgoing, operation: Arc<str>, deadline: Duration) -> Res
     };
     let collected = match timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_too_large)) => {
-            let message = format!("the body could not be read, or has more than {MAX_BODY} bytes");
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let message = format!("the body has more than {MAX_BODY} bytes");
             return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "body", &message));
         }
+        Ok(Err(_broken)) => return Err(refuse_body(false, "the caller broke off in the middle of the body")),
         Err(_elapsed) => {
             return Err(refuse(StatusCode::REQUEST_TIMEOUT, "body", &format!("no whole body within {PATIENCE:?}")));
         }

@@ -31,8 +31,17 @@ use tokio::{
 };
 
 use self::{reply::Framing, request::Taken};
-use super::watch::{Active, Pulse, Watched};
-use crate::{clock, http1::may_end, message::ReplyHead, pool::upstream::Outgoing};
+use super::{
+    strict::Refused,
+    watch::{Active, Pulse, Watched},
+};
+use crate::{
+    clock,
+    http1::may_end,
+    message::ReplyHead,
+    pool::upstream::{Interims, Outgoing},
+    proxy::{Reply, ReplyBody, headers},
+};
 
 /// The largest head that is read here.
 const HEAD: usize = 8 << 10;
@@ -60,6 +69,8 @@ pub(super) struct Plain<S> {
     /// What came and was not taken yet.
     read: BytesMut,
     pulse: Arc<Pulse>,
+    /// Where interim answers to the request that is served are left.
+    interims: Arc<Interims>,
 }
 
 /// A body, as far ahead of its caller as it may be.
@@ -82,16 +93,26 @@ pub(super) enum Ended {
     Other,
 }
 
+/// What became of the wait for an answer.
+enum Waited<T> {
+    Answer(T),
+    /// One that is not the last word.
+    Interim,
+    /// Nobody waits for it any more.
+    Left,
+}
+
 /// What came next.
 enum Came {
     Request { request: Outgoing, is_last: bool },
     Other,
+    Refused(Refused),
     Nothing,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     pub(super) fn new(io: Watched<S>, pulse: Arc<Pulse>) -> Self {
-        Self { io, read: BytesMut::new(), pulse }
+        Self { io, read: BytesMut::new(), pulse, interims: Arc::default() }
     }
 
     /// The stream, and what came and was not answered.
@@ -108,20 +129,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         B: Body<Data = Bytes> + Unpin,
     {
         loop {
-            let (request, is_last) = match self.next().await {
+            let (mut request, is_last) = match self.next().await {
                 Came::Request { request, is_last } => (request, is_last),
                 Came::Other => return Ended::Other,
+                Came::Refused(refused) => {
+                    let Reply { head, body } = refused.reply();
+                    drop(self.send((head, body), false, true).await);
+                    break;
+                }
                 Came::Nothing => break,
             };
             let is_head = request.head.method == Method::HEAD;
+            if self.interims.has_some() || Arc::strong_count(&self.interims) > 1 {
+                // Somebody may still leave one that belongs to the request before.
+                self.interims = Arc::default();
+            }
+            request.interims = Some(Arc::clone(&self.interims));
             let mut answer = pin!(serve(request, self.pulse.begin()));
-            let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
-                Poll::Ready(answered) => Poll::Ready(Some(answered)),
-                Poll::Pending if self.is_left(cx) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            });
-            // Nobody waits for the answer if there is none.
-            let Some(reply) = answered.await else { return Ended::Over };
+            let reply = loop {
+                let waited = poll_fn(|cx| match answer.as_mut().poll(cx) {
+                    Poll::Ready(answered) => Poll::Ready(Waited::Answer(answered)),
+                    Poll::Pending if self.interims.poll_some(cx) => Poll::Ready(Waited::Interim),
+                    Poll::Pending if self.is_left(cx) => Poll::Ready(Waited::Left),
+                    Poll::Pending => Poll::Pending,
+                });
+                match waited.await {
+                    Waited::Answer(answered) => break answered,
+                    // Who cannot be told will be seen to have left.
+                    Waited::Interim => drop(self.pass_interims().await),
+                    Waited::Left => return Ended::Over,
+                }
+            };
+            if self.interims.has_some() {
+                drop(self.pass_interims().await);
+            }
             match self.send(reply, is_head, is_last).await {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -136,6 +177,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         Ended::Over
     }
 
+    /// Sends the interim answers that wait.
+    async fn pass_interims(&mut self) -> io::Result<()> {
+        let mut out = Vec::new();
+        for mut head in self.interims.take() {
+            headers::to_caller(&mut head.fields, None);
+            reply::write_interim(&head, &mut out);
+        }
+        self.write(&out, b"", None::<&mut Ahead<ReplyBody>>).await?;
+        self.flush().await
+    }
+
     async fn next(&mut self) -> Came {
         let mut seen = 0;
         loop {
@@ -144,6 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
                 match request::take(&mut self.read) {
                     Taken::Request { request, is_last } => return Came::Request { request, is_last },
                     Taken::Other => return Came::Other,
+                    Taken::Refused(refused) => return Came::Refused(refused),
                     Taken::Part => self.pulse.head_began(),
                     Taken::PartOfBody(whole) => {
                         if !self.has_soon(whole).await {

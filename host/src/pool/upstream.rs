@@ -9,9 +9,11 @@ pub mod balance;
 pub mod budget;
 pub mod connection;
 mod health;
+mod interim;
 pub mod lane;
 mod member;
 mod reach;
+mod resolve;
 mod send;
 pub mod standing;
 pub mod upload;
@@ -38,7 +40,9 @@ use self::{
 pub use self::{
     connection::{Connector, TlsError, TlsSettings},
     health::HealthCheck,
+    interim::Interims,
     member::{Address, MemberView},
+    resolve::Lookup,
     send::{Answered, Ask, Outgoing, Reuse, Unanswered},
     standing::{Checks, Ejection},
     wire::{AnswerBody, Torn},
@@ -62,6 +66,12 @@ pub struct UpstreamSpec {
     pub upstreams: Vec<Address>,
     /// How connections to them are made.
     pub connector: Connector,
+    /// How names are looked up.
+    pub lookup: Lookup,
+    /// How often names are looked up again.
+    pub dns_refresh: Duration,
+    /// How long a connection is used for new requests; none for as long as it goes on.
+    pub max_connection_age: Option<Duration>,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How long a body may stand still, in either direction, and how long a connection without a request is kept.
@@ -168,6 +178,7 @@ impl UpstreamPool {
         });
         for member in 0..inner.members.len() {
             inner.tasks.spawn(health::watch(Arc::clone(&inner), member));
+            inner.tasks.spawn(resolve::keep_fresh(Arc::clone(&inner), member));
         }
         inner.tasks.spawn(lane::keep_idle_short(Arc::clone(&inner)));
         let handles = (0..=lanes).map(|_| Arc::new(Handle(Arc::clone(&inner)))).collect();

@@ -1,13 +1,20 @@
-//! What operation a request is, by its method and path.
+//! What operation a request is, by its method, path and query.
 //!
 //! Operations are what policies see and what is counted, so there are as many as somebody has named, and one for each
-//! standard method for the rest: never one for each path.
+//! standard method for the rest: never one for each path. **Invariant**: a request is a read only if every way to read it
+//! says so: a path that some services take for that of an operation that changes something
+//! ([`folded`](super::path::folded)), or a field that names another method, makes it none.
+
+mod names;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hyper::Method;
 
-use crate::{observe::Failed, request::Class};
+use self::names::Names;
+pub use self::names::Pattern;
+use super::path::Ambiguous;
+use crate::{message::RequestHead, observe::Failed, request::Class};
 
 /// Methods that have an operation of their own where nobody named one, and their classes. Safe methods change nothing
 /// (RFC 9110, 9.2.1).
@@ -23,16 +30,8 @@ const METHODS: [(&str, Class); 9] = [
     ("other", Class::Exclusive),
 ];
 
-/// An operation that somebody named.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
-    /// What it is.
-    pub kind: Kind,
-    /// Its methods, upper case; any if there are none.
-    pub methods: Vec<String>,
-    /// Its paths: `/orders/{id}`, `/files/{*rest}`.
-    pub path: String,
-}
+/// Fields by which many services let a request name another method than its own.
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// What a request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +46,37 @@ pub struct Kind {
     pub failed: Arc<Failed>,
 }
 
-/// See the module.
-#[derive(Debug, Clone)]
-pub struct Catalogue {
-    paths: matchit::Router<Vec<(Vec<String>, Kind)>>,
-    named: bool,
-    methods: Vec<Kind>,
+/// A request's operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// The operation.
+    pub kind: &'a Kind,
+    /// What repeating the request means: the operation's class, or a more careful one.
+    pub class: Class,
+    /// Whether the request may be sent again without its body (RFC 9110, 9.2.2), as far as anybody has said.
+    pub is_idempotent: bool,
 }
+
+/// What is made of requests that nobody has named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// Whether a safe method makes a request a read where operations are named, and none of them is it.
+    pub unnamed_reads: bool,
+    /// Whether a path that can be read in two ways is served, as an exclusive call, where operations are named by paths.
+    pub serves_ambiguous: bool,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    names: Option<Names>,
+    methods: ByMethod,
+    rules: Rules,
+}
+
+/// The operations that requests have by their methods alone, and whether somebody has said what they are.
+#[derive(Debug, Clone)]
+struct ByMethod(Vec<(Kind, bool)>);
 
 /// Why patterns cannot be told apart, or are none.
 #[derive(Debug, thiserror::Error)]
@@ -65,65 +88,24 @@ pub struct PatternError {
     pub why: String,
 }
 
-impl Default for Catalogue {
+impl Default for ByMethod {
     fn default() -> Self {
-        Self { paths: matchit::Router::new(), named: false, methods: by_method(&[], &Arc::default()) }
+        Self::new(&[], &Arc::default(), true)
     }
 }
 
-fn by_method(said: &[Kind], failed: &Arc<Failed>) -> Vec<Kind> {
-    let kind = |(name, class): (&str, Class)| {
-        let usual = || Kind { name: name.into(), class, deadline: None, failed: Arc::clone(failed) };
-        said.iter().find(|kind| *kind.name == *name).cloned().unwrap_or_else(usual)
-    };
-    METHODS.map(kind).to_vec()
-}
-
-impl Catalogue {
-    /// Of operations that somebody named. `said` are those that go by a method's name and of which something was said;
-    /// `failed` is what counts as failed for the others.
-    ///
-    /// # Errors
-    /// A pattern that is none, or contradicts another.
-    pub fn new(patterns: Vec<Pattern>, said: &[Kind], failed: &Arc<Failed>) -> Result<Self, PatternError> {
-        let mut by_path = BTreeMap::<String, Vec<(Vec<String>, Kind)>>::new();
-        for Pattern { kind, methods, path } in patterns {
-            by_path.entry(path).or_default().push((methods, kind));
-        }
-        let (mut paths, named) = (matchit::Router::new(), !by_path.is_empty());
-        for (path, kinds) in by_path {
-            paths.insert(&path, kinds).map_err(|e| PatternError { path: path.clone(), why: e.to_string() })?;
-        }
-        Ok(Self { paths, named, methods: by_method(said, failed) })
+impl ByMethod {
+    fn new(said: &[Kind], failed: &Arc<Failed>, reads: bool) -> Self {
+        let kind = |(name, class): (&str, Class)| {
+            let class = if reads { class } else { Class::Exclusive };
+            let usual = || Kind { name: name.into(), class, deadline: None, failed: Arc::clone(failed) };
+            let said = said.iter().find(|kind| *kind.name == *name).cloned();
+            (said.clone().unwrap_or_else(usual), said.is_some())
+        };
+        Self(METHODS.map(kind).to_vec())
     }
 
-    /// The names of the operations that requests have by their methods alone.
-    pub fn method_names() -> impl Iterator<Item = &'static str> {
-        METHODS.into_iter().map(|(name, _)| name)
-    }
-
-    /// All of its operations.
-    pub fn classes(&self, patterns: &[Pattern]) -> BTreeMap<Arc<str>, Class> {
-        let named = patterns.iter().map(|p| (Arc::clone(&p.kind.name), p.kind.class));
-        self.methods.iter().map(|kind| (Arc::clone(&kind.name), kind.class)).chain(named).collect()
-    }
-
-    /// The deadlines of those of its operations that have one of their own.
-    pub fn deadlines(&self, patterns: &[Pattern]) -> BTreeMap<Arc<str>, Duration> {
-        let all = self.methods.iter().chain(patterns.iter().map(|pattern| &pattern.kind));
-        all.filter_map(|kind| Some((Arc::clone(&kind.name), kind.deadline?))).collect()
-    }
-
-    /// What a request is.
-    pub fn of(&self, method: &Method, path: &str) -> Option<&Kind> {
-        if self.named
-            && let Ok(found) = self.paths.at(path)
-        {
-            let fits = |methods: &[String]| methods.is_empty() || methods.iter().any(|m| m == method.as_str());
-            if let Some((_, kind)) = found.value.iter().find(|(methods, _)| fits(methods)) {
-                return Some(kind);
-            }
-        }
+    fn of(&self, method: &Method) -> Option<&(Kind, bool)> {
         let place = match *method {
             Method::GET => 0,
             Method::HEAD => 1,
@@ -135,13 +117,116 @@ impl Catalogue {
             Method::DELETE => 7,
             _ => 8,
         };
-        self.methods.get(place)
+        self.0.get(place)
+    }
+}
+
+impl Catalogue {
+    /// Of operations that somebody named. `said` are those that go by a method's name and of which something was said;
+    /// `failed` is what counts as failed for the others.
+    ///
+    /// # Errors
+    /// A pattern that is none, or contradicts another.
+    pub fn new(
+        patterns: Vec<Pattern>,
+        said: &[Kind],
+        failed: &Arc<Failed>,
+        rules: Rules,
+    ) -> Result<Self, PatternError> {
+        let names = if patterns.is_empty() { None } else { Some(Names::new(patterns)?) };
+        let methods = ByMethod::new(said, failed, names.is_none() || rules.unnamed_reads);
+        Ok(Self { names, methods, rules })
+    }
+
+    /// The names of the operations that requests have by their methods alone.
+    pub fn method_names() -> impl Iterator<Item = &'static str> {
+        METHODS.into_iter().map(|(name, _)| name)
+    }
+
+    /// All of its operations.
+    pub fn classes(&self, patterns: &[Pattern]) -> BTreeMap<Arc<str>, Class> {
+        let named = patterns.iter().map(|p| (Arc::clone(&p.kind.name), p.kind.class));
+        self.methods.0.iter().map(|(kind, _)| (Arc::clone(&kind.name), kind.class)).chain(named).collect()
+    }
+
+    /// The deadlines of those of its operations that have one of their own.
+    pub fn deadlines(&self, patterns: &[Pattern]) -> BTreeMap<Arc<str>, Duration> {
+        let all = self.methods.0.iter().map(|(kind, _)| kind).chain(patterns.iter().map(|pattern| &pattern.kind));
+        all.filter_map(|kind| Some((Arc::clone(&kind.name), kind.deadline?))).collect()
+    }
+
+    /// What a request is. `path` is its [normal form](super::path::normal), or why it has none.
+    ///
+    /// # Errors
+    /// That reason, if such requests are refused.
+    pub fn of<'a>(&'a self, head: &RequestHead, path: Result<&str, Ambiguous>) -> Result<Option<Found<'a>>, Ambiguous> {
+        let path = match (path, &self.names) {
+            // Nobody has said anything of paths.
+            (_, None) => Some(""),
+            (Ok(path), _) => Some(path),
+            (Err(_), _) if self.rules.serves_ambiguous => None,
+            (Err(why), _) => return Err(why),
+        };
+        let query = head.uri.query().unwrap_or_default();
+        let Some(own) = self.one(&head.method, path, query) else { return Ok(None) };
+        Ok(Some(self.overridden(own, head, path, query)))
+    }
+
+    /// The less harmless of what a request is by its own method and by those that its fields name.
+    fn overridden<'a>(&'a self, own: Found<'a>, head: &RequestHead, path: Option<&str>, query: &str) -> Found<'a> {
+        let mut found = own;
+        for value in OVERRIDES.into_iter().flat_map(|name| head.fields.get_all(name)) {
+            found.is_idempotent = false;
+            let method = Method::from_bytes(&value.trim_ascii().to_ascii_uppercase());
+            // What is no method, or a list of them, is none that changes nothing.
+            let said = method.ok().and_then(|method| self.one(&method, path, query));
+            match said {
+                Some(said) if found.class == Class::Read && said.class != Class::Read => {
+                    found = Found { is_idempotent: false, ..said };
+                }
+                Some(_) => {}
+                None => found.class = Class::Exclusive,
+            }
+        }
+        found
+    }
+
+    fn one<'a>(&'a self, method: &Method, path: Option<&str>, query: &str) -> Option<Found<'a>> {
+        if let (Some(names), Some(path)) = (&self.names, path)
+            && let Some(kind) = names.find(method, path, query)
+            && (kind.class != Class::Read || names.alias(method, path, query).is_none())
+        {
+            return Some(Found::named(kind, method));
+        }
+        let (kind, is_said) = self.methods.of(method)?;
+        let Some(path) = path else {
+            return Some(Found { kind, class: Class::Exclusive, is_idempotent: false });
+        };
+        if let Some(kind) = self.names.as_ref().and_then(|names| names.alias(method, path, query)) {
+            return Some(Found::named(kind, method));
+        }
+        let by_method = Found::named(kind, method);
+        Some(Found { is_idempotent: by_method.is_idempotent || !is_said && method.is_idempotent(), ..by_method })
+    }
+}
+
+impl<'a> Found<'a> {
+    /// A safe method of what is not said to be a read changes something after all.
+    fn named(kind: &'a Kind, method: &Method) -> Self {
+        let changes = kind.class != Class::Read;
+        let is_idempotent = !changes || method.is_idempotent() && !method.is_safe();
+        Self { kind, class: kind.class, is_idempotent }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use hyper::Version;
+
+    use super::{
+        super::{path, query::Wanted},
+        *,
+    };
 
     fn kind(name: &str, class: Class) -> Kind {
         Kind { name: name.into(), class, deadline: None, failed: Arc::default() }
@@ -149,8 +234,39 @@ mod tests {
 
     fn pattern(name: &str, class: Class, methods: &[&str], path: &str) -> Pattern {
         let methods = methods.iter().map(|&m| m.to_owned()).collect();
-        Pattern { kind: kind(name, class), methods, path: path.into() }
+        Pattern { kind: kind(name, class), methods, path: path.into(), query: Wanted::default() }
     }
+
+    fn with_query(query: &[(&str, &str)], pattern: Pattern) -> Pattern {
+        let query = Wanted::new(query.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())));
+        Pattern { query, ..pattern }
+    }
+
+    fn of_patterns(patterns: Vec<Pattern>, rules: Rules) -> Catalogue {
+        Catalogue::new(patterns, &[], &Arc::default(), rules).unwrap()
+    }
+
+    /// Name, class, and whether it may be sent again.
+    fn asked(catalogue: &Catalogue, line: &str, fields: &[(&str, &str)]) -> (String, Class, bool) {
+        let (method, target) = line.split_once(' ').unwrap();
+        let fields = fields.iter().copied().collect();
+        let (method, uri) = (method.parse().unwrap(), target.parse().unwrap());
+        let head = RequestHead { method, uri, version: Version::HTTP_11, fields };
+        let path = path::normal(head.uri.path());
+        let found = catalogue.of(&head, path.as_deref().map_err(|why| *why)).unwrap().unwrap();
+        (found.kind.name.to_string(), found.class, found.is_idempotent)
+    }
+
+    fn of(catalogue: &Catalogue, line: &str) -> (String, Class) {
+        let (name, class, _) = asked(catalogue, line, &[]);
+        (name, class)
+    }
+
+    fn is(name: &str, class: Class) -> (String, Class) {
+        (name.to_owned(), class)
+    }
+
+    const READS: Rules = Rules { unnamed_reads: true, serves_ambiguous: false };
 
     #[test]
     fn a_named_operation_goes_before_the_method() {
@@ -159,27 +275,116 @@ mod tests {
             pattern("search", Class::Read, &["POST"], "/orders/search"),
             pattern("order", Class::Exclusive, &[], "/orders/{id}"),
         ];
-        let catalogue = Catalogue::new(patterns.clone(), &[kind("put", Class::Read)], &Arc::default()).unwrap();
-        let of = |method: &Method, path: &str| {
-            let kind = catalogue.of(method, path).unwrap();
-            (kind.name.to_string(), kind.class)
-        };
-        let is = |name: &str, class| (name.to_owned(), class);
-        assert_eq!(of(&Method::GET, "/orders"), is("list_orders", Class::Read));
-        assert_eq!(of(&Method::POST, "/orders"), is("post", Class::Exclusive));
-        assert_eq!(of(&Method::POST, "/orders/search"), is("search", Class::Read));
-        assert_eq!(of(&Method::GET, "/orders/7"), is("order", Class::Exclusive));
-        assert_eq!(of(&Method::GET, "/elsewhere"), is("get", Class::Read));
-        assert_eq!(of(&Method::PUT, "/elsewhere"), is("put", Class::Read));
-        let purge = Method::from_bytes(b"PURGE").unwrap();
-        assert_eq!(of(&purge, "/elsewhere"), is("other", Class::Exclusive));
+        let catalogue = Catalogue::new(patterns.clone(), &[kind("put", Class::Read)], &Arc::default(), READS).unwrap();
+        for (line, name, class) in [
+            ("GET /orders", "list_orders", Class::Read),
+            ("HEAD /orders", "list_orders", Class::Read),
+            ("POST /orders", "post", Class::Exclusive),
+            ("POST /orders/search", "search", Class::Read),
+            ("GET /orders/search", "order", Class::Exclusive),
+            ("GET /orders/7", "order", Class::Exclusive),
+            ("GET /elsewhere", "get", Class::Read),
+            ("PUT /elsewhere", "put", Class::Read),
+            ("PURGE /elsewhere", "other", Class::Exclusive),
+        ] {
+            assert_eq!(of(&catalogue, line), is(name, class), "{line}");
+        }
         assert_eq!(catalogue.classes(&patterns).len(), 12);
+    }
+
+    #[test]
+    fn what_nobody_named_is_no_read_where_something_is_named() {
+        let named = vec![pattern("list", Class::Read, &[], "/orders")];
+        let careful = of_patterns(named.clone(), Rules::default());
+        assert_eq!(asked(&careful, "GET /other", &[]), ("get".into(), Class::Exclusive, true));
+        assert_eq!(careful.classes(&named)["get"], Class::Exclusive, "policies are told the same");
+        assert_eq!(of(&of_patterns(named.clone(), READS), "GET /other"), is("get", Class::Read));
+        let said = Catalogue::new(named, &[kind("get", Class::Read)], &Arc::default(), Rules::default()).unwrap();
+        assert_eq!((of(&said, "GET /other").1, of(&said, "HEAD /other").1), (Class::Read, Class::Exclusive));
+        assert_eq!(of(&Catalogue::default(), "GET /other/;a"), is("get", Class::Read));
+        let says_exclusive = [kind("get", Class::Exclusive)];
+        let said = Catalogue::new(vec![], &says_exclusive, &Arc::default(), Rules::default()).unwrap();
+        assert_eq!(asked(&said, "GET /", &[]), ("get".into(), Class::Exclusive, false));
+    }
+
+    #[test]
+    fn no_spelling_of_an_exclusive_operation_is_a_read() {
+        let purge = pattern("purge", Class::Exclusive, &["GET"], "/api/Purge");
+        let files = pattern("files", Class::Read, &[], "/api/{*rest}");
+        let list = pattern("list", Class::Read, &["GET"], "/api/list");
+        let item = pattern("item", Class::Exclusive, &["GET"], "/api/list/{id}");
+        let catalogue = of_patterns(vec![purge, files, list, item], READS);
+        for path in ["/api/Purge", "/api//Purge", "/api/x/../%50urge", "/api/Purge/", "/api/PURGE", "/api/purge"] {
+            assert_eq!(of(&catalogue, &format!("GET {path}")), is("purge", Class::Exclusive), "{path}");
+            assert_eq!(of(&catalogue, &format!("HEAD {path}")), is("purge", Class::Exclusive), "{path}");
+        }
+        assert_eq!(of(&catalogue, "POST /api/purge"), is("files", Class::Read), "which somebody has said");
+        assert_eq!(of(&catalogue, "GET /api/list"), is("list", Class::Read));
+        assert_eq!(of(&catalogue, "GET /api/LIST/7"), is("item", Class::Exclusive));
+        assert_eq!(of(&catalogue, "GET /api/Other"), is("files", Class::Read));
+    }
+
+    #[test]
+    fn a_path_that_can_be_read_in_two_ways_is_refused_or_exclusive() {
+        let named = vec![pattern("list", Class::Read, &[], "/{*rest}")];
+        let head = |target: &str| RequestHead {
+            method: Method::GET,
+            uri: target.parse().unwrap(),
+            version: Version::HTTP_11,
+            fields: [].into_iter().collect(),
+        };
+        let refusing = of_patterns(named.clone(), READS);
+        assert_eq!(refusing.of(&head("/a%2fb"), Err(Ambiguous::Slash)).unwrap_err(), Ambiguous::Slash);
+        let serving = of_patterns(named, Rules { serves_ambiguous: true, ..READS });
+        let found = serving.of(&head("/a%2fb"), Err(Ambiguous::Slash)).unwrap().unwrap();
+        assert_eq!((found.class, found.is_idempotent), (Class::Exclusive, false));
+        let nothing = Catalogue::default();
+        assert_eq!(nothing.of(&head("/a%2fb"), Err(Ambiguous::Slash)).unwrap().unwrap().class, Class::Read);
+    }
+
+    #[test]
+    fn a_query_tells_operations_of_one_path_apart() {
+        let list = pattern("list", Class::Read, &["GET"], "/api");
+        let purge = with_query(&[("action", "purge")], pattern("purge", Class::Exclusive, &["GET"], "/api"));
+        let show = with_query(&[("action", "show")], pattern("show", Class::Read, &["GET"], "/api"));
+        let catalogue = of_patterns(vec![list, purge, show], Rules::default());
+        for (target, name) in [
+            ("/api", "list"),
+            ("/api?page=2", "list"),
+            ("/api?action=show", "show"),
+            ("/api?action=purge", "purge"),
+            ("/api?x=1&ACTION=%50urge", "purge"),
+            ("/api?action=show&action=purge", "purge"),
+            ("/API?action=purge", "purge"),
+        ] {
+            assert_eq!(of(&catalogue, &format!("GET {target}")).0, name, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_names_another_method_never_makes_a_request_more_harmless() {
+        let patterns = vec![
+            pattern("list", Class::Read, &["GET"], "/orders"),
+            pattern("clear", Class::Exclusive, &["DELETE"], "/orders"),
+        ];
+        let catalogue = of_patterns(patterns, READS);
+        for (line, field, value, name, class) in [
+            ("GET /orders", "x-http-method-override", "DELETE", "clear", Class::Exclusive),
+            ("GET /orders", "x-http-method", " delete ", "clear", Class::Exclusive),
+            ("GET /orders", "x-method-override", "PATCH", "patch", Class::Exclusive),
+            ("GET /orders", "x-http-method-override", "no method", "list", Class::Exclusive),
+            ("GET /orders", "x-http-method-override", "GET", "list", Class::Read),
+            ("POST /orders", "x-http-method-override", "GET", "post", Class::Exclusive),
+        ] {
+            let found = asked(&catalogue, line, &[(field, value)]);
+            assert_eq!(found, (name.into(), class, false), "{line} {value}");
+        }
     }
 
     #[test]
     fn patterns_that_cannot_be_told_apart_are_refused() {
         let clash = vec![pattern("a", Class::Read, &[], "/x/{a}"), pattern("b", Class::Read, &[], "/x/{b}")];
-        let error = Catalogue::new(clash, &[], &Arc::default()).unwrap_err();
+        let error = Catalogue::new(clash, &[], &Arc::default(), Rules::default()).unwrap_err();
         assert!(error.to_string().starts_with("the path `/x/{b}`"), "{error}");
     }
 }

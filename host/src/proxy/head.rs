@@ -24,6 +24,8 @@ pub enum SessionKey {
 pub struct View<'a> {
     /// The head.
     pub head: &'a RequestHead,
+    /// Its path, in normal form if it has one.
+    pub path: &'a str,
     /// The request's id.
     pub id: &'a str,
     /// The operation's name.
@@ -67,7 +69,7 @@ impl View<'_> {
     pub fn copy(&self) -> Request {
         let head = Head {
             method: self.head.method.to_string(),
-            path: self.head.uri.path().to_owned(),
+            path: self.path.to_owned(),
             host: self.host().to_owned(),
             headers: self.head.fields.all_text().map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         };
@@ -96,7 +98,7 @@ impl Attributes for View<'_> {
             Attribute::Operation => self.operation,
             Attribute::Session => self.session?,
             Attribute::Method => self.head.method.as_str(),
-            Attribute::Path => self.head.uri.path(),
+            Attribute::Path => self.path,
             Attribute::Host => self.host(),
             Attribute::Header(name) => self.head.fields.text(name)?,
         };

@@ -13,8 +13,12 @@ use hyper::{
 
 use crate::message::{Fields, RequestHead};
 
-/// Fields that belong to one connection.
-const HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+/// Fields that belong to one connection. The last is what asks for HTTP/2 in the middle of one (RFC 7540, 3.2.1).
+const HOP: [&str; 7] =
+    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "http2-settings"];
+
+/// How the names of fields begin that are the host's own.
+const OWN: &[u8] = b"x-cutover-";
 
 /// Fields that say who is behind a proxy.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
@@ -64,14 +68,20 @@ pub fn host(head: &mut RequestHead) -> Result<(), Malformed> {
         return Err(Malformed::ManyHosts);
     }
     if let Some(authority) = head.uri.authority() {
-        let is_http = head.uri.scheme().is_none_or(|s| *s == Scheme::HTTP || *s == Scheme::HTTPS);
-        if !is_http || authority.as_str().contains('@') {
+        // An authority alone is for CONNECT (RFC 9112, 3.2.3).
+        let is_http = head.uri.scheme().is_some_and(|s| *s == Scheme::HTTP || *s == Scheme::HTTPS);
+        if !(is_http || head.method == Method::CONNECT) || authority.as_str().contains('@') {
             return Err(Malformed::BadTarget);
         }
         head.fields.set("host", authority.as_str());
         let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
         return Ok(());
+    }
+    // `*` is the target of OPTIONS alone (RFC 9112, 3.2.4).
+    let is_everything = head.uri.path() == "*" && head.method == Method::OPTIONS;
+    if !head.uri.path().starts_with('/') && !is_everything {
+        return Err(Malformed::BadTarget);
     }
     match head.fields.get("host") {
         None if head.version == Version::HTTP_10 => Ok(()),
@@ -91,12 +101,19 @@ fn is_host(bytes: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(in_name) && port.iter().skip(1).all(u8::is_ascii_digit)
 }
 
-/// The protocol that a request of HTTP/1.1 asks to change to.
+/// The protocols that a request of HTTP/1.1 asks to change to, but for HTTP/2: that is nothing to change to in the middle
+/// of a connection any more (RFC 9113, 3.1).
 pub fn upgrade(head: &RequestHead) -> Option<Vec<u8>> {
-    let protocol = head.fields.get("upgrade").filter(|_| head.version == Version::HTTP_11)?;
-    // HTTP/2 is not something to change to in the middle of a connection any more (RFC 9113, 3.1).
-    let is_passed_on = head.fields.has_token("connection", "upgrade") && !protocol.eq_ignore_ascii_case(b"h2c");
-    is_passed_on.then(|| protocol.to_vec())
+    if head.version != Version::HTTP_11 || !head.fields.has("upgrade") {
+        return None;
+    }
+    let is_http2 = |protocol: &str| {
+        let name = protocol.split('/').next().unwrap_or_default();
+        ["h2c", "h2", "http"].iter().any(|http| name.eq_ignore_ascii_case(http))
+    };
+    let protocols: Vec<_> = head.fields.tokens("upgrade").filter(|protocol| !is_http2(protocol)).collect();
+    let is_passed_on = !protocols.is_empty() && head.fields.has_token("connection", "upgrade");
+    is_passed_on.then(|| protocols.join(", ").into_bytes())
 }
 
 /// Makes a request's fields those of a request to an upstream. `upgrade` is what it asks to change to, if anything.
@@ -105,6 +122,8 @@ pub fn to_upstream(head: &mut RequestHead, caller: &Caller, forwarding: Forwardi
     let takes_trailers = fields.has_token("te", "trailers");
     remove_connection(fields);
     fields.remove("proxy-authorization");
+    // What they say is for the host alone, and nobody but the host says it to upstreams.
+    fields.remove_prefixed(OWN);
     if takes_trailers {
         fields.set("te", "trailers");
     }
@@ -304,6 +323,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_request_may_change_to_is_passed_on_but_for_http_2() {
+        for (asked, is) in [
+            ("websocket", Some("websocket")),
+            ("h2c", None),
+            ("websocket, h2c", Some("websocket")),
+            ("H2C,WebSocket , HTTP/2.0", Some("WebSocket")),
+            ("a/1, b", Some("a/1, b")),
+        ] {
+            let fields = [("connection", "keep-alive, Upgrade"), ("upgrade", asked)];
+            let upgrade = upgrade(&head("/", &fields));
+            assert_eq!(upgrade.as_deref(), is.map(str::as_bytes), "{asked}");
+        }
+        let two = [("connection", "upgrade"), ("upgrade", "h2c"), ("upgrade", "websocket")];
+        assert_eq!(upgrade(&head("/", &two)).as_deref(), Some(&b"websocket"[..]));
+        assert_eq!(upgrade(&head("/", &[("upgrade", "websocket")])), None, "the connection does not say so");
+    }
+
+    #[test]
+    fn what_callers_say_in_the_hosts_name_stays_behind() {
+        let all = [("x-cutover-shadow", "1"), ("x-cutover-pool", "v2"), ("x-cutovers", "1"), ("a", "b")];
+        assert_eq!(sent(&all, Forwarding::default()), ["a: b", "via: 1.1 cutover", "x-cutovers: 1"]);
+    }
+
+    #[test]
     fn cookies_of_http_2_are_joined() {
         let sent = sent(&[("cookie", "a=1"), ("cookie", "b=2")], Forwarding::default());
         assert_eq!(sent, ["cookie: a=1; b=2", "via: 1.1 cutover"]);
@@ -322,7 +365,9 @@ mod tests {
         for bad in ["a b", "a/b", "user@a", ":80", "a:b", "a:80:b"] {
             assert_eq!(host("/", &[("host", bad)]), Err(Malformed::BadHost), "{bad}");
         }
-        assert_eq!(host("ftp://x/", &[("host", "x")]), Err(Malformed::BadTarget));
+        for target in ["ftp://x/", "x:80", "x", "*"] {
+            assert_eq!(host(target, &[("host", "x")]), Err(Malformed::BadTarget), "{target}");
+        }
         assert_eq!(host("http://user@x/", &[("host", "x")]), Err(Malformed::BadTarget));
     }
 }

@@ -21,13 +21,23 @@ pub(super) struct Journey<'a> {
     /// Whether the request is needed again after it was sent: only one whose body is here can be.
     pub(super) again: bool,
     pub(super) progress: Option<Arc<Progress>>,
-    /// Whether the request may be sent again after an upstream saw it.
-    pub(super) repeatable: bool,
+    /// When it may be, of its own kind.
+    pub(super) repeats: Repeats,
     /// Whether V1 may answer instead of V2.
     pub(super) may_fail_over: bool,
     /// When it began.
     pub(super) started: Mono,
     pub(super) deadline: Mono,
+}
+
+/// When a request may be sent again that an upstream may have seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeats {
+    Never,
+    /// After the upstream has closed a connection that had waited, without a word (RFC 9112, 9.3.1).
+    AfterRace,
+    /// Whenever there was no answer.
+    Always,
 }
 
 /// Where a journey ended.
@@ -36,6 +46,8 @@ pub(super) struct Arrived {
     pub(super) pool: PoolId,
     /// When the host began to ask it.
     pub(super) since: Mono,
+    /// Whether it was the caller that broke off.
+    pub(super) by_caller: bool,
 }
 
 /// Where an attempt goes.
@@ -60,25 +72,28 @@ enum Attempt {
     Answered(Box<(Answered, Ticket)>),
     Again(Outgoing, Target),
     Failed(Failure),
+    /// The caller broke off, or sent what is no body.
+    Broken(Failure),
 }
 
 impl Journey<'_> {
     /// Sends the request until it is answered or must not be sent again.
     pub(super) async fn travel(&self, proxy: &Proxy, mut request: Outgoing, pool: PoolId) -> Arrived {
-        if self.repeatable {
+        if self.repeats == Repeats::Always {
             proxy.pool(pool).count_request();
         }
         let mut target = Target::first(pool, self.started);
         loop {
-            let result = match self.attempt(proxy, request, target).await {
-                Attempt::Answered(answered) => Ok(answered),
-                Attempt::Failed(failure) => Err(failure),
+            let (result, by_caller) = match self.attempt(proxy, request, target).await {
+                Attempt::Answered(answered) => (Ok(answered), false),
+                Attempt::Failed(failure) => (Err(failure), false),
+                Attempt::Broken(failure) => (Err(failure), true),
                 Attempt::Again(again, next) => {
                     (request, target) = (again, next);
                     continue;
                 }
             };
-            return Arrived { result, pool: target.pool, since: target.since };
+            return Arrived { result, pool: target.pool, since: target.since, by_caller };
         }
     }
 
@@ -98,7 +113,12 @@ impl Journey<'_> {
                 return self.after(proxy, unanswered, (target, None));
             }
         };
-        let ask = Ask { progress: self.progress.as_deref(), deadline, again: self.again };
+        let ask = Ask {
+            progress: self.progress.as_deref(),
+            deadline,
+            again: self.again,
+            may_race: self.repeats != Repeats::Never,
+        };
         match ticket.send(request, ask).await {
             Ok(answered) if fails_over && is_failure(answered.head.status) => {
                 self.failed_read((answered, ticket), target.since)
@@ -106,7 +126,7 @@ impl Journey<'_> {
             Ok(answered) => Attempt::Answered(Box::new((answered, ticket))),
             Err(unanswered) => {
                 let Unanswered { failure, by_caller, .. } = &unanswered;
-                if failure.sent && !by_caller || failure.kind == FailureKind::Connection {
+                if !by_caller && (failure.sent || failure.kind == FailureKind::Connection) {
                     ticket.count_failure(&failure.message);
                 }
                 self.after(proxy, unanswered, (target, Some(ticket.member())))
@@ -128,9 +148,9 @@ impl Journey<'_> {
     fn after(&self, proxy: &Proxy, unanswered: Unanswered, (target, member): (Target, Option<usize>)) -> Attempt {
         let Unanswered { failure, request, by_caller } = unanswered;
         if by_caller {
-            return Attempt::Failed(failure);
+            return Attempt::Broken(failure);
         }
-        let again = request.filter(|_| self.repeatable || !failure.sent);
+        let again = request.filter(|_| self.repeats == Repeats::Always || !failure.sent);
         let now = clock::mono();
         let in_time = now < self.deadline;
         let ended = Ended::without_answer(target.pool, failure.kind, now.since(target.since));

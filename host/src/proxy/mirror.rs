@@ -75,6 +75,8 @@ pub struct Setup {
     pub timeout: Duration,
     /// Operations that say themselves how long that is.
     pub limits: BTreeMap<Arc<str>, Duration>,
+    /// Fields that they are sent without; in lower case.
+    pub drop: Vec<String>,
     /// Where they run.
     pub runtime: Handle,
     /// Who waits for them to end.
@@ -247,7 +249,7 @@ impl HttpMirror {
     async fn ask(
         &self,
         id: PoolId,
-        request: Outgoing,
+        mut request: Outgoing,
         (operation, failed): (&Arc<str>, &Failed),
         session: Option<Session>,
     ) -> Result<Kept, Failure> {
@@ -256,6 +258,11 @@ impl HttpMirror {
             PoolId::V1 => v1,
             PoolId::V2 => v2,
         };
+        // The caller has its answer.
+        request.interims = None;
+        for name in &self.parts.drop {
+            request.head.fields.remove(name);
+        }
         let started = clock::mono();
         let mut head_at = None;
         let deadline = started + *limits.get(operation).unwrap_or(timeout);
@@ -352,7 +359,7 @@ async fn ask(
 ) -> Result<Kept, Failure> {
     let ticket = pool.check_out(None, deadline, clock::mono()).await?;
     request.head.fields.set(MARK, "1");
-    let ask = Ask { progress: None, deadline, again: false };
+    let ask = Ask { progress: None, deadline, again: false, may_race: true };
     let mut answered = ticket.send(request, ask).await.map_err(|unanswered| unanswered.failure)?;
     *head_at = Some(clock::mono());
     let is_call = grpc::is_call(&answered.head.fields);

@@ -84,6 +84,11 @@ pub struct Upstreams {
     /// TLS to them.
     #[serde(default)]
     pub tls: Tls,
+    /// How often names are looked up again.
+    #[serde(default = "super::defaults::thirty_seconds")]
+    pub dns_refresh: String,
+    /// How long a connection is used for new requests.
+    pub max_connection_age: Option<String>,
     /// How long a connection may take to be made.
     #[serde(default = "super::defaults::two_seconds")]
     pub connect_timeout: String,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, thread};
 
-use hyper::http::uri::Authority;
+use hyper::{header::HeaderName, http::uri::Authority};
 
 use super::{At, failed, is_name, own_deadline};
 use crate::{
@@ -16,12 +16,14 @@ use crate::{
     observe::Failed,
     pool::{
         UpstreamSpec,
-        upstream::{Address, Checks, Connector, Ejection, HealthCheck, TlsSettings},
+        upstream::{Address, Checks, Connector, Ejection, HealthCheck, Lookup, TlsSettings},
     },
     proxy::{
-        catalogue::{Catalogue, Kind, Pattern},
+        catalogue::{Catalogue, Kind, Pattern, Rules},
         head::SessionKey,
         headers::Forwarding,
+        path,
+        query::Wanted,
     },
     request::{Class, PoolId},
 };
@@ -95,8 +97,10 @@ pub(super) fn plane(
     });
     let session = session.collect();
     let failed = Arc::new(failed::http(&mut at.field("failed"), &raw.failed));
+    let rules = rules(at, raw.unnamed.as_deref(), raw.ambiguous_paths.as_deref());
+    let shadow_drop = shadow_drop(&mut at.field("shadow_drop"), raw.shadow_drop);
     let (patterns, by_method) = operations(&mut at.field("operations"), raw.operations, &failed);
-    let catalogue = Catalogue::new(patterns.clone(), &by_method, &failed).unwrap_or_else(|error| {
+    let catalogue = Catalogue::new(patterns.clone(), &by_method, &failed, rules).unwrap_or_else(|error| {
         at.field("operations").wrong(&format!("cannot be told apart: {error}"));
         Catalogue::default()
     });
@@ -117,6 +121,7 @@ pub(super) fn plane(
         deadlines: catalogue.deadlines(&patterns),
         catalogue,
         forwarding,
+        shadow_drop,
         v1,
         v2,
     }
@@ -127,9 +132,7 @@ fn one_match(at: &mut At<'_>, raw: raw::http::Match) -> Match {
         at.field("host").wrong(&format!("is `{}`; it must be a name, `*.SUFFIX` or `*`", raw.host));
         HostMatch::Any
     });
-    if !raw.path.is_empty() && !raw.path.starts_with('/') {
-        at.field("path").wrong(&format!("is `{}`; it must begin with `/`", raw.path));
-    }
+    let path = if raw.path.is_empty() { raw.path } else { normal(&mut at.field("path"), &raw.path) };
     let headers = raw.headers.into_iter().filter_map(|(name, value)| match name.parse() {
         Ok(name) => Some((name, value)),
         Err(_invalid) => {
@@ -138,7 +141,56 @@ fn one_match(at: &mut At<'_>, raw: raw::http::Match) -> Match {
         }
     });
     let headers = headers.collect();
-    Match { host, path: raw.path, headers }
+    Match { host, path, headers }
+}
+
+/// A path as requests' paths are matched.
+fn normal(at: &mut At<'_>, path: &str) -> String {
+    if !path.starts_with('/') {
+        at.wrong(&format!("is `{path}`; it must begin with `/`"));
+    } else if path.contains(['?', '#']) {
+        at.wrong(&format!("is `{path}`; it must be a path without a query"));
+    } else {
+        match path::normal(path) {
+            Ok(normal) => return normal.into_owned(),
+            Err(why) => at.wrong(&format!("is `{path}`, which can be read in more than one way: {why}")),
+        }
+    }
+    path.to_owned()
+}
+
+/// What is made of requests that nobody has named.
+fn rules(at: &mut At<'_>, unnamed: Option<&str>, ambiguous_paths: Option<&str>) -> Rules {
+    let mut one_of = |field: &str, said: Option<&str>, [usual, other]: [&str; 2]| match said {
+        None => false,
+        Some(text) if text == usual => false,
+        Some(text) if text == other => true,
+        Some(text) => {
+            at.field(field).wrong(&format!("is `{text}`; it must be `{usual}` or `{other}`"));
+            false
+        }
+    };
+    Rules {
+        unnamed_reads: one_of("unnamed", unnamed, ["exclusive", "by-method"]),
+        serves_ambiguous: one_of("ambiguous_paths", ambiguous_paths, ["refuse", "exclusive"]),
+    }
+}
+
+/// Fields that mirrored requests are sent without. What the message itself is made of stays.
+fn shadow_drop(at: &mut At<'_>, raw: Vec<String>) -> Vec<String> {
+    raw.into_iter()
+        .filter_map(|name| match name.parse::<HeaderName>() {
+            Ok(name) if ["host", "content-length", "content-type"].contains(&name.as_str()) => {
+                at.wrong(&format!("has `{name}`, without which a request is another one"));
+                None
+            }
+            Ok(name) => Some(name.as_str().to_owned()),
+            Err(_invalid) => {
+                at.wrong(&format!("has `{name}`, which is not the name of a header"));
+                None
+            }
+        })
+        .collect()
 }
 
 /// Named operations, and those that go by a method.
@@ -162,19 +214,32 @@ fn operations(
         let deadline = own_deadline(&mut at, operation.deadline.as_deref());
         let kind = Kind { name: Arc::from(name), class: operation.class, deadline, failed };
         match operation.path {
+            None if goes_by_method && !operation.query.is_empty() => {
+                at.field("query").wrong("needs a `path`, and an operation with another name than a method's");
+            }
             None if goes_by_method => by_method.push(kind),
             None => at.field("path").wrong("is missing; say which requests it is, such as `/orders/{id}`"),
             Some(_) if goes_by_method => at.wrong("has the name of a method, and can have no path"),
-            Some(path) if !path.starts_with('/') => {
-                at.field("path").wrong(&format!("is `{path}`; it must begin with `/`"));
-            }
+            Some(path) if path.contains('?') => at.field("path").wrong(&in_query(&path)),
             Some(path) => {
+                let path = normal(&mut at.field("path"), &path);
                 let methods = operation.methods.iter().map(|method| method.to_ascii_uppercase()).collect();
-                patterns.push(Pattern { kind, methods, path });
+                patterns.push(Pattern { kind, methods, path, query: Wanted::new(operation.query) });
             }
         }
     }
     (patterns, by_method)
+}
+
+/// How a path with a query is to be written.
+fn in_query(path: &str) -> String {
+    let (before, query) = path.split_once('?').unwrap_or((path, ""));
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
+        Some((name, value)) => format!("{name} = \"{value}\""),
+        None => format!("{pair} = \"*\""),
+    });
+    let pairs: Vec<_> = pairs.collect();
+    format!("is `{path}`, and has a query; write `path = \"{before}\"` and `query = {{ {} }}`", pairs.join(", "))
 }
 
 /// A pool of upstreams.
@@ -211,6 +276,11 @@ pub(super) fn upstreams(
         is_absent: false,
         upstreams: addresses,
         connector,
+        lookup: Lookup::default(),
+        dns_refresh: at.field("dns_refresh").duration(&raw.dns_refresh, "10ms", "1d"),
+        max_connection_age: raw
+            .max_connection_age
+            .map(|text| at.field("max_connection_age").duration(&text, "10ms", "30d")),
         connect_timeout: at.field("connect_timeout").duration(&raw.connect_timeout, "1ms", "1h"),
         idle_timeout: at.field("idle_timeout").duration(&raw.idle_timeout, "10ms", "7d"),
         total_timeout: raw.total_timeout.map(|text| at.field("total_timeout").duration(&text, "10ms", "30d")),

@@ -78,6 +78,17 @@ pub(super) fn write(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes an interim answer.
+pub(super) fn write_interim(head: &ReplyHead, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    head.fields.write(out, |name| !matches!(name, b"content-length" | b"transfer-encoding"));
+    out.extend_from_slice(b"\r\n");
+}
+
 /// An answer without a date gets one (RFC 9110, 6.6.1).
 fn date(now: UnixMs, out: &mut Vec<u8>) {
     let second = now.0 / 1_000;

@@ -6,6 +6,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use httparse::ParserConfig;
 use hyper::{Method, Uri, Version};
 
+use super::super::strict::{self, Refused};
 use crate::{
     http1::{MAX_FIELDS, MAX_HEAD},
     message::{Fields, RequestHead},
@@ -34,6 +35,8 @@ pub(super) enum Taken {
     PartOfBody(usize),
     /// Something else, which stays.
     Other,
+    /// What nobody else is to read, either.
+    Refused(Refused),
 }
 
 /// Takes a request out of what was read, if it is a whole one of HTTP/1.1 with a short body or none, and without any wish
@@ -53,21 +56,26 @@ pub(super) fn take(read: &mut BytesMut) -> Taken {
     }
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let Ok(method) = Method::from_bytes(method.as_bytes()) else { return Taken::Other };
-    if request.version != Some(1) || method == Method::CONNECT || !path.starts_with('/') {
-        return Taken::Other;
-    }
+    let mut is_other = request.version != Some(1) || method == Method::CONNECT || !path.starts_with('/');
     let (mut is_last, mut length) = (false, None);
     for field in request.headers.iter() {
         match Meaning::of(field.name) {
-            Meaning::Other => return Taken::Other,
+            Meaning::Other => is_other = true,
             Meaning::Connection => is_last |= closes(field.value),
             Meaning::Length => match short(field.value) {
                 Some(given) if length.is_none() => length = Some(given),
+                // Hyper takes a length beyond all numbers for a head that is too large.
+                None if strict::length(field.value) == Err(Refused::Longest) => {
+                    return Taken::Refused(Refused::Longest);
+                }
                 // Whether several that are the same are one is not for this to say.
-                _ => return Taken::Other,
+                _ => is_other = true,
             },
             Meaning::None => {}
         }
+    }
+    if is_other {
+        return Taken::Other;
     }
     let Ok(uri) = Uri::try_from(target) else { return Taken::Other };
     let length = length.unwrap_or(0);
@@ -81,7 +89,7 @@ pub(super) fn take(read: &mut BytesMut) -> Taken {
         *read = BytesMut::new();
     }
     let head = Box::new(RequestHead { method, uri, version: Version::HTTP_11, fields });
-    Taken::Request { request: Outgoing { head, body: Upload::whole(body) }, is_last }
+    Taken::Request { request: Outgoing { head, body: Upload::whole(body), interims: None }, is_last }
 }
 
 /// What a field says of the message, or of the connection.
@@ -136,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_request_is_taken_and_what_follows_stays() {
-        let (Taken::Request { request: Outgoing { head, body }, is_last }, rest) =
+        let (Taken::Request { request: Outgoing { head, body, .. }, is_last }, rest) =
             taken("\r\nGET /a?b=c HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a:2\r\nempty:\r\n\r\nGET /b")
         else {
             panic!("it is one")
@@ -184,7 +192,6 @@ mod tests {
     fn whatever_is_more_than_a_question_is_for_somebody_else_and_stays_whole() {
         for field in [
             "content-length: 16385",
-            "content-length: 99999999999999999999999999",
             "content-length: +5",
             "content-length: -0",
             "content-length: 5, 5",
@@ -222,6 +229,13 @@ mod tests {
             "\u{16}\u{3}\u{1}",
         ] {
             assert!(is_other(&format!("{line}\r\nhost: x\r\n\r\n")), "{line:?}");
+        }
+        for length in ["18446744073709551615", "99999999999999999999999999"] {
+            for more in ["", "expect: 100-continue\r\n"] {
+                let (taken, _) =
+                    taken(&format!("POST / HTTP/1.1\r\nhost: x\r\n{more}content-length: {length}\r\n\r\n"));
+                assert!(matches!(taken, Taken::Refused(Refused::Longest)), "{length}");
+            }
         }
         let many = "x: 1\r\n".repeat(MAX_FIELDS + 1);
         assert!(is_other(&format!("GET / HTTP/1.1\r\n{many}\r\n")));

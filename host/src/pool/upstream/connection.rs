@@ -3,6 +3,8 @@
 use std::{
     fmt,
     future::poll_fn,
+    io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +12,7 @@ use std::{
 use hyper::{
     Request, StatusCode, Uri, Version,
     client::conn::{http1, http2},
-    header::{EXPECT, HOST},
+    header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING},
     http::uri::PathAndQuery,
     upgrade::OnUpgrade,
 };
@@ -24,13 +26,16 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     Inner, Outgoing,
-    member::Address,
+    interim::Interims,
+    member::{Address, Member},
+    resolve::Origin,
     upload::Upload,
     wire::{self, AnswerBody, Stream, Torn, Wire},
 };
 use crate::{
     causes::chain,
-    message::{ReplyHead, RequestHead},
+    clock,
+    message::{Fields, ReplyHead, RequestHead},
     request::{Failure, FailureKind},
 };
 
@@ -82,9 +87,9 @@ pub(super) enum Sender {
     /// Of HTTP/1.1; in the request's own task.
     Wire(Box<Wire>),
     /// Of HTTP/1.1; in a task of its own.
-    Http1(http1::SendRequest<Upload>),
+    Http1(http1::SendRequest<Upload>, Origin),
     /// Of HTTP/2.
-    Http2(http2::SendRequest<Upload>),
+    Http2(http2::SendRequest<Upload>, Origin),
 }
 
 /// What became of a request that was handed to a connection.
@@ -105,6 +110,15 @@ pub(super) struct NotSent {
     pub(super) why: Torn,
     /// Whether the upstream may have seen any of the request.
     pub(super) seen: bool,
+    /// Whether it closed the connection without a word.
+    pub(super) is_silent: bool,
+}
+
+impl NotSent {
+    /// The upstream has not seen any of it.
+    fn unseen(why: impl Into<Torn>) -> Self {
+        Self { why: why.into(), seen: false, is_silent: false }
+    }
 }
 
 impl Connector {
@@ -170,16 +184,24 @@ impl Sender {
     /// Another handle of the same connection, if it takes several requests at once.
     pub(super) fn share(&self) -> Option<Self> {
         match self {
-            Self::Wire(_) | Self::Http1(_) => None,
-            Self::Http2(sender) => Some(Self::Http2(sender.clone())),
+            Self::Wire(_) | Self::Http1(..) => None,
+            Self::Http2(sender, origin) => Some(Self::Http2(sender.clone(), *origin)),
+        }
+    }
+
+    /// Where it leads.
+    pub(super) const fn origin(&self) -> Origin {
+        match self {
+            Self::Wire(wire) => wire.origin(),
+            Self::Http1(_, origin) | Self::Http2(_, origin) => *origin,
         }
     }
 
     pub(super) fn is_closed(&mut self) -> bool {
         match self {
             Self::Wire(wire) => !wire.is_quiet(),
-            Self::Http1(sender) => sender.is_closed(),
-            Self::Http2(sender) => sender.is_closed(),
+            Self::Http1(sender, _) => sender.is_closed(),
+            Self::Http2(sender, _) => sender.is_closed(),
         }
     }
 
@@ -187,8 +209,8 @@ impl Sender {
     pub(super) async fn ready(&mut self) -> bool {
         match self {
             Self::Wire(_) => true,
-            Self::Http1(sender) => poll_fn(|cx| sender.poll_ready(cx)).await.is_ok(),
-            Self::Http2(sender) => sender.ready().await.is_ok(),
+            Self::Http1(sender, _) => poll_fn(|cx| sender.poll_ready(cx)).await.is_ok(),
+            Self::Http2(sender, _) => sender.ready().await.is_ok(),
         }
     }
 
@@ -202,15 +224,18 @@ impl Sender {
     ) -> Sent {
         let sender = match (self, &request) {
             (Self::Wire(wire), Some(request)) if wire::takes(request) => {
-                return match wire.exchange(&request.head, request.body.as_whole().unwrap_or_default()).await {
+                return match wire.exchange(request).await {
                     Ok((head, body, wire)) => Ok(Begun { head, body, upgraded: None, sender: wire.map(Self::Wire) }),
-                    Err(wire::Unsent { why, seen }) => Err(NotSent { why: why.into(), seen }),
+                    Err(wire::Unsent { why, seen, is_silent }) => Err(NotSent { why: why.into(), seen, is_silent }),
                 };
             }
-            (Self::Wire(wire), _) => match pool.handshake(wire.into_stream()).await {
-                Ok(sender) => sender,
-                Err(error) => return Err(NotSent { why: error.into(), seen: false }),
-            },
+            (Self::Wire(wire), _) => {
+                let origin = wire.origin();
+                match pool.handshake(wire.into_stream(), origin).await {
+                    Ok(sender) => sender,
+                    Err(error) => return Err(NotSent::unseen(error)),
+                }
+            }
             (ready, _) => ready,
         };
         // Apart from the request, which would carry the room for it otherwise: most are sent over a wire.
@@ -223,46 +248,56 @@ impl Sender {
         slot: &mut Option<Outgoing>,
         again: bool,
     ) -> Sent {
-        let nothing = || NotSent { why: wire::Broken::Closed.into(), seen: false };
-        let Outgoing { head, body } = slot.take().ok_or_else(nothing)?;
+        let nothing = || NotSent::unseen(wire::Broken::Closed);
+        let Outgoing { head, body, interims } = slot.take().ok_or_else(nothing)?;
         let copy = again.then(|| body.again()).flatten();
-        let request = for_hyper(&head, body, address, &pool.spec.connector);
+        let request = for_hyper(&head, body, interims.clone(), (address, &pool.spec.connector));
         // It stays in its slot also if the wait for an answer is given up.
         let kept = if let Some(body) = copy {
-            *slot = Some(Outgoing { head, body });
+            *slot = Some(Outgoing { head, body, interims });
             None
         } else {
-            Some(head)
+            Some((head, interims))
         };
         let sent = match &mut self {
             Self::Wire(_) => return Err(nothing()),
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
+            Self::Http1(sender, _) => sender.try_send_request(request).await,
+            Self::Http2(sender, _) => sender.try_send_request(request).await,
         };
         // Other requests share a connection of HTTP/2 already: it waits with the others.
-        let sender = if matches!(self, Self::Http2(_)) { None } else { Some(self) };
+        let is_http2 = matches!(self, Self::Http2(..));
+        let sender = if is_http2 { None } else { Some(self) };
         match sent {
             Ok(mut response) => {
                 let upgraded =
                     (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
                 let (head, body) = response.into_parts();
-                Ok(Begun { head: head.into(), body: AnswerBody::Hyper(body), upgraded, sender })
+                Ok(Begun { head: head.into(), body: AnswerBody::Hyper { body, is_http2 }, upgraded, sender })
             }
             Err(mut error) => {
                 let unsent = error.take_message();
                 let seen = unsent.is_none();
-                if let (Some(unsent), Some(head)) = (unsent, kept) {
-                    *slot = Some(Outgoing { head, body: unsent.into_body() });
+                if let (Some(unsent), Some((head, interims))) = (unsent, kept) {
+                    *slot = Some(Outgoing { head, body: unsent.into_body(), interims });
                 }
-                Err(NotSent { why: error.into_error().into(), seen })
+                let error = error.into_error();
+                // A connection of HTTP/2 says which requests it has not seen.
+                let is_silent = seen && !is_http2 && error.is_incomplete_message();
+                Err(NotSent { why: error.into(), seen, is_silent })
             }
         }
     }
 }
 
 /// A request as hyper wants it, with its target as the upstream's protocol does.
-fn for_hyper(head: &RequestHead, body: Upload, address: &Address, connector: &Connector) -> Request<Upload> {
+fn for_hyper(
+    head: &RequestHead,
+    body: Upload,
+    interims: Option<Arc<Interims>>,
+    (address, connector): (&Address, &Connector),
+) -> Request<Upload> {
     let asked = body.asked();
+    let has_length = hyper::body::Body::size_hint(&body).exact().is_some();
     let mut request = Request::new(body);
     head.method.clone_into(request.method_mut());
     *request.headers_mut() = head.fields.to_map();
@@ -279,12 +314,20 @@ fn for_hyper(head: &RequestHead, body: Upload, address: &Address, connector: &Co
         }
     } else {
         head.uri.clone_into(request.uri_mut());
+        // Said aloud, because without that hyper takes a GET or HEAD to have no body, and would lose it.
+        if !has_length {
+            request.headers_mut().remove(CONTENT_LENGTH);
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
-    if let Some(asked) = asked {
-        hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                asked.open();
+    if asked.is_some() || interims.is_some() {
+        hyper::ext::on_informational(&mut request, move |response| match (&asked, &interims) {
+            (Some(asked), _) if response.status() == StatusCode::CONTINUE => asked.open(),
+            (_, Some(interims)) => {
+                let (status, fields) = (response.status(), Fields::from(response.headers()));
+                interims.leave(ReplyHead { status, reason: None, fields });
             }
+            (_, None) => {}
         });
     }
     request
@@ -294,28 +337,39 @@ impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Wire(_) => "Wire",
-            Self::Http1(_) => "Http1",
-            Self::Http2(_) => "Http2",
+            Self::Http1(..) => "Http1",
+            Self::Http2(..) => "Http2",
         })
     }
 }
 
 impl Inner {
     /// A new connection to a member.
-    pub(super) async fn connect(&self, address: &Address) -> Result<Sender, Failure> {
+    pub(super) async fn connect(&self, member: &Member) -> Result<Sender, Failure> {
         let limit = self.spec.connect_timeout;
-        match timeout(limit, self.try_connect(address)).await {
+        match timeout(limit, self.try_connect(member)).await {
             Ok(connected) => connected,
-            Err(_elapsed) => Err(unreached(address, &format!("no connection within {limit:?}"))),
+            Err(_elapsed) => Err(unreached(&member.address, &format!("no connection within {limit:?}"))),
         }
     }
 
-    async fn try_connect(&self, address: &Address) -> Result<Sender, Failure> {
+    async fn try_connect(&self, member: &Member) -> Result<Sender, Failure> {
+        let address = &member.address;
         let failed = |what: &dyn std::error::Error| unreached(address, &chain(what));
-        let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|e| failed(&e))?;
+        let (places, era) = self.places(member).await.map_err(|e| failed(&e))?;
+        let reached = match reach_one(&places).await {
+            // It may have moved since the name was looked up.
+            Err(_) if self.look_again(member).await => {
+                let (places, _) = self.places(member).await.map_err(|e| failed(&e))?;
+                reach_one(&places).await
+            }
+            reached => reached,
+        };
+        let (stream, place) = reached.map_err(|e| failed(&e))?;
+        let origin = Origin::new((place, era), clock::mono(), self.spec.max_connection_age);
         stream.set_nodelay(true).map_err(|e| failed(&e))?;
         if !address.tls {
-            return self.begin(Stream::Tcp(stream)).await.map_err(|e| failed(&e));
+            return self.begin(Stream::Tcp(stream), origin).await.map_err(|e| failed(&e));
         }
         let connector = &self.spec.connector;
         let Some(tls) = connector.tls.clone() else {
@@ -326,14 +380,14 @@ impl Inner {
             None => server_name(&address.host).map_err(|e| failed(&e))?,
         };
         let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| failed(&e))?;
-        self.begin(Stream::Tls(Box::new(stream))).await.map_err(|e| failed(&e))
+        self.begin(Stream::Tls(Box::new(stream)), origin).await.map_err(|e| failed(&e))
     }
 
-    async fn begin(&self, stream: Stream) -> hyper::Result<Sender> {
+    async fn begin(&self, stream: Stream, origin: Origin) -> hyper::Result<Sender> {
         if self.spec.connector.http2 {
-            return self.handshake(stream).await;
+            return self.handshake(stream, origin).await;
         }
-        let wire = Wire::new(stream);
+        let wire = Wire::new(stream, origin);
         self.cuts.lock().push(wire.cut());
         // It may have been too late to be cut with the others.
         if self.signals.lock().give_up.is_cancelled() {
@@ -343,18 +397,18 @@ impl Inner {
     }
 
     /// Gives a connection to hyper.
-    async fn handshake(&self, stream: Stream) -> hyper::Result<Sender> {
+    async fn handshake(&self, stream: Stream, origin: Origin) -> hyper::Result<Sender> {
         let io = TokioIo::new(stream);
         if self.spec.connector.http2 {
             let mut http = http2::Builder::new(TokioExecutor::new());
             http.timer(TokioTimer::new()).keep_alive_interval(self.spec.idle_timeout);
             let (sender, connection) = http.handshake(io).await?;
             self.drive(connection);
-            return Ok(Sender::Http2(sender));
+            return Ok(Sender::Http2(sender, origin));
         }
         let (sender, connection) = http1::handshake(io).await?;
         self.drive(connection.with_upgrades());
-        Ok(Sender::Http1(sender))
+        Ok(Sender::Http1(sender, origin))
     }
 }
 
@@ -372,6 +426,18 @@ impl Inner {
             }
         });
     }
+}
+
+/// A connection to the first of some places that can be reached.
+async fn reach_one(places: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut failed = io::Error::other("there is no address");
+    for place in places {
+        match TcpStream::connect(place).await {
+            Ok(stream) => return Ok((stream, *place)),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 fn unreached(address: &Address, why: &str) -> Failure {

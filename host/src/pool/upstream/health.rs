@@ -80,7 +80,7 @@ async fn probe(pool: &Inner, member: &Member) {
         }
         probed = now;
         if pool.open.load(Ordering::Acquire) {
-            match pool.connect(&member.address).await {
+            match pool.connect(member).await {
                 Ok(_) => member.reach.meet(clock::mono()),
                 Err(failure) => member.miss(&failure.message),
             }
@@ -90,7 +90,7 @@ async fn probe(pool: &Inner, member: &Member) {
 
 /// On a connection of its own, so that it says something about connecting, too.
 async fn ask(pool: &Inner, member: &Member, check: &HealthCheck) -> Result<(), String> {
-    let sender = pool.connect(&member.address).await.map_err(|failure| failure.message)?;
+    let sender = pool.connect(member).await.map_err(|failure| failure.message)?;
     let authority = member.address.authority();
     let host = check.host.as_deref().unwrap_or(&authority);
     let fields = [("host", host), ("user-agent", "cutover-health-check")].into_iter().collect();

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Inner, connection::Sender};
+use super::{Inner, connection::Sender, member::Member};
 use crate::clock::{self, Mono};
 
 thread_local! {
@@ -63,19 +63,42 @@ impl Lane {
         }
     }
 
-    fn sweep(&self, before: Mono) {
-        for idle in &self.idle {
+    fn sweep(&self, members: &[Member], before: Mono, now: Mono) {
+        for (idle, member) in self.idle.iter().zip(members) {
             let mut idle = idle.lock();
-            let fresh = idle.iter_mut().position(|i| i.since >= before && !i.sender.is_closed());
-            let fresh = fresh.unwrap_or(idle.len());
-            let gone: Vec<_> = idle.drain(..fresh).collect();
+            let is_fresh = |i: &mut Idle| {
+                i.since >= before && member.places.keeps(i.sender.origin(), now) && !i.sender.is_closed()
+            };
+            let all = std::mem::take(&mut *idle);
+            let (fresh, gone): (Vec<_>, Vec<_>) =
+                all.into_iter().map(|mut i| (is_fresh(&mut i), i)).partition(|(f, _)| *f);
+            idle.extend(fresh.into_iter().map(|(_, i)| i));
             drop(idle);
             drop(gone);
         }
     }
+
+    /// Closes connections to a member that lead where it is no more.
+    fn forget_stale(&self, at: usize, member: &Member, now: Mono) {
+        let Some(idle) = self.idle.get(at) else { return };
+        let mut idle = idle.lock();
+        let all = std::mem::take(&mut *idle);
+        let (stays, goes) = all.into_iter().partition(|i| member.places.keeps(i.sender.origin(), now));
+        *idle = stays;
+        drop(idle);
+        drop::<Vec<Idle>>(goes);
+    }
 }
 
 impl Inner {
+    /// Closes connections that wait and lead where a member is no more; those in use end after what they carry.
+    pub(super) fn forget_stale(&self, at: usize) {
+        let now = clock::mono();
+        if let Some(member) = self.members.get(at) {
+            self.lanes.iter().for_each(|lane| lane.forget_stale(at, member, now));
+        }
+    }
+
     fn lane(&self) -> Option<&Lane> {
         of(&self.lanes)
     }
@@ -88,14 +111,15 @@ impl Inner {
     }
 
     /// The connection to a member that was used last, if one waits here.
-    pub(super) fn reuse(&self, member: usize) -> Option<Sender> {
+    pub(super) fn reuse(&self, member: usize, now: Mono) -> Option<Sender> {
         let idle = self.lane()?.idle.get(member)?;
+        let places = &self.members.get(member)?.places;
         loop {
             let Idle { mut sender, .. } = idle.lock().pop()?;
-            if !sender.is_closed() {
+            if places.keeps(sender.origin(), now) && !sender.is_closed() {
                 // One connection of HTTP/2 has room for more than one request.
                 if let Some(shared) = sender.share() {
-                    idle.lock().push(Idle { sender: shared, since: clock::mono() });
+                    idle.lock().push(Idle { sender: shared, since: now });
                 }
                 return Some(sender);
             }
@@ -105,6 +129,9 @@ impl Inner {
     /// Keeps a connection for the next request.
     pub(super) fn keep(&self, member: usize, mut sender: Sender, since: Mono) {
         let Some(idle) = self.lane().and_then(|lane| lane.idle.get(member)) else { return };
+        if !self.members.get(member).is_some_and(|member| member.places.keeps(sender.origin(), since)) {
+            return;
+        }
         if let Sender::Wire(wire) = &mut sender {
             wire.rest();
         }
@@ -124,7 +151,7 @@ pub(super) async fn keep_idle_short(pool: Arc<Inner>) {
         let before = Mono::from_nanos(
             now.nanos().saturating_sub(u64::try_from(pool.spec.idle_timeout.as_nanos()).unwrap_or(u64::MAX)),
         );
-        pool.lanes.iter().for_each(|lane| lane.sweep(before));
+        pool.lanes.iter().for_each(|lane| lane.sweep(&pool.members, before, now));
         pool.cuts.lock().retain(|cut| cut.strong_count() > 0);
     }
 }

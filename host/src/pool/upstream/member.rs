@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::{
     balance::{self, Latency},
     reach::Reach,
+    resolve::Places,
     standing::{Checks, Ejection, Standing},
 };
 use crate::clock::Mono;
@@ -79,6 +80,7 @@ pub(super) struct Member {
     failures: AtomicU32,
     why: Mutex<String>,
     pub(super) reach: Reach,
+    pub(super) places: Places,
 }
 
 impl Address {
@@ -120,6 +122,7 @@ impl Member {
     pub(super) fn new(address: Address, most: usize, unseen: bool) -> Self {
         let standing = if unseen { Standing::unseen() } else { Standing::default() };
         Self {
+            places: Places::of(&address.host, address.port),
             address,
             in_flight: AtomicUsize::new(0),
             most,

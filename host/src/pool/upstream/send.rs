@@ -1,6 +1,6 @@
 //! Sending one request and waiting for the head of its answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use hyper::upgrade::OnUpgrade;
@@ -9,6 +9,7 @@ use tokio::time::{timeout, timeout_at};
 use super::{
     Ticket,
     connection::{Begun, NotSent, Sender, Sent},
+    interim::Interims,
     member::Member,
     upload::{Progress, Upload},
     wire::AnswerBody,
@@ -35,6 +36,8 @@ pub struct Ask<'a> {
     pub deadline: Mono,
     /// Whether the request is wanted back, because it may be sent again; only one whose body is here can be.
     pub again: bool,
+    /// Whether the request may be sent once more if the upstream closed the connection, which had waited, without a word.
+    pub may_race: bool,
 }
 
 /// A request to an upstream.
@@ -44,6 +47,8 @@ pub struct Outgoing {
     pub head: Box<RequestHead>,
     /// Its body.
     pub body: Upload,
+    /// Where interim answers are left, if anybody passes them on.
+    pub interims: Option<Arc<Interims>>,
 }
 
 /// An answer's head, and its body to come.
@@ -83,7 +88,7 @@ pub struct Unanswered {
 impl Outgoing {
     /// Without a body.
     pub fn of(head: RequestHead) -> Self {
-        Self { head: Box::new(head), body: Upload::default() }
+        Self { head: Box::new(head), body: Upload::default(), interims: None }
     }
 }
 
@@ -123,8 +128,10 @@ impl Ticket {
         let Some(member) = pool.members.get(self.member) else {
             return Err((Failure::unsent(FailureKind::System, "no such member"), false));
         };
+        // Once it was closed under a request that the member may have seen, no other that waits is tried.
+        let mut has_raced = false;
         for attempt in 0.. {
-            let waiting = if attempt < STALE { pool.reuse(self.member) } else { None };
+            let waiting = if attempt < STALE && !has_raced { pool.reuse(self.member, clock::mono()) } else { None };
             let is_new = waiting.is_none();
             let mut sender = match waiting {
                 Some(sender) => sender,
@@ -144,6 +151,9 @@ impl Ticket {
                 }
                 // It was closed at the very moment that it was chosen.
                 Err(NotSent { seen: false, .. }) if !is_new && request.is_some() => {}
+                Err(NotSent { is_silent: true, .. }) if !is_new && ask.may_race && request.is_some() => {
+                    has_raced = true;
+                }
                 Err(broken) => return Err(self.broken(&broken, ask.progress)),
             }
         }
@@ -163,7 +173,7 @@ impl Ticket {
     async fn connect(&self, member: &Member, deadline: Mono) -> Result<Sender, Failure> {
         let address = &member.address;
         // Apart from the request, which would carry the room for it otherwise: connecting is rare.
-        let connecting = Box::pin(self.pool.0.connect(address));
+        let connecting = Box::pin(self.pool.0.connect(member));
         let connected = timeout_at(deadline.timer(), connecting).await.unwrap_or_else(|_elapsed| {
             Err(Failure::unsent(FailureKind::Timeout, format!("{address} was not reached in time")))
         });
@@ -212,7 +222,7 @@ impl Ticket {
         }
     }
 
-    fn broken(&self, NotSent { why, seen }: &NotSent, progress: Option<&Progress>) -> (Failure, bool) {
+    fn broken(&self, NotSent { why, seen, .. }: &NotSent, progress: Option<&Progress>) -> (Failure, bool) {
         if self.signals().give_up.is_cancelled() {
             let message = format!("{} was stopped", self.pool.0.spec.label);
             return (Failure::sent(FailureKind::System, message), false);
@@ -226,7 +236,7 @@ impl Ticket {
         };
         let kind = if why.is_syntax() { FailureKind::Communication } else { FailureKind::Connection };
         let failure = if *seen { Failure::sent(kind, message) } else { Failure::unsent(kind, message) };
-        (failure, by_caller && *seen)
+        (failure, by_caller)
     }
 
     fn address(&self) -> String {

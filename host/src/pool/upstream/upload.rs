@@ -48,6 +48,7 @@ enum Form {
 #[derive(Debug)]
 struct Coming {
     inner: Incoming,
+    is_http2: bool,
     progress: Arc<Progress>,
     gate: Option<Gate>,
     /// What holds the caller's connection; dropped after the body.
@@ -66,6 +67,17 @@ pub enum Incomplete {
     /// It took too long.
     #[error("the body took longer than `total_timeout` allows")]
     Late,
+}
+
+/// Why the rest of a body does not come.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// What hyper says.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    /// The caller ended the stream before the body.
+    #[error("the stream was reset before its end")]
+    Reset,
 }
 
 /// How far a body has come.
@@ -91,15 +103,19 @@ struct Gate {
 }
 
 impl Upload {
-    /// A body, and how far it will have come; what is `held` is dropped with it.
-    pub fn of(body: Incoming, held: impl FnOnce(&Arc<Progress>) -> Held) -> (Self, Option<Arc<Progress>>) {
+    /// A body, over HTTP/2 or not, and how far it will have come; what is `held` is dropped with it.
+    pub fn of(
+        body: Incoming,
+        is_http2: bool,
+        held: impl FnOnce(&Arc<Progress>) -> Held,
+    ) -> (Self, Option<Arc<Progress>>) {
         if body.is_end_stream() {
             return (Self::default(), None);
         }
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
         let held = held(&progress);
-        let coming = Coming { inner: body, progress: Arc::clone(&progress), gate: None, _held: held };
+        let coming = Coming { inner: body, is_http2, progress: Arc::clone(&progress), gate: None, _held: held };
         (Self(Form::Coming(Box::new(coming))), Some(progress))
     }
 
@@ -228,22 +244,26 @@ impl Gate {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Lost;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
         let Form::Coming(coming) = &mut self.0 else {
             return Poll::Ready(match std::mem::take(&mut self.0) {
                 Form::Whole(body) => Some(Ok(Frame::data(body))),
                 Form::None | Form::Coming(_) => None,
             });
         };
-        let Coming { inner, progress, gate, .. } = &mut **coming;
+        let Coming { inner, is_http2, progress, gate, .. } = &mut **coming;
         if let Some(waits) = gate {
             ready!(waits.poll(cx));
             *gate = None;
         }
         progress.started.store(true, Ordering::Release);
-        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
+        let frame = match ready!(Pin::new(&mut *inner).poll_frame(cx)) {
+            // A stream that is reset without an error is no error to hyper, and a part of a body no whole one.
+            None if *is_http2 && !inner.is_end_stream() => Some(Err(Lost::Reset)),
+            frame => frame.map(|frame| frame.map_err(Lost::Hyper)),
+        };
         progress.last.store(clock::mono().nanos(), Ordering::Release);
         match &frame {
             Some(Err(_)) => progress.broken.store(true, Ordering::Release),

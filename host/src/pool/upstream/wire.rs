@@ -33,10 +33,10 @@ use tokio_util::io::poll_read_buf;
 
 pub use self::body::{AnswerBody, Torn};
 use self::{body::Rest, framing::Step, head::Answer};
-use super::Outgoing;
+use super::{Outgoing, interim::Interims, resolve::Origin};
 use crate::{
     http1::{MAX_HEAD, may_end},
-    message::{ReplyHead, RequestHead},
+    message::ReplyHead,
     scratch,
 };
 
@@ -62,6 +62,7 @@ pub(super) struct Wire {
     stream: Stream,
     read: BytesMut,
     cut: Arc<Cut>,
+    origin: Origin,
 }
 
 /// Ends a connection from outside.
@@ -100,6 +101,8 @@ pub(super) struct Unsent {
     pub(super) why: Broken,
     /// Whether the upstream may have seen any of it.
     pub(super) seen: bool,
+    /// Whether it closed the connection without a word.
+    pub(super) is_silent: bool,
 }
 
 impl Broken {
@@ -123,8 +126,13 @@ pub(super) fn takes(request: &Outgoing) -> bool {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, read: BytesMut::new(), cut: Arc::default() }
+    pub(super) fn new(stream: Stream, origin: Origin) -> Self {
+        Self { stream, read: BytesMut::new(), cut: Arc::default(), origin }
+    }
+
+    /// Where it leads.
+    pub(super) const fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// What cuts it, as long as it lives.
@@ -156,9 +164,10 @@ impl Wire {
     /// the body is there.
     pub(super) async fn exchange(
         mut self: Box<Self>,
-        request: &RequestHead,
-        body: &[u8],
+        request: &Outgoing,
     ) -> Result<(ReplyHead, AnswerBody, Option<Box<Self>>), Unsent> {
+        let (body, interims) = (request.body.as_whole().unwrap_or_default(), request.interims.as_deref());
+        let request = &*request.head;
         let mut write = WRITE.take();
         write.clear();
         head::write(request, body.len(), &mut write);
@@ -168,12 +177,16 @@ impl Wire {
             WRITE.set(write);
         }
         let Answer { head, mut framing, reusable } = match sent {
-            Ok(()) => self.head(&request.method).await.map_err(|why| Unsent { why, seen: true })?,
+            Ok(()) => self.head(&request.method, interims).await.map_err(|(why, is_silent)| Unsent {
+                why,
+                seen: true,
+                is_silent,
+            })?,
             Err(unsent) if !unsent.seen => return Err(unsent),
             // Who does not take all of it may have said why.
-            Err(unsent) => match self.head(&request.method).await {
+            Err(unsent) => match self.head(&request.method, interims).await {
                 Ok(answer) => Answer { reusable: false, ..answer },
-                Err(_silent) => return Err(unsent),
+                Err((_why, is_silent)) => return Err(Unsent { is_silent, ..unsent }),
             },
         };
         // All of a short body is there already, as a rule.
@@ -190,35 +203,43 @@ impl Wire {
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await {
-                Ok(0) => return Err(Unsent { why: Broken::Closed, seen: written > 0 || is_tls }),
+                Ok(0) => return Err(Unsent { why: Broken::Closed, seen: written > 0 || is_tls, is_silent: false }),
                 Ok(more) => written += more,
-                Err(why) => return Err(Unsent { why, seen: written > 0 || is_tls }),
+                Err(why) => return Err(Unsent { why, seen: written > 0 || is_tls, is_silent: false }),
             }
         }
         let flushed = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
-        flushed.map_err(|why| Unsent { why, seen: true })
+        flushed.map_err(|why| Unsent { why, seen: true, is_silent: false })
     }
 
-    async fn head(&mut self, method: &Method) -> Result<Answer, Broken> {
-        let mut seen = 0;
+    /// The head of an answer; or why there is none, and whether the connection was closed without a word.
+    async fn head(&mut self, method: &Method, interims: Option<&Interims>) -> Result<Answer, (Broken, bool)> {
+        let (mut seen, mut is_silent) = (0, true);
         loop {
             // Of what comes in many small parts only what may be whole is looked at again.
             if seen == 0 || may_end(&self.read, seen) {
-                match head::parse(&mut self.read, method)? {
+                match head::parse(&mut self.read, method).map_err(|why| (why, false))? {
                     Some(answer) if !answer.is_interim() => return Ok(answer),
-                    Some(_interim) => {
-                        seen = 0;
+                    Some(interim) => {
+                        if let Some(interims) = interims {
+                            interims.leave(interim.head);
+                        }
+                        (seen, is_silent) = (0, false);
                         continue;
                     }
                     None => {}
                 }
             }
             if self.read.len() >= MAX_HEAD {
-                return Err(Broken::TooLarge);
+                return Err((Broken::TooLarge, false));
             }
             seen = self.read.len();
-            if std::future::poll_fn(|cx| self.poll_begin(cx)).await? == 0 {
-                return Err(Broken::Closed);
+            is_silent &= self.read.is_empty();
+            match std::future::poll_fn(|cx| self.poll_begin(cx)).await {
+                Ok(0) => return Err((Broken::Closed, is_silent)),
+                Ok(_) => {}
+                Err(why @ Broken::Cut) => return Err((why, false)),
+                Err(why) => return Err((why, is_silent)),
             }
         }
     }

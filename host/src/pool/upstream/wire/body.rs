@@ -20,7 +20,12 @@ pub enum AnswerBody {
     /// It is still read.
     Rest(Rest),
     /// It comes through hyper.
-    Hyper(Incoming),
+    Hyper {
+        /// What hyper makes of it.
+        body: Incoming,
+        /// Whether it comes over HTTP/2.
+        is_http2: bool,
+    },
 }
 
 /// A body that is read from its connection.
@@ -42,6 +47,9 @@ pub enum Torn {
     /// What hyper says.
     #[error(transparent)]
     Hyper(#[from] hyper::Error),
+    /// The upstream ended the stream before the body.
+    #[error("the stream was reset before its end")]
+    Reset,
 }
 
 impl Torn {
@@ -50,6 +58,7 @@ impl Torn {
         match self {
             Self::Wire(broken) => broken.is_syntax(),
             Self::Hyper(error) => error.is_parse(),
+            Self::Reset => false,
         }
     }
 }
@@ -94,7 +103,11 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(whole) => Poll::Ready(whole.take().filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)),
             Self::Rest(rest) => rest.poll(cx),
-            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(Torn::Hyper),
+            Self::Hyper { body, is_http2 } => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                // A stream that is reset without an error is no error to hyper, and a part of a body no whole one.
+                None if *is_http2 && !body.is_end_stream() => Poll::Ready(Some(Err(Torn::Reset))),
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(Torn::Hyper))),
+            },
         }
     }
 
@@ -102,7 +115,7 @@ impl Body for AnswerBody {
         match self {
             Self::Whole(whole) => whole.as_ref().is_none_or(Bytes::is_empty),
             Self::Rest(rest) => rest.framing.is_ended(),
-            Self::Hyper(body) => body.is_end_stream(),
+            Self::Hyper { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -111,7 +124,7 @@ impl Body for AnswerBody {
             Self::Whole(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, Bytes::len) as u64),
             Self::Rest(Rest { framing: Framing::Length(left), .. }) => SizeHint::with_exact(*left),
             Self::Rest(_) => SizeHint::default(),
-            Self::Hyper(body) => body.size_hint(),
+            Self::Hyper { body, .. } => body.size_hint(),
         }
     }
 }

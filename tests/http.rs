@@ -3,6 +3,7 @@
 mod aliases;
 mod attacks;
 mod bodies;
+mod conformance;
 mod connections;
 mod drain;
 mod faults;

@@ -99,14 +99,16 @@ impl Prepared {
         let Self { config, sockets, common, migrations: begun } = self;
         let (serving, administering, background_stop) = <(TaskTracker, TaskTracker, CancellationToken)>::default();
         let (deciding, recording) = <(TaskTracker, TaskTracker)>::default();
-        let store = Box::pin(Store::own(&config.store, &owner(&sockets))).await?;
+        let markers = Markers::new(config.rollback_markers);
+        let files = markers.files(begun.iter().map(Begun::name));
+        let store = Box::pin(Store::own(&config.store, &files, &owner(&sockets))).await?;
         let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust);
         let (notifier, deliver) = notify::notifier(config.webhooks);
         common.background.spawn(deliver);
         let shared = Shared {
             engine: Arc::clone(&common.engine),
             store: store.clone(),
-            markers: Markers::new(config.rollback_markers),
+            markers,
             registry: registry.clone(),
             notifier,
             machine: Arc::default(),

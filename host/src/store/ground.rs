@@ -56,7 +56,7 @@ pub(super) struct Ground {
     path: PathBuf,
     /// The file that was opened; none for a store that is only read, or that stands in.
     file: Option<Identity>,
-    lock: Mutex<Option<Lock>>,
+    locks: Mutex<Vec<Lock>>,
     refuses: OnceLock<String>,
     trouble: ArcSwapOption<Trouble>,
 }
@@ -68,7 +68,7 @@ impl Ground {
     }
 
     pub(super) fn let_go(&self) {
-        self.lock.lock().take();
+        self.locks.lock().clear();
     }
 }
 
@@ -85,20 +85,31 @@ pub(super) fn identity(path: &Path) -> io::Result<Identity> {
 
 impl Store {
     /// Opens the store of a host, which nobody else may have then; `owner` says to others who has it. If it cannot be opened
-    /// or written, what comes back refuses records, and says why.
+    /// or written, what comes back refuses records, and says why. `markers` are the files of rollbacks beside it, of which the
+    /// same holds: two stores that share them would undo each other's rollbacks.
     ///
     /// # Errors
     /// When another has it, or not even memory can stand in.
-    pub async fn own(path: &Path, owner: &str) -> Result<Self, StoreError> {
+    pub async fn own(path: &Path, markers: &[PathBuf], owner: &str) -> Result<Self, StoreError> {
         let shown = || path.display().to_string();
-        let lock = match Lock::take(path, owner) {
-            Ok(lock) => Some(lock),
+        let mut locks = Vec::new();
+        match Lock::take(path, owner) {
+            Ok(lock) => locks.push(lock),
             Err(Locked::By(owner)) => return Err(StoreError::Taken { path: shown(), owner }),
             Err(Locked::Impossible(error)) => {
                 tracing::warn!(store = shown(), %error, "the store cannot be locked; no other host may use it");
-                None
             }
-        };
+        }
+        for marker in markers {
+            match Lock::take(marker, owner) {
+                Ok(lock) => locks.push(lock),
+                Err(Locked::By(owner)) => {
+                    return Err(StoreError::MarkersTaken { path: marker.display().to_string(), owner });
+                }
+                // That no rollback can be written there is told for each migration.
+                Err(Locked::Impossible(_)) => {}
+            }
+        }
         let store = match Self::open(path).await {
             Ok(store) => {
                 if let Err(error) = store.beat().await {
@@ -112,7 +123,7 @@ impl Store {
                 store
             }
         };
-        *store.1.lock.lock() = lock;
+        *store.1.locks.lock() = locks;
         Ok(store)
     }
 
@@ -128,7 +139,7 @@ impl Store {
 
     /// Whether a store that refused records would take them now: from a store that is opened anew.
     pub async fn could_be_had(&self) -> bool {
-        let is_locked = self.1.lock.lock().is_some();
+        let is_locked = !self.1.locks.lock().is_empty();
         let taken = if is_locked { None } else { Some(Lock::take(&self.1.path, "a host that waits for its store")) };
         if matches!(taken, Some(Err(Locked::By(_)))) {
             return false;
@@ -204,7 +215,7 @@ mod tests {
     async fn a_store_that_is_deleted_or_replaced_is_in_trouble_and_one_that_is_put_back_is_not() {
         let folder = TempDir::new().unwrap();
         let (path, aside) = (folder.path().join("test.db"), folder.path().join("aside.db"));
-        let store = Store::own(&path, "this test").await.unwrap();
+        let store = Store::own(&path, &[], "this test").await.unwrap();
         store.look(true).await;
         assert_eq!((store.trouble(), store.refuses()), (None, None));
         fs::rename(&path, &aside).unwrap();
@@ -225,12 +236,17 @@ mod tests {
     async fn the_second_host_is_refused_and_the_store_is_free_when_the_first_closes_it() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("test.db");
-        let first = Store::own(&path, "process 1").await.unwrap();
-        let refused = Store::own(&path, "process 2").await.unwrap_err();
+        let first = Store::own(&path, &[], "process 1").await.unwrap();
+        let refused = Store::own(&path, &[], "process 2").await.unwrap_err();
         assert!(chain(&refused).contains("is in use by process 1"), "{refused}");
         let kept_by_somebody = first.clone();
         first.close().await;
-        Store::own(&path, "process 2").await.unwrap();
+        let first = Store::own(&path, &[], "process 2").await.unwrap();
+        first.1.let_go();
+        let (other, marker) = (folder.path().join("other.db"), folder.path().join("shop.rolled-back"));
+        let _second = Store::own(&path, std::slice::from_ref(&marker), "process 3").await.unwrap();
+        let refused = Store::own(&other, &[marker], "process 4").await.unwrap_err().to_string();
+        assert!(refused.contains("is for rollbacks of process 3"), "{refused}");
         drop(kept_by_somebody);
     }
 
@@ -238,13 +254,13 @@ mod tests {
     async fn where_no_store_can_be_memory_stands_in_and_refuses_until_one_can() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("missing/test.db");
-        let store = Store::own(&path, "this test").await.unwrap();
+        let store = Store::own(&path, &[], "this test").await.unwrap();
         assert!(store.refuses().unwrap().contains("cannot open the store"));
         assert!(store.ping().await.is_err() && !store.could_be_had().await);
         assert_eq!(store.state("any").await.unwrap(), None, "it can be read all the same");
         fs::create_dir(folder.path().join("missing")).unwrap();
         assert!(store.could_be_had().await);
         store.close().await;
-        assert_eq!(Store::own(&path, "this test").await.unwrap().refuses(), None);
+        assert_eq!(Store::own(&path, &[], "this test").await.unwrap().refuses(), None);
     }
 }

@@ -4,7 +4,7 @@
 //! written in it is for people. SQLite has locks of its own, but they keep two writers apart, not two hosts.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -39,7 +39,7 @@ pub(super) enum Locked {
 impl Lock {
     /// Takes the lock of a store and says whose it is now.
     pub(super) fn take(store: &Path, owner: &str) -> Result<Self, Locked> {
-        let path = beside(store);
+        let path = beside(&real(store));
         for _ in 0..TRIES {
             let mut options = OpenOptions::new();
             let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
@@ -69,6 +69,22 @@ impl Drop for Lock {
     }
 }
 
+/// The path of a store by which it has one name, whatever links lead to it. It need not be there yet.
+fn real(store: &Path) -> PathBuf {
+    if let Ok(real) = store.canonicalize() {
+        return real;
+    }
+    // A link to where nothing is yet.
+    if let Ok(to) = fs::read_link(store) {
+        return real(&store.parent().unwrap_or(Path::new("")).join(to));
+    }
+    let folder = store.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    match (folder.and_then(|folder| folder.canonicalize().ok()), store.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => store.to_owned(),
+    }
+}
+
 /// Where the lock of a store is.
 fn beside(store: &Path) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
@@ -87,8 +103,6 @@ fn said(file: &mut File) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use tempfile::TempDir;
 
     use super::*;
@@ -110,6 +124,26 @@ mod tests {
         let second = Lock::take(&store, "the second").unwrap();
         assert_eq!(refused(&store), "the second", "nothing is left of longer words");
         drop(second);
+    }
+
+    #[test]
+    fn a_store_is_locked_by_whatever_name_it_has() {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("data")).unwrap();
+        std::os::unix::fs::symlink("data/test.db", path("alias.db")).unwrap();
+        std::os::unix::fs::symlink(path("data"), path("other")).unwrap();
+        for exists in [false, true] {
+            if exists {
+                fs::write(path("data/test.db"), "").unwrap();
+            }
+            let first = Lock::take(&path("data/test.db"), "the first").unwrap();
+            for name in ["alias.db", "other/test.db", "data/../data/test.db"] {
+                assert_eq!(refused(&path(name)), "the first", "{name}");
+            }
+            drop(first);
+            drop(Lock::take(&path("alias.db"), "by the link").unwrap());
+        }
     }
 
     #[test]

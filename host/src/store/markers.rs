@@ -59,6 +59,13 @@ impl Markers {
         Self { folder, turn: Arc::default() }
     }
 
+    /// The files of these migrations, of which one host has each at a time.
+    pub fn files<'a>(&self, migrations: impl Iterator<Item = &'a str>) -> Vec<PathBuf> {
+        // Where it cannot be made nobody can write.
+        drop(fs::create_dir_all(&self.folder));
+        migrations.map(|migration| self.file(migration)).collect()
+    }
+
     /// Keeps room for the file of a migration.
     ///
     /// # Errors

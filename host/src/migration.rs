@@ -25,6 +25,7 @@ pub mod state;
 pub mod step;
 mod succession;
 pub mod table;
+mod told;
 pub mod trial;
 pub mod withhold;
 

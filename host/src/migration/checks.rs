@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event, step};
+use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event, step, told};
 use crate::{
     clock,
     judge::{self, Answered},
     policy::{
-        facts::Batch,
-        port::{Check, Judgement, Kind, Move, Progress, Verdict},
+        facts::{Batch, Finding},
+        port::{Action, Check, Judgement, Kind, Move, Progress, Verdict},
         record::{Call, Question, Role},
         slot::Slots,
         trial::Job,
     },
+    request::Ppm,
     stage,
     store::seats::{Place, Remembered},
 };
@@ -129,6 +130,8 @@ impl Controller {
                 evidence: 0,
             });
             let Judgement { verdict, findings, evidence } = judgement;
+            let news = self.told.of_judge(verdict, &findings, now);
+            self.tell_of("warning", "the judge warns of V2", news);
             self.verdict = Some(Judged { at: check.now_ms, verdict, findings, evidence });
             let cause = Cause::policy(&answered, judged_call, answered.at);
             self.happen(judge::event(&answered), cause).await;
@@ -138,11 +141,21 @@ impl Controller {
             self.count_failure(Kind::Stages, Some(&answered.seat.policy), error).await;
         }
         if let Event::Moved { findings, action } = stage::event(&answered) {
+            let has_callers = self.state.share > Ppm::ZERO;
+            let news = self.told.of_stages(has_callers && action == Action::Hold, &findings, now);
+            self.tell_of("held", "the share is held", news);
             let held = step::held(&self.state, action, self.parts.clock.now());
             self.waiting_for = held.map_or(findings, |held| vec![held]);
         }
         let cause = Cause::policy(&answered, staged_call, answered.at);
         self.happen(stage::event(&answered), cause).await;
+    }
+
+    /// Tells people of findings, if there are any.
+    fn tell_of(&self, event: &str, what: &str, findings: Vec<Finding>) {
+        if !findings.is_empty() {
+            self.notice(event, "warning", format!("{what}: {}", told::sentence(&findings)), findings);
+        }
     }
 
     /// Keeps history, the log and memories, off the controller's path: what is lost here is history, not state.

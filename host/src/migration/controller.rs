@@ -32,6 +32,7 @@ use super::{
     state::{Effect, Event, State},
     step::step,
     succession,
+    told::Told,
 };
 use crate::{
     clock::{
@@ -156,6 +157,8 @@ pub struct Controller {
     pub(super) writing: Option<JoinHandle<()>>,
     pub(super) verdict: Option<Judged>,
     pub(super) waiting_for: Vec<Finding>,
+    /// What people were told of that moved nothing.
+    pub(super) told: Told,
     pub(super) last_rollback: Option<RollbackReport>,
     pub(super) decisions: u64,
     pub(super) last_decision: i64,
@@ -252,6 +255,7 @@ impl Controller {
             writing: None,
             verdict: None,
             waiting_for: Vec::new(),
+            told: Told::default(),
             last_rollback: None,
             decisions: 0,
             unrecorded,

@@ -265,7 +265,13 @@ impl Report {
     }
 
     fn leave(&mut self, operation: &str, what: Uncompared, why: &str) {
-        self.count(operation, uncompared(what, BY_HOST, why.into()), false);
+        let of_v2 = what == Uncompared::Unanswered;
+        let mut found = uncompared(what, BY_HOST, why.into());
+        if of_v2 {
+            // It is V2 that did not answer.
+            (found.v1, found.v2) = (String::new(), found.v1);
+        }
+        self.count(operation, found, false);
     }
 
     fn count(&mut self, operation: &str, found: Difference, ignored: bool) {
@@ -274,7 +280,7 @@ impl Report {
         let known = self.lines.iter_mut().find(|l| {
             (l.operation.as_str(), &l.path, &l.kind, &l.category, l.ignored)
                 == (operation, &path, &found.kind, &found.category, ignored)
-                && (l.category != BY_HOST || l.v1 == found.v1)
+                && (l.category != BY_HOST || (&l.v1, &l.v2) == (&found.v1, &found.v2))
         });
         let Difference { kind, category, v1, v2, .. } = found;
         match known {

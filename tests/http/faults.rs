@@ -98,6 +98,24 @@ async fn a_broken_v1_costs_its_caller_an_error_in_time() {
     }
 }
 
+/// Callers give up long before the host does, and what they were kept waiting for is no success.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stands_still_until_its_caller_gives_up_is_a_failure() {
+    let stalls = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+    let reads_on = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    for (answer, waits, failed) in [(stalls, 1_200, 1), (stalls, 10, 0), (reads_on, 1_200, 0)] {
+        let upstream = Upstream::saying(answer.as_bytes()).await;
+        let site = Setup::of(&[&upstream], &[&upstream]).start().await;
+        let mut body = site.open(get("/", &[])).await.into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        assert!(timeout(Duration::from_millis(waits), body.frame()).await.is_err(), "nothing comes");
+        drop(body);
+        let (all, errors, timeouts, _) = site.counted("get", 0, 1).await;
+        assert_eq!((all, errors, timeouts), (1, failed, failed), "{answer:?} {waits}");
+        site.app.shut_down().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn v1_answers_what_a_broken_v2_does_not() {
     let good = Upstream::named("one").await;

@@ -114,10 +114,16 @@ impl Failed {
         !self.body.is_empty()
     }
 
-    /// Whether the body of an answer of HTTP says so. One without a body has nothing to say.
-    pub fn by_body(&self, fields: &Fields, body: &[u8]) -> Said {
-        if !self.reads_bodies() || body.is_empty() {
+    /// Whether the body of an answer of HTTP says so. An empty one lacks every place; one that is not to be there, as of an
+    /// answer to HEAD, has nothing to say.
+    pub fn by_body(&self, status: u16, fields: &Fields, body: &[u8]) -> Said {
+        if !self.reads_bodies() {
             Said::Fine
+        } else if body.is_empty() {
+            let is_left_out =
+                matches!(status, 204 | 205 | 304) || fields.get("content-length").is_some_and(|n| n != b"0");
+            let lacks = self.body.iter().any(|place| place.is == Is::Absent);
+            if lacks && !is_left_out { Said::Failed } else { Said::Fine }
         } else if body.len() > MOST || is_encoded(fields) {
             Said::Unread
         } else {
@@ -238,7 +244,7 @@ mod tests {
     }
 
     fn said(failed: &Failed, body: &str) -> Said {
-        failed.by_body(&Fields::default(), body.as_bytes())
+        failed.by_body(200, &Fields::default(), body.as_bytes())
     }
 
     #[test]
@@ -278,7 +284,16 @@ mod tests {
         ] {
             assert_eq!(said(&present, body), says, "{body}");
         }
-        assert_eq!(said(&place("/data", Is::Absent), "{}"), Said::Failed);
+        let absent = place("/data", Is::Absent);
+        assert_eq!(
+            (said(&absent, "{}"), said(&absent, ""), said(&absent, "<html>")),
+            (Said::Failed, Said::Failed, Said::Unread)
+        );
+        let head: Fields = [("content-length", "12")].into_iter().collect();
+        assert_eq!(absent.by_body(200, &head, b""), Said::Fine, "an answer to HEAD");
+        assert_eq!(absent.by_body(204, &Fields::default(), b""), Said::Fine);
+        let none: Fields = [("content-length", "0")].into_iter().collect();
+        assert_eq!(absent.by_body(200, &none, b""), Said::Failed);
         let equal = place("/ok", Is::Equal(vec![json!(false), json!(1)]));
         assert_eq!(said(&equal, r#"{"ok":false}"#), Said::Failed);
         assert_eq!(said(&equal, r#"{"ok":1.0}"#), Said::Failed);
@@ -290,10 +305,10 @@ mod tests {
     fn what_is_encoded_or_too_large_is_not_read() {
         let failed = place("/error", Is::Present);
         let gzip: Fields = [("content-encoding", "gzip")].into_iter().collect();
-        assert_eq!(failed.by_body(&gzip, b"{}"), Said::Unread);
+        assert_eq!(failed.by_body(200, &gzip, b"{}"), Said::Unread);
         let plain: Fields = [("content-encoding", "identity")].into_iter().collect();
-        assert_eq!(failed.by_body(&plain, b"{}"), Said::Fine);
-        assert_eq!(failed.by_body(&plain, &vec![b' '; MOST + 1]), Said::Unread);
+        assert_eq!(failed.by_body(200, &plain, b"{}"), Said::Fine);
+        assert_eq!(failed.by_body(200, &plain, &vec![b' '; MOST + 1]), Said::Unread);
     }
 
     #[test]

@@ -24,6 +24,12 @@ use crate::{
     request::FailureKind,
 };
 
+/// How long a body of a known length has stood still when its caller gives up, for that to be the pool's failure.
+const STILL: Duration = Duration::from_secs(1);
+
+/// A body that is under way for longer counts by its head, and not only when it ends: it may never.
+const COUNTED_AFTER: Duration = Duration::from_secs(60);
+
 /// What is sent to a caller.
 #[derive(Debug)]
 pub enum ReplyBody {
@@ -42,6 +48,9 @@ pub enum Cut {
     /// Nothing came for too long.
     #[error("the upstream sent nothing for {0:?}")]
     Idle(Duration),
+    /// Nothing came until the caller gave up.
+    #[error("the upstream sent nothing for {0:?}, and the caller gave up")]
+    GivenUp(Duration),
     /// It took too long.
     #[error("the exchange took longer than {0:?}")]
     Total(Duration),
@@ -71,6 +80,8 @@ struct Exchange {
     moves: bool,
     /// Since when it waits.
     last: Mono,
+    /// When its head was there.
+    began: Mono,
     total: Option<(Duration, Mono)>,
     alarms: Option<Box<Alarms>>,
 }
@@ -110,8 +121,18 @@ impl Download {
     ) -> Self {
         let now = clock::mono();
         let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
-        let exchange =
-            Exchange { ticket, reuse, account, has_failed, events, moves: false, last: now, total, alarms: None };
+        let exchange = Exchange {
+            ticket,
+            reuse,
+            account,
+            has_failed,
+            events,
+            moves: false,
+            last: now,
+            began: now,
+            total,
+            alarms: None,
+        };
         Self { inner, exchange: Some(exchange) }
     }
 
@@ -149,6 +170,9 @@ impl Download {
         let idle = exchange.ticket.spec().idle_timeout;
         if std::mem::take(&mut exchange.moves) {
             exchange.last = clock::mono();
+            if exchange.last.since(exchange.began) > COUNTED_AFTER {
+                exchange.account.leave();
+            }
         }
         let due = |last: Mono, total: Option<(Duration, Mono)>| {
             let idle_at = last + idle;
@@ -254,8 +278,16 @@ impl Events {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // The caller went away: no fault of the pool. The connection is closed, because the rest is still on it.
+        // The caller went away: no fault of the pool, unless it was kept waiting. The connection is closed, because the rest
+        // is still on it.
         if let Some(mut exchange) = self.exchange.take() {
+            let still = clock::mono().since(exchange.last);
+            let waits = exchange.alarms.is_some() && !exchange.moves && still >= STILL;
+            if waits && self.inner.size_hint().exact().is_some_and(|left| left > 0) {
+                exchange.ticket.count_failure(&crate::causes::chain(&Cut::GivenUp(still)));
+                exchange.account.close(Some(Outcome::Failed(FailureKind::Timeout)));
+                return;
+            }
             match exchange.decide() {
                 Some(failed) => exchange.account.close(Some(failed)),
                 None => exchange.account.leave(),

@@ -227,6 +227,10 @@ impl Original {
             PoolId::V1 => {
                 let asked = pairs.ask(&operation);
                 match mirror.ask(PoolId::V2, request, (&operation, &failed), None).await {
+                    // A V2 that failed has not answered otherwise; how often it fails is the judge's to weigh.
+                    Ok(v2) if v2.is_failure() && !answer.is_failure() => {
+                        mirror.parts.comparer.leave(asked, Uncompared::Unanswered, &v2.failure());
+                    }
                     Ok(v2) => mirror.hand_in(asked, by, answer, v2),
                     // A pool that was closed under a mirrored request says nothing about V2.
                     Err(failure) if !failure.sent && !mirror.parts.v2.is_open() => drop(asked),
@@ -235,7 +239,9 @@ impl Original {
             }
             // What V1 did not answer is no pair: nobody is to be judged by a pool that may be on its way out.
             PoolId::V2 => {
-                if let Ok(v1) = mirror.ask(PoolId::V1, request, (&operation, &failed), session).await {
+                if let Ok(v1) = mirror.ask(PoolId::V1, request, (&operation, &failed), session).await
+                    && (answer.is_failure() || !v1.is_failure())
+                {
                     mirror.hand_in(pairs.ask(&operation), by, v1, answer);
                 }
             }
@@ -323,10 +329,20 @@ impl Kept {
     fn judge(&mut self, failed: &Failed, fields: &Fields) {
         self.says = match &self.body {
             _ if self.fails_call || failed.by_head(self.status.as_u16(), fields) => Said::Failed,
-            Ok(body) => failed.by_body(fields, body),
+            Ok(body) => failed.by_body(self.status.as_u16(), fields, body),
             Err(_) if failed.reads_bodies() => Said::Unread,
             Err(_) => Said::Fine,
         };
+    }
+
+    /// Whether the pool failed the call, as callers' calls are failed over.
+    fn is_failure(&self) -> bool {
+        super::is_failure(self.status) || self.fails_call
+    }
+
+    /// How.
+    fn failure(&self) -> String {
+        if self.fails_call { grpc::FAILED.to_owned() } else { super::said(self.status) }
     }
 
     /// As the comparison policy gets it, or why it does not.

@@ -47,7 +47,7 @@ fn route(c: &mut Criterion) {
     let sticky = policy(&engine, Kind::Routing, "sticky-share", "{}");
     let plan = sticky.make_plan(&situation(), b"").answer.unwrap();
     let router = Router::closed();
-    router.publish(Published { plan, v2_serves: true, decider: None, control: Control::default() });
+    router.publish(Published { plan, v2_serves: true, most: Ppm::ALL, decider: None, control: Control::default() });
     let requests: Vec<_> = (0..64).map(request).collect();
     let mut group = c.benchmark_group("route");
     let mut next = requests.iter().cycle();

@@ -89,7 +89,13 @@ fn swaps(c: &mut Criterion) {
     let routing = policy(&engine, Kind::Routing, "sticky-share", "{}");
     let plan = routing.make_plan(&situation(), b"").answer.unwrap();
     let router = Router::closed();
-    let published = || Published { plan: plan.clone(), v2_serves: true, decider: None, control: Control::default() };
+    let published = || Published {
+        plan: plan.clone(),
+        v2_serves: true,
+        most: cutover::request::Ppm::ALL,
+        decider: None,
+        control: Control::default(),
+    };
     group.bench_function("publish a plan", |b| {
         b.iter_batched(published, |published| router.publish(published), BatchSize::SmallInput);
     });

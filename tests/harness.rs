@@ -139,6 +139,7 @@ impl Setup {
              [host.policy_limits]\n{}\n[host.policy_failures]\n{}\n\
              [migrations.programs]\ncheck_interval = '{}'\ndeadline = '{}'\n\
              [migrations.programs.failsafe]\n{}\n\
+             [migrations.programs.override]\nanyone = true\ntesters = true\nevidence = true\n\
              [migrations.programs.operations]\n\
              create_program = {{ class = 'replicate', key = 'program_id' }}\n\
              delete_program = {{ class = 'replicate', key = 'program_id', removes = true }}\n\

@@ -3,6 +3,7 @@
 mod aliases;
 mod attacks;
 mod bodies;
+mod choosing;
 mod conformance;
 mod connections;
 mod drain;
@@ -228,6 +229,9 @@ async fn answer(name: &'static str, mut request: Request<Incoming>) -> Result<An
     })
 }
 
+/// Anybody may choose, at any time, and counts.
+const CHOICE: &str = "[migrations.shop.override]\nanyone = true\ntesters = true\nevidence = true";
+
 /// What a site is made of.
 struct Setup<'a> {
     v1: Vec<String>,
@@ -236,6 +240,8 @@ struct Setup<'a> {
     http: &'a str,
     /// Lines of the migration.
     migration: &'a str,
+    /// Who may choose a pool.
+    choice: &'a str,
     /// Lines of both pools.
     pool: &'a str,
     /// Lines of `[host]`.
@@ -248,7 +254,7 @@ impl Setup<'_> {
     fn of(v1: &[&Upstream], v2: &[&Upstream]) -> Self {
         let urls = |upstreams: &[&Upstream]| upstreams.iter().map(|u| u.url()).collect();
         let migration = "match = [{ host = '*' }]";
-        Self { v1: urls(v1), v2: urls(v2), http: "", migration, pool: "", host: "", mirrored: "0%" }
+        Self { v1: urls(v1), v2: urls(v2), http: "", migration, choice: CHOICE, pool: "", host: "", mirrored: "0%" }
     }
 
     fn text(&self) -> String {
@@ -256,7 +262,7 @@ impl Setup<'_> {
         format!(
             "[host]\ndata_plane = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\nstore = 'test.db'\ncomponents = '{}'\npolicy_cache = '{}/policy-cache'\n{}\n\
              [host.http]\nthreads = 2\n{}\n\
-             [migrations.shop]\ncheck_interval = '200ms'\n{}\n\
+             [migrations.shop]\ncheck_interval = '200ms'\n{}\n{}\n\
              [migrations.shop.v1]\nupstreams = {:?}\n{pool}\n[migrations.shop.v2]\nupstreams = {:?}\n{pool}\n\
              [migrations.shop.policies]\nrouting = {}\ncomparison = {}\nrollback = {}\nstages = {}\n",
             components().display(),
@@ -264,6 +270,7 @@ impl Setup<'_> {
             self.host,
             self.http,
             self.migration,
+            self.choice,
             self.v1,
             self.v2,
             bundle("sticky-share", &shadowed),

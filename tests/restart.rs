@@ -74,6 +74,7 @@ impl Plan {
         let policies = policies.map(|(kind, bundle)| format!("{kind} = {bundle}\n")).concat();
         format!(
             "{host}[host.http]\nthreads = 2\n{}\n{programs}\n[migrations.shop]\ncheck_interval = '200ms'\ndeadline = '20s'\nmatch = [{{ host = '*' }}]\n\
+             [migrations.shop.override]\nanyone = true\ntesters = true\nevidence = true\n\
              [migrations.shop.v1]\nupstreams = ['{}']\n{pool}\n[migrations.shop.v2]\nupstreams = ['{}']\n{pool}\n\
              [migrations.shop.policies]\n{policies}",
             self.http,

@@ -206,7 +206,7 @@ async fn never_starts(v2: String, why: &str) {
         let session = format!("s{n}");
         assert_eq!(host.http.create(&session).await.status, StatusCode::OK);
         let reply = host.http.greet(&session, &[("x-cutover-pool", "v2")]).await;
-        assert_eq!((reply.pool.as_str(), reply.reason.as_str()), ("v1", "otherwise"), "{reply:?}");
+        assert_eq!((reply.pool.as_str(), reply.reason.as_str()), ("v1", "v2-closed"), "{reply:?}");
         assert_eq!(greeting(&reply), Some(format!("hello {session}").as_str()));
     }
     eventually("failed starts", async || (host.migration().history.totals().failures[1] >= 4).then_some(())).await;

@@ -34,7 +34,7 @@ pub(crate) fn plan() -> Ask {
         shadow_share: Ppm::ZERO,
         shadow_operations: Vec::new(),
     };
-    routed(Published { plan, v2_serves: true, decider: None, control: Control::default() }, None)
+    routed(Published { plan, v2_serves: true, most: Ppm::ALL, decider: None, control: Control::default() }, None)
 }
 
 /// The router asks for what the guest wants, which is one attribute; eight are packed as the router does it.
@@ -64,7 +64,7 @@ pub(crate) fn decide_in_rhai() -> Ask {
 fn decided(policy: Policy, engine: Arc<Engine>) -> Ask {
     let plan = policy.make_plan(&situation(), b"").answer.unwrap();
     let decider = Some(Arc::new(Seat::of(Arc::new(policy))));
-    routed(Published { plan, v2_serves: true, decider, control: Control::default() }, Some(engine))
+    routed(Published { plan, v2_serves: true, most: Ppm::ALL, decider, control: Control::default() }, Some(engine))
 }
 
 fn routed(published: Published, engine: Option<Arc<Engine>>) -> Ask {

@@ -29,7 +29,7 @@ use crate::{
     pool::{PoolSpec, UpstreamSpec},
     proxy::{catalogue::Catalogue, head::SessionKey, headers::Forwarding},
     request::Class,
-    route::Control,
+    route::{Callers, Control},
 };
 
 /// A configuration without problems.
@@ -96,6 +96,8 @@ pub struct MigrationConfig {
     pub shadow_timeout: Duration,
     /// What is kept of V1 to hold V2 against.
     pub control: Control,
+    /// Who may choose a pool.
+    pub callers: Arc<Callers>,
     /// How its requests come in, and who serves them.
     pub plane: PlaneConfig,
     /// Who is in charge of what.

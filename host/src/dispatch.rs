@@ -120,7 +120,7 @@ impl Dispatch {
             return no_room();
         }
         if route.pool == PoolId::V1 {
-            let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
+            let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
             if route.mirror {
                 self.mirror(request, PoolId::V1, &result, room);
             }
@@ -134,7 +134,7 @@ impl Dispatch {
         let failure = match &v2.result {
             Err(failure) if !alone => failure,
             answer => {
-                self.observe(PoolId::V2, &request, operation, &v2, (took, false));
+                self.observe(PoolId::V2, &request, operation, &v2, (took, false, route.apart));
                 if route.mirror && !alone && answer.is_ok() {
                     self.mirror(request, PoolId::V2, answer, room);
                 }
@@ -142,10 +142,10 @@ impl Dispatch {
             }
         };
         let is_counted = failure.sent || failure.kind != FailureKind::System;
-        let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
+        let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
         // A V2 that was closed before it saw the call has not failed it.
         if is_counted {
-            self.observe(PoolId::V2, &request, operation, &v2, (took, result.is_ok()));
+            self.observe(PoolId::V2, &request, operation, &v2, (took, result.is_ok(), route.apart));
         }
         Served { result, pool: PoolId::V1, reason: "failover".into() }
     }
@@ -166,7 +166,7 @@ impl Dispatch {
             let result = Err(Failure::unsent(FailureKind::Resource, full.to_string()));
             return Served { result, pool: keeper, reason };
         }
-        let mut result = self.call(keeper, &request, operation, request.deadline).await;
+        let mut result = self.call(keeper, &request, operation, (request.deadline, false)).await;
         if let Ok(Answer::Success(answer)) = &result {
             let (arguments, key) = keyed(&request.arguments, operation, answer.get());
             let recorded = self.journal.record(&session, &request.operation, arguments, key, operation.removes).await;
@@ -183,29 +183,29 @@ impl Dispatch {
         if route.pool == PoolId::V2 && room < Room::V2 {
             return no_room();
         }
-        let result = self.call(route.pool, &request, operation, request.deadline).await;
+        let result = self.call(route.pool, &request, operation, (request.deadline, route.apart)).await;
         // A call that waited for V2 in vain has little time left, and its session's state is V2's.
         let elsewhere = |failure: &Failure| !failure.sent && failure.kind != FailureKind::Timeout;
         match result {
             Err(failure) if route.pool == PoolId::V2 && elsewhere(&failure) && !self.split.is_v1_gone() => {
-                let result = self.call(PoolId::V1, &request, operation, request.deadline).await;
+                let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
                 Served { result, pool: PoolId::V1, reason: "failover".into() }
             }
             result => Served { result, pool: route.pool, reason: route.reason },
         }
     }
 
-    /// Calls a pool and counts the call.
+    /// Calls a pool and counts the call, apart if it is no evidence.
     async fn call(
         &self,
         pool: PoolId,
         request: &Request,
         operation: &Operation,
-        deadline: Mono,
+        (deadline, apart): (Mono, bool),
     ) -> Result<Answer, Failure> {
         let started = clock::mono();
         let tried = self.attempt(pool, request, operation.class, deadline).await;
-        self.observe(pool, request, operation, &tried, (clock::mono().since(started), false));
+        self.observe(pool, request, operation, &tried, (clock::mono().since(started), false, apart));
         tried.result
     }
 
@@ -225,21 +225,23 @@ impl Dispatch {
         request: &Request,
         operation: &Operation,
         Tried { result, failed }: &Tried,
-        (took, failed_over): (Duration, bool),
+        (took, failed_over, apart): (Duration, bool, bool),
     ) {
         let Counted { outcome, status, unread } = operation.failed.count(result, *failed, took);
-        self.split.recorder.record(Observation {
+        let recorder = &self.split.recorder;
+        let call = Observation {
             operation: &request.operation,
             class: operation.class,
             pool,
             mirrored: false,
-            session: request.session.as_deref().map(|key| self.split.recorder.session(key)),
+            session: request.session.as_deref().map(|key| recorder.session(key)),
             outcome,
             status,
             unread,
             failed_over,
             took,
-        });
+        };
+        if apart { recorder.apart().record(&call) } else { recorder.record(call) }
     }
 
     /// V2 gets the caller's time less what V1 would need after it.

@@ -3,6 +3,7 @@
 //! Recording takes a lock for some tens of nanoseconds; nothing here does I/O or asks a policy. What policies judge and
 //! what is stored are the same integer counts, so that a decision can be repeated from the record.
 
+pub mod apart;
 pub mod failed;
 mod field;
 pub mod history;

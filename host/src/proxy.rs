@@ -154,7 +154,7 @@ impl Proxy {
             again: repeatable || (mirror == Wish::Yes && is_here),
             repeats,
             may_fail_over: found.class == Class::Read && repeatable && !self.split.is_v1_gone(),
-            whose: Whose::of(&self.split.recorder, kind, session),
+            whose: Whose::of(&self.split.recorder, kind, session, route.apart),
             progress: progress.filter(|_| !is_here),
             started,
             deadline: started + kind.deadline.unwrap_or(self.deadline),

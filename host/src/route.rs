@@ -3,6 +3,8 @@
 //! Nothing here asks a policy anything, but for the requests that the plan itself sends to `decide`. **Invariant**: V2 is
 //! chosen only if the plan was published with [`Published::v2_serves`]; a failing policy means V1.
 
+mod choice;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
@@ -11,6 +13,7 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use cutover_contract::{frame, share};
 
+pub use self::choice::{Callers, Choice, Key};
 use crate::{
     policy::{
         PolicyError,
@@ -26,8 +29,11 @@ use crate::{
 pub struct Published {
     /// The plan, checked.
     pub plan: Plan,
-    /// Whether the phase lets V2 serve at all.
+    /// Whether V2 is there to serve and to be mirrored to.
     pub v2_serves: bool,
+    /// The most that V2 may have of the sessions where the migration stands, whatever a rule says; nothing before the ramp and
+    /// while it is paused.
+    pub most: Ppm,
     /// The policy that made the plan, if it wants to be asked per request.
     pub decider: Option<Arc<Seat>>,
     /// What is kept of V1 to hold V2 against.
@@ -57,6 +63,10 @@ pub struct Route {
     pub reason: Arc<str>,
     /// Whether the request is mirrored to the other pool.
     pub mirror: bool,
+    /// Whether its caller chose the pool, and not the plan.
+    pub chosen: bool,
+    /// Whether it is no evidence, as it went where it did by what its caller sent.
+    pub apart: bool,
     /// What went wrong while asking `decide`, if anything did, and who was asked.
     pub error: Option<Undecided>,
     /// What `decide` was asked and what it said, for a sample of the requests.
@@ -79,7 +89,10 @@ pub struct Sampled {
 
 /// Holds the plan in force; readers never wait.
 #[derive(Debug)]
-pub struct Router(ArcSwap<Compiled>);
+pub struct Router {
+    compiled: ArcSwap<Compiled>,
+    callers: Arc<Callers>,
+}
 
 #[derive(Debug)]
 struct Compiled {
@@ -92,8 +105,11 @@ struct Compiled {
     /// A migration has a handful of operations: comparing them beats hashing one.
     shadow_operations: Vec<String>,
     v2_serves: bool,
-    /// The share of sessions that V2 gets at most.
+    /// See [`Published::most`].
     most: Ppm,
+    /// The share of sessions that V2 gets at most unless a rule says otherwise.
+    kept: Ppm,
+    callers: Arc<Callers>,
     mirror_back: Ppm,
     /// Another than that of the share, so that it is no matter who came to V2 first.
     mirror_back_salt: String,
@@ -107,6 +123,7 @@ struct CompiledRule {
     name: Arc<str>,
     conditions: Vec<(Attribute, Test)>,
     target: Target,
+    apart: bool,
 }
 
 /// Reasons that are not a rule's name, made once so that a request only counts references.
@@ -117,38 +134,45 @@ struct Reasons {
     holdback: Arc<str>,
     closed: Arc<str>,
     failed: Arc<str>,
+    /// By pool.
+    chosen: [Arc<str>; 2],
 }
 
 impl Router {
-    /// Begins with V1 for everything.
+    /// Begins with V1 for everything; nobody chooses.
     pub fn closed() -> Self {
-        Self(ArcSwap::from_pointee(Compiled::closed()))
+        Self::of(Arc::default())
+    }
+
+    /// Begins with V1 for everything.
+    pub fn of(callers: Arc<Callers>) -> Self {
+        Self { compiled: ArcSwap::from_pointee(Compiled::closed(Arc::clone(&callers))), callers }
     }
 
     /// V1 for everything from now on.
     pub fn close(&self) {
-        self.0.store(Arc::new(Compiled::closed()));
+        self.compiled.store(Arc::new(Compiled::closed(Arc::clone(&self.callers))));
     }
 
     /// Puts a plan in force. Requests that are being routed end on the plan that they began with.
     pub fn publish(&self, published: Published) {
-        self.0.store(Arc::new(Compiled::new(published)));
+        self.compiled.store(Arc::new(Compiled::new(published, Arc::clone(&self.callers))));
     }
 
     /// V2's share in the plan in force; zero when V2 does not serve.
     pub fn share(&self) -> Ppm {
-        let plan = self.0.load();
+        let plan = self.compiled.load();
         if plan.v2_serves { plan.share } else { Ppm::ZERO }
     }
 
     /// Where a request goes.
     pub fn route(&self, request: &impl Attributes) -> Route {
-        self.0.load().route(request)
+        self.compiled.load().route(request)
     }
 }
 
 impl Compiled {
-    fn closed() -> Self {
+    fn closed(callers: Arc<Callers>) -> Self {
         let plan = Plan {
             rules: Vec::new(),
             otherwise: Target::V1,
@@ -158,18 +182,21 @@ impl Compiled {
             shadow_share: Ppm::ZERO,
             shadow_operations: Vec::new(),
         };
-        Self::new(Published { plan, v2_serves: false, decider: None, control: Control::default() })
+        let (most, control) = (Ppm::ZERO, Control::default());
+        Self::new(Published { plan, v2_serves: false, most, decider: None, control }, callers)
     }
 
-    fn new(published: Published) -> Self {
-        let Published { plan, v2_serves, decider, control } = published;
+    fn new(published: Published, callers: Arc<Callers>) -> Self {
+        let Published { plan, v2_serves, most, decider, control } = published;
         let is_nearly_all = v2_serves && plan.share > Ppm::ZERO && plan.share >= control.mirror_back_from;
-        let most = Ppm::new(Ppm::ALL.get() - control.holdback.get());
+        let kept = Ppm::new(Ppm::ALL.get() - control.holdback.get());
+        let apart: Vec<_> = (0..plan.rules.len()).map(|rule| callers.keeps_apart(&plan, rule)).collect();
         let condition = |c: Condition| Some((Attribute::parse(&c.attribute)?, c.test));
-        let rules = plan.rules.into_iter().map(|rule| CompiledRule {
+        let rules = plan.rules.into_iter().zip(apart).map(|(rule, apart)| CompiledRule {
             name: rule.name.into(),
             conditions: rule.conditions.into_iter().filter_map(condition).collect(),
             target: rule.target,
+            apart,
         });
         let decider = decider.map(|seat| {
             // The engine admitted only attributes that parse.
@@ -183,8 +210,10 @@ impl Compiled {
             mirror_back: if is_nearly_all { control.mirror_back } else { Ppm::ZERO },
             mirror_back_salt: format!("mirror-back {}", plan.salt),
             most,
+            kept,
+            callers,
             salt: plan.salt,
-            share: plan.share.min(most),
+            share: plan.share.min(kept).min(most),
             shadow_share: plan.shadow_share,
             shadow_operations: plan.shadow_operations,
             v2_serves,
@@ -196,13 +225,20 @@ impl Compiled {
                 holdback: "holdback".into(),
                 closed: "v2-closed".into(),
                 failed: "policy-failed".into(),
+                chosen: ["override-v1".into(), "override-v2".into()],
             },
         }
     }
 
     fn route(&self, request: &impl Attributes) -> Route {
+        if let Some(choice) = &self.callers.choice
+            && let Some(pool) = choice.asked(request)
+        {
+            return self.chosen(choice, pool, request);
+        }
         let rule = self.rules.iter().find(|rule| rule.matches(request));
         let (target, named) = rule.map_or((self.otherwise, None), |r| (r.target, Some(&r.name)));
+        let apart = rule.is_some_and(|rule| rule.apart);
         let (target, error, sampled) = match target {
             Target::Decide => self.decide(request),
             Target::V1 | Target::V2 | Target::Share => (target, None, None),
@@ -215,15 +251,38 @@ impl Compiled {
             Target::V1 | Target::Decide => (PoolId::V1, &self.reasons.otherwise),
         };
         let (pool, reason) = match pool {
-            PoolId::V2 if !self.v2_serves => (PoolId::V1, &self.reasons.closed),
+            PoolId::V2 if !self.may_have(request) => (PoolId::V1, &self.reasons.closed),
             _ if error.is_some() => (PoolId::V1, &self.reasons.failed),
             PoolId::V1 | PoolId::V2 => (pool, named.unwrap_or(fallback)),
         };
-        let mirror = match pool {
+        let mirror = self.mirrors(pool, request);
+        Route { pool, reason: Arc::clone(reason), mirror, chosen: false, apart, error, sampled }
+    }
+
+    /// A caller that may choose a pool has chosen one.
+    fn chosen(&self, choice: &Choice, pool: PoolId, request: &impl Attributes) -> Route {
+        let may_have = pool == PoolId::V1 || (choice.testers && self.v2_serves) || self.may_have(request);
+        let [v1, v2] = &self.reasons.chosen;
+        let (pool, reason) = match pool {
+            _ if !may_have => (PoolId::V1, &self.reasons.closed),
+            PoolId::V1 => (pool, v1),
+            PoolId::V2 => (pool, v2),
+        };
+        let (mirror, apart) = (self.mirrors(pool, request), !choice.evidence);
+        Route { pool, reason: Arc::clone(reason), mirror, chosen: true, apart, error: None, sampled: None }
+    }
+
+    /// Whether V2 may have a request where the migration stands.
+    fn may_have(&self, request: &impl Attributes) -> bool {
+        let is_within = |most: Ppm| most == Ppm::ALL || share::is_v2(self.position(request), most.get());
+        self.v2_serves && self.most > Ppm::ZERO && is_within(self.most)
+    }
+
+    fn mirrors(&self, pool: PoolId, request: &impl Attributes) -> bool {
+        match pool {
             PoolId::V1 => self.is_mirrored(request),
             PoolId::V2 => self.is_mirrored_back(request),
-        };
-        Route { pool, reason: Arc::clone(reason), mirror, error, sampled }
+        }
     }
 
     fn decide(&self, request: &impl Attributes) -> (Target, Option<Undecided>, Option<Box<Sampled>>) {
@@ -253,7 +312,7 @@ impl Compiled {
     }
 
     fn is_held_back(&self, request: &impl Attributes) -> bool {
-        self.most < Ppm::ALL && !share::is_v2(self.position(request), self.most.get())
+        self.kept < Ppm::ALL && !share::is_v2(self.position(request), self.kept.get())
     }
 
     fn may_be_mirrored(&self, request: &impl Attributes) -> bool {
@@ -334,7 +393,7 @@ mod tests {
             shadow_operations: vec!["execute".into()],
         };
         let router = Router::closed();
-        router.publish(Published { plan, v2_serves, decider: None, control });
+        router.publish(Published { plan, v2_serves, most: Ppm::ALL, decider: None, control });
         router
     }
 

@@ -20,7 +20,7 @@ use crate::{
     },
     pool::{Backing, Pool},
     request::{Attributes, Class, PoolId, Ppm, Request},
-    route::{Route, Router},
+    route::{Callers, Route, Router},
 };
 
 /// See the module.
@@ -52,8 +52,9 @@ impl Split {
         (v1, v2): (Pool, Pool),
         recorder: Arc<Recorder>,
         trials: Trials,
+        callers: Arc<Callers>,
     ) -> Self {
-        let router = Router::closed();
+        let router = Router::of(callers);
         let (decide_failures, v2_turn) = Default::default();
         let v1_gone = AtomicBool::new(false);
         Self { operations, router, v1, v2, recorder, decide_failures, v2_turn, v1_gone, trials }
@@ -101,7 +102,10 @@ impl Split {
         if let Some(sampled) = route.sampled.take() {
             self.trials.log(Kind::Routing, Job::Sampled(sampled.seat, sampled.frame, sampled.target));
         }
-        self.trials.submit(Kind::Routing, || Job::Routed(Box::new(whole()), route.pool, route.mirror));
+        // What a caller chose says nothing of plans.
+        if !route.chosen {
+            self.trials.submit(Kind::Routing, || Job::Routed(Box::new(whole()), route.pool, route.mirror));
+        }
         route
     }
 }

@@ -62,6 +62,14 @@ pub enum StoreError {
         /// Who has it, in its own words.
         owner: String,
     },
+    /// Another host has the file of a migration's rollbacks.
+    #[error("`{path}` is for rollbacks of {owner}; give this host a folder of its own in `host.rollback_markers`")]
+    MarkersTaken {
+        /// The file.
+        path: String,
+        /// Who has it, in its own words.
+        owner: String,
+    },
     /// It could not be opened or written when the host began.
     #[error("the store `{path}` takes no records: {why}")]
     Refuses {

@@ -79,6 +79,7 @@ async fn a_share_sticks_to_sessions_wherever_they_are() {
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
     let setup = Setup {
+        choice: "",
         v1: vec!["http://a/path".into()],
         v2: vec![],
         http: "forwarded = 'all'\nmax_requests = 0\ntls = { certificate = 'none.pem', key = 'none.pem' }",

@@ -32,7 +32,7 @@ pub enum Pin {
 pub struct Settings {
     /// The request attribute that sticks.
     pub sticky: String,
-    /// The header by which a caller asks for `v1` or `v2`; empty to forbid it.
+    /// The header by which any caller asks for `v1` or `v2`; empty for none. The host has an override that takes a key.
     pub override_header: String,
     /// Operations that always go to one pool.
     pub pinned: BTreeMap<String, Pin>,
@@ -48,7 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             sticky: "session".into(),
-            override_header: "x-cutover-pool".into(),
+            override_header: String::new(),
             pinned: BTreeMap::new(),
             shadow_share: Share(1_000_000),
             ramping_shadow_share: Share(100_000),

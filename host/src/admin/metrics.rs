@@ -96,6 +96,11 @@ impl Scrape {
         let label = |operation: &str, pool: &str| {
             vec![("migration", name.to_owned()), ("operation", operation.to_owned()), ("pool", pool.to_owned())]
         };
+        for ((operation, pool), counts) in migration.split.recorder.apart().totals() {
+            let (all, failed) = ("Calls whose callers chose the pool", "Those of them that failed");
+            self.counter("cutover_apart_calls", all, label(&operation, pool.name()), counts.calls);
+            self.counter("cutover_apart_failed_calls", failed, label(&operation, pool.name()), counts.failed);
+        }
         for (operation, [v1, v2, shadow]) in &totals.operations {
             for (pool, calls) in [("v1", v1), ("v2", v2), ("shadow", shadow)] {
                 self.pool_calls(&label(operation, pool), calls);

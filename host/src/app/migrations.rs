@@ -64,6 +64,7 @@ impl Begun {
         common.background.spawn(compare);
         let given = planes::Given {
             trials: trials.clone(),
+            callers: config.callers,
             recorder,
             comparer: comparer.clone(),
             deadline: config.deadline,

@@ -23,6 +23,7 @@ use crate::{
         mirror::{self, HttpMirror},
     },
     request::PoolId,
+    route::Callers,
     shadow::{self, Mirror},
     split::Split,
     store::records::PoolConfiguration,
@@ -31,6 +32,7 @@ use crate::{
 /// What both planes have.
 pub(super) struct Given {
     pub(super) trials: Trials,
+    pub(super) callers: Arc<Callers>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) comparer: Comparer,
     pub(super) deadline: Duration,
@@ -73,7 +75,7 @@ pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common
     }));
     let classes = config.operations.iter().map(|(name, operation)| (Arc::clone(name), operation.class)).collect();
     let both = (Pool::Workers(v1.clone()), Pool::Workers(v2.clone()));
-    let split = Arc::new(Split::new(classes, both, given.recorder, trials.clone()));
+    let split = Arc::new(Split::new(classes, both, given.recorder, trials.clone(), given.callers));
     let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
         split: Arc::clone(&split),
         operations: config.operations,
@@ -93,7 +95,8 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
     let pool = |spec| UpstreamPool::new(spec, common.threads);
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let both = (Pool::Upstreams(v1.clone()), Pool::Upstreams(v2.clone()));
-    let split = Arc::new(Split::new(config.classes, both, Arc::clone(&given.recorder), given.trials.clone()));
+    let (recorder, trials) = (Arc::clone(&given.recorder), given.trials.clone());
+    let split = Arc::new(Split::new(config.classes, both, recorder, trials, given.callers));
     let proxy = Proxy {
         split: Arc::clone(&split),
         v1: v1.clone(),
@@ -129,7 +132,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
     let (comparer, _nothing) = crate::compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
     let pools = (Pool::Upstreams(pool.clone()), Pool::Upstreams(pool.clone()));
     Arc::new(Proxy {
-        split: Arc::new(Split::new(BTreeMap::new(), pools, Arc::clone(&recorder), trials)),
+        split: Arc::new(Split::new(BTreeMap::new(), pools, Arc::clone(&recorder), trials, Arc::default())),
         v1: pool.clone(),
         v2: pool.clone(),
         catalogue: Catalogue::default(),

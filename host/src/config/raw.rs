@@ -149,6 +149,12 @@ pub struct Migration {
     /// The share of sessions that stays on V1.
     #[serde(default = "defaults::nothing")]
     pub holdback: String,
+    /// Who may choose a pool; nobody unless it is there.
+    #[serde(rename = "override")]
+    pub choice: Option<Override>,
+    /// Rules of the routing policy whose calls are evidence although callers choose them.
+    #[serde(default)]
+    pub evidence_rules: Vec<String>,
     /// What belongs to it, for HTTP services.
     #[serde(default, rename = "match")]
     pub matches: Vec<http::Match>,
@@ -176,6 +182,26 @@ pub struct Migration {
     /// Who is in charge of what.
     #[serde(default)]
     pub policies: BTreeMap<String, Policy>,
+}
+
+/// `[migrations.NAME.override]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// The field by which callers ask for `v1` or `v2`.
+    #[serde(default = "defaults::override_header")]
+    pub header: String,
+    /// The file with the key that they have to send.
+    pub key_file: Option<PathBuf>,
+    /// Whether they need none.
+    #[serde(default)]
+    pub anyone: bool,
+    /// Whether they get V2 also before it serves others.
+    #[serde(default)]
+    pub testers: bool,
+    /// Whether their calls are evidence.
+    #[serde(default)]
+    pub evidence: bool,
 }
 
 /// `[migrations.NAME.mirror_back]`.

@@ -1,5 +1,6 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
+mod callers;
 mod failed;
 mod failsafe;
 mod http;
@@ -30,7 +31,7 @@ use crate::{
     },
     proxy::headers::Forwarding,
     request::{Class, PoolId, Ppm},
-    route::Control,
+    route::{Callers, Control},
 };
 
 /// Policies that every migration needs.
@@ -187,6 +188,10 @@ fn migration(
         raise_without_v1: raw.raise_without_v1,
         shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
         control: control(at, &raw.mirror_back, &raw.holdback),
+        callers: Arc::new(Callers {
+            choice: raw.choice.and_then(|choice| callers::choice(&mut at.field("override"), choice, base)),
+            evidence: callers::rules(&mut at.field("evidence_rules"), raw.evidence_rules),
+        }),
         policies: policies(&mut at.field("policies"), raw.policies, base, components),
         flags: environment,
         name: name.to_owned(),

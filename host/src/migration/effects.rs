@@ -206,7 +206,9 @@ impl Controller {
         if !flags.shadow() {
             (plan.shadow_share, control.mirror_back) = (Ppm::ZERO, Ppm::ZERO);
         }
-        self.parts.split.router.publish(Published { plan, v2_serves: flags.v2_enabled(), decider, control });
+        // Before the ramp V2 has no callers, whatever a rule says.
+        let most = if self.state.share > Ppm::ZERO { flags.max_share() } else { Ppm::ZERO };
+        self.parts.split.router.publish(Published { plan, v2_serves: flags.v2_enabled(), most, decider, control });
     }
 
     fn situation(&self) -> Situation {

@@ -23,7 +23,7 @@ use crate::{
         slot::{Seat, Slots},
         trial::{Job, Trials},
     },
-    request::{PoolId, Request},
+    request::{PoolId, Ppm, Request},
     route::{Control, Published, Router},
     store::Store,
 };
@@ -191,7 +191,7 @@ fn attempt(
 fn router(plan: &Plan, seat: &Seat, control: Control) -> Router {
     let decider = seat.policy.decides().then(|| Arc::new(seat.clone()));
     let router = Router::closed();
-    router.publish(Published { plan: plan.clone(), v2_serves: true, decider, control });
+    router.publish(Published { plan: plan.clone(), v2_serves: true, most: Ppm::ALL, decider, control });
     router
 }
 

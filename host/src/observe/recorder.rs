@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
 use super::{
+    apart::Apart,
     marks::{Group, Marks},
     pairs::Pairs,
     sessions::{Did, Evidence, Fresh, Session, Sessions, StatusClass},
@@ -86,6 +87,7 @@ pub struct Known {
 pub struct Recorder {
     current: Mutex<Current>,
     pairs: Arc<Pairs>,
+    apart: Apart,
     /// Of the hash of sessions. A recorder that was never begun has none, and tells sessions apart all the same.
     key: OnceLock<[u8; 16]>,
 }
@@ -122,7 +124,7 @@ impl Recorder {
         let (operations, sessions, unwritten) = Default::default();
         let current =
             Current { start, operations, new_sessions: [0; 2], failed_sessions: [0; 2], sessions, stage: 0, unwritten };
-        Self { current: Mutex::new(current), pairs: Arc::default(), key: OnceLock::new() }
+        Self { current: Mutex::new(current), pairs: Arc::default(), apart: Apart::default(), key: OnceLock::new() }
     }
 
     /// A session by its sticky key.
@@ -165,6 +167,11 @@ impl Recorder {
         tally.count(&call, evidence);
     }
 
+    /// Calls that are no evidence.
+    pub const fn apart(&self) -> &Apart {
+        &self.apart
+    }
+
     /// Where pairs are counted.
     pub const fn pairs(&self) -> &Arc<Pairs> {
         &self.pairs
@@ -196,14 +203,16 @@ impl Recorder {
     }
 
     /// Ends the batch at `now` and begins the next.
-    pub fn cut(&self, now: UnixMs, measured: Measured) -> Batch {
+    pub fn cut(&self, now: UnixMs, mut measured: Measured) -> Batch {
         let pairs = self.pairs.cut();
+        measured.gauges.extend(self.apart.cut());
         self.current.lock().cut(now, measured, pairs)
     }
 
     /// Ends the batch at `now`, with which a stage ends: each session may come and fail for the first time again.
-    pub fn begin_stage(&self, now: UnixMs, measured: Measured) -> Batch {
+    pub fn begin_stage(&self, now: UnixMs, mut measured: Measured) -> Batch {
         let pairs = self.pairs.cut();
+        measured.gauges.extend(self.apart.cut());
         let mut current = self.current.lock();
         let batch = current.cut(now, measured, pairs);
         current.sessions.begin_stage();

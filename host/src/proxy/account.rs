@@ -20,6 +20,7 @@ pub struct Account {
     recorder: Arc<Recorder>,
     operation: Arc<str>,
     session: Option<Session>,
+    apart: bool,
     class: Class,
     failed: Arc<Failed>,
     /// What the head alone says of it. None once it was told.
@@ -43,6 +44,8 @@ pub struct Whose<'a> {
     pub failed: &'a Arc<Failed>,
     /// The sticky key.
     pub session: Option<Session>,
+    /// Whether it is no evidence.
+    pub apart: bool,
 }
 
 /// What became of an exchange.
@@ -80,14 +83,14 @@ impl Ended {
 
 impl<'a> Whose<'a> {
     /// Of a request of this kind.
-    pub const fn of(recorder: &'a Arc<Recorder>, kind: &'a Kind, session: Option<Session>) -> Self {
-        Self { recorder, operation: &kind.name, class: kind.class, failed: &kind.failed, session }
+    pub const fn of(recorder: &'a Arc<Recorder>, kind: &'a Kind, session: Option<Session>, apart: bool) -> Self {
+        Self { recorder, operation: &kind.name, class: kind.class, failed: &kind.failed, session, apart }
     }
 
     /// Counts what became of an exchange.
     pub fn observe(self, ended: Ended) {
         let Ended { pool, outcome, status, unread, failed_over, took } = ended;
-        self.recorder.record(Observation {
+        let call = Observation {
             operation: self.operation,
             class: self.class,
             pool,
@@ -98,7 +101,8 @@ impl<'a> Whose<'a> {
             unread,
             failed_over,
             took,
-        });
+        };
+        if self.apart { self.recorder.apart().record(&call) } else { self.recorder.record(call) }
     }
 
     /// What the head of an answer says of the exchange.
@@ -112,7 +116,7 @@ impl<'a> Whose<'a> {
     /// The same once the whole body is there.
     pub fn by_body(self, mut ended: Ended, fields: &Fields, body: &[u8]) -> Ended {
         if self.failed.reads_bodies() && ended.outcome == Outcome::Answered {
-            ended.hear(self.failed.by_body(fields, body));
+            ended.hear(self.failed.by_body(ended.status, fields, body));
         }
         ended
     }
@@ -128,13 +132,13 @@ impl Account {
         mirrored: Option<Box<Original>>,
     ) -> Self {
         let (recorder, operation) = (Arc::clone(whose.recorder), Arc::clone(whose.operation));
-        let Whose { class, session, .. } = whose;
+        let Whose { class, session, apart, .. } = whose;
         let failed = Arc::clone(whose.failed);
         let is_asked = failed.reads_bodies() && ended.outcome == Outcome::Answered;
         let is_long = usize::try_from(size).is_ok_and(|size| size > failed::MOST);
         ended.unread = is_asked && (is_long || failed::is_encoded(fields));
         let body = (is_asked && !ended.unread).then(Vec::new);
-        Self { recorder, operation, session, class, failed, ended: Some(ended), body, mirrored }
+        Self { recorder, operation, session, apart, class, failed, ended: Some(ended), body, mirrored }
     }
 
     /// A part of the body came by.
@@ -163,11 +167,12 @@ impl Account {
         let Some(mut ended) = self.ended.take() else { return };
         match (instead, self.body.take()) {
             (Some(instead), _) => ended.outcome = instead,
-            (None, Some(body)) => ended.hear(self.failed.by_body(&Fields::default(), &body)),
+            (None, Some(body)) => ended.hear(self.failed.by_body(ended.status, &Fields::default(), &body)),
             (None, None) => {}
         }
         let (recorder, operation, failed) = (&self.recorder, &self.operation, &self.failed);
-        Whose { recorder, operation, class: self.class, failed, session: self.session }.observe(ended);
+        let (class, session, apart) = (self.class, self.session, self.apart);
+        Whose { recorder, operation, class, failed, session, apart }.observe(ended);
         if let Some(original) = self.mirrored.take()
             && instead.is_none()
         {

@@ -51,3 +51,7 @@ pub(super) fn thirty_seconds() -> String {
 pub(super) fn one_minute() -> String {
     "1m".into()
 }
+
+pub(super) fn override_header() -> String {
+    "x-cutover-pool".into()
+}

@@ -12,7 +12,7 @@ use crate::{
         port::{AdapterCall, AdapterReply, Check, Pair, Plan, Progress, Situation},
         slot::Seat,
     },
-    request::{PoolId, Request},
+    request::{PoolId, Ppm, Request},
     route::{Control, Published, Route, Router},
 };
 
@@ -80,8 +80,9 @@ impl Question {
             Self::Next(progress) => given(put!(whom, p => p.next(progress, memory)), Answer::Move),
             Self::Plan(plan) => {
                 let Planned { situation, v2_serves, requests } = &**plan;
+                let most = if situation.share > Ppm::ZERO { Ppm::ALL } else { Ppm::ZERO };
                 given(put!(whom, p => p.make_plan(situation, memory)), |plan| {
-                    let routed = route(policy, plan.clone(), *v2_serves, requests);
+                    let routed = route(policy, plan.clone(), (*v2_serves, most), requests);
                     Answer::Plan(plan, routed)
                 })
             }
@@ -100,12 +101,13 @@ fn given<T>(asked: Asked<T>, answer: impl FnOnce(T) -> Answer) -> Given {
 fn route(
     policy: &Arc<Policy>,
     plan: Plan,
-    v2_serves: bool,
+    (v2_serves, most): (bool, Ppm),
     requests: &[(Request, Mirrored)],
 ) -> Vec<(Mirrored, Route)> {
     let router = Router::closed();
     let decider = policy.decides().then(|| Arc::new(Seat::of(Arc::clone(policy))));
-    router.publish(Published { plan, v2_serves, decider, control: Control::default() });
+    let control = Control::default();
+    router.publish(Published { plan, v2_serves, most, decider, control });
     requests.iter().map(|(request, expected)| (expected.clone(), router.route(request))).collect()
 }
 

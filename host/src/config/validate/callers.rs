@@ -1,0 +1,72 @@
+//! Who may choose a pool, and whose choices are evidence.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use super::{At, raw};
+use crate::{
+    request::Attribute,
+    route::{Choice, Key},
+};
+
+/// The shortest key: what is shorter can be guessed.
+const LEAST: usize = 16;
+
+/// The longest one.
+const MOST: u64 = 4_096;
+
+/// `[migrations.NAME.override]`.
+pub(super) fn choice(at: &mut At<'_>, raw: raw::Override, base: &Path) -> Option<Choice> {
+    let Some(header @ Attribute::Header(_)) = Attribute::parse(&format!("header:{}", raw.header.to_lowercase())) else {
+        at.field("header").wrong("is no name of a header; leave it out for `x-cutover-pool`");
+        return None;
+    };
+    let key = match (raw.key_file, raw.anyone) {
+        (Some(file), false) => Some(key(at, &base.join(file))?),
+        (None, true) => None,
+        (Some(_), true) => {
+            at.wrong(
+                "has both `key_file` and `anyone`; a key keeps out those who do not have it, `anyone` lets them in",
+            );
+            return None;
+        }
+        (None, false) => {
+            at.wrong(
+                "says nobody who may choose; set `key_file = \"FILE\"`, whose content callers send as `x-cutover-key`, or \
+                 `anyone = true` where only testers can reach the host",
+            );
+            return None;
+        }
+    };
+    Some(Choice { header, key, testers: raw.testers, evidence: raw.evidence })
+}
+
+/// `evidence_rules`.
+pub(super) fn rules(at: &mut At<'_>, rules: Vec<String>) -> Vec<String> {
+    for rule in &rules {
+        let fits = (1..=64).contains(&rule.len())
+            && rule.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !fits {
+            at.wrong(&format!("has `{rule}`, which is no name of a rule; they are 1 to 64 characters of `a-z 0-9 -`"));
+        }
+    }
+    rules
+}
+
+fn key(at: &mut At<'_>, file: &PathBuf) -> Option<Key> {
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(MOST).read_to_string(&mut text));
+    let key = text.trim();
+    match read {
+        Err(error) => at.field("key_file").wrong(&format!("cannot be read: {error}")),
+        Ok(_) if key.len() < LEAST || key.contains(|c: char| c.is_control()) => {
+            at.field("key_file")
+                .wrong("has to have one line of 16 characters or more; `openssl rand -hex 32` makes one");
+        }
+        Ok(_) => return Some(Key::of(key)),
+    }
+    None
+}

@@ -10,7 +10,7 @@ use std::{
 };
 
 use hyper::{
-    Request, StatusCode, Uri, Version,
+    HeaderMap, Request, StatusCode, Uri, Version,
     client::conn::{http1, http2},
     header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING},
     http::uri::PathAndQuery,
@@ -268,6 +268,10 @@ impl Sender {
         let is_http2 = matches!(self, Self::Http2(..));
         let sender = if is_http2 { None } else { Some(self) };
         match sent {
+            Ok(response) if !is_http2 && !is_coding_known(response.headers()) => {
+                let why = wire::Broken::Framing("its transfer coding is not known");
+                Err(NotSent { why: why.into(), seen: true, is_silent: false })
+            }
             Ok(mut response) => {
                 let upgraded =
                     (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
@@ -287,6 +291,12 @@ impl Sender {
             }
         }
     }
+}
+
+/// Whether the body is encoded for this connection in no way that hyper would not undo, and the caller not hear of.
+fn is_coding_known(fields: &HeaderMap) -> bool {
+    let mut codings = fields.get_all(TRANSFER_ENCODING).into_iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
 /// A request as hyper wants it, with its target as the upstream's protocol does.

@@ -16,6 +16,9 @@ use crate::settings::Pairs;
 /// In the first batch of other comparison rules: what those before found counts no longer.
 const RULES_CHANGED: &str = "pairs.rules-changed";
 
+/// In the first batch after a person accepted what differed of an operation so far: that counts no longer.
+const ACCEPTED: &str = "pairs.accepted{";
+
 /// The gauges of an operation, in the order of [`Counts`].
 const GAUGES: [&str; 8] =
     ["asked", "compared", "different", "incomparable", "left-out", "too-large", "unanswered", "unasked"];
@@ -81,6 +84,15 @@ impl Window {
         }
     }
 
+    /// What differed so far is as good as the same.
+    fn accept(&mut self) {
+        for counts in [&mut self.0, &mut self.1] {
+            if let Some(different) = counts.0.get_mut(2) {
+                *different = 0;
+            }
+        }
+    }
+
     fn all(self) -> Counts {
         let mut all = self.0;
         all.add(self.1);
@@ -92,6 +104,12 @@ impl Seen {
     pub(crate) fn add(&mut self, batch: &Batch, window: u64) {
         if batch.gauge(RULES_CHANGED).is_some() {
             *self = Self::default();
+        }
+        let accepted = batch.gauges.iter().filter_map(|g| g.name.strip_prefix(ACCEPTED)?.strip_suffix('}'));
+        for operation in accepted {
+            if let Some(window) = self.operations.get_mut(operation) {
+                window.accept();
+            }
         }
         for (operation, counts) in counts(batch) {
             self.compared = self.compared.saturating_add(counts.compared());

@@ -108,3 +108,18 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Seen>(&json).unwrap(), seen);
     }
 }
+
+#[test]
+fn what_a_person_accepted_holds_no_longer_and_what_differs_after_it_does() {
+    let mut seen = Seen::default();
+    let pairs = [("pairs.asked{x}", 200), ("pairs.compared{x}", 200), ("pairs.different{x}", 3)];
+    seen.add(&with(&pairs), 100);
+    seen.add(&with(&pairs), 100);
+    assert_eq!(unmet(&seen), ["different"]);
+    seen.add(&with(&[("pairs.accepted{y}", 1)]), 100);
+    assert_eq!(unmet(&seen), ["different"], "another operation's are its own");
+    seen.add(&with(&[("pairs.accepted{x}", 1), ("pairs.asked{x}", 5), ("pairs.compared{x}", 5)]), 100);
+    assert_eq!(unmet(&seen), Vec::<String>::new());
+    seen.add(&with(&[("pairs.asked{x}", 1), ("pairs.compared{x}", 1), ("pairs.different{x}", 1)]), 100);
+    assert_eq!(unmet(&seen), ["different"]);
+}

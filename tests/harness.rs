@@ -190,7 +190,12 @@ impl Host {
     }
 
     pub(crate) async fn ask(&self, verb: Verb) -> Result<String, String> {
-        self.migration().handle.ask(verb, "test", "because").await.map(|done| done.message)
+        self.migration()
+            .handle
+            .ask(verb, "test", "because")
+            .await
+            .map(|done| done.message)
+            .map_err(|why| why.to_string())
     }
 
     /// Waits until the migration is as it should be.

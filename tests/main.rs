@@ -33,6 +33,7 @@ mod languages;
 mod limits;
 mod museum;
 mod notify;
+mod operators;
 mod policies;
 mod pool;
 mod registry;

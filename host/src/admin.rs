@@ -3,6 +3,7 @@
 //! Everything that changes something takes a JSON body with a reason, is refused with a sentence and a status, and is
 //! audited by the controller that does it. [`metrics`] renders Prometheus text.
 
+mod asked_by;
 mod history;
 pub mod metrics;
 pub mod policies;
@@ -11,10 +12,15 @@ mod status;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State, rejection::JsonRejection},
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
+    middleware::from_fn,
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
@@ -25,14 +31,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{Host, Migration},
-    migration::{Ordered, Verb},
+    migration::{Declined, Ordered, Verb, handle::Code},
+    request::Ppm,
 };
 
 /// Bodies are names, reasons and settings.
 const MAX_BODY: usize = 1 << 20;
 
-/// Decisions that are shown.
-const DECISIONS: u32 = 100;
+/// Bytes of a reason: a paragraph. It is kept for ever, and sent to webhooks.
+const MAX_REASON: usize = 1_000;
+
+/// Bytes of a name of somebody.
+const MAX_ACTOR: usize = 100;
+
+/// Decisions and entries of the audit that are shown, unless fewer or more are asked for, and the most that may be.
+const SHOWN: u32 = 100;
+const MOST_SHOWN: u32 = 10_000;
+
+/// The header that all answers of this plane have, so that nobody takes another's for them.
+pub const PLANE: &str = "x-cutover-plane";
 
 /// What goes with everything that changes something.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +74,25 @@ pub struct Movement {
     /// `advance` alone: send everything to V2, because V1 is gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_v1: bool,
+    /// `advance` and `retreat` alone: the share to go to, such as `25%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// `redeploy` alone: V2's upstreams were replaced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub done: bool,
+}
+
+/// Whose differences are accepted.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acceptance {
+    /// The operation.
+    pub operation: String,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    #[serde(default)]
+    pub actor: String,
 }
 
 /// A flag's new value.
@@ -75,14 +111,25 @@ pub struct SetFlag {
 
 /// An answer that is not the one that was hoped for.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+struct Refusal {
+    status: StatusCode,
+    /// For programs; it does not change.
+    code: &'static str,
+    message: String,
+}
 
 type Answer<T> = Result<Json<T>, Refusal>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 type Shared = State<Arc<Host>>;
 
 /// Serves until `shutdown`.
-pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    host: Arc<Host>,
+    names: Arc<ArcSwap<Vec<String>>>,
+    shutdown: CancellationToken,
+) {
+    let address = listener.local_addr().ok();
     let app = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -91,7 +138,9 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/migrations/{migration}", get(one_status))
         .route("/api/v1/migrations/{migration}/{verb}", post(order))
         .route("/api/v1/migrations/{migration}/decisions", get(decisions))
+        .route("/api/v1/migrations/{migration}/audit", get(audit))
         .route("/api/v1/migrations/{migration}/comparisons", get(comparisons))
+        .route("/api/v1/migrations/{migration}/comparisons/accept", post(accept))
         .route("/api/v1/migrations/{migration}/pools", get(pools))
         .route("/api/v1/migrations/{migration}/history", get(history::page))
         .route("/api/v1/migrations/{migration}/flags", get(flags))
@@ -110,8 +159,9 @@ pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: Cancellatio
         .route("/api/v1/decisions/{id}", get(seats::decision))
         .route("/api/v1/components/{digest}", get(seats::component))
         .merge(policies::routes())
-        .fallback(async || Refusal(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
+        .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(move |request, next| asked_by::guard(address, Arc::clone(&names), request, next)))
         .with_state(host);
     let served = axum::serve(listener, app).with_graceful_shutdown(async move { shutdown.cancelled().await });
     if let Err(error) = served.await {
@@ -134,13 +184,15 @@ async fn ready(State(host): Shared) -> Response {
         }
     }
     let status = if waiting.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": waiting.is_empty(), "waiting_for": waiting }))).into_response()
+    let process = std::process::id();
+    (status, Json(json!({ "ready": waiting.is_empty(), "waiting_for": waiting, "process": process }))).into_response()
 }
 
-async fn metrics(State(host): Shared) -> Response {
-    match metrics::render(&host) {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+async fn metrics(State(host): Shared, headers: HeaderMap) -> Response {
+    let format = metrics::Format::wanted(headers.get(ACCEPT).and_then(|value| value.to_str().ok()));
+    match metrics::render(&host, format) {
+        Ok(text) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(error) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -153,34 +205,79 @@ async fn one_status(State(host): Shared, Path(name): Path<String>) -> Answer<sta
     Ok(Json(status::of(&host, find(&host, &name)?)))
 }
 
-async fn order(
-    State(host): Shared,
-    Path((name, verb)): Path<(String, String)>,
-    body: Body<Movement>,
-) -> Answer<Ordered> {
+async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, body: Body<Movement>) -> Answer<Value> {
     let migration = find(&host, &name)?;
-    let Json(Movement { reason, actor, without_v1 }) = body?;
+    let Json(Movement { reason, actor, without_v1, to, done }) = body?;
+    let wrong = |message: &str| Err(Refusal::new(StatusCode::BAD_REQUEST, message.into()));
+    let to = match to.as_deref().map(|text| (Ppm::parse(text), text)) {
+        None => None,
+        Some((Some(share), _)) => Some(share),
+        Some((None, text)) => return wrong(&format!("`to` is `{text}`; it must be a share of V2, such as `25%`")),
+    };
     let verb = match verb.as_str() {
-        "advance" if without_v1 => Verb::AdvanceWithoutV1,
-        _ if without_v1 => return Err(Refusal(StatusCode::BAD_REQUEST, "`without_v1` is for `advance`".into())),
+        "advance" if without_v1 && to.is_none() => Verb::AdvanceWithoutV1,
+        _ if without_v1 => return wrong("`without_v1` is for `advance`, and goes without `to`"),
+        "advance" => to.map_or(Verb::Advance, Verb::AdvanceTo),
+        "retreat" => Verb::Retreat(to),
+        _ if to.is_some() => return wrong("`to` is for `advance` and `retreat`"),
+        "redeploy" if done => Verb::Redeployed,
+        _ if done => return wrong("`done` is for `redeploy`"),
+        "redeploy" => Verb::Redeploy,
         "pause" => Verb::Pause,
         "resume" => Verb::Resume,
-        "advance" => Verb::Advance,
         "rollback" => Verb::Rollback,
         "emergency-rollback" => Verb::EmergencyRollback,
-        other => return Err(Refusal(StatusCode::NOT_FOUND, format!("there is no verb `{other}`"))),
+        other => {
+            let known = "pause, resume, advance, retreat, redeploy, rollback, emergency-rollback";
+            let message = format!("there is no verb `{other}`; the verbs are {known}");
+            return Err(Refusal::coded(StatusCode::NOT_FOUND, "no-verb", message));
+        }
     };
-    if reason.trim().is_empty() {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "say why: `reason` is empty".into()));
-    }
-    migration.handle.ask(verb, who(&actor), &reason).await.map(Json).map_err(conflict)
+    needs_reason(&reason)?;
+    after(migration, migration.handle.ask(verb, who(&actor)?, &reason).await)
 }
 
-async fn decisions(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
+/// What was done, with where the migration stands after it.
+fn after(migration: &Migration, done: Result<Ordered, Declined>) -> Answer<Value> {
+    let Ordered { message, detail } = done?;
+    let state = &migration.handle.snapshot().state;
+    Ok(Json(json!({ "message": message, "detail": detail, "state": state })))
+}
+
+async fn accept(State(host): Shared, Path(name): Path<String>, body: Body<Acceptance>) -> Answer<Value> {
+    let migration = find(&host, &name)?;
+    let Json(Acceptance { operation, reason, actor }) = body?;
+    needs_reason(&reason)?;
+    let done = migration.handle.ask(Verb::Accept(operation.clone()), who(&actor)?, &reason).await?;
+    migration.comparer.accept(&operation);
+    after(migration, Ok(done))
+}
+
+/// How many are wanted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    limit: Option<u32>,
+}
+
+impl Wanted {
+    fn most(&self) -> u32 {
+        self.limit.unwrap_or(SHOWN).clamp(1, MOST_SHOWN)
+    }
+}
+
+async fn decisions(State(host): Shared, Path(name): Path<String>, wanted: Query<Wanted>) -> Answer<Value> {
     find(&host, &name)?;
-    let decisions = host.store.decisions(&name, DECISIONS).await;
-    let decisions = decisions.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(&e)))?;
+    let decisions = host.store.decisions(&name, wanted.most()).await;
+    let decisions = decisions.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(&e)))?;
     Ok(Json(json!({ "decisions": decisions })))
+}
+
+async fn audit(State(host): Shared, Path(name): Path<String>, wanted: Query<Wanted>) -> Answer<Value> {
+    find(&host, &name)?;
+    let audited = host.store.audited(&name, wanted.most()).await;
+    let audited = audited.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(&e)))?;
+    Ok(Json(json!({ "audit": audited })))
 }
 
 async fn comparisons(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
@@ -203,35 +300,82 @@ async fn set_flag(
     State(host): Shared,
     Path((name, flag)): Path<(String, String)>,
     body: Body<SetFlag>,
-) -> Answer<Ordered> {
+) -> Answer<Value> {
     let migration = find(&host, &name)?;
     let Json(SetFlag { value, reason, actor }) = body?;
+    bounded("reason", &reason, MAX_REASON)?;
     let verb = Verb::SetFlag(flag, value);
-    migration.handle.ask(verb, who(&actor), &reason).await.map(Json).map_err(conflict)
+    after(migration, migration.handle.ask(verb, who(&actor)?, &reason).await)
 }
 
 fn find<'a>(host: &'a Host, name: &str) -> Result<&'a Migration, Refusal> {
     let known = || host.migrations.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
-    let missing = || Refusal(StatusCode::NOT_FOUND, format!("there is no migration `{name}`; there is {}", known()));
+    let missing = || {
+        let message = format!("there is no migration `{name}`; there is {}", known());
+        Refusal::coded(StatusCode::NOT_FOUND, "no-migration", message)
+    };
     host.migrations.get(name).ok_or_else(missing)
 }
 
-fn conflict(why: String) -> Refusal {
-    Refusal(StatusCode::CONFLICT, why)
+fn who(actor: &str) -> Result<&str, Refusal> {
+    bounded("actor", actor, MAX_ACTOR)?;
+    Ok(if actor.is_empty() { "unknown" } else { actor })
 }
 
-fn who(actor: &str) -> &str {
-    if actor.is_empty() { "unknown" } else { actor }
+fn needs_reason(reason: &str) -> Result<(), Refusal> {
+    if reason.trim().is_empty() {
+        return Err(Refusal::coded(StatusCode::BAD_REQUEST, "no-reason", "say why: `reason` is empty".into()));
+    }
+    bounded("reason", reason, MAX_REASON)
+}
+
+/// What people say goes on record, into notices and logs for ever.
+fn bounded(field: &str, text: &str, most: usize) -> Result<(), Refusal> {
+    if text.len() <= most {
+        return Ok(());
+    }
+    let message = format!("`{field}` has {} bytes; it may have {most}", text.len());
+    Err(Refusal::coded(StatusCode::BAD_REQUEST, "too-long", message))
+}
+
+impl Refusal {
+    /// With the code that its status has.
+    fn new(status: StatusCode, message: String) -> Self {
+        let code = match status {
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::NOT_FOUND => "not-found",
+            StatusCode::CONFLICT => "refused",
+            StatusCode::PAYLOAD_TOO_LARGE => "too-large",
+            status if status.is_server_error() => "failed",
+            _ => "bad-request",
+        };
+        Self { status, code, message }
+    }
+
+    const fn coded(status: StatusCode, code: &'static str, message: String) -> Self {
+        Self { status, code, message }
+    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.0, Json(json!({ "error": self.1 }))).into_response()
+        (self.status, Json(json!({ "error": self.message, "code": self.code }))).into_response()
+    }
+}
+
+impl From<Declined> for Refusal {
+    fn from(Declined { code, message }: Declined) -> Self {
+        let status = match code {
+            Code::NoReason => StatusCode::BAD_REQUEST,
+            Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Code::WrongPhase | Code::NotRecorded | Code::WrongFlag | Code::Refused => StatusCode::CONFLICT,
+        };
+        Self::coded(status, code.name(), message)
     }
 }
 
 impl From<JsonRejection> for Refusal {
     fn from(rejection: JsonRejection) -> Self {
-        Self(rejection.status(), rejection.body_text())
+        Self::new(rejection.status(), rejection.body_text())
     }
 }

@@ -7,11 +7,13 @@ mod migrations;
 mod planes;
 mod policies;
 mod prepare;
+mod reload;
 pub mod sockets;
 mod watch;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -20,6 +22,7 @@ use tokio_util::{
 
 use self::{
     changes::Change,
+    reload::Live,
     sockets::{Found, Sockets},
 };
 pub use self::{
@@ -36,9 +39,10 @@ use crate::{
         carry::Carried,
         operations::Route,
         table::{Match, Table},
+        tls::Tls,
     },
     migration::{Handle, controller::Patience, flags::FlagError},
-    notify::Notifier,
+    notify::{Counters, Notifier},
     observe::{History, machine::Machine},
     policy::{
         engine::{Engine, EngineError},
@@ -84,6 +88,9 @@ pub struct App {
     background_stop: CancellationToken,
     /// Upstreams of requests that belong to no migration.
     otherwise: Option<UpstreamPool>,
+    /// What may become another while it runs.
+    live: Live,
+    tls: Option<Tls>,
     /// Threads that serve have runtimes of their own: a host that is dropped without having been shut down ends them, too.
     _threads: DropGuard,
 }
@@ -103,6 +110,10 @@ pub struct Host {
     pub migrations: BTreeMap<String, Migration>,
     /// What its start has changed for callers of V2.
     pub warnings: Vec<Change>,
+    /// What people were told.
+    pub notices: Arc<Counters>,
+    /// When it began.
+    pub began: clock::UnixMs,
 }
 
 /// One migration, as the admin plane sees it.
@@ -266,7 +277,13 @@ struct Keep {
     policy_log: Duration,
 }
 
-async fn keep_house(store: Store, keep: Keep, stop: CancellationToken) {
+impl Keep {
+    const fn of(config: &Config) -> Self {
+        Self { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log }
+    }
+}
+
+async fn keep_house(store: Store, keep: Arc<ArcSwap<Keep>>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     let began = clock::Wall::default().read();
     loop {
@@ -274,6 +291,7 @@ async fn keep_house(store: Store, keep: Keep, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        let keep = **keep.load();
         let before = |keep: Duration| {
             let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
             // A wall clock that is set forward makes nothing old.

@@ -83,6 +83,8 @@ pub struct Line {
     pub category: String,
     /// Whether the rules ignore it.
     pub ignored: bool,
+    /// How many of them a person has accepted.
+    pub accepted: u64,
     /// How often.
     pub count: u64,
     /// V1's value, the first time.
@@ -124,6 +126,15 @@ impl Comparer {
     pub fn leave(&self, asked: Asked, what: Uncompared, why: &str) {
         self.report.lock().at(self.pairs.changes()).leave(asked.operation(), what, why);
         asked.end(what);
+    }
+
+    /// A person has accepted what differed of an operation so far.
+    pub fn accept(&self, operation: &str) {
+        let mut report = self.report.lock();
+        for line in report.at(self.pairs.changes()).lines.iter_mut().filter(|line| line.operation == operation) {
+            let differs = !line.ignored && line.category != BY_HOST;
+            line.accepted = if differs { line.count } else { line.accepted };
+        }
     }
 
     /// What was found so far.
@@ -288,7 +299,7 @@ impl Report {
             None if full => {}
             None => {
                 let operation = operation.into();
-                self.lines.push(Line { operation, path, kind, category, ignored, count: 1, v1, v2 });
+                self.lines.push(Line { operation, path, kind, category, ignored, accepted: 0, count: 1, v1, v2 });
             }
         }
     }

@@ -4,10 +4,13 @@
 //! [`raw`] has the shape of the file and refuses unknown fields; `validate` makes the types below and reports *every*
 //! problem with its path, so that a file is mended in one go; [`bundle`] reads policy bundles.
 
+pub mod advice;
 pub mod bundle;
+pub mod differences;
 pub mod environment;
 pub mod limits;
 pub mod raw;
+mod shape;
 mod validate;
 
 use std::{
@@ -19,18 +22,24 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+use toml::de::DeTable;
+
 use self::bundle::Bundle;
 use crate::{
     clock::Wall,
     dispatch::Operation,
     ingress::{Settings, table::Match},
-    migration::{controller::Patience, failsafe},
+    migration::{controller::Patience, failsafe, rails::Rails},
     policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::{PoolSpec, UpstreamSpec},
     proxy::{catalogue::Catalogue, head::SessionKey, headers::Forwarding},
     request::Class,
     route::{Callers, Control},
 };
+
+/// Mistakes of syntax that are told at once: after one, the parser may take others for some.
+const MOST_ERRORS: usize = 5;
 
 /// A configuration without problems.
 #[derive(Debug, Clone)]
@@ -45,6 +54,8 @@ pub struct Config {
     pub forwarding: Forwarding,
     /// Where operators come in.
     pub admin: SocketAddr,
+    /// By which names operators may ask for it, besides its address and those of this machine.
+    pub admin_hosts: Vec<String>,
     /// The store's file.
     pub store: PathBuf,
     /// Where rollbacks are marked besides: a folder that is not on the store's disk, if possible.
@@ -71,6 +82,8 @@ pub struct Config {
     pub wall: Wall,
     /// The migrations, by name.
     pub migrations: Vec<MigrationConfig>,
+    /// As it was written, to be held against another.
+    pub source: toml::Table,
 }
 
 /// One migration.
@@ -84,6 +97,8 @@ pub struct MigrationConfig {
     pub check_interval: Duration,
     /// What the host does when nobody judges, nothing is recorded, or V2 fails everything.
     pub failsafe: failsafe::Settings,
+    /// What no policy passes.
+    pub rails: Rails,
     /// How long callers wait.
     pub deadline: Duration,
     /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.
@@ -149,6 +164,8 @@ pub struct HttpConfig {
     pub classes: BTreeMap<Arc<str>, Class>,
     /// Those that have a deadline of their own.
     pub deadlines: BTreeMap<Arc<str>, Duration>,
+    /// Those that fail by taking long: from when on, and their own deadlines.
+    pub limits: BTreeMap<Arc<str>, (Duration, Option<Duration>)>,
     /// What upstreams are told of callers.
     pub forwarding: Forwarding,
     /// Header fields that mirrored requests are sent without; in lower case.
@@ -160,7 +177,7 @@ pub struct HttpConfig {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Where, as a path of fields: `migrations.programs.v2.workers`.
     pub path: String,
@@ -222,9 +239,22 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str, base: &Path, flags: &[(String, String)]) -> Result<Self, ConfigError> {
-        let raw: raw::File = toml::from_str(text)
-            .map_err(|e| ConfigError::Syntax { path: String::new(), message: e.to_string().trim_end().to_owned() })?;
-        validate::config(raw, base, flags).map_err(|problems| ConfigError::Problems { path: String::new(), problems })
+        let (file, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            return Err(ConfigError::Syntax { path: String::new(), message: syntax(text, errors) });
+        }
+        let shape::Read { value, mut problems, doubtful } = shape::read::<raw::File>(text, &file);
+        match value.map(|raw| validate::config(raw, base, flags)) {
+            Some(Ok(config)) if problems.is_empty() => {
+                return Ok(Self { source: text.parse().unwrap_or_default(), ..config });
+            }
+            // What is said of places that could not be read is not true.
+            Some(Err(more)) => {
+                problems.extend(more.into_iter().filter(|more| !shape::concerns(&doubtful, &more.path)));
+            }
+            Some(Ok(_)) | None => {}
+        }
+        Err(ConfigError::Problems { path: String::new(), problems })
     }
 }
 
@@ -232,6 +262,15 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` {}", self.path, self.message)
     }
+}
+
+/// What the parser says, of each place where it stumbled.
+fn syntax(text: &str, errors: Vec<toml::de::Error>) -> String {
+    let said = errors.into_iter().take(MOST_ERRORS).map(|mut error| {
+        error.set_input(Some(text));
+        error.to_string().trim_end().to_owned()
+    });
+    said.collect::<Vec<_>>().join("\n")
 }
 
 fn lines(problems: &[Problem]) -> String {

@@ -24,7 +24,7 @@ use crate::{
     },
     clock::{self, Mono},
     config::{Config, ConfigError},
-    migration::{Handle, Verb, snapshot::Snapshot},
+    migration::{Declined, Handle, Verb, snapshot::Snapshot},
     policy::{
         facts::Comparisons,
         port::{Kind, Phase},
@@ -134,9 +134,10 @@ async fn tell_story(
 
     narrator.say("measuring what each pool can do with calls that wait 20 ms");
     let order = |verb| handle.ask(verb, "demo", "the demo goes on");
-    order(Verb::SetFlag("shadow".into(), false.into())).await.map_err(DemoError::Refused)?;
+    let refused = |why: Declined| DemoError::Refused(why.message);
+    order(Verb::SetFlag("shadow".into(), false.into())).await.map_err(refused)?;
     summary.throughput = throughput::measure(&caller, setup::V2_WORKERS).await.map_err(DemoError::Refused)?;
-    order(Verb::SetFlag("shadow".into(), true.into())).await.map_err(DemoError::Refused)?;
+    order(Verb::SetFlag("shadow".into(), true.into())).await.map_err(refused)?;
     let t = &summary.throughput;
     narrator.say(&format!("  V1 {:.0}/s, V2 {:.0}/s: {:.2}x with {} workers", t.v1_rps, t.v2_rps, t.ratio, t.workers));
 
@@ -224,9 +225,9 @@ async fn swap(
     let bundle = stage.root.join(setup::SECOND_JUDGE);
     let settings = toml::from_str(setup::JUDGE_SETTINGS).map_err(|error| DemoError::Refused(error.to_string()))?;
     let reason = "the compiled judge instead of the script, which takes more time for the same";
-    let choice = Choice { source: Source::Bundle(&bundle), settings: &settings };
+    let choice = Choice { source: Source::Bundle(&bundle), settings: &settings, from_defaults: true };
     let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
-    let done = done.map_err(DemoError::Refused)?;
+    let done = done.map_err(|why| DemoError::Refused(why.message))?;
     let took = clock::mono().since(started);
     sleep(Duration::from_millis(500)).await;
     let swap = summary::Swap::new(&done.detail, took, load.counts().failures - before.failures);

@@ -15,8 +15,10 @@ pub mod mend;
 #[cfg(test)]
 mod model;
 mod orders;
+pub mod outlook;
 mod pools;
 pub mod presence;
+pub mod rails;
 mod record;
 pub mod rehearse;
 pub mod seats;
@@ -30,6 +32,6 @@ pub mod trial;
 pub mod withhold;
 
 pub use controller::Controller;
-pub use handle::{Handle, Ordered, Verb};
+pub use handle::{Declined, Handle, Ordered, Verb};
 pub use seats::Install;
 pub use state::{Order, State};

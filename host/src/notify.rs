@@ -3,8 +3,15 @@
 //! Notices wait in a bounded queue and are tried three times; what cannot be delivered is logged. Nothing here can hold
 //! up a decision.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use http_body_util::Full;
 use hyper::{Request, Uri, body::Bytes, header::CONTENT_TYPE};
 use hyper_util::{
@@ -44,12 +51,46 @@ pub struct Notice {
 
 /// Where notices are handed in.
 #[derive(Debug, Clone)]
-pub struct Notifier(mpsc::Sender<Notice>);
+pub struct Notifier {
+    queue: mpsc::Sender<Notice>,
+    counters: Arc<Counters>,
+}
+
+/// Counts notices.
+#[derive(Debug, Default)]
+pub struct Counters {
+    info: AtomicU64,
+    warning: AtomicU64,
+    critical: AtomicU64,
+    undelivered: AtomicU64,
+}
+
+/// What became of notices since the host began.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    /// So many were handed in, by severity.
+    pub by_severity: [(&'static str, u64); 3],
+    /// Deliveries to webhooks that failed for good, and notices that there was no room for.
+    pub undelivered: u64,
+}
 
 /// Makes a notifier and the task that delivers, to be spawned by its owner; it ends with the last notifier.
-pub fn notifier(webhooks: Vec<Uri>) -> (Notifier, impl Future<Output = ()> + Send) {
+pub fn notifier(webhooks: Arc<ArcSwap<Vec<Uri>>>) -> (Notifier, impl Future<Output = ()> + Send) {
     let (queue, notices) = mpsc::channel(QUEUE);
-    (Notifier(queue), deliver_all(notices, webhooks))
+    let counters = Arc::<Counters>::default();
+    (Notifier { queue, counters: Arc::clone(&counters) }, deliver_all(notices, webhooks, counters))
+}
+
+impl Counters {
+    /// How many were handed in since the host began, by severity, and how many of all were not delivered.
+    pub fn read(&self) -> Counts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Self { info, warning, critical, undelivered } = self;
+        Counts {
+            by_severity: [("info", read(info)), ("warning", read(warning)), ("critical", read(critical))],
+            undelivered: read(undelivered),
+        }
+    }
 }
 
 impl Notifier {
@@ -61,37 +102,94 @@ impl Notifier {
             "warning" => tracing::warn!(migration, event, "{message}"),
             _ => tracing::info!(migration, event, "{message}"),
         }
-        if let Err(error) = self.0.try_send(notice) {
+        self.queue(notice);
+    }
+
+    /// The same for what a person has ordered: however much others have to know of it, nothing is wrong with the host.
+    pub fn notify_of_order(&self, notice: Notice) {
+        let Notice { migration, event, message, .. } = &notice;
+        tracing::info!(migration, event, "{message}");
+        self.queue(notice);
+    }
+
+    /// What counts its notices; it keeps no delivery going.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    fn queue(&self, notice: Notice) {
+        let count = match notice.severity {
+            "critical" => &self.counters.critical,
+            "warning" => &self.counters.warning,
+            _ => &self.counters.info,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.queue.try_send(notice) {
+            self.counters.undelivered.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "a notice was dropped because the webhooks are too slow");
         }
     }
 }
 
-async fn deliver_all(mut notices: mpsc::Receiver<Notice>, webhooks: Vec<Uri>) {
+/// A URL as it may be shown: who is asked, and nothing that could be a secret. Passwords are in front of the name, and
+/// tokens in paths and queries.
+pub fn masked(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(_, host)| ("***@", host));
+    let path = if path.len() > 1 { "/***" } else { path };
+    let colon = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{colon}{user}{host}{path}")
+}
+
+async fn deliver_all(mut notices: mpsc::Receiver<Notice>, webhooks: Arc<ArcSwap<Vec<Uri>>>, counters: Arc<Counters>) {
     let client = Client::builder(TokioExecutor::new()).build_http();
     while let Some(notice) = notices.recv().await {
         let Ok(body) = serde_json::to_vec(&notice) else { continue };
         let body = Bytes::from(body);
-        for webhook in &webhooks {
-            deliver(&client, webhook, &body).await;
+        for webhook in webhooks.load_full().iter() {
+            if !deliver(&client, webhook, &body).await {
+                counters.undelivered.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }
 
-async fn deliver(client: &Client<HttpConnector, Full<Bytes>>, webhook: &Uri, body: &Bytes) {
+async fn deliver(client: &Client<HttpConnector, Full<Bytes>>, webhook: &Uri, body: &Bytes) -> bool {
     let mut why = String::new();
     for attempt in 0..TRIES {
         if attempt > 0 {
             tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
         }
         let request = Request::post(webhook).header(CONTENT_TYPE, "application/json").body(Full::new(body.clone()));
-        let Ok(request) = request else { return };
+        let Ok(request) = request else { return false };
         why = match timeout(PATIENCE, client.request(request)).await {
-            Ok(Ok(response)) if response.status().is_success() => return,
+            Ok(Ok(response)) if response.status().is_success() => return true,
             Ok(Ok(response)) => format!("it answered {}", response.status()),
             Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => format!("no answer within {PATIENCE:?}"),
         };
     }
-    tracing::error!(%webhook, "a notice could not be delivered: {why}");
+    let webhook = masked(&webhook.to_string());
+    tracing::error!(webhook, "a notice could not be delivered: {why}");
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_what_could_be_a_secret() {
+        for (url, shown) in [
+            ("http://ops:secret@hooks.example:8080/T0/token?key=1", "http://***@hooks.example:8080/***"),
+            ("http://hooks.example", "http://hooks.example"),
+            ("http://hooks.example/", "http://hooks.example/"),
+            ("http://hooks.example?token=1", "http://hooks.example/***"),
+            ("ftp://me@x/", "ftp://***@x/"),
+            ("two words", "two words"),
+        ] {
+            assert_eq!(masked(url), shown);
+        }
+    }
 }

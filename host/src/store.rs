@@ -25,7 +25,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-pub use self::ground::Trouble;
+pub use self::ground::{Examined, Trouble};
 use self::{
     ground::Ground,
     records::{Audited, Decision, PoolConfiguration},
@@ -130,6 +130,7 @@ impl Store {
     /// Why it cannot be used.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let opened = |source| StoreError::Open { path: path.display().to_string(), source };
+        ground::keep_private(path);
         let options = SqliteConnectOptions::from_str("sqlite:")
             .map_err(opened)?
             .filename(path)
@@ -276,6 +277,19 @@ impl Store {
             .execute(&self.0)
             .await?;
         Ok(())
+    }
+
+    /// Who did what in a migration, newest first.
+    ///
+    /// # Errors
+    /// When the store fails or what it has cannot be read.
+    pub async fn audited(&self, migration: &str, most: u32) -> Result<Vec<Audited>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM audit WHERE migration = ? ORDER BY id DESC LIMIT ?")
+            .bind(migration)
+            .bind(most)
+            .fetch_all(&self.0)
+            .await?;
+        rows.iter().map(Audited::from_row).collect()
     }
 
     /// The flags of a migration that were set.

@@ -134,7 +134,7 @@ async fn a_host_that_refuses_has_its_own_exit_code_and_everything_speaks_json() 
     // The host runs on the runtime's own threads; this one may block.
     let talk = move || {
         let order = |verb| json(&[verb, "programs", "--reason", "test", "--admin", &admin, "--json"]);
-        fails(&["resume", "programs", "--reason", "r", "--admin", &admin], 4, &["cutover: ", "cannot be resumed"]);
+        fails(&["resume", "programs", "--reason", "r", "--admin", &admin], 4, &["cutover: ", "goes on already"]);
         fails(&["pause", "prompts", "--reason", "r", "--admin", &admin], 4, &["there is no migration `prompts`"]);
         fails(&["pause", "programs", "--reason", " ", "--admin", &admin], 4, &["say why"]);
         fails(&["flags", "get", "programs", "shadows", "--admin", &admin], 4, &["there is no flag `shadows`"]);
@@ -153,7 +153,7 @@ async fn a_host_that_refuses_has_its_own_exit_code_and_everything_speaks_json() 
         assert!(order("advance")["message"].as_str().unwrap().contains("ramping"));
         assert!(order("pause")["message"].as_str().unwrap().contains("paused"));
         let text = cutover(&["status", "--admin", &admin], &[]);
-        assert!(text.out.starts_with("programs: paused, stage 0, 5% on V2"), "{text:?}");
+        assert!(text.out.starts_with("programs: paused, stage 1 of 6, 5% on V2"), "{text:?}");
     };
     tokio::task::spawn_blocking(talk).await.unwrap();
     host.app.shut_down().await;

@@ -191,51 +191,83 @@ fn a_flag_belongs_to_the_migration_with_the_longest_name_that_fits() {
     assert_eq!(flags, [("programs", false), ("programs-eu", true)]);
 }
 
-/// A field, a value of a type that it does not take or a name that nobody knows, and what must be said besides.
-const WRONG_SHAPES: [(&str, &str, &str); 29] = [
-    ("host", "1", "struct Host"),
-    ("host.data_plane", "8080", "expected a string"),
-    ("host.webhooks", "'http://a/'", "expected a sequence"),
-    ("host.policy_limits.memory_bytes", "'32MB'", "expected u64"),
-    ("host.policy_limits.memory_bytes", "-1", "u64"),
-    ("host.policy_limits.fuel", "1", "unknown field `fuel`"),
-    ("host.listen", "'127.0.0.1:1'", "unknown field `listen`"),
-    ("migration", "{}", "unknown field `migration`"),
-    ("migrations.programs.deadline", "2", "expected a string"),
-    ("migrations.programs.timeout", "'2s'", "unknown field `timeout`"),
-    ("migrations.programs.failover_reserve", "-1", "u32"),
-    ("migrations.programs.shadow_budget", "'16'", "expected usize"),
-    ("migrations.programs.operations.execute.class", "'write'", "unknown variant `write`"),
-    ("migrations.programs.operations.execute.class", "", "missing field `class`"),
-    ("migrations.programs.operations.execute.sticky", "true", "unknown field `sticky`"),
-    ("migrations.programs.operations.delete_program.removes", "'yes'", "expected a boolean"),
-    ("migrations.programs.v1.mode", "", "missing field `mode`"),
-    ("migrations.programs.v2", "", "missing field `v2`"),
-    ("migrations.programs.v2.mode", "", "missing field `mode`"),
-    ("migrations.programs.v2.workers", "'two'", "expected a number of workers, or `{ min = .."),
-    ("migrations.programs.v2.workers", "", "missing field `workers`"),
-    ("migrations.programs.v2.command", "'python3 worker.py'", "expected a sequence"),
-    ("migrations.programs.v2.command", "", "missing field `command`"),
-    ("migrations.programs.v2.environment.MODE", "1", "expected a string"),
-    ("migrations.programs.v2.max_waiting", "9", "unknown field `max_waiting`"),
-    ("migrations.programs.v2.workers.least", "9", "unknown field `least`"),
-    ("migrations.programs.v2.errors.crash", "{}", "unknown field `crash`"),
-    ("migrations.programs.v2.errors.worker.strategy", "'again'", "unknown variant `again`"),
-    ("migrations.programs.v2.warm_up.calls", "[{}]", "missing field `operation`"),
+/// A field, a value of a type that it does not take or a name that nobody knows, and what would be right.
+const WRONG_SHAPES: [(&str, &str, &str); 32] = [
+    ("host", "1", "is `1`; it must be a table, such as `[host]`"),
+    ("host.data_plane", "8080", "is `8080`; it must be text in quotes, such as `\"127.0.0.1:8080\"`"),
+    ("host.webhooks", "'http://a/'", "it must be a list, such as `[\"http://127.0.0.1:9000/hook\"]`"),
+    ("host.webhooks", "[1]", "it must be text in quotes"),
+    ("host.policy_limits.memory_bytes", "'32MB'", "is `\"32MB\"`; it must be a whole number"),
+    ("host.policy_limits.memory_bytes", "-1", "is `-1`; it must be a whole number"),
+    ("host.policy_limits.fuel", "1", "is no field; there are `"),
+    ("host.stores", "'a.db'", "is no field; did you mean `store`?"),
+    ("host.http.max_connections", "-1", "is `-1`; it must be a whole number from 1 to 1000000"),
+    ("migration", "{}", "is no field; did you mean `migrations`?"),
+    ("migrations.programs.deadline", "2", "is `2`; it must be a span of time, such as `\"30s\"`"),
+    ("migrations.programs.timeout", "'2s'", "is no field; there are `salt`"),
+    ("migrations.programs.failover_reserve", "-1", "is `-1`; it must be a whole number from 0 to 99"),
+    ("migrations.programs.shadow_budget", "'16'", "it must be a whole number from 0 on, such as 16"),
+    (
+        "migrations.programs.operations.execute.class",
+        "'write'",
+        "must be `\"read\"`, `\"replicate\"` or `\"exclusive\"`",
+    ),
+    ("migrations.programs.operations.execute.class", "", "misses `class`; add it, such as `class = \"read\"`"),
+    ("migrations.programs.operations.execute.sticky", "true", "is no field"),
+    ("migrations.programs.operations.delete_program.removes", "'yes'", "it must be `true` or `false`"),
+    ("migrations.programs.v1.mode", "", "misses `mode`; add it, such as `mode = \"concurrent\"`"),
+    ("migrations.programs.v2", "", "misses `v2`; add it, such as `[migrations.NAME.v2]`"),
+    ("migrations.programs.v2.mode", "", "misses `mode`"),
+    ("migrations.programs.v2.workers", "'two'", "must be a whole number from 1 to 1024, or a table such as `{ min"),
+    ("migrations.programs.v2.workers", "-1", "is `-1`; it must be a whole number from 1 to 1024, or a table"),
+    ("migrations.programs.v2.workers", "", "misses `workers`; add it, such as `workers = 4`"),
+    ("migrations.programs.v2.command", "'python3 worker.py'", "must be a list, such as `[\"python3\", \"worker.py\"]`"),
+    ("migrations.programs.v2.command", "", "misses `command`"),
+    ("migrations.programs.v2.environment.MODE", "1", "must be text in quotes"),
+    ("migrations.programs.v2.max_waiting", "9", "is no field"),
+    ("migrations.programs.v2.workers.least", "9", "is no field; there are `min`"),
+    ("migrations.programs.v2.errors.crash", "{}", "is no field"),
+    ("migrations.programs.v2.errors.worker.strategy", "'again'", "it must be `\"retry-now\"`, "),
+    ("migrations.programs.v2.warm_up.calls", "[{}]", "misses `operation`; add it, such as `operation = \"execute\"`"),
 ];
 
 #[test]
-fn each_wrong_type_and_unknown_field_is_shown_with_its_line() {
+fn each_wrong_type_and_unknown_field_is_shown_with_its_line_and_what_would_be_right() {
     let folder = TempDir::new().unwrap();
     for (path, value, words) in WRONG_SHAPES {
         let error = refusal(folder.path(), &[(path, value)], &[]);
-        assert!(matches!(error, ConfigError::Syntax { .. }), "{path} = {value}: {error:?}");
-        let message = error.to_string();
-        // What is missing cannot be pointed at; the words name it, and the line is its table's.
-        assert!(message.contains("at line ") && message.contains(words), "{path} = {value}: {message}");
-        let field = path.rsplit('.').next().unwrap();
-        assert!(message.contains(field), "{path} = {value}: {message}");
+        let all = problems(error);
+        // Without `[host]` nobody knows where the components are.
+        assert!(all.len() == 1 || path == "host", "{path} = {value}: {all:#?}");
+        // What is missing is missed by its table.
+        let named = if value.is_empty() { path.rsplit_once('.').unwrap().0 } else { path };
+        let said = &all[0];
+        assert!(said.starts_with(&format!("`{named}")) && said.contains("(line "), "{path} = {value}: {said}");
+        assert!(said.contains(words), "{path} = {value}: {said}");
+        for word in ["struct", "u64", "usize", "u32", "variant", "sequence", "i64", "map"] {
+            assert!(!said.contains(word), "{path} = {value} speaks of types: {said}");
+        }
     }
+}
+
+#[test]
+fn wrong_shapes_and_wrong_values_are_told_at_once() {
+    let folder = TempDir::new().unwrap();
+    let changes = [
+        ("host.admin", "'nowhere'"),
+        ("host.keep_metrics", "30"),
+        ("migrations.programs.deadlines", "'2s'"),
+        ("migrations.programs.v1.mode", "'both'"),
+        ("migrations.programs.v2.workers", "-1"),
+        ("migrations.programs.operations.execute.class", "'write'"),
+    ];
+    let all = problems(refusal(folder.path(), &changes, &[])).join("\n");
+    for (path, _) in changes {
+        assert!(all.contains(&format!("`{path}` ")), "no {path} in\n{all}");
+    }
+    assert_eq!(all.lines().count(), changes.len(), "{all}");
+    let broken = Config::parse("[host]\nadmin = \n[migrations\n", folder.path(), &[]).unwrap_err().to_string();
+    assert!(broken.contains("line 2") && broken.contains("line 3"), "{broken}");
 }
 
 #[test]

@@ -13,7 +13,12 @@ async fn start_in(folder: &TempDir, text: &str) -> Result<App, String> {
 }
 
 async fn ask(app: &App, verb: Verb) -> Result<String, String> {
-    app.host.migrations["shop"].handle.ask(verb, "test", "V1 is gone").await.map(|done| done.message)
+    app.host.migrations["shop"]
+        .handle
+        .ask(verb, "test", "V1 is gone")
+        .await
+        .map(|done| done.message)
+        .map_err(|why| why.to_string())
 }
 
 async fn until(app: &App, what: &str, is: impl Fn(&State) -> bool) {
@@ -31,7 +36,10 @@ async fn name(app: &App, request: Request<Full<Bytes>>) -> (u16, String) {
 }
 
 async fn ready(app: &App) -> (u16, String) {
-    let answer = try_open(app.admin, get("/readyz", &[])).await.unwrap();
+    let answer =
+        try_open(app.admin, Request::get("/readyz").header("host", "localhost").body(Full::default()).unwrap())
+            .await
+            .unwrap();
     let status = answer.status().as_u16();
     (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
 }

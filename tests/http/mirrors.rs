@@ -90,7 +90,7 @@ async fn rules_that_are_put_in_charge_count_from_then_on_and_what_others_found_i
     eventually("a difference", async || (report().lines.len() == 1).then_some(())).await;
     let settings = toml::from_str("ignore = [{ path = '/nonce' }]").unwrap();
     let (folder, order) = (root().join("policies/json-compare"), Order { actor: "test", reason: "learnt" });
-    let choice = Choice { source: Source::Bundle(&folder), settings: &settings };
+    let choice = Choice { source: Source::Bundle(&folder), settings: &settings, from_defaults: false };
     host.activate("shop", Some(Kind::Comparison), choice, order).await.unwrap();
     // Also while nothing is mirrored.
     eventually("the rules to change", async || (report().rules_changed == 1).then_some(())).await;

@@ -99,7 +99,7 @@ async fn pools_are_shown_on_the_admin_plane_and_in_metrics() {
     for metric in [
         "cutover_pool_workers{migration=\"programs\",pool=\"v2\",state=\"ready\"}",
         "cutover_worker_rss_bytes{migration=\"programs\",pool=\"v1\",slot=\"0\"}",
-        "cutover_queue_wait_seconds{migration=\"programs\",pool=\"v1\",quantile=\"0.99\"}",
+        "cutover_queue_wait_seconds{migration=\"programs\",pool=\"v1\",percentile=\"99\"}",
         "cutover_failed_attempts_total{migration=\"programs\",pool=\"v2\",category=\"timeout\"} 0",
     ] {
         assert!(text.contains(metric), "no {metric}");

@@ -35,11 +35,11 @@ pub(super) async fn page(
     span: Result<Query<Span>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     find(&host, &name)?;
-    let wrong = |why: String| Refusal(StatusCode::BAD_REQUEST, why);
+    let wrong = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
     let Query(Span { from, to, after }) = span.map_err(|rejection| wrong(rejection.body_text()))?;
     let time = |text: Option<String>, otherwise| text.map_or(Ok(otherwise), |text| UnixMs::parse(&text));
     let (from, to) = (time(from, UnixMs(0)).map_err(wrong)?, time(to, UnixMs(u64::MAX)).map_err(wrong)?);
-    let failed = |why: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, why);
+    let failed = |why: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, why);
     let checks = host.store.checks(&name, from, to, after, PAGE).await.map_err(|e| failed(chain(&e)))?;
     let mut lines = Vec::new();
     for check in checks {

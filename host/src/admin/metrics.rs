@@ -1,57 +1,50 @@
-//! Prometheus text, made when it is asked for from the counts that policies see.
+//! What Prometheus scrapes, made when it is asked for from the counts that policies see.
 
+mod host;
 mod pools;
+mod text;
 
 use std::{fmt, time::Duration};
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, text},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
+use cutover_contract::histogram::{Histogram, lower_bound, upper_bound};
 
+pub use self::text::Format;
+use self::text::{BOUNDS_US, Family, Labels, Value};
 use crate::{
     app::Host,
-    migration::failsafe::Thing,
+    migration::{failsafe::Thing, snapshot::Snapshot},
     policy::{
         engine::Compilations,
         facts::{Calls, Members},
-        port::Phase,
+        port::{Phase, Verdict},
     },
 };
-
-/// The media type of the text (`OpenMetrics` 1.0, which Prometheus reads).
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Quantiles that are shown, in parts per million and as labels.
-const QUANTILES: [(u32, &str); 4] = [(500_000, "0.5"), (950_000, "0.95"), (990_000, "0.99"), (999_000, "0.999")];
-
-/// One sample's labels and value.
-type Sample<T> = (Vec<(&'static str, String)>, T);
 
 /// Everything that one scrape shows.
 #[derive(Debug, Default)]
 struct Scrape {
-    counters: Vec<(&'static str, &'static str, Vec<Sample<u64>>)>,
-    gauges: Vec<(&'static str, &'static str, Vec<Sample<f64>>)>,
+    families: Vec<Family>,
 }
 
 /// Renders all migrations of a host.
 ///
 /// # Errors
 /// Never in practice: writing to memory does not fail.
-pub fn render(host: &Host) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape::of(host)));
+pub fn render(host: &Host, format: Format) -> Result<String, fmt::Error> {
     let mut out = String::new();
-    text::encode(&mut out, &registry)?;
+    for family in Scrape::of(host).families {
+        family.write(&mut out, format)?;
+    }
+    if format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
+    }
     Ok(out)
 }
 
 impl Scrape {
     fn of(host: &Host) -> Self {
         let mut scrape = Self::default();
+        scrape.host(host);
         scrape.compilations(host.engine.compilations());
         for (name, migration) in &host.migrations {
             scrape.calls(name, migration);
@@ -147,13 +140,8 @@ impl Scrape {
         for (name, help, count) in counts {
             self.counter(name, help, labels.to_vec(), count);
         }
-        for (ppm, quantile) in QUANTILES {
-            let Some(us) = calls.latency.quantile_us(ppm) else { continue };
-            let mut labels = labels.to_vec();
-            labels.push(("quantile", quantile.to_owned()));
-            let help = "Latency since the host began, queueing included";
-            self.gauge("cutover_latency_seconds", help, labels, seconds(us));
-        }
+        let help = "Latency of calls since the host began, queueing included; the sum is within 2 percent";
+        self.histogram("cutover_latency_seconds", help, labels.to_vec(), &calls.latency);
     }
 
     fn state(&mut self, name: &str, migration: &crate::app::Migration) {
@@ -206,6 +194,7 @@ impl Scrape {
             labels.extend([("kind", failing.kind.name().to_owned()), ("cause", failing.cause.to_owned())]);
             self.counter("cutover_policy_failures", "Questions that a policy did not answer", labels, failing.count);
         }
+        self.judged(name, &snapshot);
         let split = &migration.split;
         let left_out = migration.plane.left_out();
         self.counter("cutover_shadow_left_out", "Mirrored calls that the budget had no room for", here(), left_out);
@@ -215,6 +204,9 @@ impl Scrape {
             self.members(&labels, pool.members_now());
             if let Some(workers) = pool.workers() {
                 self.pool(&labels, &workers.view());
+            }
+            if let Some(upstreams) = pool.upstreams() {
+                self.upstreams(&labels, &upstreams.view());
             }
         }
     }
@@ -231,56 +223,60 @@ impl Scrape {
         }
     }
 
-    fn counter(&mut self, name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>, value: u64) {
-        push(&mut self.counters, name, help, (labels, value));
+    /// What the judge says, and what people have switched.
+    fn judged(&mut self, name: &str, snapshot: &Snapshot) {
+        let here = |label, value: &str| vec![("migration", name.to_owned()), (label, value.to_owned())];
+        let said = snapshot.verdict.as_ref();
+        for verdict in [Verdict::Healthy, Verdict::Hold, Verdict::Warn, Verdict::RollBack] {
+            let now = f64::from(u8::from(said.is_some_and(|judged| judged.verdict == verdict)));
+            let help = "1 for what the rollback policy said last; all are 0 before it has said anything";
+            self.gauge("cutover_verdict", help, here("verdict", verdict.name()), now);
+        }
+        if let Some(judged) = said {
+            let help = "Base-10 logarithm of the evidence against V2 that the rollback policy has";
+            #[expect(clippy::cast_precision_loss, reason = "evidence beyond 2^53 millionths is beyond doubt")]
+            let evidence = judged.evidence as f64 / 1e6;
+            self.gauge("cutover_evidence", help, vec![("migration", name.to_owned())], evidence);
+        }
+        for flag in &snapshot.flags {
+            let value = flag.value.as_bool().map(|on| f64::from(u8::from(on))).or_else(|| flag.value.as_f64());
+            let help = "The flag: 1 if it is on and 0 if it is off, or its number";
+            self.gauge("cutover_flag", help, here("flag", flag.flag), value.unwrap_or(0.0));
+        }
+        let waits = f64::from(u32::try_from(snapshot.unrecorded).unwrap_or(u32::MAX));
+        let help = "Decisions that were acted on and are not on record yet";
+        self.gauge("cutover_unrecorded_decisions", help, vec![("migration", name.to_owned())], waits);
+        let moves = f64::from(u8::from(snapshot.state.redeploys));
+        let help = "1 while V2 is being replaced and V1 has its callers";
+        self.gauge("cutover_redeploys", help, vec![("migration", name.to_owned())], moves);
     }
 
-    fn gauge(&mut self, name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>, value: f64) {
-        push(&mut self.gauges, name, help, (labels, value));
+    fn counter(&mut self, name: &'static str, help: &'static str, labels: Labels, value: u64) {
+        self.push(name, help, labels, Value::Counter(value));
     }
-}
 
-fn push<T>(
-    families: &mut Vec<(&'static str, &'static str, Vec<Sample<T>>)>,
-    name: &'static str,
-    help: &'static str,
-    sample: Sample<T>,
-) {
-    match families.iter_mut().find(|(known, _, _)| *known == name) {
-        Some((_, _, samples)) => samples.push(sample),
-        None => families.push((name, help, vec![sample])),
+    fn gauge(&mut self, name: &'static str, help: &'static str, labels: Labels, value: f64) {
+        self.push(name, help, labels, Value::Gauge(value));
     }
-}
 
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for (name, help, samples) in &self.counters {
-            let counter = ConstCounter::new(0_u64);
-            let mut family = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            if let [(labels, value)] = samples.as_slice()
-                && labels.is_empty()
-            {
-                ConstCounter::new(*value).encode(family)?;
-                continue;
-            }
-            for (labels, value) in samples {
-                ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
+    fn histogram(&mut self, name: &'static str, help: &'static str, labels: Labels, calls: &Histogram) {
+        let mut at_most = [0; BOUNDS_US.len()];
+        let mut sum_us = 0_u64;
+        for &(index, count) in calls.buckets() {
+            let middle = u64::midpoint(lower_bound(index), upper_bound(index));
+            sum_us = sum_us.saturating_add(middle.saturating_mul(count));
+            for (_, n) in BOUNDS_US.iter().zip(&mut at_most).filter(|(bound, _)| middle <= **bound) {
+                *n += count;
             }
         }
-        for (name, help, samples) in &self.gauges {
-            let gauge = ConstGauge::new(0.0_f64);
-            let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-            if let [(labels, value)] = samples.as_slice()
-                && labels.is_empty()
-            {
-                ConstGauge::new(*value).encode(family)?;
-                continue;
-            }
-            for (labels, value) in samples {
-                ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
-            }
+        self.push(name, help, labels, Value::Histogram(at_most, calls.total(), seconds(sum_us)));
+    }
+
+    fn push(&mut self, name: &'static str, help: &'static str, labels: Labels, value: Value) {
+        match self.families.iter_mut().find(|family| family.name == name) {
+            Some(family) => family.samples.push((labels, value)),
+            None => self.families.push(Family { name, help, samples: vec![(labels, value)] }),
         }
-        Ok(())
     }
 }
 

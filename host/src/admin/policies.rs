@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Refusal, Shared, who};
+use super::{MAX_ACTOR, MAX_REASON, Refusal, Shared, bounded};
 use crate::{
     app::Host,
     causes::chain,
@@ -110,7 +110,7 @@ async fn versions(State(host): Shared, Path(name): Path<String>) -> Result<Json<
     let mut versions = host.store.release_versions(&name).await.map_err(|e| failed(&e))?;
     if versions.is_empty() {
         let message = format!("the host knows no policy `{name}`; push it with `cutover policy push`");
-        return Err(Refusal(StatusCode::NOT_FOUND, message));
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
     }
     versions.sort_by_cached_key(|version| std::cmp::Reverse(check_version(version).ok()));
     let mut policies = Vec::new();
@@ -191,7 +191,13 @@ async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(Stat
         provenance: push.provenance,
         envelope: push.envelope,
     };
-    let pushed = host.registry.push(offer, who(&push.actor)).await?;
+    for (field, text, most) in [("reason", &offer.reason, MAX_REASON), ("actor", &push.actor, MAX_ACTOR)] {
+        if let Err(Refusal { status, code, message }) = bounded(field, text, most) {
+            return Err(Refused(status, code, message));
+        }
+    }
+    let actor = if push.actor.is_empty() { "unknown" } else { &push.actor };
+    let pushed = host.registry.push(offer, actor).await?;
     let status = if pushed.new { StatusCode::CREATED } else { StatusCode::OK };
     let label = pushed.release.manifest.label();
     let message = if pushed.new { format!("`{label}` is known now") } else { format!("`{label}` was known already") };
@@ -200,7 +206,7 @@ async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(Stat
 }
 
 fn failed(error: &StoreError) -> Refusal {
-    Refusal(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
 }
 
 impl From<PushError> for Refused {
@@ -218,6 +224,6 @@ impl From<PushError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.0, Json(json!({ "error": self.2, "cause": self.1 }))).into_response()
+        (self.0, Json(json!({ "error": self.2, "code": self.1, "cause": self.1 }))).into_response()
     }
 }

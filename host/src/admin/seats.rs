@@ -11,14 +11,14 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Answer, Body, Order, Refusal, Shared, conflict, find, who};
+use super::{Answer, Body, Order, Refusal, Shared, after, find, needs_reason, who};
 use crate::{
     app::{
         Host,
         install::{Choice, Order as By, Source},
     },
     clock::UnixMs,
-    migration::{Install, Ordered},
+    migration::Install,
     policy::{
         candidate::{Rule, Weighed},
         port::Kind,
@@ -47,9 +47,12 @@ pub struct Activate {
     /// A release of the registry: `NAME@VERSION`, `NAME` for its latest version, or a digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// Laid over its settings.
+    /// Laid over the settings in force, if the policy in charge has the same name; over the policy's own otherwise.
     #[serde(default)]
     pub settings: toml::Table,
+    /// Lay them over the policy's own in any case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_defaults: bool,
     /// When a candidate is promoted or demoted by itself; not for a policy that is put in charge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
@@ -81,16 +84,16 @@ pub(super) async fn activate(
     State(host): Shared,
     Path(path): Path<Vec<String>>,
     body: Body<Activate>,
-) -> Answer<Ordered> {
+) -> Answer<Value> {
     let (name, kind) = named(&host, &path)?;
     let Json(wanted) = body?;
     let choice = wanted.choice()?;
     if wanted.rule.is_some() {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "a `rule` belongs to a candidate; leave it out".into()));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "a `rule` belongs to a candidate; leave it out".into()));
     }
     let Activate { actor, reason, .. } = &wanted;
-    let done = host.activate(name, kind, choice, By { actor: who(actor), reason }).await;
-    done.map(Json).map_err(conflict)
+    let done = host.activate(name, kind, choice, By { actor: who(actor)?, reason }).await;
+    after(find(&host, name)?, done)
 }
 
 /// `PUT .../policies/{kind}/candidate`, and `PUT .../candidate` for whatever kind the policy is of.
@@ -98,35 +101,35 @@ pub(super) async fn stand_by(
     State(host): Shared,
     Path(path): Path<Vec<String>>,
     body: Body<Activate>,
-) -> Answer<Ordered> {
+) -> Answer<Value> {
     let (name, kind) = named(&host, &path)?;
     let Json(wanted) = body?;
     let choice = wanted.choice()?;
-    let by = By { actor: who(&wanted.actor), reason: &wanted.reason };
+    let by = By { actor: who(&wanted.actor)?, reason: &wanted.reason };
     let done = host.stand_by(name, kind, choice, wanted.rule.unwrap_or_default(), by).await;
-    done.map(Json).map_err(conflict)
+    after(find(&host, name)?, done)
 }
 
 /// `GET .../policies/{kind}/candidate`
 pub(super) async fn candidate(State(host): Shared, Path((name, kind)): Path<(String, String)>) -> Answer<Value> {
     let migration = find(&host, &name)?;
     let kind = parse_kind(&kind)?;
-    let none = || Refusal(StatusCode::NOT_FOUND, format!("no {kind} policy of `{name}` is a candidate"));
+    let none = || Refusal::new(StatusCode::NOT_FOUND, format!("no {kind} policy of `{name}` is a candidate"));
     candidate_of(migration.slots.get(kind), migration.clock.now()).map(Json).ok_or_else(none)
 }
 
 /// `DELETE .../policies/{kind}/candidate`
-pub(super) async fn drop_candidate(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
+pub(super) async fn drop_candidate(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Value> {
     reseat(host, path, body, Install::Drop).await
 }
 
 /// `POST .../policies/{kind}/candidate/promote`
-pub(super) async fn promote(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
+pub(super) async fn promote(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Value> {
     reseat(host, path, body, Install::Promote).await
 }
 
 /// `POST .../policies/{kind}/revert`
-pub(super) async fn revert(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Ordered> {
+pub(super) async fn revert(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Value> {
     reseat(host, path, body, Install::Revert).await
 }
 
@@ -135,13 +138,13 @@ async fn reseat(
     Path((name, kind)): Path<(String, String)>,
     body: Body<Order>,
     what: fn(Kind) -> Install,
-) -> Answer<Ordered> {
-    find(&host, &name)?;
+) -> Answer<Value> {
+    let migration = find(&host, &name)?;
     let kind = parse_kind(&kind)?;
     let Json(Order { reason, actor }) = body?;
     needs_reason(&reason)?;
-    let done = host.reseat(&name, what(kind), By { actor: who(&actor), reason: &reason }).await;
-    done.map(Json).map_err(conflict)
+    let done = host.reseat(&name, what(kind), By { actor: who(&actor)?, reason: &reason }).await;
+    after(migration, done)
 }
 
 /// `GET .../policy-log`
@@ -159,21 +162,22 @@ pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Q
 pub(super) async fn call(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
     let wanted = Wanted { id: Some(id), most: 1, ..Wanted::default() };
     let found = host.store.calls(&wanted).await.map_err(|e| broken(&e))?.calls.into_iter().next();
-    let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no call {id}, or its check is not kept any more"));
+    let none =
+        || Refusal::new(StatusCode::NOT_FOUND, format!("there is no call {id}, or its check is not kept any more"));
     found.map(|call| Json(json!(call))).ok_or_else(none)
 }
 
 /// `GET /api/v1/decisions/{id}`
 pub(super) async fn decision(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
     let found = host.store.decision(id).await.map_err(|e| broken(&e))?;
-    let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no decision {id}"));
+    let none = || Refusal::new(StatusCode::NOT_FOUND, format!("there is no decision {id}"));
     found.map(|decision| Json(json!(decision))).ok_or_else(none)
 }
 
 /// `GET /api/v1/components/{digest}`
 pub(super) async fn component(State(host): State<Arc<Host>>, Path(digest): Path<String>) -> Result<Response, Refusal> {
     let found = host.store.component(&digest).await.map_err(|e| broken(&e))?;
-    let none = || Refusal(StatusCode::NOT_FOUND, format!("there is no component `{digest}`"));
+    let none = || Refusal::new(StatusCode::NOT_FOUND, format!("there is no component `{digest}`"));
     found.map(|bytes| ([(CONTENT_TYPE, "application/wasm")], bytes).into_response()).ok_or_else(none)
 }
 
@@ -186,15 +190,15 @@ impl Activate {
             (None, Some(reference)) => Source::Release(reference),
             (Some(_), Some(_)) | (None, None) => {
                 let why = "say which policy: one of `bundle`, a folder on the host's machine, and `policy`, a release";
-                return Err(Refusal(StatusCode::BAD_REQUEST, why.into()));
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, why.into()));
             }
         };
-        Ok(Choice { source, settings: &self.settings })
+        Ok(Choice { source, settings: &self.settings, from_defaults: self.from_defaults })
     }
 }
 
 fn parse_kind(kind: &str) -> Result<Kind, Refusal> {
-    kind.parse().map_err(|why| Refusal(StatusCode::NOT_FOUND, why))
+    kind.parse().map_err(|why| Refusal::new(StatusCode::NOT_FOUND, why))
 }
 
 /// The migration, which must be there, and the kind, if the path has one.
@@ -202,21 +206,14 @@ fn named<'a>(host: &Host, path: &'a [String]) -> Result<(&'a str, Option<Kind>),
     let (name, kind) = match path {
         [name] => (name, None),
         [name, kind, ..] => (name, Some(parse_kind(kind)?)),
-        [] => return Err(Refusal(StatusCode::NOT_FOUND, "the path names no migration".into())),
+        [] => return Err(Refusal::new(StatusCode::NOT_FOUND, "the path names no migration".into())),
     };
     find(host, name)?;
     Ok((name, kind))
 }
 
-fn needs_reason(reason: &str) -> Result<(), Refusal> {
-    if reason.trim().is_empty() {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "say why: `reason` is empty".into()));
-    }
-    Ok(())
-}
-
 fn broken(error: &StoreError) -> Refusal {
-    Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(error))
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(error))
 }
 
 /// A slot that anybody sits in, or that is held.

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::{
     app::{Host, Migration},
-    migration::snapshot::Snapshot,
+    migration::{
+        outlook::{Outlook, Rates, Seen, outlook},
+        snapshot::Snapshot,
+    },
     observe::PoolWindow,
     policy::facts::Comparisons,
     pool::{WorkerPool, breaker::Position, load::Load},
@@ -23,6 +26,8 @@ pub(super) struct Status {
     snapshot: Snapshot,
     /// What the plan in force gives V2; differs from `share` while a flag or a failed plan holds it back.
     effective_share: Ppm,
+    /// Where it goes from here, and what holds it.
+    outlook: Outlook,
     window_seconds: usize,
     v1: PoolWindow,
     v2: PoolWindow,
@@ -93,19 +98,46 @@ pub(super) fn of(host: &Host, migration: &Migration) -> Status {
     let split = &migration.split;
     let snapshot = Snapshot::clone(&migration.handle.snapshot());
     let warnings = host.warnings.iter().filter(|change| change.migration == snapshot.migration);
+    let store_trouble = host.store.trouble().map(|trouble| trouble.why.clone());
+    let pools = [&split.v1, &split.v2];
+    let not_starting: Vec<_> = pools.into_iter().filter_map(crate::pool::Pool::why_not_whole).collect();
+    // Members as they are now, like all that is said of them below; those of the last batch may be others.
+    let window = |pool: &crate::pool::Pool| PoolWindow {
+        members: pool.members_now(),
+        ..migration.history.window(pool.id(), WINDOW)
+    };
     Status {
-        store_trouble: host.store.trouble().map(|trouble| trouble.why.clone()),
+        outlook: ahead(migration, &snapshot, &not_starting, store_trouble.as_ref()),
+        store_trouble,
         warnings: warnings.map(|change| change.message.clone()).collect(),
         snapshot,
         effective_share: split.router.share(),
         window_seconds: WINDOW,
-        v1: migration.history.window(PoolId::V1, WINDOW),
-        v2: migration.history.window(PoolId::V2, WINDOW),
+        v1: window(&split.v1),
+        v2: window(&split.v2),
         comparisons: migration.history.totals().comparisons,
         sessions: migration.plane.sessions(),
         workers: Workers { v1: split.v1.pids(), v2: split.v2.pids() },
-        pools: [&split.v1, &split.v2].into_iter().filter_map(crate::pool::Pool::workers).map(Brief::of).collect(),
-        not_starting: [&split.v1, &split.v2].into_iter().filter_map(crate::pool::Pool::why_not_whole).collect(),
+        pools: pools.into_iter().filter_map(crate::pool::Pool::workers).map(Brief::of).collect(),
+        not_starting,
         decide_failures: split.decide_failures.lock().clone(),
     }
+}
+
+fn ahead(migration: &Migration, snapshot: &Snapshot, not_starting: &[String], trouble: Option<&String>) -> Outlook {
+    let (span_ms, compared, v2_requests) = migration.history.lately(WINDOW);
+    let waits =
+        || format!("{} decision(s) are not on record yet; nothing gives V2 more before they are", snapshot.unrecorded);
+    outlook(&Seen {
+        name: &snapshot.migration,
+        state: &snapshot.state,
+        waiting_for: &snapshot.waiting_for,
+        verdict: snapshot.verdict.as_ref().map(|judged| (judged.verdict, judged.findings.as_slice())),
+        off: &snapshot.flags_off,
+        held: &snapshot.held,
+        not_starting,
+        unrecorded: trouble.cloned().or_else(|| (snapshot.unrecorded > 0).then(waits)),
+        stale_plan: snapshot.stale_plan.as_deref(),
+        rates: Rates { span_ms, compared, v2_requests },
+    })
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     compare::{self, Comparer},
     config::{MigrationConfig, PlaneConfig, bundle::Bundle},
-    migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, trial::Trial},
+    migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
     observe::{History, Recorder},
     policy::{
         port::Kind,
@@ -46,6 +46,7 @@ pub(super) struct Begun {
     raise_without_v1: bool,
     deadline: Duration,
     failsafe: failsafe::Settings,
+    rails: Rails,
     policies: BTreeMap<Kind, Bundle>,
     flags: BTreeMap<String, Value>,
     slots: Arc<Slots>,
@@ -84,6 +85,7 @@ impl Begun {
             raise_without_v1,
             deadline,
             failsafe,
+            rails,
             policies,
             flags,
             ..
@@ -98,6 +100,7 @@ impl Begun {
             raise_without_v1,
             deadline,
             failsafe,
+            rails,
             policies,
             flags,
             slots,
@@ -130,8 +133,7 @@ impl Begun {
     /// Reads what the store has of it, fills its seats, and starts its controller.
     pub(super) async fn start(self, shared: &Shared) -> Result<Migration, StartError> {
         let in_force = self.configured().in_force;
-        let Self { name, queues, trials, slots, made, .. } = self;
-        let Made { split, plane, pools, keeper } = made;
+        let Self { name, queues, trials, slots, made: Made { split, plane, pools, keeper }, .. } = self;
         let store = &shared.store;
         let flags = Flags::new(self.flags, store.flags(&name).await?)?;
         put_in_force(&name, &pools, &in_force, (store, self.wall.read().wall)).await?;
@@ -180,6 +182,7 @@ impl Begun {
             raise_without_v1: self.raise_without_v1,
             patience: shared.patience,
             failsafe: self.failsafe,
+            rails: self.rails,
             clock: clock.clone(),
             last_check,
             trials: trials.clone(),

@@ -1,17 +1,23 @@
 //! A host that is about to start: all that can be done while another host still has the store.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use tokio::runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    App, Common, Host, Keep, Migration, Shared, StartError,
+    App, Common, Host, Migration, Shared, StartError,
     changes::{self, Change},
     keep_house,
     migrations::Begun,
     planes,
+    reload::Live,
     sockets::{Found, Sockets},
     table, watch,
 };
@@ -96,74 +102,113 @@ impl Prepared {
     /// # Errors
     /// What keeps the host from starting.
     pub async fn start(self) -> Result<(App, Adopter), StartError> {
-        let Self { config, sockets, common, migrations: begun } = self;
-        let (serving, administering, background_stop) = <(TaskTracker, TaskTracker, CancellationToken)>::default();
-        let (deciding, recording) = <(TaskTracker, TaskTracker)>::default();
-        let markers = Markers::new(config.rollback_markers);
-        let files = markers.files(begun.iter().map(Begun::name));
-        let store = Box::pin(Store::own(&config.store, &files, &owner(&sockets))).await?;
-        let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust);
-        let (notifier, deliver) = notify::notifier(config.webhooks);
-        common.background.spawn(deliver);
-        let shared = Shared {
-            engine: Arc::clone(&common.engine),
-            store: store.clone(),
-            markers,
-            registry: registry.clone(),
-            notifier,
-            machine: Arc::default(),
-            patience: config.patience,
-            working: common.working.clone(),
-            deciding: deciding.clone(),
-            recording: recording.clone(),
-            background: common.background.clone(),
-            background_stop: background_stop.clone(),
-        };
-        let warnings = warnings(&begun, &store, &shared.notifier).await?;
-        deciding.spawn(watch::watch(store.clone(), shared.notifier.clone(), background_stop.clone()));
-        let migrations = Box::pin(start_all(begun, &shared)).await?;
-        drop(shared);
-        let keep =
-            Keep { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log };
-        deciding.spawn(keep_house(store.clone(), keep, background_stop.clone()));
-        let engine = Arc::clone(&common.engine);
-        let host = Arc::new(Host { engine, store, registry, components: config.components, migrations, warnings });
-        let mut table = table(&host);
-        let otherwise = config.default_upstreams.map(|spec| planes::default(spec, config.forwarding, &common));
-        table.otherwise.clone_from(&otherwise);
-        let otherwise = otherwise.map(|proxy| proxy.v1.clone());
-        let failed = |address| move |source| StartError::Listen { address, source };
-        let own = sockets.try_clone().map_err(failed(config.data_plane))?;
-        let ingress = Ingress::new(own.data_plane, table, config.http);
-        let admin = tokio::net::TcpListener::from_std(own.admin).map_err(failed(config.admin))?;
-        let data_plane = ingress.address().map_err(failed(config.data_plane))?;
-        let admin_address = admin.local_addr().map_err(failed(config.admin))?;
-        let ends = Ends::default();
-        let threads = ends.shutdown.clone().drop_guard();
-        let Started { ended, adopter, left, calls } = ingress.start(&ends).map_err(failed(config.data_plane))?;
-        serving.spawn(ended);
-        administering.spawn(admin::serve(admin, Arc::clone(&host), background_stop.clone()));
-        tracing::info!(%data_plane, admin = %admin_address, "serving");
-        let app = App {
-            host,
-            data_plane,
-            admin: admin_address,
-            sockets: Some(sockets),
-            ends,
-            left: Some(left),
-            calls,
-            serving,
-            administering,
-            deciding,
-            recording,
-            working: common.working,
-            background: common.background,
-            background_stop,
-            otherwise,
-            _threads: threads,
-        };
-        Ok((app, adopter))
+        let Self { config, sockets, common, migrations } = self;
+        let (live, tasks) = (Live::of(&config), Tasks::default());
+        let host = Box::pin(run(migrations, (&config, &live), &sockets, &common, &tasks)).await?;
+        serve(host, (config, live), sockets, common, tasks)
     }
+}
+
+/// Opens the store, and starts all that decides.
+async fn run(
+    migrations: Vec<Begun>,
+    (config, live): (&Config, &Live),
+    sockets: &Sockets,
+    common: &Common,
+    Tasks { deciding, recording, background_stop }: &Tasks,
+) -> Result<Arc<Host>, StartError> {
+    let markers = Markers::new(config.rollback_markers.clone());
+    let files = markers.files(migrations.iter().map(Begun::name));
+    let store = Box::pin(Store::own(&config.store, &files, &owner(sockets))).await?;
+    let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust.clone());
+    let (notifier, deliver) = notify::notifier(Arc::clone(&live.webhooks));
+    common.background.spawn(deliver);
+    let shared = Shared {
+        engine: Arc::clone(&common.engine),
+        store: store.clone(),
+        markers,
+        registry: registry.clone(),
+        notifier,
+        machine: Arc::default(),
+        patience: config.patience,
+        working: common.working.clone(),
+        deciding: deciding.clone(),
+        recording: recording.clone(),
+        background: common.background.clone(),
+        background_stop: background_stop.clone(),
+    };
+    let warnings = warnings(&migrations, &store, &shared.notifier).await?;
+    deciding.spawn(watch::watch(store.clone(), shared.notifier.clone(), background_stop.clone()));
+    let migrations = Box::pin(start_all(migrations, &shared)).await?;
+    deciding.spawn(keep_house(store.clone(), Arc::clone(&live.keep), background_stop.clone()));
+    Ok(Arc::new(Host {
+        engine: Arc::clone(&common.engine),
+        store,
+        registry,
+        components: config.components.clone(),
+        migrations,
+        warnings,
+        notices: shared.notifier.counters(),
+        began: clock::unix_ms(),
+    }))
+}
+
+/// Lets callers and operators in.
+fn serve(
+    host: Arc<Host>,
+    (config, live): (Config, Live),
+    sockets: Sockets,
+    common: Common,
+    Tasks { deciding, recording, background_stop }: Tasks,
+) -> Result<(App, Adopter), StartError> {
+    let (serving, administering) = <(TaskTracker, TaskTracker)>::default();
+    let mut table = table(&host);
+    let otherwise = config.default_upstreams.map(|spec| planes::default(spec, config.forwarding, &common));
+    table.otherwise.clone_from(&otherwise);
+    let otherwise = otherwise.map(|proxy| proxy.v1.clone());
+    let failed = |address| move |source| StartError::Listen { address, source };
+    let own = sockets.try_clone().map_err(failed(config.data_plane))?;
+    let tls = config.http.tls.clone();
+    let ingress = Ingress::new(own.data_plane, table, config.http);
+    let admin = tokio::net::TcpListener::from_std(own.admin).map_err(failed(config.admin))?;
+    let data_plane = ingress.address().map_err(failed(config.data_plane))?;
+    let admin_address = admin.local_addr().map_err(failed(config.admin))?;
+    let ends = Ends::default();
+    let threads = ends.shutdown.clone().drop_guard();
+    let Started { ended, adopter, left, calls } = ingress.start(&ends).map_err(failed(config.data_plane))?;
+    serving.spawn(ended);
+    let names = Arc::clone(&live.admin_hosts);
+    administering.spawn(admin::serve(admin, Arc::clone(&host), names, background_stop.clone()));
+    tracing::info!(%data_plane, admin = %admin_address, "serving");
+    let app = App {
+        host,
+        data_plane,
+        admin: admin_address,
+        sockets: Some(sockets),
+        ends,
+        left: Some(left),
+        calls,
+        serving,
+        administering,
+        deciding,
+        recording,
+        working: common.working,
+        background: common.background,
+        background_stop,
+        otherwise,
+        live,
+        tls,
+        _threads: threads,
+    };
+    Ok((app, adopter))
+}
+
+/// Those who decide and write that down, and what ends them.
+#[derive(Debug, Default)]
+struct Tasks {
+    deciding: TaskTracker,
+    recording: TaskTracker,
+    background_stop: CancellationToken,
 }
 
 async fn start_all(begun: Vec<Begun>, shared: &Shared) -> Result<BTreeMap<String, Migration>, StartError> {
@@ -203,12 +248,14 @@ fn limit_connections(config: &mut Config) {
     let limit = descriptors::raise();
     let (wanted, room) = (config.http.max_connections, descriptors::room(config.http.max_connections, limit));
     if room < wanted {
-        tracing::warn!(
+        static SAID: Once = Once::new();
+        // A host that begins again has said so.
+        SAID.call_once(|| tracing::warn!(
             max_connections = room,
             "callers get fewer connections than the {wanted} of `host.http.max_connections`: the limit of open files is {}; \
              raise it (`LimitNOFILE=`, `ulimit -Hn`), or set the former",
             limit.unwrap_or_default()
-        );
+        ));
         config.http.max_connections = room;
     }
 }

@@ -8,9 +8,9 @@ use super::{Failed, output};
 use crate::{
     app::{self, changes::Change},
     causes::chain,
-    config::Config,
+    config::{Config, Problem, advice::advice},
     policy::{PolicyError, engine::Engine},
-    store::Store,
+    store::{Examined, Store},
 };
 
 pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(), Failed> {
@@ -43,20 +43,36 @@ pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(),
         format!("`migrations.{name}.v1` is left out: the host starts only if {name} is complete, because V1 has to serve before")
     });
     let notes: Vec<_> = notes.collect();
+    let mut warnings = advice(&config);
+    match runs(async { Store::examine(&config.store).await })? {
+        Examined::Fine => {}
+        Examined::InUse(owner) => warnings.push(Problem {
+            path: "host.store".into(),
+            message: format!(
+                "is in use by {owner}: another host with it would be refused, unless it takes over from that one"
+            ),
+        }),
+        Examined::Unusable(why) => problems.push(format!("`host.store`: {why}")),
+    }
     if !problems.is_empty() {
         return Err(Failed::usage(problems.join("\n")));
     }
     let changes = if against_store { Some(changes(&config)?) } else { None };
     if as_json {
         output::json(&match changes {
-            Some(changes) => json!({ "ok": true, "policies": shown, "notes": notes, "changes": changes }),
-            None => json!({ "ok": true, "policies": shown, "notes": notes }),
+            Some(changes) => {
+                json!({ "ok": true, "policies": shown, "notes": notes, "warnings": warnings, "changes": changes })
+            }
+            None => json!({ "ok": true, "policies": shown, "notes": notes, "warnings": warnings }),
         });
     } else {
         let migrations = config.migrations.len();
         let policies = shown.len();
         for note in &notes {
             output::line(note);
+        }
+        for warning in &warnings {
+            output::line(&format!("warning: {warning}"));
         }
         output::line(&format!("ok: {migrations} migration(s), {policies} policies admitted"));
         if let Some(changes) = changes {
@@ -68,15 +84,19 @@ pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(),
 
 /// What a restart with the configuration changes for what its store has.
 fn changes(config: &Config) -> Result<Vec<Change>, Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Failed::new(format!("cannot start the runtime: {e}")))?;
-    runtime.block_on(async {
+    runs(async {
         let wrong = |error| Failed::new(chain(&error));
         let store = Store::open_to_read(&config.store).await.map_err(wrong)?;
         let changes = app::changes::changes(&config.migrations, &store).await.map_err(wrong);
         store.close().await;
         changes
-    })
+    })?
+}
+
+fn runs<T>(work: impl Future<Output = T>) -> Result<T, Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failed::new(format!("cannot start the runtime: {e}")))?;
+    Ok(runtime.block_on(work))
 }
 
 fn show(changes: &[Change]) {

@@ -19,6 +19,9 @@ const MAX_ANSWER: u64 = 256 << 20;
 /// The most bytes of a page of lines.
 const MOST_LINES: u64 = 1 << 30;
 
+/// The header that answers of an admin plane have.
+const PLANE: &str = crate::admin::PLANE;
+
 /// A host's admin plane.
 pub(super) struct Client {
     base: String,
@@ -38,7 +41,17 @@ impl Client {
     /// For what takes a host longer than any policy or commit does.
     pub(super) fn patient(base: &str, patience: Duration) -> Self {
         let config = Agent::config_builder().timeout_global(Some(patience)).http_status_as_error(false);
-        Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into() }
+        let base = base.trim_end_matches('/');
+        // An address is enough.
+        let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        Self { base, agent: config.build().into() }
+    }
+
+    /// What `/readyz` says, whether the host is ready or not.
+    pub(super) fn ready(&self) -> Result<Value, Failed> {
+        let response = self.agent.get(format!("{}/readyz", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        let mut response = self.of_admin(response)?;
+        response.body_mut().with_config().limit(MAX_ANSWER).read_json().map_err(|e| self.unreachable(&e))
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value, Failed> {
@@ -59,7 +72,8 @@ impl Client {
 
     /// Reads bytes.
     pub(super) fn bytes(&self, path: &str) -> Result<Vec<u8>, Failed> {
-        let mut response = self.agent.get(format!("{}{path}", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        let response = self.agent.get(format!("{}{path}", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        let mut response = self.of_admin(response)?;
         if response.status().is_success() {
             let read = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
             return read.map_err(|e| self.unreachable(&e));
@@ -69,7 +83,8 @@ impl Client {
 
     /// A page of lines, as they are.
     pub(super) fn lines(&self, path: &str) -> Result<Vec<u8>, Failed> {
-        let mut response = self.agent.get(format!("{}{path}", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        let response = self.agent.get(format!("{}{path}", self.base)).call().map_err(|e| self.unreachable(&e))?;
+        let mut response = self.of_admin(response)?;
         if !response.status().is_success() {
             return Err(self.answer(Ok(response)).err().unwrap_or_else(|| Failed::refused("the host refused")));
         }
@@ -83,15 +98,33 @@ impl Client {
         Failed::unreachable(message)
     }
 
+    /// Anybody may answer at an address.
+    fn of_admin(&self, response: Response<ureq::Body>) -> Result<Response<ureq::Body>, Failed> {
+        if response.headers().contains_key(PLANE) {
+            return Ok(response);
+        }
+        let message = format!(
+            "what answers at {} is not the admin plane of a host ({}); `host.admin` of its configuration says where that is, \
+             and `host.data_plane` is where callers come in: give the former with --admin",
+            self.base,
+            response.status()
+        );
+        Err(Failed { code: 3, ..Failed::coded("not-admin", message) })
+    }
+
     fn answer(&self, answer: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Failed> {
         let unreachable = |e: ureq::Error| self.unreachable(&e);
-        let mut response = answer.map_err(unreachable)?;
+        let mut response = self.of_admin(answer.map_err(unreachable)?)?;
         let status = response.status();
         let body: Value = response.body_mut().with_config().limit(MAX_ANSWER).read_json().map_err(unreachable)?;
         if status.is_success() {
             return Ok(body);
         }
-        let why = body.get("error").and_then(Value::as_str).map_or_else(|| body.to_string(), ToOwned::to_owned);
-        Err(Failed::refused(why))
+        let text = |field| body.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
+        let failed = Failed::refused(text("error").unwrap_or_else(|| body.to_string()));
+        Err(match text("code") {
+            Some(code) => Failed { kind: code.into(), ..failed },
+            None => failed,
+        })
     }
 }

@@ -7,8 +7,17 @@ use serde_json::Value;
 use super::{Failed, HostAddress, Order, client::Client, output};
 use crate::{admin, clock::UnixMs, config::environment, request::Ppm};
 
-pub(super) fn order(order: &Order, verb: &str, without_v1: bool) -> Result<(), Failed> {
-    let body = admin::Movement { reason: order.reason.clone(), actor: environment::user(), without_v1 };
+/// How an order is meant, where there are several ways.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct How {
+    pub(super) without_v1: bool,
+    pub(super) to: Option<Ppm>,
+}
+
+pub(super) fn order(order: &Order, verb: &str, How { without_v1, to }: How) -> Result<(), Failed> {
+    let to = to.map(|share| share.to_string());
+    let (reason, actor) = (order.reason.clone(), environment::user());
+    let body = admin::Movement { reason, actor, without_v1, to, done: false };
     let path = format!("/api/v1/migrations/{}/{verb}", order.migration);
     let answer = Client::new(&order.host.admin).post(&path, &body)?;
     done(&answer, order.host.format.json);
@@ -18,7 +27,15 @@ pub(super) fn order(order: &Order, verb: &str, without_v1: bool) -> Result<(), F
 /// Shows what became of an order.
 pub(super) fn done(answer: &Value, as_json: bool) {
     match answer.get("message").and_then(Value::as_str) {
-        Some(message) if !as_json => output::line(message),
+        Some(message) if !as_json => {
+            output::line(message);
+            for changed in answer.pointer("/detail/changed").and_then(Value::as_array).into_iter().flatten() {
+                let part = |name: &str| changed.get(name).map(ToString::to_string).unwrap_or_default();
+                let setting = changed.get("setting").and_then(Value::as_str).unwrap_or_default();
+                let shown = |value: String| if value == "null" { "(not set)".into() } else { value };
+                output::line(&format!("  {setting}: {} -> {}", shown(part("from")), shown(part("to"))));
+            }
+        }
         _ => output::json(answer),
     }
 }
@@ -63,16 +80,12 @@ fn describe(migration: &Value) -> Vec<String> {
     let number = |path: &str| migration.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let share = |path: &str| Ppm::new(u32::try_from(number(path)).unwrap_or(0));
     let (phase, since) = (text("/phase"), UnixMs(number("/since")).rfc3339());
-    let mut lines = vec![format!(
-        "{}: {phase}, stage {}, {} on V2, since {since}",
-        text("/migration"),
-        number("/stage"),
-        share("/share")
-    )];
+    let mut lines =
+        vec![format!("{}: {phase}, {}{} on V2, since {since}", text("/migration"), stage(migration), share("/share"))];
     if share("/share") != share("/effective_share") {
         lines.push(format!("  held back: V2 gets {} at the moment", share("/effective_share")));
     }
-    let troubles = [("because", "/because"), ("stale plan", "/stale_plan"), ("store", "/store_trouble")];
+    let troubles = [("store", "/store_trouble")];
     for (label, path) in troubles {
         let why = text(path);
         if !why.is_empty() {
@@ -81,28 +94,24 @@ fn describe(migration: &Value) -> Vec<String> {
     }
     lines.extend(alarms(migration));
     lines.extend(doubts(migration));
+    lines.extend(ahead(migration));
     for pool in ["v1", "v2"] {
         let at = |field: &str| number(&format!("/{pool}/{field}"));
         let brief = migration.pointer("/pools").and_then(Value::as_array);
         let brief = brief.and_then(|all| all.iter().find(|brief| brief.get("pool").is_some_and(|name| name == pool)));
         // Only workers have more to be told of.
         let members = if brief.is_some() { "workers" } else { "upstreams" };
-        lines.push(format!(
-            "  {pool}: {}/{} {members}, {} calls in {} s, {} failed, p50 {} us, p99 {} us",
-            at("members/ready"),
-            at("members/wanted"),
-            at("requests"),
-            number("/window_seconds"),
-            Ppm::new(u32::try_from(at("error_ppm")).unwrap_or(0)),
-            at("p50_us"),
-            at("p99_us"),
-        ));
+        let (ready, wanted, calls) = (at("members/ready"), at("members/wanted"), at("requests"));
+        let failed = Ppm::new(u32::try_from(at("error_ppm")).unwrap_or(0));
+        let times = match calls {
+            0 => String::new(),
+            _ => format!(", {failed} failed, p50 {}, p99 {}", millis(at("p50_us")), millis(at("p99_us"))),
+        };
+        let seconds = number("/window_seconds");
+        lines.push(format!("  {pool}: {ready}/{wanted} {members}, {calls} calls in {seconds} s{times}"));
         lines.extend(brief.map(workers).unwrap_or_default());
     }
     let notes = |path: &str| migration.pointer(path).and_then(Value::as_array).cloned().unwrap_or_default();
-    for why in notes("/not_starting") {
-        lines.push(format!("  not starting: {}", why.as_str().unwrap_or_default()));
-    }
     lines.push(format!(
         "  compared: {} same, {} ignored, {} different, {} incomparable",
         number("/comparisons/same"),
@@ -113,7 +122,7 @@ fn describe(migration: &Value) -> Vec<String> {
     if let Some(verdict) = migration.pointer("/verdict/verdict").and_then(Value::as_str) {
         lines.push(format!("  verdict: {verdict}"));
     }
-    for finding in notes("/verdict/findings").iter().chain(&notes("/waiting_for")) {
+    for finding in notes("/verdict/findings") {
         let part = |field: &str| finding.get(field).and_then(Value::as_str).unwrap_or_default();
         lines.push(format!("    {}: {}", part("rule"), part("note")));
     }
@@ -131,13 +140,80 @@ fn describe(migration: &Value) -> Vec<String> {
     lines
 }
 
-/// What the store does not know yet, and what the host's start has changed.
+/// The stage as people count: `stage 2 of 6, `.
+fn stage(migration: &Value) -> String {
+    let at = |field: &str| migration.pointer(&format!("/outlook/{field}")).and_then(Value::as_u64);
+    match (at("stage"), at("stages").unwrap_or(0)) {
+        (_, 0) => format!("stage {}, ", migration.get("stage").and_then(Value::as_u64).unwrap_or(0)),
+        (Some(0), stages) => format!("before stage 1 of {stages}, "),
+        (Some(stage), stages) => format!("stage {stage} of {stages}, "),
+        (None, stages) => format!("between the {stages} stages, "),
+    }
+}
+
+/// What comes next, and everything that holds it.
+fn ahead(migration: &Value) -> Vec<String> {
+    let Some(ahead) = migration.get("outlook") else { return Vec::new() };
+    let phase = migration.get("phase").and_then(Value::as_str).unwrap_or_default();
+    let mut lines = Vec::new();
+    let span = |ms: u64| humantime::format_duration(Duration::from_secs(ms.div_ceil(1_000))).to_string();
+    let ends = ["complete", "decommissioned", "rolled-back", "preparing"];
+    if !ends.contains(&phase) {
+        let next = ahead.get("next").and_then(Value::as_u64).map(|ppm| Ppm::new(u32::try_from(ppm).unwrap_or(0)));
+        let next = next.map_or_else(|| "the end".into(), |share| format!("{share} on V2"));
+        let when = ahead.get("expected_ms").and_then(Value::as_u64);
+        let when = when.map_or_else(String::new, |ms| format!(", in about {} at this traffic", span(ms)));
+        lines.push(format!("  next: {next}{when}"));
+    }
+    for hold in ahead.get("holds").and_then(Value::as_array).into_iter().flatten() {
+        let part = |field: &str| hold.get(field).and_then(Value::as_str).unwrap_or_default();
+        let when = hold.get("expected_ms").and_then(Value::as_u64).map(|ms| format!(" (about {} more)", span(ms)));
+        lines.push(format!("    held by {}: {}{}", part("what"), part("why"), when.unwrap_or_default()));
+        if !part("moves").is_empty() {
+            lines.push(format!("      moved by: {}", part("moves")));
+        }
+    }
+    lines.extend(migration.get("rails").map(rails));
+    lines
+}
+
+/// What no policy passes, in one line.
+fn rails(rails: &Value) -> String {
+    let share = |field: &str| {
+        Ppm::new(rails.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0))
+    };
+    let is_on = |field: &str| rails.get(field).and_then(Value::as_bool) == Some(true);
+    let mut parts = vec![
+        format!("{} at first", share("first_share")),
+        format!("{} a step", share("largest_step")),
+        format!("{} pairs compared", rails.get("min_compared").and_then(Value::as_u64).unwrap_or(0)),
+    ];
+    if is_on("healthy") {
+        parts.push("only while healthy".into());
+    }
+    if share("approval_over") < Ppm::ALL {
+        parts.push(format!("by a person over {}", share("approval_over")));
+    }
+    if is_on("freeze") {
+        parts.push("frozen".into());
+    }
+    format!("  rails for policies: {}", parts.join(", "))
+}
+
+/// Microseconds as people read them.
+fn millis(us: u64) -> String {
+    match us {
+        0..10_000 => format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10),
+        10_000..100_000 => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
+        _ => format!("{} ms", us / 1_000),
+    }
+}
+
+/// What the host's start has changed.
 fn doubts(migration: &Value) -> Vec<String> {
-    let unrecorded = migration.pointer("/unrecorded").and_then(Value::as_u64).filter(|count| *count > 0);
-    let waits = |count| format!("  not on record yet: {count} decision(s); nothing gives V2 more before they are");
     let warnings = migration.pointer("/warnings").and_then(Value::as_array).into_iter().flatten();
     let warnings = warnings.map(|warning| format!("  warning: {}", warning.as_str().unwrap_or_default()));
-    unrecorded.map(waits).into_iter().chain(warnings).collect()
+    warnings.collect()
 }
 
 /// What is lost, what will happen when, and a clock that policies are told and people are not.
@@ -180,7 +256,7 @@ fn workers(brief: &Value) -> Vec<String> {
     if let Some(used) = percent("/load/utilisation_ppm") {
         parts.push(format!("{used:.0}% used"));
     }
-    parts.push(format!("{} waiting, p99 {} us", number("/load/waiting"), number("/load/wait_p99_us")));
+    parts.push(format!("{} waiting, p99 {}", number("/load/waiting"), millis(number("/load/wait_p99_us"))));
     parts.push(format!("{} MiB", number("/rss_bytes") >> 20));
     if let (Some(growth), Some(error)) =
         (percent("/memory_growth_ppm_per_hour"), percent("/memory_growth_error_ppm_per_hour"))
@@ -216,6 +292,11 @@ mod tests {
         let status = json!({
             "migration": "programs", "phase": "ramping", "stage": 1, "share": 100_000, "effective_share": 50_000,
             "since": 0, "because": null, "window_seconds": 60,
+            "outlook": { "stage": 2, "stages": 6, "next": 250_000, "expected_ms": null, "holds": [
+                { "what": "auto_rollback", "why": "nobody goes back by itself", "expected_ms": null,
+                  "moves": "`cutover flags set programs auto_rollback true --reason TEXT`" },
+                { "what": "soak", "why": "lasted 18m of 1h", "expected_ms": 2_520_000, "moves": "time" },
+            ] },
             "failsafe": [{ "lost": "judge", "why": "the rollback policy trapped", "for_ms": 35_000, "action": "rollback",
                            "acts_in_ms": 85_000, "held_back": null }],
             "clock": { "ahead_ms": 3_600_000, "last_step": { "at": 0, "by_ms": -3_600_000 } },
@@ -232,14 +313,19 @@ mod tests {
             "policies": [{ "kind": "rollback", "name": "thresholds", "version": "0.1.0", "digest": "0123456789abcdef" }],
         });
         insta::assert_snapshot!(describe(&status).join("\n"), @r"
-        programs: ramping, stage 1, 10% on V2, since 1970-01-01T00:00:00.000Z
+        programs: ramping, stage 2 of 6, 10% on V2, since 1970-01-01T00:00:00.000Z
           held back: V2 gets 5% at the moment
           LOST: judge for 35s: the rollback policy trapped; rollback in 1m 25s
           clock: policies are told a time that is 1h ahead of the wall clock
           clock: the wall clock stepped by -3600000 ms at 1970-01-01T00:00:00.000Z
-          v1: 1/1 upstreams, 900 calls in 60 s, 0% failed, p50 2000 us, p99 9000 us
-          v2: 4/4 workers, 100 calls in 60 s, 2% failed, p50 1900 us, p99 4000 us
-              1 busy 3 ready, 25% used, 2 waiting, p99 12000 us, 50 MiB, growing +0.4% an hour (+-0.1), 31% of a processor
+          next: 25% on V2
+            held by auto_rollback: nobody goes back by itself
+              moved by: `cutover flags set programs auto_rollback true --reason TEXT`
+            held by soak: lasted 18m of 1h (about 42m more)
+              moved by: time
+          v1: 1/1 upstreams, 900 calls in 60 s, 0% failed, p50 2.00 ms, p99 9.00 ms
+          v2: 4/4 workers, 100 calls in 60 s, 2% failed, p50 1.90 ms, p99 4.00 ms
+              1 busy 3 ready, 25% used, 2 waiting, p99 12.0 ms, 50 MiB, growing +0.4% an hour (+-0.1), 31% of a processor
               refused because they failed too often: execute
               its restarts are spent: dead workers are replaced once each 30 s
               2 workers were killed because a call missed its deadline

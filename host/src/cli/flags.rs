@@ -18,7 +18,10 @@ pub(super) fn run(flags: Flags) -> Result<(), Failed> {
         Flags::Get { migration, flag, host } => {
             let shown = read(&Client::new(&host.admin), &migration)?;
             let found = shown.iter().find(|f| f.get("flag").and_then(Value::as_str) == Some(&flag));
-            let found = found.ok_or_else(|| Failed::refused(format!("there is no flag `{flag}`")))?;
+            let found = found.ok_or_else(|| Failed {
+                kind: "wrong-flag".into(),
+                ..Failed::refused(format!("there is no flag `{flag}`"))
+            })?;
             if host.format.json {
                 output::json(found);
             } else {

@@ -1,19 +1,11 @@
-//! The only place that writes to the terminal.
+//! The only place that writes to the terminal, but for the log.
 
 use std::{
     borrow::Cow,
-    io::{self, IsTerminal as _, Write},
+    io::{self, Write},
 };
 
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
-
-/// Sends the log to standard error, at `level` unless `CUTOVER_LOG` says otherwise.
-pub(super) fn trace(level: &str) {
-    let filter = EnvFilter::try_from_env("CUTOVER_LOG").unwrap_or_else(|_unset| EnvFilter::new(level));
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
-}
 
 /// One line on standard output. A reader that has gone away is not an error.
 pub(super) fn line(text: &str) {

@@ -4,5 +4,5 @@ use super::Failed;
 use crate::policy::engine;
 
 pub(super) fn run(seconds: u64, bytes: u64) -> Result<(), Failed> {
-    engine::compile_here(seconds, bytes).map_err(|(code, message)| Failed { code, message })
+    engine::compile_here(seconds, bytes).map_err(|(code, message)| Failed { code, kind: "compiler".into(), message })
 }

@@ -1,5 +1,8 @@
-//! `cutover serve`: runs the host until SIGTERM or SIGINT, then drains it. At SIGUSR2 it starts its own successor and
-//! leaves everything to that; see [`crate::handover`].
+//! `cutover serve`: runs the host until a signal that ends programs, then drains it. At SIGUSR2 it starts its own successor
+//! and leaves everything to that; see [`crate::handover`]. At SIGHUP it reads its configuration again, at SIGUSR1 it opens
+//! its log again.
+
+mod signals;
 
 use std::{
     ffi::OsString,
@@ -8,13 +11,9 @@ use std::{
 };
 
 use sd_notify::NotifyState;
-use tokio::{
-    runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{runtime, sync::mpsc, task::JoinSet};
 
+use self::signals::{Signals, Told};
 use super::Failed;
 use crate::{
     app::{
@@ -23,7 +22,7 @@ use crate::{
     },
     causes::chain,
     clock,
-    config::{Config, environment},
+    config::{Config, advice::advice, environment},
     handover::{HandOverError, Predecessor, Successor},
     ingress::carry::{Adopter, Carried},
 };
@@ -36,21 +35,6 @@ struct Start {
     arguments: Vec<OsString>,
     /// The program as it is.
     guard: PathBuf,
-}
-
-struct Signals {
-    term: Signal,
-    interrupt: Signal,
-    successor: Signal,
-}
-
-/// What a signal says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Stop,
-    Successor,
-    /// The store that could not be had can be.
-    Store,
 }
 
 /// A host that runs.
@@ -105,6 +89,14 @@ async fn serve(start: &Start, given: Vec<(String, TcpListener)>) -> Result<(), F
                 running = Box::pin(begin_with_store(running, start, &mut tasks)).await?;
                 continue;
             }
+            Told::Reload => {
+                reload(&running, start).await;
+                continue;
+            }
+            Told::Reopen => {
+                reopen();
+                continue;
+            }
             Told::Successor => {}
         }
         match Box::pin(leave(running, start, &mut signals, &mut tasks)).await? {
@@ -119,7 +111,29 @@ async fn serve(start: &Start, given: Vec<(String, TcpListener)>) -> Result<(), F
     tell(&[NotifyState::Stopping]);
     tokio::select! {
         () = running.app.shut_down() => Ok(()),
-        _ = signals.interrupt.recv() => Err(Failed::new("stopped without draining")),
+        () = signals.interrupted() => Err(Failed::new("stopped without draining")),
+    }
+}
+
+/// Reads the configuration again, and puts in force what can be while callers are served.
+async fn reload(running: &Running, start: &Start) {
+    tell(&NotifyState::monotonic_usec_now().into_iter().chain([NotifyState::Reloading]).collect::<Vec<_>>());
+    let file = start.file.clone();
+    let loaded = tokio::task::spawn_blocking(move || Config::load(&file)).await;
+    match loaded.map_err(|e| e.to_string()).and_then(|loaded| loaded.map_err(|e| chain(&e))) {
+        Ok(config) => running.app.reload(&running.config, &config).await,
+        Err(why) => tracing::error!("the configuration is not read again, and all stays as it is: {why}"),
+    }
+    tell(&[NotifyState::Ready]);
+}
+
+fn reopen() {
+    match super::log::reopen() {
+        Some(Ok(path)) => tracing::info!(log = %path.display(), "the log was opened again"),
+        Some(Err(why)) => tracing::error!("the log goes on in the file that was opened before: {why}"),
+        None => {
+            tracing::info!("SIGUSR1 opens the log's file again, and the log goes to standard error: nothing is done");
+        }
     }
 }
 
@@ -227,7 +241,7 @@ async fn leave(
     };
     tokio::select! {
         _ = async { tokio::join!(carried, running.app.drain()) } => {}
-        _ = signals.interrupt.recv() => return Err(Failed::new("stopped without draining")),
+        () = signals.interrupted() => return Err(Failed::new("stopped without draining")),
     }
     tracing::info!("stopped");
     Ok(Left::Gone)
@@ -273,39 +287,16 @@ async fn begin_again(
 }
 
 fn load(start: &Start) -> Result<Config, Failed> {
-    Config::load(&start.file).map_err(|e| Failed::usage(chain(&e)))
+    let config = Config::load(&start.file).map_err(|e| Failed::usage(chain(&e)))?;
+    for warning in advice(&config) {
+        tracing::warn!("the configuration: {warning}");
+    }
+    Ok(config)
 }
 
 /// Tells systemd, if it started the host.
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd cannot be told how the host is");
-    }
-}
-
-impl Signals {
-    fn hook() -> Result<Self, Failed> {
-        let hook = |kind| signal(kind).map_err(|e| Failed::new(format!("cannot listen for signals: {e}")));
-        Ok(Self {
-            term: hook(SignalKind::terminate())?,
-            interrupt: hook(SignalKind::interrupt())?,
-            successor: hook(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.term.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.successor.recv() => Told::Successor,
-        }
-    }
-
-    /// Resolves when the host is to stop.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -47,6 +47,11 @@ pub fn components(near: &Path) -> PathBuf {
     places.find(|place| place.is_dir()).unwrap_or_else(|| near.join("components"))
 }
 
+/// What the log is to have: a filter, in the notation of `tracing-subscriber`.
+pub fn log() -> Option<String> {
+    variable("CUTOVER_LOG")?.into_string().ok().filter(|said| !said.trim().is_empty())
+}
+
 /// The variable that says from which process a host takes over.
 pub const HAND_OVER: &str = "CUTOVER_HAND_OVER";
 

@@ -4,6 +4,7 @@ mod defaults;
 pub mod failed;
 pub mod failsafe;
 pub mod http;
+pub mod rails;
 pub mod workers;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
@@ -38,6 +39,8 @@ pub struct Host {
     pub http: http::Http,
     /// Where operators come in.
     pub admin: String,
+    /// By which names operators may ask for it, besides its address and those of this machine.
+    pub admin_hosts: Vec<String>,
     /// The store's file.
     pub store: PathBuf,
     /// The folder where rollbacks are marked besides.
@@ -68,6 +71,7 @@ impl Default for Host {
             data_plane: "127.0.0.1:8080".into(),
             http: http::Http::default(),
             admin: "127.0.0.1:8081".into(),
+            admin_hosts: Vec::new(),
             store: "cutover.db".into(),
             rollback_markers: ".cutover".into(),
             components: None,
@@ -131,6 +135,9 @@ pub struct Migration {
     /// What the host does when nobody judges, nothing is recorded, or V2 fails everything.
     #[serde(default)]
     pub failsafe: failsafe::Failsafe,
+    /// What no policy passes.
+    #[serde(default)]
+    pub rails: rails::Rails,
     /// How long callers wait, unless their operation says otherwise.
     #[serde(default = "defaults::two_seconds")]
     pub deadline: String,
@@ -268,13 +275,14 @@ pub struct HttpMigration {
     pub v2: http::Upstreams,
 }
 
-/// `[migrations.NAME.v1]` and `.v2`.
-#[derive(Debug)]
+/// `[migrations.NAME.v1]` and `.v2`. The one that has a field of its name, or else the last.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Pool {
-    /// Worker processes.
-    Workers(Box<Workers>),
     /// HTTP upstreams: it has `upstreams`.
     Upstreams(Box<http::Upstreams>),
+    /// Worker processes.
+    Workers(Box<Workers>),
 }
 
 impl Pool {
@@ -291,19 +299,6 @@ impl Pool {
         match self {
             Self::Upstreams(upstreams) => Some(*upstreams),
             Self::Workers(_) => None,
-        }
-    }
-}
-
-// By hand, because the derived `untagged` forgets what was wrong with a table.
-impl<'de> Deserialize<'de> for Pool {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = toml::Table::deserialize(deserializer)?;
-        let wrong = serde::de::Error::custom::<toml::de::Error>;
-        if table.contains_key("upstreams") {
-            table.try_into().map(|pool| Self::Upstreams(Box::new(pool))).map_err(wrong)
-        } else {
-            table.try_into().map(|pool| Self::Workers(Box::new(pool))).map_err(wrong)
         }
     }
 }

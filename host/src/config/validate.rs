@@ -9,7 +9,7 @@ mod workers;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,7 +21,12 @@ use super::{
 use crate::{
     clock::Wall,
     dispatch::Operation,
-    migration::{controller::Patience, flags::Flags},
+    migration::{
+        controller::Patience,
+        flags::Flags,
+        rails::{Hours, Rails},
+    },
+    notify,
     observe::Failed,
     policy::port::Kind,
     pool::{
@@ -61,6 +66,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         forwarding,
         data_plane: host.field("data_plane").address(&raw.host.data_plane),
         admin: host.field("admin").address(&raw.host.admin),
+        admin_hosts: host.field("admin_hosts").names(raw.host.admin_hosts),
         store: base.join(&raw.host.store),
         rollback_markers: base.join(&raw.host.rollback_markers),
         policy_cache: match &raw.host.policy_cache {
@@ -78,6 +84,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         wall: Wall::default(),
         migrations: Vec::new(),
         components,
+        source: toml::Table::new(),
     };
     if config.data_plane == config.admin && config.admin.port() != 0 {
         host.field("admin").wrong("is the same as `host.data_plane`; operators need an address of their own");
@@ -108,7 +115,32 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
         let (flag, _) = flag;
         root.field(&format!("environment.CUTOVER_FLAG_{flag}")).wrong("names no migration of this configuration");
     }
+    for migration in &migrations {
+        not_itself(&mut root, &config, migration);
+    }
     if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
+}
+
+/// A host that is its own upstream calls itself until it has no connection left.
+fn not_itself(root: &mut At<'_>, config: &Config, migration: &MigrationConfig) {
+    let PlaneConfig::Http(plane) = &migration.plane else { return };
+    for pool in [&plane.v1, &plane.v2].into_iter().filter(|pool| !pool.is_absent) {
+        let planes = [("host.data_plane", config.data_plane), ("host.admin", config.admin)];
+        for (upstream, (field, own)) in pool.upstreams.iter().flat_map(|upstream| planes.map(|plane| (upstream, plane)))
+        {
+            let address = upstream.host.parse::<IpAddr>().ok();
+            let is_here = |address: IpAddr| address == own.ip() || address.is_loopback() && own.ip().is_unspecified();
+            let is_local = upstream.host.eq_ignore_ascii_case("localhost");
+            let is_own =
+                address.is_some_and(is_here) || is_local && (own.ip().is_loopback() || own.ip().is_unspecified());
+            if own.port() != 0 && upstream.port == own.port() && is_own {
+                let mut at = root.field(&format!("migrations.{}.{}.upstreams", migration.name, pool.id));
+                at.wrong(&format!(
+                    "has `{upstream}`, which is `{field}`: the host would call itself; give the service's address"
+                ));
+            }
+        }
+    }
 }
 
 fn patience(at: &mut At<'_>, raw: &raw::PolicyFailures) -> Patience {
@@ -176,18 +208,25 @@ fn migration(
             return None;
         }
     };
+    let control = control(at, &raw.mirror_back, &raw.holdback);
+    if plane.is_v1_absent() && control.holdback > Ppm::ZERO {
+        at.field("holdback").wrong("keeps sessions on V1, and `v1` is left out; remove one or put the other back");
+    }
+    let compares = raw.policies.contains_key(Kind::Comparison.name());
+    let rails = rails(&mut at.field("rails"), &raw.rails, compares);
     let check_interval = at.field("check_interval").duration(&raw.check_interval, "100ms", "1h");
     Some(MigrationConfig {
         plane,
         salt: raw.salt.unwrap_or_else(|| name.to_owned()),
         failsafe: failsafe::settings(&mut at.field("failsafe"), &raw.failsafe, check_interval),
         check_interval,
+        rails,
         deadline: at.field("deadline").duration(&raw.deadline, "1ms", "1h"),
         failover_reserve_percent: raw.failover_reserve,
         shadow_budget: raw.shadow_budget,
         raise_without_v1: raw.raise_without_v1,
         shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
-        control: control(at, &raw.mirror_back, &raw.holdback),
+        control,
         callers: Arc::new(Callers {
             choice: raw.choice.and_then(|choice| callers::choice(&mut at.field("override"), choice, base)),
             evidence: callers::rules(&mut at.field("evidence_rules"), raw.evidence_rules),
@@ -196,6 +235,28 @@ fn migration(
         flags: environment,
         name: name.to_owned(),
     })
+}
+
+/// Where nothing is compared, no pair has to be.
+fn rails(at: &mut At<'_>, raw: &raw::rails::Rails, compares: bool) -> Rails {
+    let hours = raw.hours.as_deref().and_then(|text| {
+        let hours = Hours::parse(text);
+        if hours.is_none() {
+            at.field("hours")
+                .wrong(&format!("is `{text}`; it must be days and times in UTC, such as `Mon-Fri 09:00-17:00`"));
+        }
+        hours
+    });
+    Rails {
+        first_share: at.field("first_share").share(&raw.first_share),
+        largest_step: at.field("largest_step").share(&raw.largest_step),
+        least_soak: at.field("least_soak").duration(&raw.least_soak, "0s", "365d"),
+        min_compared: if compares { raw.min_compared } else { 0 },
+        healthy: raw.healthy,
+        freeze: raw.freeze,
+        hours,
+        approval_over: at.field("approval_over").share(&raw.approval_over),
+    }
 }
 
 fn control(at: &mut At<'_>, mirror_back: &raw::MirrorBack, holdback: &str) -> Control {
@@ -418,9 +479,25 @@ impl At<'_> {
         for text in texts {
             match text.parse::<hyper::Uri>() {
                 Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => uris.push(uri),
-                Ok(_) | Err(_) => self.wrong(&format!("has `{text}`; it must be a URL that begins with `http://`")),
+                Ok(_) | Err(_) => {
+                    let shown = notify::masked(text);
+                    self.wrong(&format!("has `{shown}`; it must be a URL that begins with `http://`"));
+                }
             }
         }
         uris
+    }
+
+    /// Names of hosts, without ports.
+    fn names(&mut self, names: Vec<String>) -> Vec<String> {
+        for name in &names {
+            let is_one = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+            if name.is_empty() || !name.chars().all(is_one) {
+                self.wrong(&format!(
+                    "has `{name}`; it must be the name of a host without a port, such as `admin.example.com`"
+                ));
+            }
+        }
+        names.into_iter().map(|name| name.to_ascii_lowercase()).collect()
     }
 }

@@ -87,6 +87,15 @@ impl Tls {
         Arc::clone(&self.config)
     }
 
+    /// Looks at the files now, whether they have changed or not; true if another certificate is in use since.
+    ///
+    /// # Errors
+    /// Why what is there cannot be used; the last one stays in use.
+    pub async fn look_again(&self) -> Result<bool, TlsError> {
+        let identity = Arc::clone(&self.identity);
+        spawn_blocking(move || identity.look()).await.unwrap_or(Ok(false))
+    }
+
     /// Looks at the files now and then, for as long as it is polled.
     pub(super) async fn keep_fresh(&self) {
         let mut looks = tokio::time::interval(LOOK);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{controller::Controller, effects::Cause, snapshot::Judged, state::Event, step, told};
+use super::{controller::Controller, effects::Cause, rails, snapshot::Judged, state::Event, step, told};
 use crate::{
     clock,
     judge::{self, Answered},
@@ -145,7 +145,12 @@ impl Controller {
             let news = self.told.of_stages(has_callers && action == Action::Hold, &findings, now);
             self.tell_of("held", "the share is held", news);
             let held = step::held(&self.state, action, self.parts.clock.now());
-            self.waiting_for = held.map_or(findings, |held| vec![held]);
+            let rail = self.rail(action, verdict.unwrap_or(Verdict::Hold));
+            let is_held = rail.is_some();
+            self.waiting_for = held.or(rail).map_or(findings, |held| vec![held]);
+            if is_held {
+                return;
+            }
         }
         let cause = Cause::policy(&answered, staged_call, answered.at);
         self.happen(stage::event(&answered), cause).await;
@@ -156,6 +161,18 @@ impl Controller {
         if !findings.is_empty() {
             self.notice(event, "warning", format!("{what}: {}", told::sentence(&findings)), findings);
         }
+    }
+
+    /// Why the host does not raise the share as a policy wants.
+    fn rail(&self, action: Action, verdict: Verdict) -> Option<Finding> {
+        let totals = self.parts.split.recorder.pairs().totals();
+        let facts = rails::Facts {
+            verdict,
+            compared: totals.values().map(|fates| fates.compared).sum(),
+            now: self.parts.clock.now(),
+            wall: self.parts.clock.wall(),
+        };
+        self.parts.rails.holds(&self.state, action, facts)
     }
 
     /// Keeps history, the log and memories, off the controller's path: what is lost here is history, not state.

@@ -24,8 +24,9 @@ use super::{
     failsafe::{self, Failsafe},
     flags::Flags,
     guard::{Pulse, Recording, Steps},
-    handle::{Command, Handle},
+    handle::{Code, Command, Declined, Handle},
     presence::Presence,
+    rails::Rails,
     record::Unrecorded,
     rehearse::Rehearsed,
     snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
@@ -127,6 +128,8 @@ pub struct Parts {
     pub patience: Patience,
     /// What the host does by itself.
     pub failsafe: failsafe::Settings,
+    /// What no policy passes.
+    pub rails: Rails,
     /// The time that its decisions rest on.
     pub clock: Clock,
     /// The moment of the last check on record.
@@ -135,6 +138,16 @@ pub struct Parts {
     pub trials: Trials,
     /// Failures of policies that others ask.
     pub failed: mpsc::Receiver<Failed>,
+}
+
+/// Calls of a V2 that is to be replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum V2Calls {
+    /// Some may be under way.
+    #[default]
+    UnderWay,
+    /// They have ended.
+    Ended,
 }
 
 /// See the module.
@@ -194,6 +207,8 @@ pub struct Controller {
     pub(super) presence: Presence,
     /// Whether people know that nothing goes back to a V1 that is down.
     pub(super) withheld: bool,
+    /// Whether V2, which is to be replaced, has calls.
+    pub(super) v2_calls: V2Calls,
     commands: mpsc::Receiver<Command>,
     pub(super) settled: mpsc::Sender<Settled>,
     settling: mpsc::Receiver<Settled>,
@@ -215,22 +230,7 @@ impl Controller {
         state.table = state.table.or_else(|| succession::table(&parts.slots));
         let unrecorded = parts.unrecorded.take().map(|decision| (decision, state.clone(), None));
         let unrecorded: Unrecorded = unrecorded.into_iter().collect();
-        let first = Snapshot {
-            migration: parts.name.clone(),
-            state: state.clone(),
-            verdict: None,
-            waiting_for: Vec::new(),
-            policies: snapshot::in_charge(&parts.slots),
-            held: snapshot::held(&parts.slots),
-            flags: parts.flags.shown(),
-            last_rollback: None,
-            decisions: 0,
-            policy_failures: failures.all(),
-            stale_plan: None,
-            failsafe: Vec::new(),
-            clock: ClockShown { now: parts.clock.now(), ahead_ms: parts.clock.ahead_ms(), steps: 0, last_step: None },
-            unrecorded: unrecorded.len(),
-        };
+        let first = first(&parts, &state, &failures, unrecorded.len());
         let (shown, watching) = watch::channel(Arc::new(first));
         let handle = Handle { commands: orders, shown: watching };
         let controller = Self {
@@ -270,6 +270,7 @@ impl Controller {
             commands,
             presence: Presence::default(),
             withheld: false,
+            v2_calls: V2Calls::default(),
             settled,
             settling,
             shown,
@@ -348,7 +349,7 @@ impl Controller {
     }
 
     /// Takes a step and performs its effects. An order that is refused changes nothing.
-    pub(super) async fn happen(&mut self, event: Event, cause: Cause) -> Option<String> {
+    pub(super) async fn happen(&mut self, event: Event, cause: Cause) -> Option<Declined> {
         let (facts, clock) = (self.facts(), &self.parts.clock);
         let mut taken = step(&self.state, event.clone(), &cause.reason, facts, clock.now());
         if matches!(&taken, Ok((_, effects)) if effects.contains(&Effect::BeginStage)) {
@@ -366,9 +367,9 @@ impl Controller {
                     self.epoch += 1;
                     self.waiting_for.clear();
                 }
-                failed
+                failed.map(|why| Declined::new(Code::NotRecorded, why))
             }
-            Err(refused) => Some(refused.0),
+            Err(refused) => Some(Declined::new(Code::WrongPhase, refused.0)),
         }
     }
 
@@ -391,14 +392,38 @@ impl Controller {
             policies: snapshot::in_charge(&self.parts.slots),
             held: snapshot::held(&self.parts.slots),
             flags: self.parts.flags.shown(),
+            flags_off: self.parts.flags.off(),
             last_rollback: self.last_rollback.clone(),
             decisions: self.decisions,
             policy_failures: self.failures.all(),
+            rails: self.parts.rails.clone(),
             stale_plan: self.stale_plan.clone(),
             failsafe: self.failsafe.shown(clock::mono()),
             clock: self.clock_shown(),
             unrecorded: self.unrecorded.len(),
         };
         self.shown.send_replace(Arc::new(snapshot));
+    }
+}
+
+/// What is shown before anything has happened.
+fn first(parts: &Parts, state: &State, failures: &Failures, unrecorded: usize) -> Snapshot {
+    Snapshot {
+        migration: parts.name.clone(),
+        state: state.clone(),
+        verdict: None,
+        waiting_for: Vec::new(),
+        policies: snapshot::in_charge(&parts.slots),
+        held: snapshot::held(&parts.slots),
+        flags: parts.flags.shown(),
+        flags_off: parts.flags.off(),
+        last_rollback: None,
+        decisions: 0,
+        policy_failures: failures.all(),
+        rails: parts.rails.clone(),
+        stale_plan: None,
+        failsafe: Vec::new(),
+        clock: ClockShown { now: parts.clock.now(), ahead_ms: parts.clock.ahead_ms(), steps: 0, last_step: None },
+        unrecorded,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    controller::Controller,
+    controller::{Controller, V2Calls},
     rehearse::Rehearsed,
     snapshot::RollbackReport,
     state::{Effect, State},
@@ -49,6 +49,10 @@ pub enum Settled {
         /// V2, if it is needed.
         v2: Option<String>,
     },
+    /// V2's calls in flight have ended while it is to be replaced; with their number that were left.
+    Idle(usize),
+    /// V2 was replaced, and is ready.
+    Returned,
     /// V2 has drained and stopped after a rollback.
     Drained {
         /// The rollback.
@@ -105,6 +109,10 @@ impl Controller {
                     self.route().await;
                 }
                 Effect::OpenV2 => self.open_pools(),
+                Effect::RestartV2 => {
+                    self.v2_calls = V2Calls::UnderWay;
+                    self.restart_v2();
+                }
                 Effect::DrainV2 => self.stop_v2(decision.as_ref(), &cause, false),
                 Effect::KillV2 => self.stop_v2(decision.as_ref(), &cause, true),
                 Effect::BeginStage => {
@@ -203,12 +211,13 @@ impl Controller {
         let flags = &self.parts.flags;
         plan.share = plan.share.min(self.state.share).min(flags.max_share());
         let mut control = self.parts.control;
-        if !flags.shadow() {
+        if !flags.shadow() || self.state.redeploys {
             (plan.shadow_share, control.mirror_back) = (Ppm::ZERO, Ppm::ZERO);
         }
+        let v2_serves = flags.v2_enabled() && !self.state.redeploys;
         // Before the ramp V2 has no callers, whatever a rule says.
         let most = if self.state.share > Ppm::ZERO { flags.max_share() } else { Ppm::ZERO };
-        self.parts.split.router.publish(Published { plan, v2_serves: flags.v2_enabled(), most, decider, control });
+        self.parts.split.router.publish(Published { plan, v2_serves, most, decider, control });
     }
 
     fn situation(&self) -> Situation {
@@ -233,18 +242,21 @@ impl Controller {
         };
         let move_ = format!("{} -> {}", decision.from_share, decision.to_share);
         let message = format!("{}: {} ({move_} on V2): {}", decision.kind, self.state.phase, decision.reason);
-        self.notice(&decision.kind, severity, message, decision.findings.clone());
+        let notice = self.made(&decision.kind, severity, message, decision.findings.clone());
+        // What a person has ordered is no error of the host's.
+        if matches!(decision.actor.as_str(), "host" | "policy") {
+            self.parts.notifier.notify(notice);
+        } else {
+            self.parts.notifier.notify_of_order(notice);
+        }
     }
 
     pub(super) fn notice(&self, event: &str, severity: &'static str, message: String, findings: Vec<Finding>) {
-        let migration = self.parts.name.clone();
-        self.parts.notifier.notify(Notice {
-            at: self.parts.clock.wall(),
-            migration,
-            event: event.into(),
-            severity,
-            message,
-            findings,
-        });
+        self.parts.notifier.notify(self.made(event, severity, message, findings));
+    }
+
+    pub(super) fn made(&self, event: &str, severity: &'static str, message: String, findings: Vec<Finding>) -> Notice {
+        let (at, migration) = (self.parts.clock.wall(), self.parts.name.clone());
+        Notice { at, migration, event: event.into(), severity, message, findings }
     }
 }

@@ -43,6 +43,22 @@ pub struct Shown {
     pub meaning: &'static str,
 }
 
+/// A flag that holds something back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Off {
+    /// Its name.
+    pub flag: &'static str,
+    /// What that means.
+    pub meaning: String,
+}
+
+impl Off {
+    /// Whether callers are less safe by it.
+    pub fn weakens(&self) -> bool {
+        matches!(self.flag, "auto_rollback" | "circuit_breaker" | "shadow")
+    }
+}
+
 /// Why a flag cannot be read or set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlagError {
@@ -100,6 +116,29 @@ impl Flags {
             Shown { flag, value, source, meaning }
         };
         ALL.into_iter().map(show).collect()
+    }
+
+    /// What protects callers and is switched off, with what that means.
+    pub fn off(&self) -> Vec<Off> {
+        let means = |flag: &str| {
+            Some(match flag {
+                "auto_rollback" => {
+                    "nobody goes back to V1 by itself, however bad V2 is: neither the rollback policy nor the host"
+                }
+                "circuit_breaker" => "operations that keep failing are not refused",
+                "shadow" => "reads are not mirrored, so nothing is compared and `shadow` does not end by itself",
+                "auto_advance" => "the share rises only when a person advances",
+                "pool_v2_enabled" => "V2 gets nobody, whatever its share",
+                _ => return None,
+            })
+        };
+        let off = ALL.into_iter().filter(|(flag, _)| !self.is_on(flag));
+        let mut off: Vec<_> = off.filter_map(|(flag, _)| Some(Off { flag, meaning: means(flag)?.into() })).collect();
+        if self.max_share() < Ppm::ALL {
+            let meaning = format!("V2 gets {} at most", self.max_share());
+            off.push(Off { flag: "gradual_rollout_percentage", meaning });
+        }
+        off
     }
 
     /// What the controller has to know.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{seats::Install, snapshot::Snapshot};
-use crate::policy::slot::Seat;
+use crate::{policy::slot::Seat, request::Ppm};
 
 /// How others talk to a controller.
 #[derive(Debug, Clone)]
@@ -26,7 +26,61 @@ pub struct Command {
     /// Why.
     pub reason: String,
     /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<Ordered, String>>,
+    pub reply: oneshot::Sender<Result<Ordered, Declined>>,
+}
+
+/// Why a command was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Declined {
+    /// For programs.
+    pub code: Code,
+    /// For people: one sentence.
+    pub message: String,
+}
+
+/// Which kind of refusal it is. The names do not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Not in this phase, or not in this direction.
+    WrongPhase,
+    /// The store did not take it, so nothing was done.
+    NotRecorded,
+    /// There is no such flag, or it cannot have this value, or the environment has set it.
+    WrongFlag,
+    /// Something has to be said that was not.
+    NoReason,
+    /// The host is stopping.
+    Stopping,
+    /// Anything else.
+    Refused,
+}
+
+impl Code {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WrongPhase => "wrong-phase",
+            Self::NotRecorded => "not-recorded",
+            Self::WrongFlag => "wrong-flag",
+            Self::NoReason => "no-reason",
+            Self::Stopping => "stopping",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Declined {
+    /// A refusal of this kind.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<String> for Declined {
+    fn from(message: String) -> Self {
+        Self::new(Code::Refused, message)
+    }
 }
 
 /// What can be asked.
@@ -38,6 +92,16 @@ pub enum Verb {
     Resume,
     /// Take the next step now.
     Advance,
+    /// Go up to this share now.
+    AdvanceTo(Ppm),
+    /// Go back to this share, or to that of the stage before.
+    Retreat(Option<Ppm>),
+    /// Replace V2 while V1 has everybody.
+    Redeploy,
+    /// V2's upstreams were replaced.
+    Redeployed,
+    /// The differences of an operation that were seen so far are accepted.
+    Accept(String),
     /// Send everything to V2, because V1 is gone.
     AdvanceWithoutV1,
     /// Everything back to V1.
@@ -59,6 +123,19 @@ pub struct Newcomer {
     pub component: Vec<u8>,
     /// Fingerprint of what the configuration says.
     pub configured: String,
+    /// What its settings have otherwise than those in force, if those are of the same policy.
+    pub changed: Vec<Changed>,
+}
+
+/// A setting that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Changed {
+    /// Where, as a path of fields.
+    pub setting: String,
+    /// What it was; null if it was not said.
+    pub from: Value,
+    /// What it is now.
+    pub to: Value,
 }
 
 /// What became of a command.
@@ -76,12 +153,12 @@ impl Handle {
     ///
     /// # Errors
     /// Why it was refused, as a sentence.
-    pub async fn ask(&self, verb: Verb, actor: &str, reason: &str) -> Result<Ordered, String> {
+    pub async fn ask(&self, verb: Verb, actor: &str, reason: &str) -> Result<Ordered, Declined> {
         let (reply, answer) = oneshot::channel();
         let command = Command { verb, actor: actor.into(), reason: reason.into(), reply };
-        let stopping = |_| "the host is stopping".to_owned();
-        self.commands.send(command).await.map_err(|_gone| "the host is stopping".to_owned())?;
-        answer.await.map_err(stopping)?
+        let stopping = || Declined::new(Code::Stopping, "the host is stopping");
+        self.commands.send(command).await.map_err(|_gone| stopping())?;
+        answer.await.map_err(|_gone| stopping())?
     }
 
     /// The migration as its controller last left it.

@@ -119,6 +119,7 @@ impl World {
             v1: V1::Serves,
             v2_serves: true,
             raises_without_v1: false,
+            v2_is_own: true,
         };
         let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);
         let now = self.timeline.now(self.reading().mono);

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    controller::Controller,
+    controller::{Controller, V2Calls},
     effects::Cause,
-    handle::{Command, Ordered, Verb},
+    handle::{Code, Command, Declined, Ordered, Verb},
     seats::Installing,
     state::{Event, Order, State},
     withhold::V1,
 };
 use crate::{
     clock,
-    policy::port::{Action, Progress, Verdict},
+    policy::port::{Action, Phase, Progress, Verdict},
     stage,
 };
 
@@ -32,9 +32,14 @@ impl Controller {
             Verb::Rollback => self.order(Order::Rollback, &actor, &reason).await,
             Verb::EmergencyRollback => self.order(Order::EmergencyRollback, &actor, &reason).await,
             Verb::AdvanceWithoutV1 => self.order(Order::AdvanceWithoutV1, &actor, &reason).await,
+            Verb::AdvanceTo(share) => self.order(Order::AdvanceTo(share), &actor, &reason).await,
+            Verb::Retreat(to) => self.order(Order::Retreat(to), &actor, &reason).await,
+            Verb::Redeploy => self.order(Order::Redeploy, &actor, &reason).await,
+            Verb::Redeployed => self.redeployed(&actor, &reason).await,
+            Verb::Accept(operation) => self.accept(&operation, &actor, &reason).await,
             Verb::Advance => match self.next_stage().await {
                 Ok(action) => self.order(Order::Advance(action), &actor, &reason).await,
-                Err(why) => Err(why),
+                Err(why) => Err(why.into()),
             },
         };
         self.show();
@@ -42,15 +47,17 @@ impl Controller {
         drop(reply.send(answer));
     }
 
-    async fn order(&mut self, order: Order, actor: &str, reason: &str) -> Result<Ordered, String> {
+    async fn order(&mut self, order: Order, actor: &str, reason: &str) -> Result<Ordered, Declined> {
         let cause = Cause::operator(actor, reason);
         if let Some(why) = self.happen(Event::Ordered(order), cause).await {
             return Err(why);
         }
-        let State { phase, stage, share, .. } = self.state;
-        let mut message = format!("{} is {phase}, stage {stage}, with {share} on V2", self.parts.name);
+        let State { phase, share, .. } = self.state;
+        let mut message = format!("{} is {phase}, with {share} on V2", self.parts.name);
         if self.state.needs_v1() && self.facts().v1 != V1::Serves {
             message.push_str("; V1 is down: whoever is on it gets errors until it is back");
+        } else if let Some(next) = what_next(&self.state, &self.parts.name) {
+            message.push_str(&next);
         }
         Ok(Ordered { message, detail: Value::Null })
     }
@@ -70,16 +77,100 @@ impl Controller {
         answered.asked.answer.map(|next| next.action).map_err(|error| format!("the stages policy {error}"))
     }
 
-    async fn set_flag(&mut self, flag: &str, value: Value, actor: &str, reason: &str) -> Result<Ordered, String> {
+    /// V2's upstreams were replaced, as whoever did it says.
+    async fn redeployed(&mut self, actor: &str, reason: &str) -> Result<Ordered, Declined> {
+        let wrong = |why: &str| Declined::new(Code::WrongPhase, why);
+        if !self.state.redeploys {
+            return Err(wrong("V2 is not being replaced; `redeploy` without `--done` begins that"));
+        }
+        if self.parts.split.v2.workers().is_some() {
+            return Err(wrong(
+                "V2's workers are started anew by the host, which goes on by itself when they are ready",
+            ));
+        }
+        if self.v2_calls == V2Calls::UnderWay && !self.parts.split.v2.is_open() {
+            return Err(wrong("V2 still has calls in flight; try again in a moment"));
+        }
+        let audited = self.audited(actor, "redeployed", serde_json::json!({ "reason": reason }));
+        let stored = self.parts.store.audit(&audited).await;
+        stored.map_err(|e| Declined::new(Code::NotRecorded, crate::causes::chain(&e)))?;
+        self.await_v2();
+        let message = format!(
+            "V2 of {} gets {} again as soon as it is ready; `cutover status` says what it waits for",
+            self.parts.name, self.state.share
+        );
+        Ok(Ordered { message, detail: Value::Null })
+    }
+
+    /// The differences of an operation that were seen so far are known and accepted: they hold nobody any more.
+    async fn accept(&mut self, operation: &str, actor: &str, reason: &str) -> Result<Ordered, Declined> {
+        let pairs = Arc::clone(self.parts.split.recorder.pairs());
+        let totals = pairs.totals();
+        let Some((operation, fates)) = totals.get_key_value(operation) else {
+            let known: Vec<_> = totals.keys().map(|name| format!("`{name}`")).collect();
+            let known = if known.is_empty() { "none has any yet".into() } else { known.join(", ") };
+            return Err(format!("no pair of `{operation}` was mirrored; operations with pairs: {known}").into());
+        };
+        let detail = serde_json::json!({ "operation": operation, "different": fates.different, "reason": reason });
+        let audited = self.audited(actor, "accept-differences", detail.clone());
+        let stored = self.parts.store.audit(&audited).await;
+        stored.map_err(|e| Declined::new(Code::NotRecorded, crate::causes::chain(&e)))?;
+        pairs.accept(operation);
+        let message = format!(
+            "the {} pair(s) of {operation} that differed so far are accepted: they hold nothing any more, and those from now on do",
+            fates.different
+        );
+        self.parts.notifier.notify_of_order(self.made(
+            "differences-accepted",
+            "info",
+            format!("{message}: {reason}"),
+            Vec::new(),
+        ));
+        Ok(Ordered { message, detail })
+    }
+
+    async fn set_flag(&mut self, flag: &str, value: Value, actor: &str, reason: &str) -> Result<Ordered, Declined> {
         let mut flags = self.parts.flags.clone();
-        flags.set(flag, value.clone()).map_err(|e| e.to_string())?;
+        flags.set(flag, value.clone()).map_err(|e| Declined::new(Code::WrongFlag, e.to_string()))?;
+        let weakens = flags.off().into_iter().find(|off| off.flag == flag && off.weakens());
+        if let Some(off) = weakens.as_ref().filter(|_| reason.trim().is_empty()) {
+            let message = format!("say why (`--reason`): with `{flag}` off, {}", off.meaning);
+            return Err(Declined::new(Code::NoReason, message));
+        }
         let detail = serde_json::json!({ "flag": flag, "value": value, "reason": reason });
         let audited = self.audited(actor, "set-flag", detail);
         let stored = self.parts.store.set_flag(flag, &value, &audited).await;
-        stored.map_err(|e| format!("the flag was not set: {}", crate::causes::chain(&e)))?;
+        stored.map_err(|e| {
+            Declined::new(Code::NotRecorded, format!("the flag was not set: {}", crate::causes::chain(&e)))
+        })?;
         self.parts.flags = flags;
         self.switch_pools();
         self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
-        Ok(Ordered { message: format!("{flag} is {value}"), detail: Value::Null })
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let (severity, means) = match weakens {
+            Some(off) => ("warning", format!("; {}", off.meaning)),
+            None => ("info", String::new()),
+        };
+        let notice =
+            self.made("flag-set", severity, format!("{actor} set `{flag}` to {value}{means}{why}"), Vec::new());
+        if severity == "info" {
+            self.parts.notifier.notify_of_order(notice);
+        } else {
+            self.parts.notifier.notify(notice);
+        }
+        Ok(Ordered { message: format!("{flag} is {value}{means}"), detail: Value::Null })
     }
+}
+
+/// What whoever ordered something may want to know next.
+fn what_next(state: &State, name: &str) -> Option<String> {
+    Some(match state.phase {
+        _ if state.redeploys => {
+            format!("; V1 has V2's callers until it is back, and `cutover status {name}` says what it waits for")
+        }
+        Phase::Preparing => format!("; it goes on by itself when V2 is ready (`cutover wait {name} --for shadow`)"),
+        Phase::Paused => "; `resume` goes on".into(),
+        Phase::RolledBack => "; `resume` begins again".into(),
+        Phase::Shadow | Phase::Ramping | Phase::Complete | Phase::Decommissioned => return None,
+    })
 }

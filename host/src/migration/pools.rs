@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    controller::Controller,
+    controller::{Controller, V2Calls},
     effects::{Cause, Settled},
+    flags::Off,
     presence::News,
     snapshot::RollbackReport,
     state::Event,
@@ -30,6 +31,7 @@ impl Controller {
     /// where they are; then the one that the routing policy makes now. If that fails, the other one stays.
     pub async fn begin(&mut self, last: Option<LastPlan>) {
         self.switch_pools();
+        self.say_what_is_off();
         self.reserve_marker();
         self.try_to_catch_up().await;
         self.admit_table(Cause::host()).await;
@@ -42,6 +44,14 @@ impl Controller {
         }
         self.route().await;
         self.look_at_v1();
+    }
+
+    /// Flags outlive whoever set them: a host that starts says which make callers less safe.
+    fn say_what_is_off(&self) {
+        for off in self.parts.flags.off().into_iter().filter(Off::weakens) {
+            let message = format!("the flag `{}` is off: {}", off.flag, off.meaning);
+            self.notice("flag-off", "warning", message, Vec::new());
+        }
     }
 
     /// Tells the pools what operators have switched.
@@ -83,6 +93,43 @@ impl Controller {
         });
     }
 
+    /// V1 has everybody already; waits for V2's calls in flight, starts workers anew, and reports when they are ready.
+    /// Upstreams are replaced by somebody else, who says when that is done.
+    pub(super) fn restart_v2(&self) {
+        let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
+        // Turned away at once, so that the drain has an end.
+        split.v2.close();
+        self.parts.tasks.spawn(async move {
+            let turn = split.v2_turn.lock().await;
+            let left = split.v2.drain().await;
+            if split.v2.workers().is_some() {
+                split.v2.stop(false).await;
+            }
+            drop(turn);
+            // The controller is gone when the host stops.
+            drop(settled.send(Settled::Idle(left)).await);
+        });
+    }
+
+    /// Waits until V2 is ready again after it was replaced, and reports it.
+    pub(super) fn await_v2(&self) {
+        let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
+        split.v2.open();
+        self.parts.tasks.spawn(async move {
+            loop {
+                let report = match split.v2.ready_by(clock::mono() + START_PATIENCE).await {
+                    Ok(()) => Settled::Returned,
+                    Err(failure) => Settled::StillStarting { v1: None, v2: Some(failure.message) },
+                };
+                let done = matches!(report, Settled::Returned);
+                // A rollback closes it.
+                if !split.v2.is_open() || settled.send(report).await.is_err() || done {
+                    return;
+                }
+            }
+        });
+    }
+
     /// V2 is closed already; waits for its calls in flight and stops its workers, off the controller's path.
     pub(super) fn stop_v2(&self, decision: Option<&Decision>, cause: &Cause, kill: bool) {
         let report = RollbackReport {
@@ -114,13 +161,35 @@ impl Controller {
             Settled::Ready => {
                 self.happen(Event::PoolsReady, Cause::host()).await;
             }
+            Settled::Idle(left) if self.state.redeploys => {
+                if left > 0 {
+                    tracing::warn!(
+                        migration = self.parts.name,
+                        left,
+                        "calls of V2 did not end in time and were given up"
+                    );
+                }
+                if self.parts.split.v2.workers().is_some() {
+                    self.await_v2();
+                } else {
+                    let name = &self.parts.name;
+                    let message = format!(
+                        "V2 has no call any more: replace it, and then say so with `cutover redeploy {name} --done --reason TEXT`"
+                    );
+                    self.notice("redeploy-idle", "info", message, Vec::new());
+                    self.v2_calls = V2Calls::Ended;
+                }
+            }
+            Settled::Returned if self.state.redeploys => {
+                self.happen(Event::Returned, Cause::host()).await;
+            }
             Settled::StillStarting { v2: Some(why), .. } if self.state.needs_v2() => {
                 let serves = if self.parts.split.is_v1_gone() { "and V1 is down" } else { "V1 keeps serving" };
                 let message = format!("workers do not start; {serves}: {why}");
                 self.notice("pools-not-ready", "critical", message, Vec::new());
             }
-            // That V1 is not there is noticed by whoever looks at it.
-            Settled::StillStarting { .. } => {}
+            // A rollback came between; and that V1 is not there is noticed by whoever looks at it.
+            Settled::Idle(_) | Settled::Returned | Settled::StillStarting { .. } => {}
             Settled::Drained { report } => self.last_rollback = Some(report),
             Settled::Rehearsed(rehearsed) => self.rehearse(*rehearsed).await,
         }
@@ -140,6 +209,7 @@ impl Controller {
             v1,
             v2_serves: split.v2.can_serve(),
             raises_without_v1: self.parts.raise_without_v1,
+            v2_is_own: split.v2.workers().is_some(),
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{
     controller::Controller,
     effects::Cause,
-    handle::{Newcomer, Ordered},
+    handle::{Declined, Newcomer, Ordered},
     rehearse::{Learner, Rehearsed},
     state::Event,
     succession::{lets_go_up, until_resumed},
@@ -44,7 +44,7 @@ pub struct Installing {
     /// Why.
     pub reason: String,
     /// Who waits for the answer; nobody, if the host itself wants it.
-    pub reply: Option<oneshot::Sender<Result<Ordered, String>>>,
+    pub reply: Option<oneshot::Sender<Result<Ordered, Declined>>>,
     /// Since when.
     pub started: Mono,
 }
@@ -68,7 +68,7 @@ impl Installing {
     fn answer(self, done: Result<Ordered, String>) {
         match (self.reply, done) {
             // Whoever asked may have gone; what was done is on record.
-            (Some(reply), done) => drop(reply.send(done)),
+            (Some(reply), done) => drop(reply.send(done.map_err(Declined::from))),
             (None, Err(why)) => tracing::error!("{why}"),
             (None, Ok(_)) => {}
         }
@@ -89,6 +89,14 @@ impl Controller {
     /// Begins to put a policy somewhere; whoever waits is answered when it is done or refused.
     pub(super) async fn install(&mut self, installing: Installing) {
         let kind = installing.what.kind();
+        if let Some(label) = self.is_in_charge(&installing.what) {
+            let message = format!(
+                "{label} is in charge of {kind} of {} with the same settings: nothing was changed",
+                self.parts.name
+            );
+            return installing
+                .answer(Ok(Ordered { message, detail: json!({ "kind": kind, "policy": label, "changed": [] }) }));
+        }
         let learner = match self.learner(&installing.what) {
             Ok(learner) => learner,
             Err(why) => return installing.answer(Err(why)),
@@ -103,6 +111,17 @@ impl Controller {
         }
         let policy = learner.policy.filter(|_| self.state.is_judged());
         self.rehearse(Rehearsed::new(installing, Learner { policy, ..learner })).await;
+    }
+
+    /// Whoever activates what is active wants nothing else; the policy before stays the one to go back to.
+    fn is_in_charge(&self, what: &Install) -> Option<String> {
+        let Install::Activate(new) = what else { return None };
+        let seat = self.parts.slots.get(what.kind()).seat()?;
+        let same = seat.title == new.seat.title
+            && seat.policy.digest() == new.seat.policy.digest()
+            && seat.policy.settings == new.seat.policy.settings
+            && seat.wasi_stub == new.seat.wasi_stub;
+        same.then(|| seat.label())
     }
 
     /// Who has to be shown what happened.
@@ -163,6 +182,11 @@ impl Controller {
             Install::Revert(_) => labelled("revert-policy", slot.previous().as_deref()),
         };
         let mut detail = json!({ "kind": kind, "policy": label, "from": from, "to": to, "replayed": shown, "reason": installing.reason });
+        if let Install::Activate(new) | Install::Candidate(new, _) = &installing.what
+            && let Value::Object(detail) = &mut detail
+        {
+            detail.insert("changed".into(), json!(new.changed));
+        }
         let audited = self.audited(&installing.actor, verb, detail.clone());
         let done = match &installing.what {
             Install::Activate(new) => self.take_over(new, rehearsal.memory, &audited).await,

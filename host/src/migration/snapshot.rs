@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{failsafe, flags::Shown, state::State};
+use super::{
+    failsafe,
+    flags::{Off, Shown},
+    rails::Rails,
+    state::State,
+};
 use crate::{
     clock::UnixMs,
     policy::{
@@ -33,10 +38,14 @@ pub struct Snapshot {
     pub held: Vec<Held>,
     /// Its flags.
     pub flags: Vec<Shown>,
+    /// Those that hold something back, or make callers less safe.
+    pub flags_off: Vec<Off>,
     /// The last rollback, once V2 has settled.
     pub last_rollback: Option<RollbackReport>,
     /// Decisions since the host began.
     pub decisions: u64,
+    /// What no policy passes.
+    pub rails: Rails,
     /// Policies that failed since the host began.
     pub policy_failures: Vec<Failing>,
     /// Why the plan in force is not the one that the state asks for.

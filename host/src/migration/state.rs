@@ -37,6 +37,9 @@ pub struct State {
     /// The stage table in force, as far as the host knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<Table>,
+    /// V2 is being replaced: its callers are on V1 until it is back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redeploys: bool,
 }
 
 impl State {
@@ -52,6 +55,7 @@ impl State {
             because: None,
             below: Vec::new(),
             table: None,
+            redeploys: false,
         }
     }
 
@@ -96,12 +100,12 @@ impl State {
 
     /// Whether the rollback policy is asked.
     pub fn is_judged(&self) -> bool {
-        matches!(self.in_force(), Phase::Shadow | Phase::Ramping | Phase::Complete)
+        !self.redeploys && matches!(self.in_force(), Phase::Shadow | Phase::Ramping | Phase::Complete)
     }
 
     /// Whether the stages policy is asked: not while paused.
     pub fn is_staged(&self) -> bool {
-        matches!(self.phase, Phase::Shadow | Phase::Ramping)
+        !self.redeploys && matches!(self.phase, Phase::Shadow | Phase::Ramping)
     }
 }
 
@@ -137,6 +141,8 @@ pub enum Event {
     },
     /// The stages policy has another table.
     Tabled(Table),
+    /// V2 was replaced and is ready.
+    Returned,
 }
 
 /// What operators may command.
@@ -149,6 +155,12 @@ pub enum Order {
     Resume,
     /// Take the step that the stages policy names, now.
     Advance(Action),
+    /// Go up to this share.
+    AdvanceTo(Ppm),
+    /// Go back to this share, or to that of the stage before.
+    Retreat(Option<Ppm>),
+    /// V1 has everybody while V2 is replaced.
+    Redeploy,
     /// Everything to V2, because V1 is gone.
     AdvanceWithoutV1,
     /// Everything back to V1, gracefully.
@@ -166,6 +178,8 @@ pub enum Effect {
     Route,
     /// Open V2, start its workers, and say when they are ready.
     OpenV2,
+    /// Let no new call into V2, wait for those in flight, restart its workers, and say when they are ready.
+    RestartV2,
     /// Let no new call into V2, turn away those that wait, wait for those in flight, stop the workers.
     DrainV2,
     /// Let no new call into V2 and kill its workers.

@@ -5,13 +5,17 @@
 //! them); a rollback's first effects are to persist and to route everything to V1; nothing changes without a decision;
 //! nothing that the host does by itself raises the share.
 
+mod ordered;
+
 use std::time::Duration;
 
+use self::ordered::ordered;
+pub(super) use self::ordered::preparing;
 use super::{
     failsafe,
-    state::{Decided, Effect, Event, Order, Refused, State},
+    state::{Decided, Effect, Event, Refused, State},
     table::Table,
-    withhold::{V1, Withheld, withhold, without_v1},
+    withhold::{V1, Withheld, withhold},
 };
 use crate::{
     clock::UnixMs,
@@ -44,6 +48,8 @@ pub struct Facts<'a> {
     pub v2_serves: bool,
     /// Whether the stages policy may raise V2's share while V1 is down.
     pub raises_without_v1: bool,
+    /// Whether V2's members are workers of the host, which a host that starts has started anew.
+    pub v2_is_own: bool,
 }
 
 /// Takes one step. `reason` is an operator's, and empty for policies.
@@ -66,12 +72,16 @@ pub fn step(
             Event::Judged { findings, .. } | Event::Moved { findings, .. } | Event::Failsafe { findings, .. } => {
                 findings
             }
-            Event::PoolsReady | Event::Ordered(_) | Event::FlagsChanged | Event::Tabled(_) => Vec::new(),
+            Event::PoolsReady | Event::Ordered(_) | Event::FlagsChanged | Event::Tabled(_) | Event::Returned => {
+                Vec::new()
+            }
         };
         return Ok((state.clone(), vec![Effect::Withhold(withheld, findings)]));
     }
     match event {
+        Event::PoolsReady if state.redeploys && facts.v2_is_own => Ok(returned(state, now)),
         Event::PoolsReady => Ok(pools_ready(state, now)),
+        Event::Returned => Ok(returned(state, now)),
         Event::Judged { verdict: Verdict::RollBack, findings } if state.is_judged() && switches.auto_rollback => {
             let because = because(&findings, "the rollback policy says so");
             Ok(roll_back(state, because, findings, Effect::DrainV2, now))
@@ -95,6 +105,17 @@ fn pools_ready(state: &State, now: UnixMs) -> (State, Vec<Effect>) {
     let next = State { phase: Phase::Shadow, ..state.anew(now) };
     let effects = vec![decide("begin", "both pools are ready", Vec::new()), Effect::BeginStage, Effect::Route];
     (next, effects)
+}
+
+/// V2 has its callers again. It is another V2: its stage begins anew, with soak and evidence.
+fn returned(state: &State, now: UnixMs) -> (State, Vec<Effect>) {
+    if !state.redeploys {
+        return (state.clone(), Vec::new());
+    }
+    let next = State { redeploys: false, since: now, ..state.clone() };
+    let reason = format!("V2 was replaced and is ready: it has {} again, and its stage begins anew", state.share);
+    let decided = decide("redeployed", &reason, Vec::new());
+    (next, vec![decided, Effect::BeginStage, Effect::Route, Effect::Notify])
 }
 
 fn moved(
@@ -200,82 +221,6 @@ fn tabled(state: &State, table: Table) -> (State, Vec<Effect>) {
     (next, vec![decide("table", &reason, Vec::new()), Effect::Notify])
 }
 
-fn ordered(
-    state: &State,
-    order: Order,
-    reason: &str,
-    facts: Facts<'_>,
-    now: UnixMs,
-) -> Result<(State, Vec<Effect>), Refused> {
-    let phase = state.phase;
-    let refuse = |what: &str| Err(Refused(format!("the migration is {phase}, so it cannot {what}")));
-    match (order, phase) {
-        (Order::Pause, Phase::Shadow | Phase::Ramping) => Ok(pause(state, reason, Vec::new())),
-        (Order::Pause, _) => refuse("be paused; only `shadow` and `ramping` can"),
-        (Order::Resume, Phase::Paused) => Ok(resume(state, reason)),
-        (Order::Resume, Phase::RolledBack) => {
-            let effects = vec![decide("begin-again", reason, Vec::new()), Effect::Route, Effect::OpenV2];
-            Ok((state.anew(now), effects))
-        }
-        (Order::Resume, Phase::Preparing) if facts.v1 != V1::Serves => Err(Refused(preparing(facts))),
-        (Order::Resume, _) => refuse("be resumed; only `paused` and `rolled-back` can"),
-        (Order::Advance(action), Phase::Shadow | Phase::Ramping) => match action {
-            action if wrong_way(state, action).is_some() => Err(Refused(wrong_way(state, action).unwrap_or_default())),
-            Action::Advance(to) => Ok(go(state, "advance", to, reason, Vec::new(), now)),
-            Action::Complete => Ok(complete(state, reason, Vec::new(), now)),
-            Action::Hold | Action::Pause | Action::Retreat(_) => {
-                Err(Refused("the stages policy names no stage to advance to".into()))
-            }
-        },
-        (Order::Advance(_), Phase::Preparing) => Err(Refused(preparing(facts))),
-        (Order::Advance(_), Phase::Complete | Phase::Decommissioned) => refuse("advance any further"),
-        (Order::Advance(_), Phase::Paused | Phase::RolledBack) => refuse("advance; resume it first"),
-        (Order::AdvanceWithoutV1, _) => without(state, reason, facts, now),
-        (Order::Rollback | Order::EmergencyRollback, Phase::RolledBack) => refuse("be rolled back again"),
-        (Order::Rollback | Order::EmergencyRollback, _) if facts.v1 == V1::Absent => {
-            refuse("be rolled back: the configuration has no V1; put it back and restart the host first")
-        }
-        (Order::Rollback | Order::EmergencyRollback, Phase::Decommissioned) => {
-            refuse("be rolled back: V1 is gone; restore it from a backup first")
-        }
-        (Order::Rollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::DrainV2, now)),
-        (Order::EmergencyRollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::KillV2, now)),
-    }
-}
-
-/// Why a migration that is preparing does not go on, and what can be done.
-pub(super) fn preparing(Facts { migration, v1, v2_serves, .. }: Facts<'_>) -> String {
-    match (v1, v2_serves) {
-        (V1::Serves, _) => "the migration is preparing: it goes on by itself when V2 is ready".into(),
-        (V1::Down | V1::Absent, true) => format!(
-            "the migration is preparing and waits for V1, which is not ready; if V1 is not coming back, `{}` sends everything \
-             to V2",
-            without_v1(migration)
-        ),
-        (V1::Down | V1::Absent, false) => "the migration is preparing, and neither V1 nor V2 is ready".into(),
-    }
-}
-
-/// Everything to V2, because V1 is gone: a person says so, nobody compares any more.
-fn without(state: &State, reason: &str, facts: Facts<'_>, now: UnixMs) -> Result<(State, Vec<Effect>), Refused> {
-    let phase = state.phase;
-    let refused = |why: String| Err(Refused(why));
-    match phase {
-        Phase::Complete | Phase::Decommissioned => refused(format!("the migration is {phase}: everything is on V2")),
-        Phase::RolledBack => refused(
-            "the migration is rolled-back, so V2 is stopped; resume it first, and then advance without V1".into(),
-        ),
-        _ if facts.v1 == V1::Serves => {
-            refused("V1 is there, so nothing goes on without it; `advance` takes the next stage".into())
-        }
-        _ if !facts.v2_serves => refused("V2 is not ready either, so there is nobody to go on with".into()),
-        Phase::Preparing | Phase::Shadow | Phase::Ramping | Phase::Paused => {
-            let state = State { paused_in: None, ..state.clone() };
-            Ok(complete(&state, reason, Vec::new(), now))
-        }
-    }
-}
-
 fn go(
     state: &State,
     kind: &'static str,
@@ -294,6 +239,7 @@ fn go(
         because: None,
         below: below(state, to.share),
         table: state.table.clone(),
+        redeploys: false,
     };
     // Less traffic for V2 cannot wait for anything; more of it is a new stage.
     let effects = vec![decide(kind, reason, findings), Effect::Route, Effect::BeginStage, Effect::Notify];
@@ -364,6 +310,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::migration::state::Order;
 
     const ON: Facts<'_> = Facts {
         switches: Switches { auto_rollback: true, auto_advance: true },
@@ -371,6 +318,7 @@ mod tests {
         v1: V1::Serves,
         v2_serves: true,
         raises_without_v1: false,
+        v2_is_own: true,
     };
     const V1_DOWN: Facts<'_> = Facts { v1: V1::Down, ..ON };
 
@@ -488,7 +436,7 @@ mod tests {
         assert!(refused(&rolled_back, Order::Rollback).contains("rolled-back"));
         assert!(refused(&rolled_back, Order::Pause).contains("only `shadow` and `ramping`"));
         assert!(refused(&ramping(0, 1), Order::Resume).contains("ramping"));
-        assert!(refused(&rolled_back, Order::Advance(Action::Hold)).contains("resume it first"));
+        assert!(refused(&rolled_back, Order::Advance(Action::Hold)).contains("`resume` begins again"));
     }
 
     fn tables() -> [Table; 3] {

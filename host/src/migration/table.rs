@@ -60,6 +60,12 @@ impl Table {
         self.stages.iter().filter(|row| row.share > share).min_by_key(|row| row.share)
     }
 
+    /// How long a stage of any share lasts: as that of the highest stage that is not above it; the lowest, below all.
+    pub fn soak_at(&self, share: Ppm) -> Option<Duration> {
+        let below = self.stages.iter().filter(|row| row.share <= share).max_by_key(|row| row.share);
+        below.or_else(|| self.stages.iter().min_by_key(|row| row.share)).and_then(|row| row.soak)
+    }
+
     /// Whether the stage that is under way is none of this table's, so that the soak that it began with counts.
     pub fn lacks(&self, share: Ppm) -> bool {
         !self.stages.is_empty() && self.row(share).is_none()

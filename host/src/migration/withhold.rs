@@ -64,6 +64,7 @@ pub fn withhold(state: &State, event: &Event, v1: V1, raises: bool) -> Option<Wi
         | Event::PoolsReady
         | Event::Ordered(_)
         | Event::FlagsChanged
+        | Event::Returned
         | Event::Tabled(_) => None,
     }
 }

@@ -103,6 +103,17 @@ impl History {
         }
     }
 
+    /// What came in the last `seconds` batches: their time, pairs that were compared, and calls of V2.
+    pub fn lately(&self, seconds: usize) -> (u64, u64, u64) {
+        let inner = self.0.read();
+        let first = inner.batches.len().saturating_sub(seconds);
+        inner.batches.range(first..).fold((0, 0, 0), |(span_ms, compared, calls), batch| {
+            let Comparisons { same, ignored, different, .. } = batch.comparisons;
+            let v2: u64 = batch.operations.iter().map(|operation| operation.v2.requests).sum();
+            (span_ms + u64::from(batch.duration_ms), compared + same + ignored + different, calls + v2)
+        })
+    }
+
     /// Everything since the host began.
     pub fn totals(&self) -> Totals {
         self.0.read().totals.clone()

@@ -7,7 +7,10 @@
 //! When other rules are put in charge, a batch has pairs of one set of rules only: those of the new rules wait for the
 //! next one, which says that they changed. So whoever adds up batches knows which of them still count.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -19,6 +22,9 @@ use crate::policy::{
 
 /// In the first batch with pairs of other rules.
 const RULES_CHANGED: &str = "pairs.rules-changed";
+
+/// In the first batch after a person accepted the differences of an operation.
+const ACCEPTED: &str = "pairs.accepted";
 
 /// The rules that pairs are compared by: a policy and its settings, as far as one is told from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,8 @@ struct Counts {
     operations: BTreeMap<Arc<str>, Fates>,
     /// Reads that V2 answered and V1 was asked, too.
     mirrored_back: BTreeMap<Arc<str>, u64>,
+    /// Operations whose differences so far were accepted.
+    accepted: BTreeSet<Arc<str>>,
 }
 
 /// A pair that is to be compared.
@@ -134,6 +142,19 @@ impl Pairs {
         self.0.lock().change();
     }
 
+    /// A person accepts what was found of an operation so far: it holds nobody any more. What is found after it does.
+    pub fn accept(&self, operation: &Arc<str>) {
+        let mut inner = self.0.lock();
+        let counts = inner.open();
+        counts.accepted.insert(Arc::clone(operation));
+        if let Some(fates) = counts.operations.get_mut(operation) {
+            // Those of this very second are among what was seen.
+            let accepted = std::mem::take(&mut fates.different);
+            counts.comparisons.different = counts.comparisons.different.saturating_sub(accepted);
+            counts.comparisons.ignored += accepted;
+        }
+    }
+
     /// How often the rules changed.
     pub fn changes(&self) -> u64 {
         self.0.lock().changes
@@ -153,6 +174,7 @@ impl Pairs {
         if counts.rules_changed {
             gauges.push(Gauge { name: RULES_CHANGED.into(), value: 1 });
         }
+        gauges.extend(counts.accepted.into_iter().map(|operation| gauge(format!("{ACCEPTED}{{{operation}}}"), 1)));
         for (operation, fates) in counts.operations {
             let counted = fates.named().into_iter().filter(|(_, count)| *count > 0);
             gauges.extend(counted.map(|(name, count)| gauge(format!("pairs.{name}{{{operation}}}"), count)));
@@ -186,6 +208,7 @@ impl Inner {
 impl Counts {
     fn merge(&mut self, other: Self) {
         self.comparisons.merge(other.comparisons);
+        self.accepted.extend(other.accepted);
         for (operation, fates) in other.operations {
             of(&mut self.operations, &operation).merge(fates);
         }

@@ -9,21 +9,25 @@
 //! in for it ([`Store::refuses`]), which takes no record that counts.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, Metadata, OpenOptions, Permissions},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use rustix::fs::{Access, access};
 use tokio::time::timeout;
 
 use super::{
     Store, StoreError,
-    lock::{Lock, Locked},
+    lock::{self, Lock, Locked},
     sql_ms,
 };
 use crate::{
@@ -50,6 +54,17 @@ pub struct Trouble {
     pub why: String,
 }
 
+/// What a host would find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Examined {
+    /// Nothing that speaks against it.
+    Fine,
+    /// Another host has it: which, in its own words.
+    InUse(String),
+    /// It cannot be opened or made.
+    Unusable(String),
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Ground {
@@ -59,6 +74,7 @@ pub(super) struct Ground {
     locks: Mutex<Vec<Lock>>,
     refuses: OnceLock<String>,
     trouble: ArcSwapOption<Trouble>,
+    failures: AtomicU64,
 }
 
 impl Ground {
@@ -81,6 +97,26 @@ impl From<&Metadata> for Identity {
 /// Which file is at a path now.
 pub(super) fn identity(path: &Path) -> io::Result<Identity> {
     Ok((&fs::metadata(path)?).into())
+}
+
+/// Only the host's user reads what it recorded: reasons, names, and what callers sent. The database makes its other files
+/// like this one.
+pub(super) fn keep_private(path: &Path) {
+    const MODE: u32 = 0o600;
+    // What cannot be made or opened is said by whoever opens it.
+    let made = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path);
+    drop(made);
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        let Ok(now) = fs::metadata(&file) else { continue };
+        if now.is_file() && now.permissions().mode() & 0o077 != 0 {
+            let kept = fs::set_permissions(&file, Permissions::from_mode(MODE));
+            if let Err(error) = kept {
+                tracing::warn!(file = %Path::new(&file).display(), %error, "others can read the store; make its mode 0600");
+            }
+        }
+    }
 }
 
 impl Store {
@@ -127,6 +163,31 @@ impl Store {
         Ok(store)
     }
 
+    /// Looks at a store without touching it.
+    pub async fn examine(path: &Path) -> Examined {
+        if let Some(owner) = lock::holder(path) {
+            return Examined::InUse(owner);
+        }
+        if path.exists() {
+            return match Self::open_to_read(path).await {
+                Ok(store) => {
+                    store.close().await;
+                    Examined::Fine
+                }
+                Err(error) => Examined::Unusable(chain(&error)),
+            };
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let shown = folder.display();
+        match access(folder, Access::WRITE_OK) {
+            Ok(()) if folder.is_dir() => Examined::Fine,
+            Ok(()) => Examined::Unusable(format!("`{shown}` is no folder, so the store cannot be made there")),
+            Err(error) => Examined::Unusable(format!(
+                "the store cannot be made in `{shown}`: {error}; make the folder, and let the host's user write there"
+            )),
+        }
+    }
+
     /// Why it has refused records since the host began, if it has: the host then serves V1 until it can be had.
     pub fn refuses(&self) -> Option<&str> {
         self.1.refuses.get().map(String::as_str)
@@ -135,6 +196,11 @@ impl Store {
     /// Why it takes no records now, and since when.
     pub fn trouble(&self) -> Option<Arc<Trouble>> {
         self.1.trouble.load_full()
+    }
+
+    /// How often it took no record since the host began, or was found in trouble.
+    pub fn failures(&self) -> u64 {
+        self.1.failures.load(Ordering::Relaxed)
     }
 
     /// Whether a store that refused records would take them now: from a store that is opened anew.
@@ -182,6 +248,7 @@ impl Store {
         match &done {
             Ok(_) => self.1.trouble.store(None),
             Err(error) => {
+                self.1.failures.fetch_add(1, Ordering::Relaxed);
                 let since = self.trouble().map_or_else(clock::mono, |trouble| trouble.since);
                 self.1.trouble.store(Some(Arc::new(Trouble { since, why: chain(error) })));
             }

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -42,7 +42,7 @@ impl Lock {
         let path = beside(&real(store));
         for _ in 0..TRIES {
             let mut options = OpenOptions::new();
-            let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
+            let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
             let mut file = opened.map_err(Locked::Impossible)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -58,6 +58,19 @@ impl Lock {
         }
         Err(Locked::Impossible(io::Error::other("something keeps removing the lock's file")))
     }
+}
+
+/// Who has a store, if anybody does. The kernel is asked, and nothing is locked for it: a host that starts at this moment is
+/// not to be refused.
+pub(super) fn holder(store: &Path) -> Option<String> {
+    let path = beside(&real(store));
+    let inode = fs::metadata(&path).ok()?.ino().to_string();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let is_it = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some("FLOCK") && fields.nth(3).and_then(|file| file.rsplit(':').next()) == Some(&inode)
+    };
+    locks.lines().any(is_it).then(|| File::open(&path).map_or_else(|_| String::new(), |mut file| said(&mut file)))
 }
 
 impl Drop for Lock {

@@ -49,7 +49,7 @@ pub struct Decision {
 }
 
 /// Who did what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Audited {
     /// When.
     pub at: UnixMs,
@@ -94,6 +94,18 @@ impl Decision {
             findings: serde_json::from_str(row.try_get("findings")?)?,
             // Calls of hosts from before calls were recorded whole cannot be asked again.
             inputs: inputs.and_then(|call| serde_json::from_str(call).ok()),
+        })
+    }
+}
+
+impl Audited {
+    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            at: UnixMs(u64::try_from(row.try_get::<i64, _>("at")?).unwrap_or(0)),
+            actor: row.try_get("actor")?,
+            migration: row.try_get("migration")?,
+            action: row.try_get("action")?,
+            detail: serde_json::from_str(row.try_get("detail")?)?,
         })
     }
 }

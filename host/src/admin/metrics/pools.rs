@@ -35,9 +35,14 @@ impl Scrape {
                 self.gauge(name, help, labels.to_vec(), value);
             }
         }
-        for (quantile, us) in [("0.5", load.wait_p50_us), ("0.99", load.wait_p99_us)] {
+        for (percentile, us) in [("50", load.wait_p50_us), ("99", load.wait_p99_us)] {
             let help = "How long calls waited for a worker in the last minute";
-            self.gauge("cutover_queue_wait_seconds", help, with(labels, "quantile", quantile.to_owned()), seconds(us));
+            self.gauge(
+                "cutover_queue_wait_seconds",
+                help,
+                with(labels, "percentile", percentile.to_owned()),
+                seconds(us),
+            );
         }
         let always = [
             (

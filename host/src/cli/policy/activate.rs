@@ -29,9 +29,13 @@ pub(crate) struct Choice {
     /// A release of the host's registry (`NAME@VERSION`, `NAME` for its latest version, or a digest), or the folder of a
     /// bundle on the host's machine (`./FOLDER`).
     pub(super) policy: String,
-    /// Settings laid over those of the policy, as a JSON object.
+    /// Settings as a JSON object, laid over those in force if the policy in charge has the same name, and over the policy's
+    /// own otherwise. What changes is shown.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(super) settings: String,
+    /// Lay `--settings` over the policy's own settings, whatever is in force.
+    #[arg(long)]
+    pub(super) from_defaults: bool,
 }
 
 pub(super) fn run(args: &Activate) -> Result<(), Failed> {
@@ -50,6 +54,7 @@ impl Choice {
         let folder = self.policy.contains('/').then(|| Path::new(&self.policy));
         let bundle = folder.map(|f| std::path::absolute(f).unwrap_or_else(|_unknown| f.to_owned()));
         let policy = bundle.is_none().then(|| self.policy.clone());
-        Ok(seats::Activate { bundle, policy, settings, rule, reason: reason.into(), actor: environment::user() })
+        let (from_defaults, reason, actor) = (self.from_defaults, reason.into(), environment::user());
+        Ok(seats::Activate { bundle, policy, settings, from_defaults, rule, reason, actor })
     }
 }

@@ -28,9 +28,13 @@ pub(crate) struct Candidate {
     /// a bundle on the host's machine (`./FOLDER`).
     #[arg(required_unless_present_any = ["status", "promote", "drop"])]
     policy: Option<String>,
-    /// Settings laid over those of the policy, as a JSON object.
+    /// Settings as a JSON object, laid over those in force if the policy in charge has the same name, and over the policy's
+    /// own otherwise. What changes is shown.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     settings: String,
+    /// Lay `--settings` over the policy's own settings, whatever is in force.
+    #[arg(long)]
+    from_defaults: bool,
     #[command(flatten)]
     rule: RuleArgs,
     /// Shows the candidates of the migration: what they cost, where they disagree, what happens next.
@@ -88,7 +92,7 @@ pub(super) fn run(args: &Candidate) -> Result<(), Failed> {
         client.delete(&of(kind), &order())?
     } else {
         let policy = args.policy.clone().unwrap_or_default();
-        let choice = activate::Choice { policy, settings: args.settings.clone() };
+        let choice = activate::Choice { policy, settings: args.settings.clone(), from_defaults: args.from_defaults };
         let body = choice.body(&reason, Some(args.rule.rule()?))?;
         client.put(&format!("/api/v1/migrations/{migration}/candidate"), &body)?
     };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
 use crate::pool::recovery::{Backoff, Severity, Strategy};
@@ -244,14 +244,12 @@ impl<'de> Deserialize<'de> for Workers {
             type Value = Workers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of workers, or `{ min = .., max = .., overflow = .. }`")
+                f.write_str("a whole number from 1 to 1024, or a table such as `{ min = 1, max = 4 }`")
             }
 
             fn visit_i64<E: Error>(self, workers: i64) -> Result<Workers, E> {
-                let workers = usize::try_from(workers).map_err(|_negative| {
-                    E::custom(format!("`{workers}` is no number of workers; it must be between 1 and 1024"))
-                })?;
-                Ok(Workers::Fixed(workers))
+                let wrong = |_negative| E::invalid_value(Unexpected::Signed(workers), &self);
+                usize::try_from(workers).map(Workers::Fixed).map_err(wrong)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Workers, A::Error> {

@@ -114,7 +114,11 @@ pub(super) fn plane(
         upstreams: Vec::new(),
         ..v2.clone()
     });
+    let kinds = patterns.iter().map(|pattern| &pattern.kind).chain(&by_method);
+    let limits = kinds.filter_map(|kind| Some((Arc::clone(&kind.name), (kind.failed.slower_than?, kind.deadline))));
+    let limits = limits.collect();
     HttpConfig {
+        limits,
         matches,
         session,
         classes: catalogue.classes(&patterns),

@@ -1,0 +1,85 @@
+//! Settings that are changed while a policy is in charge, and differences that are accepted.
+
+use cutover::{migration::Verb, policy::port::Phase};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::still;
+use crate::harness::{Host, bundle, eventually, root};
+
+const POLICIES: &str = "/api/v1/migrations/programs/policies";
+
+impl Host {
+    async fn activate(&self, settings: &Value, from_defaults: bool) -> Value {
+        let bundle = root().join("policies/thresholds");
+        let body = json!({ "bundle": bundle, "settings": settings, "from_defaults": from_defaults, "reason": "test" });
+        let reply = self.http.admin(Method::PUT, &format!("{POLICIES}/rollback"), &body).await;
+        assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+        reply.body
+    }
+
+    async fn slot(&self, kind: &str) -> Value {
+        let slots = self.http.admin(Method::GET, POLICIES, &Value::Null).await.body["slots"].clone();
+        slots.as_array().unwrap().iter().find(|slot| slot["kind"] == kind).unwrap().clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_laid_over_what_is_in_force_and_what_changes_is_said() {
+    let host = still().start().await;
+    let before = host.slot("rollback").await["active"]["settings"].clone();
+    assert_eq!((&before["min_requests"], &before["p99_floor"]), (&json!(20), &json!("500ms")), "as configured");
+    let done = host.activate(&json!({ "min_requests": 30 }), false).await;
+    assert_eq!(done["detail"]["changed"], json!([{ "setting": "min_requests", "from": 20, "to": 30 }]), "{done}");
+    let slot = host.slot("rollback").await;
+    assert_eq!(slot["active"]["settings"]["p99_floor"], "500ms", "the others stay as they were: {slot}");
+    assert_eq!(slot["previous"]["settings"]["min_requests"], 20);
+
+    let again = host.activate(&json!({ "min_requests": 30 }), false).await;
+    assert!(again["message"].as_str().unwrap().ends_with("nothing was changed"), "{again}");
+    let slot = host.slot("rollback").await;
+    assert_eq!(slot["previous"]["settings"]["min_requests"], 20, "there is still something to go back to: {slot}");
+
+    let done = host.activate(&json!({ "min_requests": 30 }), true).await;
+    let changed: Vec<_> = done["detail"]["changed"].as_array().unwrap().iter().map(|c| c["setting"].clone()).collect();
+    assert!(changed.contains(&json!("p99_floor")) && !changed.contains(&json!("min_requests")), "{done}");
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn differences_that_a_person_accepted_hold_the_ramp_no_longer() {
+    let shadow = "shadow = { soak = '0s', min_compared = 5 }, pairs = { min_coverage = '0%' }, min_requests = 1000000";
+    let host = still().with("stages", bundle("standard-stages", shadow)).start().await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    host.ask(Verb::SetFlag("auto_advance".into(), true.into())).await.unwrap();
+    host.break_v2(&json!({ "wrong_share": 1.0 }));
+    assert_eq!(host.http.create("ada").await.status, StatusCode::OK);
+    let held = eventually("a difference to hold the ramp", async || {
+        host.http.greet("ada", &[]).await;
+        let status = host.http.admin(Method::GET, "/api/v1/migrations/programs", &Value::Null).await.body;
+        let holds = status["outlook"]["holds"].as_array().unwrap().clone();
+        holds.into_iter().find(|hold| hold["what"] == "different")
+    });
+    let held = held.await;
+    assert!(held["moves"].as_str().unwrap().contains("cutover compare accept programs OPERATION"), "{held}");
+    host.break_v2(&json!({}));
+    let path = "/api/v1/migrations/programs/comparisons/accept";
+    let known = json!({ "operation": "execute", "reason": "V2 is right" });
+    // A pair that was under way may still differ.
+    let moved = eventually("the ramp", async || {
+        let accepted = host.http.admin(Method::POST, path, &known).await;
+        assert_eq!(accepted.status, StatusCode::OK, "{accepted:?}");
+        host.http.greet("ada", &[]).await;
+        let now = host.migration().handle.snapshot();
+        (now.state.phase == Phase::Ramping).then_some(now)
+    });
+    moved.await;
+    let report = host.http.admin(Method::GET, "/api/v1/migrations/programs/comparisons", &Value::Null).await.body;
+    let lines = report["report"]["lines"].as_array().unwrap();
+    assert!(lines.iter().any(|line| line["accepted"].as_u64() > Some(0)), "{report}");
+    let audit = host.http.admin(Method::GET, "/api/v1/migrations/programs/audit", &Value::Null).await.body;
+    let entry =
+        audit["audit"].as_array().unwrap().iter().find(|entry| entry["action"] == "accept-differences").unwrap();
+    assert_eq!((&entry["detail"]["operation"], &entry["detail"]["reason"]), (&json!("execute"), &json!("V2 is right")));
+    host.app.shut_down().await;
+}

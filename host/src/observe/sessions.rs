@@ -54,9 +54,9 @@ pub(super) struct Evidence {
     pub(super) session_of_operation: bool,
     /// The session's first failure of this operation in the stage.
     pub(super) failed_of_operation: bool,
-    /// By [`StatusClass`]: the first call of its operation in the batch by a session that it had not answered so in the stage.
+    /// By [`StatusClass`]: the first call of its operation in the batch by a session that was not answered so in the stage.
     pub(super) at_risk: [bool; StatusClass::ALL.len()],
-    /// By [`StatusClass`]: the first such answer of this operation to the session in the stage.
+    /// By [`StatusClass`]: the first such answer to the session in the stage, of any operation.
     pub(super) first: [bool; StatusClass::ALL.len()],
 }
 
@@ -78,6 +78,8 @@ pub(super) struct Sessions {
     seen: [Set; 2],
     /// Those that failed.
     failed: [Set; 2],
+    /// By pool and [`StatusClass`]: those that were answered so.
+    answered: [[Set; StatusClass::ALL.len()]; 2],
     /// In all of these together.
     entries: usize,
     most: usize,
@@ -152,9 +154,9 @@ impl Default for Sessions {
 impl Sessions {
     /// With room for so many entries.
     pub(super) fn bounded(most: usize) -> Self {
-        let (operations, seen, failed, fresh) = Default::default();
+        let (operations, seen, failed, answered, fresh) = Default::default();
         // An entry that was read is of batch 0.
-        Self { operations, seen, failed, entries: 0, most, level: 0, batch: 1, fresh }
+        Self { operations, seen, failed, answered, entries: 0, most, level: 0, batch: 1, fresh }
     }
 
     /// A further operation, and its number.
@@ -167,15 +169,18 @@ impl Sessions {
     pub(super) fn see(&mut self, Session(session): Session, did: Did) -> Evidence {
         let Did { operation, pool, failed, class } = did;
         let at = pool as usize;
-        let (Some(table), Some(known_failed)) =
-            (self.operations.get_mut(operation).and_then(|pools| pools.get_mut(at)), self.failed.get(at))
-        else {
+        let (Some(table), Some(known_failed), Some(answered)) = (
+            self.operations.get_mut(operation).and_then(|pools| pools.get_mut(at)),
+            self.failed.get(at),
+            self.answered.get(at),
+        ) else {
             return Evidence::default();
         };
         if !is_sampled(session, self.level) {
             return Evidence::default();
         }
         let has_failed = !known_failed.is_empty() && known_failed.contains(&session);
+        let was_answered = answered.each_ref().map(|known| !known.is_empty() && known.contains(&session));
         let entry = table.entry(session).or_default();
         let is_first_in_batch = std::mem::replace(&mut entry.batch, self.batch) != self.batch;
         let before = entry.marks;
@@ -189,8 +194,9 @@ impl Sessions {
             session: news != 0 && self.learn(session, did, news),
             session_of_operation: has(news, Mark::Seen),
             failed_of_operation: has(news, Mark::Failed),
-            at_risk: StatusClass::ALL.map(|class| is_first_in_batch && !has(before, class.mark())),
-            first: StatusClass::ALL.map(|class| has(news, class.mark())),
+            at_risk: was_answered.map(|was| is_first_in_batch && !was),
+            first: StatusClass::ALL
+                .map(|of| class == Some(of) && !was_answered.get(of as usize).is_some_and(|was| *was)),
         }
     }
 
@@ -212,7 +218,10 @@ impl Sessions {
         let is_new = is_new_entry && self.seen.get_mut(pool).is_some_and(|seen| seen.insert(session));
         let has_failed = news & Mark::Failed.bit() != 0;
         let is_new_failure = has_failed && self.failed.get_mut(pool).is_some_and(|failed| failed.insert(session));
-        self.entries += [is_new_entry, is_new, is_new_failure].into_iter().filter(|is| *is).count();
+        let answered = self.answered.get_mut(pool).into_iter().flatten().zip(StatusClass::ALL);
+        let answered = answered.filter(|(_, class)| news & class.mark().bit() != 0);
+        let new_answers = answered.map(|(known, _)| usize::from(known.insert(session))).sum::<usize>();
+        self.entries += [is_new_entry, is_new, is_new_failure].into_iter().filter(|is| *is).count() + new_answers;
         is_new
     }
 
@@ -227,7 +236,7 @@ impl Sessions {
                 table.len()
             })
             .sum();
-        let sets = self.seen.iter_mut().chain(&mut self.failed);
+        let sets = self.seen.iter_mut().chain(&mut self.failed).chain(self.answered.iter_mut().flatten());
         let sets: usize = sets
             .map(|set| {
                 set.retain(|session| is_sampled(*session, level));
@@ -248,7 +257,7 @@ impl Sessions {
         for table in self.operations.iter_mut().flatten() {
             *table = Table::default();
         }
-        (self.seen, self.failed) = Default::default();
+        (self.seen, self.failed, self.answered) = Default::default();
         (self.entries, self.level) = (0, 0);
         self.fresh.clear();
     }
@@ -334,7 +343,8 @@ mod tests {
             let pools = pools.iter().enumerate();
             pools.flat_map(move |(pool, table)| table.iter().map(move |(s, e)| ((operation, pool, *s), e.marks)))
         });
-        let others = sessions.seen.iter().chain(&sessions.failed).map(|set| set.iter().copied().collect());
+        let others = sessions.seen.iter().chain(&sessions.failed).chain(sessions.answered.iter().flatten());
+        let others = others.map(|set| set.iter().copied().collect());
         (entries.collect(), others.collect(), sessions.level)
     }
 
@@ -368,6 +378,25 @@ mod tests {
         sets.end_batch();
         let next = sets.see(ada, did(0, false, Some(StatusClass::Redirection)));
         assert_eq!((next.at_risk, next.first), ([true, false], [true, false]));
+    }
+
+    /// One that is logged out gets its first 4xx in each operation, and is one session.
+    #[test]
+    fn a_session_that_was_answered_so_is_at_risk_in_no_other_operation() {
+        let mut sets = sessions(10, MOST);
+        let ada = Session(7);
+        let refused: usize = (0..10)
+            .map(|operation| sets.see(ada, did(operation, false, Some(StatusClass::ClientError))))
+            .filter(|evidence| evidence.first[1])
+            .count();
+        let fresh = sets.end_batch();
+        let next = sets.see(ada, did(3, false, None));
+        assert_eq!((refused, next.at_risk, next.unit), (1, [true, false], true));
+        // The other pool did not answer so yet, and a host that begins again knows it.
+        let of_v1 = Did { pool: PoolId::V1, ..did(3, false, Some(StatusClass::ClientError)) };
+        assert!(sets.see(ada, of_v1).first[1]);
+        let mut again = restored(&[written(&sets, fresh)], 10, MOST);
+        assert_eq!(again.see(ada, did(3, false, Some(StatusClass::ClientError))).at_risk, [true, false]);
     }
 
     fn any_calls() -> impl Strategy<Value = Vec<(u64, Did, bool)>> {

@@ -104,12 +104,17 @@ impl Statuses {
                 continue;
             }
             let sums = self.0.entry(name.to_owned()).or_default();
-            add(&mut sums.calls, [calls.v1.requests, v2.requests]);
-            for (answers, class) in sums.classes.iter_mut().zip(&CLASSES) {
+            // As far as gauges go.
+            let requests = [calls.v1.requests, v2.requests].map(|calls| calls.min(i64::MAX.unsigned_abs()));
+            let mut more = Sums { calls: requests, ..Sums::default() };
+            for (answers, class) in more.classes.iter_mut().zip(&CLASSES) {
                 let [v1, v2, shadow] = class.calls.map(|gauge| batch.count_of(gauge, name));
-                add(&mut answers.calls, [v1, if mirrored { shadow } else { v2 }]);
-                add(&mut answers.sessions, class.first.map(|gauge| batch.count_of(gauge, name)));
+                answers.calls = least([v1, if mirrored { shadow } else { v2 }], requests);
+                answers.sessions = least(class.first.map(|gauge| batch.count_of(gauge, name)), requests);
             }
+            more.bound();
+            sums.add(&more);
+            sums.bound();
         }
     }
 
@@ -123,6 +128,29 @@ impl Statuses {
             moved.reduce(further)
         };
         self.0.iter().filter_map(of).reduce(further)
+    }
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        add(&mut self.calls, other.calls);
+        for (answers, more) in self.classes.iter_mut().zip(&other.classes) {
+            add(&mut answers.calls, more.calls);
+            add(&mut answers.sessions, more.sessions);
+        }
+    }
+
+    /// Halves a pool's counts together: cut one by one, they would be another rate.
+    fn bound(&mut self) {
+        for pool in 0..2 {
+            while self.calls[pool] > FEW {
+                self.calls[pool] /= 2;
+                self.classes.iter_mut().for_each(|answers| answers.calls[pool] /= 2);
+            }
+        }
+        for answers in &mut self.classes {
+            answers.sessions = least(answers.sessions, [FEW; 2]);
+        }
     }
 }
 
@@ -150,7 +178,12 @@ fn further(one: Moved, other: Moved) -> Moved {
 }
 
 fn add(sums: &mut [u64; 2], counts: [u64; 2]) {
-    sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.saturating_add(count).min(FEW));
+    sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.saturating_add(count));
+}
+
+/// No session and no answer without a call.
+fn least(counts: [u64; 2], most: [u64; 2]) -> [u64; 2] {
+    [counts[0].min(most[0]), counts[1].min(most[1])]
 }
 
 /// Exact, as counts stop before the mantissa ends.

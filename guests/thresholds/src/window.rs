@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 /// Slices of a window, and of what it reaches further back.
 const SLICES: u64 = 60;
 
-/// Counts stop here, a million million, so that no product of three of them leaves 128 bits.
+/// Counts of a window stop here, a million million, so that no product of three of them leaves 128 bits; and those of a
+/// batch, so that sums over a day of batches are exact. What is larger is halved together: cut one by one, counts would be
+/// another rate.
 const MOST: u64 = 1 << 40;
+const MOST_OF_A_BATCH: u64 = 1 << 46;
 
 /// How far back a window reaches.
 #[derive(Debug, Clone, Copy)]
@@ -191,7 +194,7 @@ impl Window {
 
     /// Counts what goes on for longer than a window does.
     fn count(&mut self, batch: &Batch, Slice { v1, v2, .. }: &Slice) {
-        let seen = if is_counted(batch) { batch.count("v2.sessions") } else { v2.units };
+        let seen = if is_counted(batch) { batch.count("v2.sessions").min(v2.requests) } else { v2.units };
         self.sessions.seen = self.sessions.seen.saturating_add(seen);
         self.sessions.failed = self.sessions.failed.saturating_add(v2.failed);
         if v2.errors < v2.requests {
@@ -235,6 +238,8 @@ impl Slice {
             slice.v1.failed = batch.count("v1.failed-sessions");
             slice.v2.failed = batch.count("v2.failed-sessions");
         }
+        slice.v1.bound();
+        slice.v2.bound();
         slice
     }
 
@@ -289,6 +294,14 @@ impl Tally {
         self.add_latency(&cutover_policy::histogram(&calls.latency));
     }
 
+    /// Sessions are known by their calls: there are at most as many.
+    fn bound(&mut self) {
+        self.units = self.units.min(self.requests);
+        self.failed = self.failed.min(self.requests);
+        let counts = [self.requests, self.errors, self.units, self.failed];
+        [self.requests, self.errors, self.units, self.failed] = few(counts, MOST_OF_A_BATCH);
+    }
+
     fn merge(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.errors = self.errors.saturating_add(other.errors);
@@ -314,14 +327,18 @@ impl Total {
     }
 
     fn bounded(self) -> Self {
-        Self {
-            requests: self.requests.max(self.errors).min(MOST),
-            errors: self.errors.min(MOST),
-            units: self.units.max(self.failed).min(MOST),
-            failed: self.failed.min(MOST),
-            latency: self.latency,
-        }
+        let counts = [self.requests.max(self.errors), self.errors, self.units.max(self.failed), self.failed];
+        let [requests, errors, units, failed] = few(counts, MOST);
+        Self { requests, errors, units, failed, latency: self.latency }
     }
+}
+
+/// Counts halved together until none is above `most`.
+fn few(counts: [u64; 4], most: u64) -> [u64; 4] {
+    let largest = counts.iter().copied().max().unwrap_or(0);
+    // `most` is a power of two.
+    let halvings = (most.leading_zeros() + 1).saturating_sub(largest.saturating_sub(1).leading_zeros());
+    counts.map(|count| count.div_ceil(1 << halvings))
 }
 
 #[cfg(test)]

@@ -38,6 +38,17 @@ impl Tally {
         [self.requests, self.errors, self.timeouts, self.failed_over, self.units, self.unit_errors]
     }
 
+    /// Halves counts, and `failed` with them, until none is above `most`, a power of two.
+    pub(crate) fn halve(&mut self, failed: u64, most: u64) -> u64 {
+        let largest = self.counts().into_iter().fold(failed, u64::max);
+        let halvings = (most.leading_zeros() + 1).saturating_sub(largest.saturating_sub(1).leading_zeros());
+        let [requests, errors, timeouts, failed_over, units, unit_errors] =
+            self.counts().map(|count| count.div_ceil(1 << halvings));
+        let latency = std::mem::take(&mut self.latency);
+        *self = Self { requests, errors, timeouts, failed_over, units, unit_errors, latency };
+        failed.div_ceil(1 << halvings)
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.add_counts(other);
         self.latency.merge(&other.latency);

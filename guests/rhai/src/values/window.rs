@@ -24,8 +24,11 @@ const SLICES: u64 = 60;
 /// Windows of one script; each is some kilobytes of memory, with latencies some tens.
 const MAX_WINDOWS: usize = 16;
 
-/// Counts stop here, a million million, so that products of three of them fit into 128 bits.
+/// Counts of a window stop here, a million million, so that products of three of them fit into 128 bits; and those of a
+/// batch, so that sums over a day of batches are exact. What is larger is halved together: cut one by one, counts would be
+/// another rate.
 const MOST: u64 = 1 << 40;
+const MOST_OF_A_BATCH: u64 = 1 << 46;
 
 /// The windows of a script between questions, by name.
 pub(crate) type Kept = BTreeMap<String, Window>;
@@ -186,7 +189,7 @@ impl Window {
             }
         }
         self.forget(now_ms, reach);
-        Sums { latest: bounded(latest).into(), ..self.sums(now_ms, begun) }
+        Sums { latest: bounded(latest, 0).0.into(), ..self.sums(now_ms, begun) }
     }
 
     /// Drops what is too old, and makes slices beyond the usual span coarser.
@@ -225,15 +228,17 @@ impl Window {
         // Failed ones are units, too, where the host counts them by operation.
         (v1.units, v2.units) = (v1.units.max(failed[0]), v2.units.max(failed[1]));
         let [same, ignored, different, incomparable] = counts;
+        let [failed_v1, failed_v2] = failed;
+        let ((v1, failed_v1), (v2, failed_v2)) = (bounded(v1, failed_v1), bounded(v2, failed_v2));
         Sums {
-            v1: bounded(v1).into(),
-            v2: bounded(v2).into(),
+            v1: v1.into(),
+            v2: v2.into(),
             failures: failures.min(MOST),
             wanted: self.slices.last().map_or(0, |slice| slice.wanted),
             comparisons: Comparisons { same, ignored, different, incomparable },
             covered_ms: self.slices.first().map_or(0, |slice| now_ms.saturating_sub(slice.start_ms)),
             begun,
-            failed: failed.map(|n| n.min(MOST)),
+            failed: [failed_v1, failed_v2],
             latest: Calls::default(),
             lasting: self.lasting,
         }
@@ -269,7 +274,12 @@ impl Slice {
         } else {
             [self.v1.unit_errors, self.v2.unit_errors]
         };
-        self.failed.iter_mut().zip(failed).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+        for ((own, tally), failed) in self.failed.iter_mut().zip([&mut self.v1, &mut self.v2]).zip(failed) {
+            // Sessions are known by their calls: there are at most as many.
+            tally.units = tally.units.min(tally.requests);
+            *own = own.saturating_add(failed.min(tally.requests));
+            *own = tally.halve(*own, MOST_OF_A_BATCH);
+        }
     }
 
     fn merge(&mut self, other: &Self) {
@@ -289,8 +299,8 @@ impl Lasting {
 
     fn add(&mut self, batch: &Batch, slice: &Slice) {
         let (v1, v2, failed) = (&slice.v1, &slice.v2, slice.failed[1]);
-        let seen =
-            if batch.counts_sessions() { batch.count("v2.sessions").try_into().unwrap_or_default() } else { v2.units };
+        let sessions = || u64::try_from(batch.count("v2.sessions")).unwrap_or_default().min(v2.requests);
+        let seen = if batch.counts_sessions() { sessions() } else { v2.units };
         self.sessions = [self.sessions[0].saturating_add(seen), self.sessions[1].saturating_add(failed)];
         if v2.errors < v2.requests {
             self.run = [0; 4];
@@ -301,12 +311,11 @@ impl Lasting {
     }
 }
 
-fn bounded(mut tally: Tally) -> Tally {
-    tally.requests = tally.requests.max(tally.errors).min(MOST);
-    tally.errors = tally.errors.min(MOST);
-    tally.units = tally.units.min(MOST);
-    tally.unit_errors = tally.unit_errors.min(MOST);
-    tally
+/// Counts of calls, and of sessions that failed, as a script sees them.
+fn bounded(mut tally: Tally, failed: u64) -> (Tally, u64) {
+    tally.requests = tally.requests.max(tally.errors);
+    let failed = tally.halve(failed, MOST);
+    (tally, failed)
 }
 
 impl From<Plain> for Slice {

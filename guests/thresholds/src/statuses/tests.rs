@@ -94,3 +94,12 @@ fn no_count_breaks_it() {
     (0..3).for_each(|_| statuses.add(&most, false, u64::MAX));
     assert_eq!(statuses.moved(false, ENOUGH).unwrap().ppm, [0, 1_000_000]);
 }
+
+#[test]
+fn counts_that_are_too_large_keep_their_rate() {
+    let alike =
+        [("v1.4xx-first{post}", 9), ("v1.4xx{post}", 1 << 40), ("v2.4xx-first{post}", 9), ("v2.4xx{post}", 1 << 36)];
+    assert_eq!(moved(&check(Phase::Ramping, [1 << 44, 1 << 40], &alike)), None);
+    let apart = [("v1.4xx{post}", 1 << 40), ("v2.4xx-first{post}", 9), ("v2.4xx{post}", 1 << 39)];
+    assert_eq!(moved(&check(Phase::Ramping, [1 << 44, 1 << 40], &apart)), Some([62_500, 500_000]));
+}

@@ -162,3 +162,37 @@ proptest! {
         prop_assert_eq!(in_two, at_once);
     }
 }
+
+#[test]
+fn counts_that_are_too_large_keep_their_rate() {
+    for bits in [4, 38, 40, 44, 50, 60] {
+        let mut window = Window::default();
+        let batches = (0..60).map(|n| failing(n * 1_000, (1 << bits, 1 << (bits - 4)), (1 << bits, 1 << (bits - 4))));
+        window.slide(&ramping(60_000, batches.collect()), MINUTE);
+        let Totals { v1, v2 } = window.totals();
+        for Total { requests, errors, units, failed, .. } in [v1, v2] {
+            assert_eq!((requests, units), (16 * errors, 16 * failed), "2^{bits}");
+            assert!(requests <= MOST);
+        }
+    }
+    assert_eq!(few([(1 << 40) + 1, 1 << 40, 3, 0], MOST), [(1 << 39) + 1, 1 << 39, 2, 0]);
+    assert_eq!(few([u64::MAX, 1 << 60, 0, 1], MOST), [1 << 40, 1 << 36, 0, 1]);
+}
+
+#[test]
+fn sessions_are_at_most_as_many_as_calls() {
+    for (sessions, seen) in [(25, 5), (i64::MAX, 5), (-25, 0)] {
+        let mut batch = failing(0, (10, 0), (5, 2));
+        batch.operations[0].v2.units = 40;
+        let gauge = |name: &str| Gauge { name: name.into(), value: sessions };
+        batch.gauges = ["v1.failed-sessions", "v2.failed-sessions", "v2.sessions"].map(gauge).into();
+        let mut window = Window::default();
+        window.slide(&ramping(1_000, vec![batch]), MINUTE);
+        assert_eq!((window.sessions, window.totals().v2.units), (Sessions { seen, failed: seen }, 5), "{sessions}");
+    }
+    let mut nobody = failing(0, (0, 0), (0, 0));
+    nobody.operations[0].v2.units = 25;
+    let mut window = Window::default();
+    window.slide(&ramping(1_000, vec![nobody]), MINUTE);
+    assert_eq!(window.sessions, Sessions::default());
+}

@@ -98,6 +98,27 @@ impl Window {
         all.add(self.1);
         all
     }
+
+    /// How many more pairs without a difference it takes until no more than `max` of the compared ones differ. What differs
+    /// is watered down, leaves with the full window when this one is full, and is gone when the next one is.
+    fn missing(self, window: u64, max: u64) -> u64 {
+        let (full, open) = (self.0, self.1);
+        // Those that it takes by themselves; none if none may differ.
+        let watered = |counts: Counts| {
+            let (different, compared) = (u128::from(counts.different()) * 1_000_000, u128::from(counts.compared()));
+            let needed = if different == 0 { Some(0) } else { different.checked_div(max.into()) };
+            let needed = needed.map(|n| if n * u128::from(max) < different { n + 1 } else { n });
+            needed.map(|n| u64::try_from(n.saturating_sub(compared)).unwrap_or(u64::MAX))
+        };
+        let left = window.saturating_sub(open.tried()).max(1);
+        let mut both = full;
+        both.add(open);
+        match (watered(both), watered(open)) {
+            (Some(more), _) if more < left => more,
+            (_, Some(more)) if more < left.saturating_add(window) => more.max(left),
+            _ => left.saturating_add(window),
+        }
+    }
 }
 
 impl Seen {
@@ -122,13 +143,25 @@ impl Seen {
         let all: Vec<_> = self.operations.iter().map(|(name, window)| (name.as_str(), window.all())).collect();
         let mut conditions = Vec::new();
         if always || !all.is_empty() {
-            conditions.push(different(&all, max_different));
+            conditions.push(self.different(&all, rules.window, max_different));
         }
         if !all.is_empty() {
             conditions.push(incomparable(&all, rules));
             conditions.push(coverage(&all, rules));
         }
         conditions
+    }
+}
+
+impl Seen {
+    fn different(&self, all: &[(&str, Counts)], window: u64, max: u64) -> Condition {
+        let (name, ppm) = worst(all, |counts| ppm_up(counts.different(), counts.compared().max(1)));
+        let observed = text::percent(text::round_up(ppm));
+        let more = self.operations.get(name).filter(|_| ppm > max).map_or_else(String::new, |own| {
+            format!("; it takes {} more without a difference", text::round_up(own.missing(window, max)))
+        });
+        let note = format!("{observed} of the compared pairs{} differ, {} may{more}", of(name), text::percent(max));
+        Condition { met: ppm <= max, finding: finding("different", ppm, max, "ppm", note) }
     }
 }
 
@@ -155,13 +188,6 @@ fn counts(batch: &Batch) -> BTreeMap<String, Counts> {
         all.insert(String::new(), Counts([asked, compared, pairs.different, pairs.incomparable, 0, 0, 0, 0]));
     }
     all
-}
-
-fn different(all: &[(&str, Counts)], max: u64) -> Condition {
-    let (name, ppm) = worst(all, |counts| ppm_up(counts.different(), counts.compared().max(1)));
-    let observed = text::percent(text::round_up(ppm));
-    let note = format!("{observed} of the compared pairs{} differ, {} may", of(name), text::percent(max));
-    Condition { met: ppm <= max, finding: finding("different", ppm, max, "ppm", note) }
 }
 
 fn incomparable(all: &[(&str, Counts)], rules: &Pairs) -> Condition {

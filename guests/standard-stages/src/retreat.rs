@@ -4,6 +4,9 @@
 //! began within minutes of a raise, the raise is what changed, and taking it back costs little. It is a rule of caution and
 //! not a proof: that both fail needs the judge's own evidence, its verdict `warn`.
 //!
+//! Callers go back to V1 only from a V2 that fails them as well, and not to a V1 that is clearly worse. A V2 that fails
+//! alone is the judge's business.
+//!
 //! The rate is that of calls, not of sessions: sessions that always fail count in every stage anew, calls do not.
 
 use cutover_policy::{Action, Finding, Progress, Step, Verdict, finding, text};
@@ -18,27 +21,39 @@ struct Calls {
     errors: u64,
 }
 
+/// V1 fails clearly more if it fails more than so many times as often as V2.
+const CLEARLY: u64 = 2;
+
 /// What both pools did in this stage, and in the last one that was not gone back from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Seen {
     share: u32,
+    /// Of both pools.
     now: Calls,
+    /// Of these, V2's.
+    v2: Calls,
     before: Calls,
+    /// Whether this stage began by going back.
+    fell: bool,
 }
 
 impl Seen {
     /// A stage begins. What was seen in one that is gone back from is no measure.
     pub(crate) fn begin(self, share: u32) -> Self {
         let rose = share >= self.share && self.now.requests > 0;
-        Self { share, now: Calls::default(), before: if rose { self.now } else { self.before } }
+        let fell = share < self.share || (share == self.share && self.fell);
+        Self { share, before: if rose { self.now } else { self.before }, fell, ..Self::default() }
     }
 
     /// Adds a batch of this stage.
     pub(crate) fn add(&mut self, batch: &cutover_policy::Batch) {
-        for calls in batch.operations.iter().flat_map(|operation| [&operation.v1, &operation.v2]) {
-            self.now.requests = self.now.requests.saturating_add(calls.requests);
-            self.now.errors = self.now.errors.saturating_add(calls.errors);
+        for operation in &batch.operations {
+            // What was mirrored back to V1 is no caller's.
+            let mirrored = batch.count_of("v1.mirrored", &operation.operation);
+            let (v1, v2) = (Calls::of(&operation.v1).without(mirrored), Calls::of(&operation.v2));
+            self.now = self.now.plus(v1).plus(v2);
+            self.v2 = self.v2.plus(v2);
         }
     }
 
@@ -47,12 +62,12 @@ impl Seen {
         let elapsed = progress.now_ms.saturating_sub(progress.stage_started_ms);
         let below = stages.iter().rev().find(|stage| stage.share.0 < progress.share)?;
         let Self { now, before, .. } = self;
-        let is_young = elapsed <= limits.within.0;
-        if progress.verdict != Verdict::Warn || !is_young || now.errors < limits.min_errors || before.requests == 0 {
+        let was_raised = elapsed <= limits.within.0 && !self.fell;
+        if progress.verdict != Verdict::Warn || !was_raised || now.errors < limits.min_errors || before.requests == 0 {
             return None;
         }
         let (rate, limit) = (now.rate_ppm(), before.rate_ppm().saturating_mul(limits.max_ratio.0.into()) / 1_000_000);
-        if rate <= limit {
+        if rate <= limit || !self.is_of_both(limit) {
             return None;
         }
         let note = format!(
@@ -70,7 +85,39 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Whether each pool fails over the limit by itself, one odd call left out, and V1 not clearly more than V2.
+    fn is_of_both(self, limit: u64) -> bool {
+        let v2 = self.v2;
+        let v1 = Calls {
+            requests: self.now.requests.saturating_sub(v2.requests),
+            errors: self.now.errors.saturating_sub(v2.errors),
+        };
+        let fails =
+            |Calls { requests, errors }: Calls| errors > 1 && Calls { requests, errors: errors - 1 }.rate_ppm() > limit;
+        fails(v1) && fails(v2) && v1.rate_ppm() <= v2.rate_ppm().saturating_mul(CLEARLY)
+    }
+}
+
 impl Calls {
+    const fn of(calls: &cutover_policy::Calls) -> Self {
+        Self { requests: calls.requests, errors: calls.errors }
+    }
+
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            errors: self.errors.saturating_add(other.errors),
+        }
+    }
+
+    /// Without so many, of which nobody says how many failed: as many as of all.
+    fn without(self, calls: u64) -> Self {
+        let requests = self.requests.saturating_sub(calls);
+        let errors = u128::from(self.errors) * u128::from(requests) / u128::from(self.requests.max(1));
+        Self { requests, errors: u64::try_from(errors).unwrap_or(u64::MAX) }
+    }
+
     /// At least as if one call had failed: no failures so far are not none ever.
     fn rate_ppm(self) -> u64 {
         let ppm = (u128::from(self.errors.max(1)) * 1_000_000).div_ceil(u128::from(self.requests.max(1)));
@@ -146,6 +193,53 @@ mod tests {
         assert_eq!(step(unknown, &progress(10, MINUTE, Verdict::Warn)), None);
     }
 
+    /// 1 of 1 000 calls failed at 50 %, and as told at 100 % of the list's last stages.
+    fn raised(v1: (u64, u64), v2: (u64, u64)) -> Seen {
+        let mut seen = Seen::default().begin(500_000);
+        seen.add(&second((500, 1), (500, 0)));
+        let mut seen = seen.begin(750_000);
+        seen.add(&second(v1, v2));
+        seen
+    }
+
+    #[test]
+    fn nobody_goes_back_to_a_v1_that_is_worse_or_for_a_v2_that_fails_alone() {
+        let goes = |v1, v2| step(raised(v1, v2), &progress(75, MINUTE, Verdict::Warn)).is_some();
+        assert!(goes((250, 75), (750, 225)) && goes((250, 100), (750, 160)));
+        assert!(!goes((250, 75), (750, 0)), "V1 alone fails");
+        assert!(!goes((250, 75), (750, 1)), "one odd call");
+        assert!(!goes((250, 120), (750, 160)), "V1 fails more than twice as much");
+        assert!(!goes((250, 0), (750, 225)), "V2 alone fails: the judge's business");
+        assert!(!goes((0, 0), (750, 225)), "V1 has no callers");
+    }
+
+    #[test]
+    fn calls_mirrored_back_to_v1_are_no_callers() {
+        let mut batch = second((250, 75), (750, 225));
+        batch.gauges.push(cutover_policy::Gauge { name: "v1.mirrored{execute}".into(), value: 250 });
+        let mut seen = raised((0, 0), (0, 0));
+        seen.add(&batch);
+        assert_eq!((seen.now, seen.v2), (Calls { requests: 750, errors: 225 }, Calls { requests: 750, errors: 225 }));
+        assert_eq!(step(seen, &progress(75, MINUTE, Verdict::Warn)), None);
+        assert_eq!(Calls { requests: 100, errors: 10 }.without(50), Calls { requests: 50, errors: 5 });
+        assert_eq!(Calls { requests: 0, errors: 0 }.without(9), Calls::default());
+    }
+
+    #[test]
+    fn a_stage_that_began_by_going_back_is_not_gone_back_from() {
+        let mut back = ruined().begin(50_000);
+        back.add(&second((900, 135), (100, 15)));
+        let list = [Stage { share: cutover_policy::settings::Share(10_000), soak: None }];
+        let at = |seen: Seen| seen.step(&Settings::default().retreat, &list, &progress(5, MINUTE, Verdict::Warn));
+        assert_eq!(at(back), None);
+        let mut again = back.begin(50_000);
+        again.add(&second((900, 135), (100, 15)));
+        assert_eq!(at(again), None, "another stage of the same share");
+        let mut raised = back.begin(100_000);
+        raised.add(&second((900, 850), (100, 95)));
+        assert!(step(raised, &progress(10, MINUTE, Verdict::Warn)).is_some());
+    }
+
     #[test]
     fn a_stage_that_was_gone_back_from_is_no_measure() {
         let back = ruined().begin(50_000);
@@ -159,15 +253,17 @@ mod tests {
     proptest! {
         #[test]
         fn it_only_ever_goes_down(
-            counts in prop::array::uniform4(any::<u64>()), percent in 0_u32..=100, elapsed: u64, warns: bool,
+            counts in prop::array::uniform6(any::<u64>()), percent in 0_u32..=100, elapsed: u64, warns: bool,
         ) {
             let verdict = if warns { Verdict::Warn } else { Verdict::Healthy };
             let progress = progress(percent, elapsed % (20 * MINUTE), verdict);
-            let [requests, errors, n, x] = counts;
+            let [requests, errors, n, x, n2, x2] = counts;
             let seen = Seen {
                 share: progress.share,
                 now: Calls { requests, errors },
+                v2: Calls { requests: n2, errors: x2 },
                 before: Calls { requests: n, errors: x },
+                fell: false,
             };
             if let Some((action, _)) = step(seen, &progress) {
                 let Action::Retreat(to) = action else { panic!("{action:?}") };

@@ -60,7 +60,7 @@ fn shadow_says_all_that_is_missing() {
     assert_eq!((answer.action, rules(&answer)), (Action::Hold, vec!["soak", "compared", "different", "verdict"]));
     let notes: Vec<_> = answer.findings.iter().map(|f| f.note.as_str()).collect();
     assert_eq!(notes[0], "lasted 1s of 5m");
-    assert_eq!(notes[2], "2.44 % of the compared pairs differ, 1 % may");
+    assert_eq!(notes[2], "2.44 % of the compared pairs differ, 1 % may; it takes 118 more without a difference");
     assert_eq!(notes[3], "the rollback policy says `warn`");
 }
 

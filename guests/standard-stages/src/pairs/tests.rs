@@ -82,6 +82,31 @@ proptest! {
         }
     }
 
+    /// With pairs that come one by one it is met just when it was foretold.
+    #[test]
+    fn it_takes_as_many_more_pairs_as_it_says(
+        before in prop::collection::vec(prop::bool::weighted(0.03), 1..400),
+        window in 1_u64..200,
+        max in prop::sample::select(vec![0_u64, 5_000, 20_000]),
+    ) {
+        let one = |different: bool| {
+            let count = u64::from(different);
+            with(&[("pairs.asked{x}", 1), ("pairs.compared{x}", 1), ("pairs.different{x}", count)])
+        };
+        let mut seen = Seen::default();
+        before.into_iter().for_each(|different| seen.add(&one(different), window));
+        let rules = Pairs { window, ..LOOSE };
+        let met = |seen: &Seen| seen.conditions(&rules, max, false)[0].met;
+        if !met(&seen) {
+            let foretold = seen.operations["x"].missing(window, max);
+            for more in 1..=foretold {
+                prop_assert!(!met(&seen), "after {} of {foretold}", more - 1);
+                seen.add(&one(false), window);
+            }
+            prop_assert!(met(&seen), "{foretold}");
+        }
+    }
+
     #[test]
     fn what_is_met_is_what_the_exact_shares_say(compared in 0_u64..5_000, incomparable in 0_u64..200, too_large in 0_u64..5_000) {
         let asked = compared + incomparable + too_large;

@@ -3,10 +3,10 @@
 use cutover::{
     clock::UnixMs,
     policy::{
-        facts::{Batch, Finding, Gauge},
+        facts::{Batch, Calls, Finding, Gauge, OperationCalls},
         port::{Check, Comparison, Phase, Progress, Verdict},
     },
-    request::Ppm,
+    request::{Class, Ppm},
 };
 
 use super::{bundle, generate::Draw};
@@ -284,4 +284,141 @@ fn comparisons_find_the_differences_of_their_originals() {
 
 fn text(body: &[u8]) -> String {
     String::from_utf8_lossy(body).into_owned()
+}
+
+/// Five seconds of one operation, in which each pool answers and fails as told, by so many units, and the host counts
+/// sessions as told.
+fn told(n: u64, v1: [u64; 4], v2: [u64; 4], gauges: &[(&str, i64)]) -> Batch {
+    let calls = |[requests, errors, units, unit_errors]: [u64; 4]| Calls {
+        requests,
+        errors,
+        units,
+        unit_errors,
+        ..Calls::default()
+    };
+    let execute = OperationCalls {
+        operation: "execute".into(),
+        class: Class::Read,
+        v1: calls(v1),
+        v2: calls(v2),
+        shadow: Calls::default(),
+    };
+    let mut batch = Draw::new(n).batch(n * 5_000);
+    batch.operations = if v1 == [0; 4] && v2 == [0; 4] { Vec::new() } else { vec![execute] };
+    batch.v2 = batch.v1;
+    batch.gauges = gauges.iter().map(|&(name, value)| Gauge { name: name.into(), value }).collect();
+    batch
+}
+
+/// What is seldom drawn: the two say the same at each check, and once what each is here for.
+#[test]
+fn judges_and_their_twins_say_the_same_of_odd_traffic() {
+    type Told = fn(u64) -> Batch;
+    let few: Told = |n| {
+        let units = u64::from(n == 0);
+        told(n, [2_000, 0, units, 0], [230, 177, units, units], &[("v2.failed-sessions", 0), ("v2.sessions", 0)])
+    };
+    let alone: Told = |n| {
+        let v1 = if n < 60 { [3, 1, 3, 1] } else { [0; 4] };
+        told(n, v1, [9, 3, 9, 3], &[])
+    };
+    let worse: Told = |n| {
+        let (v1, bad) = if n < 60 { ([3, 0, 3, 0], 0) } else { ([0; 4], 3) };
+        told(n, v1, [9, bad, 9, bad], &[])
+    };
+    let nobody: Told = |n| told(n, [0; 4], [0; 4], &[("v2.failed-sessions", 3), ("v2.sessions", 25)]);
+    let negative: Told = |n| told(n, [30, 0, 30, 0], [30, 0, 30, 0], &[("v1.sessions", -9), ("v2.sessions", -25)]);
+    let units: Told = |n| told(n, [0, 0, 25, 0], [0, 0, 25, 0], &[]);
+    let most: Told = |n| told(n, [30, 0, 30, 0], [30, 0, 30, 0], &[("v2.sessions", i64::MAX)]);
+    let huge: Told = |n| {
+        let calls = [1 << 44, 1 << 40, 1 << 44, 1 << 40];
+        told(n, calls, calls, &[("v2.failed-sessions", 1 << 40), ("v2.sessions", 1 << 44)])
+    };
+    let stuck: Told = |n| told(n, [500, 0, 9, 0], [30, 0, 5, 0], &[("v2.sessions", if n == 0 { 20 } else { 0 })]);
+    let hopeless: Told = |n| told(n, [0; 4], [30, 2, 30, 2], &[("v2.failed-sessions", 2), ("v2.sessions", 30)]);
+    for (name, told, expected) in [
+        ("few", few, "v2-failing-few"),
+        ("alone", alone, "evidence-of-safety"),
+        ("worse", worse, "v2-errors-alone"),
+        ("nobody", nobody, "not called yet"),
+        ("negative", negative, "not called yet"),
+        ("units", units, "not called yet"),
+        ("most", most, "V2 failed none of 30 sessions"),
+        ("huge", huge, ""),
+        ("stuck", stuck, "and none came for 10m"),
+        ("hopeless", hopeless, "not safe as long as so many fail"),
+    ] {
+        for judge in ["sequential", "thresholds"] {
+            let (original, twin) = (bundle(judge, ""), bundle(&format!("{judge}-rhai"), ""));
+            let (mut one, mut other, mut said) = (Vec::new(), Vec::new(), Vec::new());
+            for n in 0..130_u64 {
+                let check = Check {
+                    now_ms: UnixMs(n * 5_000 + 5_000),
+                    phase: Phase::Ramping,
+                    stage: 0,
+                    share: Ppm::new(100_000),
+                    stage_started_ms: UnixMs(0),
+                    batches: vec![told(n)],
+                };
+                let (a, b) = (original.judge(&check, &one), twin.judge(&check, &other));
+                let (a_said, b_said) = (a.answer.unwrap(), b.answer.unwrap());
+                assert_eq!(
+                    (b_said.verdict, &b_said.findings),
+                    (a_said.verdict, &a_said.findings),
+                    "{judge} {name} {n}"
+                );
+                said.extend(a_said.findings.iter().flat_map(|f| [f.rule.clone(), f.note.clone()]));
+                assert!(
+                    a_said.verdict != Verdict::Healthy || !["nobody", "negative", "units"].contains(&name),
+                    "{judge} {name}"
+                );
+                assert!(
+                    a_said.verdict != Verdict::RollBack || !["alone", "huge"].contains(&name) || judge != "sequential",
+                    "{name}"
+                );
+                (one, other) = (a.memory, b.memory);
+            }
+            let expects = judge == "sequential" && !expected.is_empty();
+            assert!(!expects || said.iter().any(|said| said.contains(expected)), "{name}: {said:?}");
+        }
+    }
+}
+
+/// Back by a stage, or not: from 50 % to 75 %, where a call in a thousand failed before.
+#[test]
+fn standard_stages_and_its_twin_go_back_for_the_same_reasons() {
+    let (original, twin) = (bundle("standard-stages", ""), bundle("standard-stages-rhai", ""));
+    for (v1, v2, mirrored, goes_back) in [
+        ([250, 75], [750, 225], 0, true),
+        ([250, 75], [750, 0], 0, false),
+        ([250, 120], [750, 160], 0, false),
+        ([250, 0], [750, 225], 0, false),
+        ([250, 75], [750, 225], 250, false),
+        ([251, 75], [750, 225], 125, true),
+    ] {
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let stages = [
+            (0_u64, 500_000, [500, 1], [500, 0], 0),
+            (3_600_000, 750_000, v1, v2, mirrored),
+            (3_700_000, 500_000, v1, v2, 0),
+        ];
+        for (number, (started, share, v1, v2, mirrored)) in stages.into_iter().enumerate() {
+            let all = |[requests, errors]: [u64; 2]| [requests, errors, requests, errors];
+            let batch = told(started / 5_000, all(v1), all(v2), &[("v1.mirrored{execute}", mirrored)]);
+            let check = Check {
+                now_ms: UnixMs(started + 60_000),
+                phase: Phase::Ramping,
+                stage: 3,
+                share: Ppm::new(share),
+                stage_started_ms: UnixMs(started),
+                batches: vec![batch],
+            };
+            let progress = Progress { check, verdict: Verdict::Warn, forced: false };
+            let (a, b) = (original.next(&progress, &one), twin.next(&progress, &other));
+            assert_eq!(b.answer, a.answer, "{v1:?} {v2:?} {number}");
+            let retreats = format!("{:?}", a.answer.unwrap().action).starts_with("Retreat");
+            assert_eq!(retreats, number == 1 && goes_back, "{v1:?} {v2:?} {mirrored} {number}");
+            (one, other) = (a.memory, b.memory);
+        }
+    }
 }

@@ -5,6 +5,9 @@
 //! would be told by its first table alone, and never again. This sees whether it was a burst: V2's calls fail in each
 //! table, many times V1's of the same operations, for as long as no burst lasts; and the sessions of the stage, all
 //! together and not cut, speak against V2 beyond chance.
+//!
+//! Where few sessions make the calls, nobody can tell V2's fault from that of a caller. A V2 that fails half of its calls
+//! for a minute, while V1 does not, is warned of all the same, and people are told that it is few.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,7 @@ use cutover_policy::memory::{Fields, Text};
 
 use crate::process::Game;
 use crate::safety::Seen;
+use crate::units;
 
 /// Longer than bursts last.
 const LASTS_MS: u64 = 15_000;
@@ -30,6 +34,10 @@ const TIMES: u64 = 3;
 
 /// Sessions of V2 that must have failed.
 const SESSIONS: u64 = 10;
+
+/// What is warned of whoever's calls they are: for so long, so many failed calls at least, and half of V2's.
+const PLAIN_MS: u64 = 60_000;
+const PLAIN_CALLS: u64 = 100;
 
 /// The natural logarithm of the odds against chance, a million to one: looked at again and again, the likelihood ratio of
 /// a growing table is no e-value.
@@ -64,14 +72,10 @@ impl Ailing {
         for calls in span.iter().flat_map(|batch| &batch.operations) {
             let sums = operations.entry(&calls.operation).or_default();
             let counts = [calls.v1.requests, calls.v1.errors, calls.v2.requests, calls.v2.errors];
-            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum = few(sum.saturating_add(few(count))));
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.saturating_add(count));
         }
         let both = operations.into_values().filter(|[n1, _, n2, _]| *n1 > 0 && *n2 > 0);
-        let sum = |mut all: [u64; 4], own: [u64; 4]| {
-            all.iter_mut().zip(own).for_each(|(sum, count)| *sum = few(*sum + count));
-            all
-        };
-        let Some(own) = both.reduce(sum) else { return };
+        let Some(own) = both.map(few).reduce(sum) else { return };
         if self.small[2] == 0 {
             self.small_ms = first.start_ms;
         }
@@ -91,10 +95,8 @@ impl Ailing {
         }
         self.last_ms = first.start_ms;
         self.small = [0; 4];
-        self.v1_calls = few(self.v1_calls + n1);
-        self.v1_errors = few(self.v1_errors + x1);
-        self.v2_calls = few(self.v2_calls + n2);
-        self.v2_errors = few(self.v2_errors + x2);
+        let before = [self.v1_calls, self.v1_errors, self.v2_calls, self.v2_errors];
+        [self.v1_calls, self.v1_errors, self.v2_calls, self.v2_errors] = sum(before, [n1, x1, n2, x2]);
     }
 
     /// Whether V2 ails; `seen` are the sessions of the stage.
@@ -106,6 +108,13 @@ impl Ailing {
         let table = Table::new((seen.n1, seen.x1), (seen.n2, seen.x2));
         let null = table.ln_probability(game.r0);
         game.effects.iter().any(|&(effect, _)| table.ln_probability(effect) - null >= BEYOND_CHANCE)
+    }
+
+    /// Whether V2 fails half of its calls for so long that people should look, whoever's calls they are.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let lasts = self.last_ms.saturating_sub(self.since_ms) >= PLAIN_MS;
+        lasts && self.v2_errors >= PLAIN_CALLS && self.v2_errors >= self.v2_calls.div_ceil(2)
     }
 
     /// Writes it as part of what is remembered.
@@ -124,9 +133,14 @@ impl Ailing {
     }
 }
 
-/// Counts are cut, a million million, so that sums of them are exact.
-fn few(count: u64) -> u64 {
-    count.min(1 << 40)
+fn sum([n1, x1, n2, x2]: [u64; 4], [m1, y1, m2, y2]: [u64; 4]) -> [u64; 4] {
+    few([n1.saturating_add(m1), x1.saturating_add(y1), n2.saturating_add(m2), x2.saturating_add(y2)])
+}
+
+/// Each pool's calls and failures, so that sums of them are exact.
+fn few([n1, x1, n2, x2]: [u64; 4]) -> [u64; 4] {
+    let ([n1, x1], [n2, x2]) = (units::few([n1, x1]), units::few([n2, x2]));
+    [n1, x1, n2, x2]
 }
 
 #[cfg(test)]
@@ -203,6 +217,7 @@ mod tests {
     fn few_sessions_or_such_as_v1_has_are_no_reason() {
         let mut ailing = Ailing::default();
         seconds(&mut ailing, 0, 60, (100, 0), (100, 50));
+        assert!(!ailing.is_plain(), "59 s");
         for seen in [
             Seen { n1: 1_000, x1: 0, n2: 50, x2: 9 },
             Seen { n1: 1_000, x1: 200, n2: 50, x2: 20 },
@@ -210,5 +225,24 @@ mod tests {
         ] {
             assert!(!is_grave(&ailing, seen), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn half_of_the_calls_failing_for_a_minute_is_plain_whoever_calls() {
+        for (v2, plain) in [((100, 50), true), ((100, 49), false), ((3, 1), false), ((2, 1), false), ((4, 2), true)] {
+            let mut ailing = Ailing::default();
+            seconds(&mut ailing, 0, 62, (100, 0), v2);
+            assert_eq!(ailing.is_plain(), plain, "{v2:?}");
+        }
+        let mut ailing = Ailing::default();
+        seconds(&mut ailing, 0, 62, (100, 20), (100, 50));
+        assert!(!ailing.is_plain(), "V1 has more than a third of it");
+    }
+
+    #[test]
+    fn counts_that_are_too_large_are_the_same_rates() {
+        let mut ailing = Ailing::default();
+        seconds(&mut ailing, 0, 70, (1 << 30, 1 << 26), (1 << 44, 1 << 40));
+        assert_eq!(ailing, Ailing::default(), "both fail 6.25 %");
     }
 }

@@ -24,6 +24,7 @@ use cutover_policy::{Batch, Calls, Members, OperationCalls};
 
 use crate::latency::{self, Limits};
 use crate::process::{Entry, Units};
+use crate::units;
 
 /// Batches that begin within this span make one table.
 const SPAN_MS: u64 = 5_000;
@@ -139,9 +140,7 @@ pub const fn v2(calls: &OperationCalls, mirrored: bool) -> &Calls {
 impl Operation {
     fn add(&mut self, batch: &Batch, calls: &OperationCalls, mirrored: bool, known: Before) {
         let (v1, v2) = (&calls.v1, v2(calls, mirrored));
-        let units = |calls: &Calls| {
-            if mirrored { [calls.requests, calls.errors] } else { [calls.units, calls.unit_errors] }
-        };
+        let units = |calls: &Calls| if mirrored { [calls.requests, calls.errors] } else { units::units(calls) };
         add(&mut self.units, [units(v1), units(v2)]);
         if !batch.gauges.is_empty() {
             for (sums, class) in self.statuses.iter_mut().zip(&CLASSES) {
@@ -195,8 +194,9 @@ impl Class {
         }
         let of = |at: usize, calls: &Calls| {
             let (units, first) = (self.units.get(at).copied(), self.first.get(at).copied());
-            let units = units.and_then(|gauge| batch.gauge_of(gauge, name)).and_then(|units| u64::try_from(units).ok());
-            [units.unwrap_or(calls.units), first.map_or(0, |gauge| batch.count_of(gauge, name))]
+            let units =
+                units.and_then(|gauge| batch.gauge_of(gauge, name)).map(|units| u64::try_from(units).unwrap_or(0));
+            [units.unwrap_or(calls.units).min(calls.requests), first.map_or(0, |gauge| batch.count_of(gauge, name))]
         };
         [of(0, &calls.v1), of(1, &calls.v2)]
     }

@@ -29,6 +29,9 @@ pub struct Hours {
     now: Hour,
     /// What is known of this hour of the day.
     known: Known,
+    /// Units of V1 and those that failed that are no measure of an hour or a day: of a V1 that had few, or of the last hour
+    /// that is not remembered. Better than nothing, where nothing else is known.
+    lately: [u64; 2],
 }
 
 /// V1's units, those that failed, and its p99 in microseconds, 0 if it is unknown.
@@ -69,11 +72,17 @@ impl Hours {
         }
         self.hour = hour;
         self.known = know(&all, of_the_day(hour));
+        self.lately = match self.known.rate {
+            Some(_) => [0, 0],
+            None if ill && now.units > 0 => [now.units, now.errors],
+            None if ill => self.lately,
+            None => sums(&all),
+        };
         self.past = write(&all);
     }
 
     /// Counts V1's units.
-    pub fn add(&mut self, units: u64, errors: u64) {
+    pub fn add(&mut self, [units, errors]: [u64; 2]) {
         self.now.units = self.now.units.saturating_add(units);
         self.now.errors = self.now.errors.saturating_add(errors.min(units));
     }
@@ -87,6 +96,20 @@ impl Hours {
     #[must_use]
     pub const fn known(&self) -> &Known {
         &self.known
+    }
+
+    /// The rate of failed units that V1 is taken to have had just before it was gone: the one that is known; or what it had
+    /// in the hour under way, where that is more beyond chance, and both pools are not `ill` in it. Where none is known, the
+    /// objective, or what little was seen of V1, if that is more.
+    #[must_use]
+    pub fn had(&self, objective: f64, ill: bool) -> f64 {
+        let Hour { units, errors, .. } = self.now;
+        if let Some(rate) = self.known.rate {
+            let sure = real(errors) - 2.0 * libm::sqrt(real(errors));
+            return if !ill && sure > rate * real(units) { rate.max(widened(units, errors)) } else { rate };
+        }
+        let [more_units, more_errors] = self.lately;
+        objective.max(widened(units.saturating_add(more_units), errors.saturating_add(more_errors)))
     }
 
     /// The p99 that is known, from the hour that is counted if there was none before.
@@ -111,6 +134,8 @@ impl Hours {
         text.raw(&self.past).number(self.hour);
         text.number(self.now.units).number(self.now.errors).number(self.now.p99_us);
         text.doubles(rate.as_slice()).number(p99_us.unwrap_or(0));
+        let [units, errors] = self.lately;
+        text.number(units).number(errors);
     }
 
     /// Reads it again.
@@ -119,7 +144,9 @@ impl Hours {
         let [hour, units, errors, p99_us] = fields.numbers()?;
         let rate = fields.doubles()?.first().copied();
         let known = Known { rate, p99_us: Some(fields.number()?).filter(|us| *us > 0) };
-        Some(Self { past, hour, now: Hour { units, errors, p99_us }, known })
+        // That of versions before ends here.
+        let lately = if fields.is_over() { [0, 0] } else { fields.numbers()? };
+        Some(Self { past, hour, now: Hour { units, errors, p99_us }, known, lately })
     }
 }
 
@@ -139,11 +166,23 @@ fn of_the_day(hour: u64) -> usize {
     usize::try_from(hour % 24).unwrap_or(0)
 }
 
+/// Units of a day, and those that failed.
+fn sums(all: &[Hour; 24]) -> [u64; 2] {
+    all.iter().fold([0, 0], |[units, errors]: [u64; 2], hour| {
+        [units.saturating_add(hour.units), errors.saturating_add(hour.errors)]
+    })
+}
+
+/// A rate as large as it may well be, seen so few: two standard deviations and a unit more. 0 where none failed, which of
+/// few says nothing.
+fn widened(units: u64, errors: u64) -> f64 {
+    let (units, errors) = (real(units), real(errors));
+    if errors > 0.0 { ((errors + 2.0 * libm::sqrt(errors) + 1.0) / units).min(1.0) } else { 0.0 }
+}
+
 fn know(all: &[Hour; 24], of_the_day: usize) -> Known {
     let own = all.get(of_the_day).copied().unwrap_or_default();
-    let (units, errors) = all.iter().fold((0_u64, 0_u64), |(units, errors), hour| {
-        (units.saturating_add(hour.units), errors.saturating_add(hour.errors))
-    });
+    let [units, errors] = sums(all);
     let rate = |units: u64, errors: u64| (real(errors) + 0.5) / (real(units) + 1.0);
     let own_rate = (own.units >= OF_AN_HOUR).then(|| rate(own.units, own.errors));
     let day = (units >= OF_A_DAY).then(|| rate(units, errors));
@@ -159,7 +198,7 @@ mod tests {
         let mut all = Hours::default();
         for &(hour, units, errors) in hours {
             all.arrive(hour * HOUR_MS, false, false);
-            all.add(units, errors);
+            all.add([units, errors]);
             all.add_p99(hour * 1_000);
         }
         all
@@ -186,11 +225,39 @@ mod tests {
     }
 
     #[test]
+    fn what_v1_just_had_is_what_v2_alone_is_held_against() {
+        let near = |rate: f64, expected: f64| assert!((rate - expected).abs() < 1e-3, "{rate}");
+        let hour = |units, errors, ill| {
+            let mut hours = seen(&[(3, units, errors)]);
+            hours.arrive(4 * HOUR_MS, false, ill);
+            hours
+        };
+        // A third of 180, in the hour under way; and of three.
+        near(seen(&[(3, 180, 60)]).had(0.01, false), (60.0 + 15.492 + 1.0) / 180.0);
+        near(seen(&[(3, 180, 60)]).had(0.01, true), (60.0 + 15.492 + 1.0) / 180.0);
+        near(seen(&[(3, 3, 1)]).had(0.01, false), 1.0);
+        near(seen(&[(3, 1_000, 1)]).had(0.01, false), 0.01);
+        near(seen(&[(3, 30, 0)]).had(0.01, false), 0.01);
+        // Over the hour as well, if they are too few to be remembered, or nobody remembers both being ill.
+        near(hour(180, 60, false).had(0.01, false), (60.0 + 15.492 + 1.0) / 180.0);
+        near(hour(4_000, 2_000, true).had(0.01, false), (2_000.0 + 89.443 + 1.0) / 4_000.0);
+        near(hour(4_000, 2_000, false).had(0.01, false), 0.5);
+        // Beside what is known, only beyond chance, and not if both are ill.
+        let mut known = seen(&[(3, 4_000, 40), (27, 20, 1)]);
+        near(known.had(0.01, false), 0.01);
+        known.add([160, 59]);
+        near(known.had(0.01, false), (60.0 + 15.492 + 1.0) / 180.0);
+        near(known.had(0.01, true), 0.01);
+    }
+
+    #[test]
     fn it_comes_back_as_it_was() {
         let hours = seen(&[(3, u64::MAX, u64::MAX), (4, 4_000, 400), (5, 100, 0)]);
         let mut text = Text::default();
         hours.write(&mut text);
         let text = String::from(text);
-        assert_eq!(Hours::read_from(&mut Fields::new(&text)), Some(hours));
+        assert_eq!(Hours::read_from(&mut Fields::new(&text)), Some(hours.clone()));
+        let of_before = text.rsplitn(3, '|').last().unwrap();
+        assert!(Hours::read_from(&mut Fields::new(of_before)).is_some());
     }
 }

@@ -35,6 +35,7 @@ pub mod run;
 pub mod safety;
 pub mod sessions;
 pub mod settings;
+mod units;
 mod verdict;
 mod words;
 
@@ -155,8 +156,9 @@ impl Sequential {
     fn count(&self, span: &[&Batch], mirrored: bool, warm: bool, memory: &mut Memory) {
         let Some(first) = span.first() else { return };
         let settings = &self.settings;
+        let ill = memory.combined.wealth() >= self.warns_at;
         let known = memory.operations.iter_mut().map(|(name, operation)| {
-            let before = operation.before(settings, first.start_ms);
+            let before = operation.before(settings, first.start_ms, ill);
             if let Some(limits) = before.limits {
                 operation.keep_p99(limits.p99_us);
             }

@@ -10,6 +10,7 @@ use crate::hours::Hours;
 use crate::latency::Baseline;
 use crate::process::Plain;
 use crate::settings::Settings;
+use crate::units;
 
 /// V1 is gone if it was not called for so long.
 const GONE_MS: u64 = 60_000;
@@ -32,9 +33,9 @@ struct Facts {
 }
 
 impl Operation {
-    /// What is known of it before a span that begins at `start_ms`.
+    /// What is known of it before a span that begins at `start_ms`; `ill` if both pools fail more than V1 did.
     #[must_use]
-    pub fn before(&self, settings: &Settings, start_ms: u64) -> Before {
+    pub fn before(&self, settings: &Settings, start_ms: u64, ill: bool) -> Before {
         let ratio_ppm = settings.max_p99_ratio.0;
         if !self.is_gone(start_ms) {
             let floor_us = settings.slow_floor.0.saturating_mul(1_000);
@@ -44,7 +45,7 @@ impl Operation {
         let far = self.facts.hours.p99_us().map(|us| u64::try_from(times(us)).unwrap_or(u64::MAX)).map(times);
         let far = far.map(|us| u64::try_from(us).unwrap_or(u64::MAX));
         let stated = Some(settings.objective_p99.0.saturating_mul(1_000)).filter(|us| *us > 0);
-        Before { limits: None, alone: Some(self.good_enough(settings)), far_us: stated.or(far) }
+        Before { limits: None, alone: Some(self.alone(settings, ill)), far_us: stated.or(far) }
     }
 
     /// The rate of failed units that is good enough without V1: as many times what V1 had as are no harm beside it.
@@ -53,7 +54,13 @@ impl Operation {
     pub fn good_enough(&self, settings: &Settings) -> f64 {
         let objective = crate::settings::part(settings.objective_error_rate);
         let had = self.facts.hours.known().rate.unwrap_or(objective);
-        (had * crate::settings::times(settings.unsafe_error_odds)).clamp(LEAST_RATE, MOST_RATE)
+        times_had(settings, had)
+    }
+
+    /// The same for V2 alone. What V1 had in the hour under way, or lately, counts besides what is known of it.
+    fn alone(&self, settings: &Settings, ill: bool) -> f64 {
+        let objective = crate::settings::part(settings.objective_error_rate);
+        times_had(settings, self.facts.hours.had(objective, ill))
     }
 
     /// Adds calls of a span that began at `start_ms`, for what comes after. What was counted of an hour is left out if
@@ -63,7 +70,7 @@ impl Operation {
         hours.arrive(start_ms, false, ill);
         if calls.v1.requests > 0 {
             *called_ms = start_ms;
-            hours.add(calls.v1.units, calls.v1.unit_errors);
+            hours.add(units::few(units::units(&calls.v1)));
         }
     }
 
@@ -110,6 +117,11 @@ const LEAST_RATE: f64 = 0.001;
 
 /// More than this is never good enough: nothing could be told from it.
 const MOST_RATE: f64 = 0.9;
+
+/// So many times what V1 had as are no harm.
+fn times_had(settings: &Settings, had: f64) -> f64 {
+    (had * crate::settings::times(settings.unsafe_error_odds)).clamp(LEAST_RATE, MOST_RATE)
+}
 
 impl Packed for Facts {
     type Plain = Plain;

@@ -13,6 +13,7 @@ use cutover_policy::{Batch, share};
 
 use crate::counting::v2;
 use crate::settings::Settings;
+use crate::units;
 
 /// Failures in a row that are an outage at least, where V1 hardly ever fails.
 const FEWEST: u64 = 5;
@@ -55,11 +56,12 @@ impl Outage {
             let v2 = v2(operation, mirrored);
             answered |= v2.errors < v2.requests;
             // Mirrored calls have no sessions; each is drawn by itself.
-            let sessions = if mirrored { v2.errors } else { v2.unit_errors };
+            let sessions = if mirrored { v2.errors } else { units::units(v2)[1] };
             self.failed = self.failed.saturating_add(v2.errors);
             self.sessions = self.sessions.saturating_add(sessions);
-            self.v1_calls = self.v1_calls.saturating_add(operation.v1.requests);
-            self.v1_errors = self.v1_errors.saturating_add(operation.v1.errors);
+            let [calls, errors] = units::few([operation.v1.requests, operation.v1.errors]);
+            self.v1_calls = self.v1_calls.saturating_add(calls);
+            self.v1_errors = self.v1_errors.saturating_add(errors);
         }
         if answered {
             *self = Self { clusters, ..Self::default() };

@@ -19,12 +19,13 @@
 //! minds, so that a V2 that becomes worse loses it again soon. It is kept as logarithms, so that no count makes it
 //! overflow.
 
-use cutover_policy::Batch;
 use cutover_policy::hypergeometric::{Table, real};
 use cutover_policy::memory::{Fields, Packed, Text};
 use cutover_policy::packed;
+use cutover_policy::{Batch, Calls};
 
 use crate::process::Plain;
+use crate::units;
 
 /// Alternatives as parts of the null's limit, half of the bets on each: with the usual limit of 3 times, a V2 that is
 /// as good as V1, and a much better one. The first is also what the need for more units is reckoned with.
@@ -58,6 +59,9 @@ pub struct Safety {
     /// Without counted sessions: those that V2 has had at least, and whether calls have shared any.
     least: u64,
     shared: bool,
+    /// When the latest span began, and the latest that had a session of V2 that is new.
+    latest_ms: u64,
+    fresh_ms: Option<u64>,
 }
 
 /// Sessions of the stage, or mirrored calls.
@@ -82,12 +86,17 @@ pub struct Need {
     pub errors: u64,
     /// About how many more are needed if V2 is as good as V1, or does not fail.
     pub more: u64,
+    /// Whether it fails so much that more like these would never show it.
+    pub hopeless: bool,
+    /// For how long no new one came.
+    pub waited_ms: u64,
 }
 
 impl Default for Safety {
     fn default() -> Self {
         let half = -core::f64::consts::LN_2;
-        Self { beside: [half; 2], alone: [half; 2], seen: Seen::default(), least: 0, shared: false }
+        let (seen, least, shared, latest_ms, fresh_ms) = Default::default();
+        Self { beside: [half; 2], alone: [half; 2], seen, least, shared, latest_ms, fresh_ms }
     }
 }
 
@@ -105,14 +114,20 @@ impl Safety {
 
     /// Counts the sessions of a span.
     pub fn count(&mut self, limits: &Limits, span: &[&Batch], mirrored: bool) {
-        if span.iter().any(|batch| !mirrored && batch.gauge("v2.sessions").is_some()) {
-            let sum = |name| span.iter().map(|batch| batch.count(name)).fold(0, u64::saturating_add).min(MOST);
-            let [n1, n2] = ["v1.sessions", "v2.sessions"].map(sum);
-            let [x1, x2] = ["v1.failed-sessions", "v2.failed-sessions"].map(sum);
-            self.bet(limits, Seen { n1, x1, n2, x2 });
-            return;
+        let before = (self.seen.n2, self.least);
+        let counted = span.iter().filter(|_| !mirrored).filter_map(|batch| units::sessions(batch));
+        let add = |a: [u64; 2], b: [u64; 2]| [a[0].saturating_add(b[0]), a[1].saturating_add(b[1])];
+        if let Some([v1, v2]) = counted.reduce(|[a1, a2], [b1, b2]| [add(a1, b1), add(a2, b2)]) {
+            self.bet(limits, v1, v2);
+        } else {
+            self.add_units(limits, span, mirrored);
         }
-        self.add_units(limits, span, mirrored);
+        let start_ms = span.first().map_or(0, |first| first.start_ms);
+        let is_fresh = if self.shared { self.least > before.1 } else { self.seen.n2 > before.0 };
+        if is_fresh || self.fresh_ms.is_none() {
+            self.fresh_ms = Some(start_ms);
+        }
+        self.latest_ms = start_ms;
         if self.shared {
             let good = real(self.least) - real(self.seen.x2);
             self.alone = ALONE.map(|part| -core::f64::consts::LN_2 + gained(limits, part, self.seen.x2, good));
@@ -121,42 +136,37 @@ impl Safety {
     }
 
     fn add_units(&mut self, limits: &Limits, span: &[&Batch], mirrored: bool) {
-        let mut seen = Seen::default();
-        let mut requests = 0_u64;
+        let (mut v1_units, mut v2_units, mut requests) = ([0_u64; 2], [0_u64; 2], 0_u64);
         for operation in span.iter().flat_map(|batch| &batch.operations) {
             let (v1, v2) = (&operation.v1, crate::counting::v2(operation, mirrored));
-            let units = if mirrored {
-                [v1.requests, v1.errors, v2.requests, v2.errors]
-            } else {
-                [v1.units, v1.unit_errors, v2.units, v2.unit_errors]
+            let units = |calls: &Calls| {
+                if mirrored { [calls.requests, calls.errors.min(calls.requests)] } else { units::units(calls) }
             };
-            for (sum, count) in [&mut seen.n1, &mut seen.x1, &mut seen.n2, &mut seen.x2].into_iter().zip(units) {
-                *sum = sum.saturating_add(count);
+            for (sums, counts) in [(&mut v1_units, units(v1)), (&mut v2_units, units(v2))] {
+                sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum = sum.saturating_add(count));
             }
             requests = requests.saturating_add(v2.requests);
         }
-        (seen.n1, seen.n2) = (seen.n1.min(MOST), seen.n2.min(MOST));
-        (seen.x1, seen.x2) = (seen.x1.min(seen.n1), seen.x2.min(seen.n2));
         if !mirrored {
-            let units = |batch: &&Batch| batch.operations.iter().map(|o| o.v2.units).fold(0, u64::saturating_add);
-            let widest = span.iter().map(units).max().unwrap_or(0).min(MOST);
+            let [widest, _] = units::few([units::widest(span), 0]);
             self.least = self.least.max(widest.saturating_add(self.seen.x2));
-            self.shared |= requests.min(MOST) > seen.n2;
+            self.shared |= requests > v2_units[0];
         }
-        self.bet(limits, seen);
+        self.bet(limits, v1_units, v2_units);
     }
 
     /// A failure may be of a session that was counted as good before: then it takes that back.
-    fn bet(&mut self, limits: &Limits, seen: Seen) {
-        let good = real(seen.n2) - real(seen.x2);
+    fn bet(&mut self, limits: &Limits, v1: [u64; 2], v2: [u64; 2]) {
+        let ([n1, x1], [n2, x2]) = (units::few(v1), units::few(v2));
+        let good = real(n2) - real(x2);
         for (bet, part) in self.alone.iter_mut().zip(ALONE) {
-            *bet += gained(limits, part, seen.x2, good);
+            *bet += gained(limits, part, x2, good);
         }
         cut(&mut self.alone, limits);
-        self.seen.n1 = self.seen.n1.saturating_add(seen.n1);
-        self.seen.x1 = self.seen.x1.saturating_add(seen.x1);
-        self.seen.n2 = self.seen.n2.saturating_add(seen.n2);
-        self.seen.x2 = self.seen.x2.saturating_add(seen.x2);
+        self.seen.n1 = self.seen.n1.saturating_add(n1);
+        self.seen.x1 = self.seen.x1.saturating_add(x1);
+        self.seen.n2 = self.seen.n2.saturating_add(n2);
+        self.seen.x2 = self.seen.x2.saturating_add(x2);
     }
 
     /// The evidence: 1 at first.
@@ -177,32 +187,78 @@ impl Safety {
         if self.wealth() >= limits.needed {
             return None;
         }
-        // How much the better of the two games must grow while the other stands still.
+        // How much one of the two games must grow while the other stands still.
         let (beside, alone) = (sum(&self.beside), sum(&self.alone));
-        let missing = |own: &[f64; 2], other: f64| libm::log(2.0 * limits.needed - other) - ln_sum(own);
-        let by_silence = missing(&self.alone, beside) / gain(limits.max_rate, ALONE[0]);
-        let by_errors = self.growth(limits).map(|growth| missing(&self.beside, alone) / growth);
-        let more = libm::ceil(by_errors.map_or(by_silence, |units| units.min(by_silence))).max(1.0);
+        let goal = 2.0 * limits.needed;
+        let by_silence = until(&self.alone, ALONE.map(|part| gain(limits.max_rate, part)), goal - beside);
+        let by_errors = until(&self.beside, self.growth(limits), goal - alone);
+        let more = libm::ceil(by_silence.min(by_errors)).max(1.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at least 1, and at most 10^18")]
         let more = more.min(1e18) as u64;
         let units = if self.shared { self.least } else { self.seen.n2 };
-        Some(Need { units, errors: self.seen.x2, more })
+        let waited_ms = self.latest_ms.saturating_sub(self.fresh_ms.unwrap_or(self.latest_ms));
+        Some(Need { units, errors: self.seen.x2, more, hopeless: self.is_hopeless(units, limits), waited_ms })
     }
 
-    /// What the comparison with V1 is expected to gain for each unit of V2, if V2 is as good: the divergence for each
-    /// error, and the errors of both for each unit of V2.
-    fn growth(&self, limits: &Limits) -> Option<f64> {
+    /// What the bets beside V1 are expected to gain for each unit of V2, if V2 is as good: for each error, and so many errors
+    /// of both as V1's rate makes.
+    fn growth(&self, limits: &Limits) -> [f64; 2] {
+        let (n1, n2) = (real(self.seen.n1), real(self.seen.n2));
+        if self.seen.n1 == 0 || self.seen.n2 == 0 {
+            return [0.0; 2];
+        }
+        let errors = real(self.seen.x1) / n1 * (n1 + n2) / n2;
+        self.gained_beside(limits, n2 / (n1 + n2)).map(|gained| gained * errors)
+    }
+
+    /// What the bets beside V1 gain for each error, of which V2 has a part of `is`.
+    fn gained_beside(&self, limits: &Limits, is: f64) -> [f64; 2] {
         let (n1, n2) = (real(self.seen.n1), real(self.seen.n2));
         let part = |odds: f64| n2 * odds / (n2 * odds + n1);
-        let (is, limit) = (part(limits.max_odds * BESIDE[0]), part(limits.max_odds));
-        let bad = real(self.seen.x1) + real(self.seen.x2);
-        let divergence = is * libm::log(is / limit) + (1.0 - is) * libm::log((1.0 - is) / (1.0 - limit));
-        Some(divergence * bad / n2).filter(|growth| growth.is_finite() && *growth > 0.0)
+        let limit = part(limits.max_odds);
+        BESIDE.map(|of| {
+            let bet = part(limits.max_odds * of);
+            is * libm::log(bet / limit) + (1.0 - is) * libm::log((1.0 - bet) / (1.0 - limit))
+        })
+    }
+
+    /// Whether no bet gains from more units like those that were seen, of which more than two failed.
+    fn is_hopeless(&self, units: u64, limits: &Limits) -> bool {
+        let Seen { n1, x1, x2, .. } = self.seen;
+        if x2 < HOPELESS || units == 0 {
+            return false;
+        }
+        let rate = (real(x2) / real(units)).min(1.0);
+        let alone = ALONE.map(|part| rate * libm::log(part) + (1.0 - rate) * gain(limits.max_rate, part));
+        let is = real(x2) / (real(x1) + real(x2));
+        let beside = if n1 > 0 { self.gained_beside(limits, is) } else { [0.0; 2] };
+        alone.into_iter().chain(beside).all(|gained| gained <= 0.0)
     }
 }
 
-/// Counts are cut here, a million million, so that sums of them are exact.
-const MOST: u64 = 1 << 40;
+/// Failed units that are more than an odd one or two.
+const HOPELESS: u64 = 3;
+
+/// How many units it takes until bets that are logarithms, and grow by so much with each, are worth `goal`; infinitely many
+/// if none of them grows. The logarithm of their sum is convex, so Newton's steps from beyond come down to it.
+fn until(bets: &[f64; 2], growth: [f64; 2], goal: f64) -> f64 {
+    let goal = libm::log(goal);
+    let alone = |(bet, growth): (&f64, f64)| if growth > 0.0 { (goal - bet) / growth } else { f64::INFINITY };
+    let mut units = bets.iter().zip(growth).map(alone).fold(f64::INFINITY, f64::min);
+    if !units.is_finite() {
+        return units;
+    }
+    for _ in 0..STEPS {
+        let grown = [bets[0] + units * growth[0], bets[1] + units * growth[1]];
+        let sum = ln_sum(&grown);
+        let slope = growth[0] * libm::exp(grown[0] - sum) + growth[1] * libm::exp(grown[1] - sum);
+        units -= (sum - goal) / slope;
+    }
+    units
+}
+
+/// Steps that are enough for a number of units: each squares what is missing.
+const STEPS: usize = 8;
 
 /// What units that are bad, and others that are good, add to the logarithm of a bet on `part` of the rate.
 fn gained(limits: &Limits, part: f64, bad: u64, good: f64) -> f64 {
@@ -240,13 +296,17 @@ impl Packed for Safety {
         let Seen { n1, x1, n2, x2 } = self.seen;
         text.doubles(&self.beside).doubles(&self.alone).number(n1).number(x1).number(n2).number(x2);
         text.number(self.least).number(self.shared.into());
+        text.number(self.latest_ms).number(self.fresh_ms.is_some().into()).number(self.fresh_ms.unwrap_or(0));
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let mut two = || fields.doubles()?.try_into().ok();
         let (beside, alone) = (two()?, two()?);
         let [n1, x1, n2, x2, least, shared] = fields.numbers()?;
-        Some(Self { beside, alone, seen: Seen { n1, x1, n2, x2 }, least, shared: shared != 0 })
+        // That of versions before ends here.
+        let [latest_ms, known, fresh_ms] = if fields.is_over() { [0; 3] } else { fields.numbers()? };
+        let (seen, fresh_ms) = (Seen { n1, x1, n2, x2 }, (known != 0).then_some(fresh_ms));
+        Some(Self { beside, alone, seen, least, shared: shared != 0, latest_ms, fresh_ms })
     }
 }
 
@@ -296,7 +356,7 @@ mod tests {
     fn nothing_seen_is_nothing_known() {
         assert!((Safety::default().wealth() - 1.0).abs() < 1e-12);
         let need = Safety::default().need(&LIMITS).unwrap();
-        assert_eq!((need.units, need.errors, need.more), (0, 0, 405));
+        assert_eq!((need.units, need.errors, need.more), (0, 0, 449));
     }
 
     #[test]
@@ -305,10 +365,91 @@ mod tests {
         while let Some(need) = silence(units).need(&LIMITS) {
             assert!(units < 1_000);
             let left = usize::try_from(need.more).unwrap();
-            assert!((410..=450).contains(&(units + left)) || units < 300, "{units} and {left} more");
+            assert_eq!(units + left, 449, "{units} and {left} more");
             units += 1;
         }
-        assert!((410..=450).contains(&units), "{units}");
+        assert_eq!(units, 449);
+    }
+
+    /// What is foretold after some failures is when it turns healthy, if no more come.
+    #[test]
+    fn failures_of_before_are_in_what_is_foretold() {
+        for failed in [1, 2, 5] {
+            let mut safety = silence(300);
+            for _ in 0..failed {
+                add(&mut safety, &second((0, 0), (1, 1)));
+            }
+            let foretold = safety.need(&LIMITS).unwrap().more;
+            let mut more = 0;
+            while safety.need(&LIMITS).is_some() {
+                add(&mut safety, &second((0, 0), (1, 0)));
+                more += 1;
+            }
+            assert_eq!(more, foretold, "{failed}");
+        }
+    }
+
+    /// Both fail one in twenty, evenly: it is the comparison that shows it.
+    #[test]
+    fn errors_of_both_are_in_what_is_foretold() {
+        let (mut safety, mut foretold) = (Safety::default(), Vec::new());
+        while let Some(need) = safety.need(&LIMITS) {
+            foretold.push(need.units + need.more);
+            assert!(foretold.len() < 400);
+            add(&mut safety, &second((200, 10), (20, 1)));
+        }
+        let turned = 20 * foretold.len() as u64;
+        let late = &foretold[foretold.len() / 2..];
+        assert!(late.iter().all(|said| said.abs_diff(turned) * 20 <= turned + 400), "{turned}: {foretold:?}");
+    }
+
+    #[test]
+    fn a_v2_that_fails_too_much_is_told_so_and_not_how_much_is_missing() {
+        let hopeless = |v1, v2| after([second(v1, v2)]).need(&LIMITS).unwrap().hopeless;
+        assert!(hopeless((100, 0), (12, 12)) && hopeless((0, 0), (100, 10)) && hopeless((1_000, 20), (100, 8)));
+        assert!(!hopeless((100, 0), (12, 2)), "may be chance");
+        assert!(!hopeless((1_000, 50), (100, 6)) && !hopeless((0, 0), (1_000, 4)));
+    }
+
+    #[test]
+    fn sessions_that_stay_are_no_new_ones_to_wait_for() {
+        let at = |minutes: u64, batch: Batch| Batch { start_ms: minutes * 60_000, ..batch };
+        let mut safety = Safety::default();
+        for minute in 0..30 {
+            safety.count(&LIMITS, &[&at(minute, counted(100, if minute < 15 { 1 } else { 0 }, 0))], false);
+        }
+        assert_eq!(safety.need(&LIMITS).unwrap().waited_ms, 15 * 60_000);
+        safety.count(&LIMITS, &[&at(30, counted(100, 1, 0))], false);
+        assert_eq!(safety.need(&LIMITS).unwrap().waited_ms, 0);
+        let mut shared = Safety::default();
+        for minute in 0..30 {
+            shared.count(&LIMITS, &[&at(minute, Batch { gauges: Vec::new(), ..shared_by(20, 10) })], false);
+        }
+        assert_eq!(shared.need(&LIMITS).unwrap().waited_ms, 29 * 60_000);
+    }
+
+    fn shared_by(requests: u64, sessions: u64) -> Batch {
+        let mut batch = second((0, 0), (requests, 0));
+        batch.operations[0].v2.units = sessions;
+        batch
+    }
+
+    #[test]
+    fn sessions_without_calls_show_nothing() {
+        for (sessions, failed) in [(25, 0), (i64::MAX, 0), (-25, 0), (i64::MIN, i64::MIN)] {
+            let safety = after((0..30).map(|_| counted(0, sessions, failed)));
+            assert_eq!(safety.need(&LIMITS).map(|need| need.units), Some(0), "{sessions}");
+        }
+        let mut units = second((0, 0), (0, 0));
+        units.operations[0].v2.units = 25;
+        assert_eq!(after(std::iter::repeat_n(units, 30)).need(&LIMITS).map(|need| need.units), Some(0));
+        assert_eq!(after([counted(90, i64::MAX, 0)]).need(&LIMITS).map(|need| need.units), Some(90));
+    }
+
+    #[test]
+    fn counts_that_are_too_large_are_the_same_rate() {
+        let safety = after([second((1 << 44, 1 << 40), (1 << 44, 1 << 40))]);
+        assert_eq!(*safety.seen(), Seen { n1: 1 << 40, x1: 1 << 36, n2: 1 << 40, x2: 1 << 36 });
     }
 
     #[test]

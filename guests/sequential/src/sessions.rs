@@ -11,9 +11,11 @@
 //! does not say how many there are; then a setting does. Mirrored calls are of the same sessions as V1's, so they
 //! differ in nothing.
 
+use cutover_policy::Batch;
 use cutover_policy::hypergeometric::real;
 use cutover_policy::memory::{Fields, Text};
-use cutover_policy::{Batch, Calls};
+
+use crate::units;
 
 /// What is left of a sum after a span of five seconds, so that it is about five minutes long.
 const KEPT: f64 = 59.0 / 60.0;
@@ -31,19 +33,17 @@ impl Sessions {
     /// Adds a span. The answer is what logarithms of likelihood ratios of calls are multiplied with;
     /// `calls_per_session` holds where the host does not count sessions.
     pub fn add(&mut self, span: &[&Batch], calls_per_session: f64) -> f64 {
-        let v2 = |batch: &Batch, of: fn(&Calls) -> u64| {
-            real(batch.operations.iter().map(|operation| of(&operation.v2)).fold(0, u64::saturating_add))
-        };
         let mut counted = false;
         self.calls *= KEPT;
         self.new *= KEPT;
         self.widest *= KEPT;
         for batch in span {
+            let [_, [new, _]] = units::sessions(batch).unwrap_or_default();
             counted |= batch.gauge("v2.sessions").is_some();
-            self.calls += v2(batch, |calls| calls.requests);
-            self.new += real(batch.count("v2.sessions"));
-            self.widest = self.widest.max(v2(batch, |calls| calls.units));
+            self.calls += real(batch.operations.iter().map(|o| o.v2.requests).fold(0, u64::saturating_add));
+            self.new += real(new);
         }
+        self.widest = self.widest.max(real(units::widest(span)));
         if !counted {
             return 1.0 / calls_per_session;
         }
@@ -65,7 +65,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use cutover_policy::testing::{batch, calls, operation};
-    use cutover_policy::{Gauge, OperationCalls};
+    use cutover_policy::{Calls, Gauge, OperationCalls};
 
     use super::*;
 

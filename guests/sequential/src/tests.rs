@@ -34,7 +34,7 @@ fn no_batches_are_never_healthy() {
     assert_eq!((judgement.verdict, rules(&judgement)), (Verdict::Hold, vec!["evidence-of-safety"]));
     assert_eq!(
         judgement.findings[0].note,
-        "V2 was not called yet in this stage; about 405 more without a fault of its own would show that it is safe"
+        "V2 was not called yet in this stage; about 449 more without a fault of its own would show that it is safe"
     );
 }
 
@@ -59,7 +59,7 @@ fn v2_is_no_part_of_what_is_known_of_v1_where_v1_is_called_in_the_same_seconds()
     first.operations[0].v2 = calls(300, 0, 900_000);
     let second = Batch { start_ms: 6_000, ..served(1, (300, 0), (10, 0)) };
     policy.judge(&ramping(vec![first, second]), &mut memory).unwrap();
-    let limits = memory.operations["execute"].before(&Settings::default(), 10_000).limits.unwrap();
+    let limits = memory.operations["execute"].before(&Settings::default(), 10_000, false).limits.unwrap();
     assert!(limits.p99_us < 60_000, "{limits:?}");
 }
 
@@ -141,6 +141,64 @@ fn shadow_judges_mirrored_calls_against_v1s_calls() {
     // A ramp begins anew.
     let next = policy.judge(&check(Phase::Ramping, 0, 10_000, Vec::new()), &mut memory).unwrap();
     assert_eq!(next.verdict, Verdict::Hold);
+}
+
+/// One session for everybody: V2 fails 77 % of the calls, and it is no evidence of more than one session.
+#[test]
+fn a_v2_that_fails_most_calls_of_few_sessions_is_warned_of() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let judged: Vec<_> = (0..20)
+        .map(|n| {
+            let mut batch = served(n, (2_000, 0), (230, 177));
+            let execute = &mut batch.operations[0];
+            for calls in [&mut execute.v1, &mut execute.v2] {
+                (calls.units, calls.unit_errors) = (u64::from(n == 0), calls.errors.min(u64::from(n == 0)));
+            }
+            policy.judge(&ramping(vec![batch]), &mut memory).unwrap()
+        })
+        .collect();
+    let verdicts: Vec<_> = judged.iter().map(|judged| judged.verdict).collect();
+    assert_eq!(verdicts, [[Verdict::Hold; 12].as_slice(), &[Verdict::Warn; 8]].concat());
+    assert_eq!(rules(&judged[12]), ["v2-failing-few"]);
+    assert_eq!(
+        judged[12].findings[0].note,
+        "V2 goes on failing since 1m: 2 301 of 2 990 calls against V1's 0 of 26 000, and 1 of 1 sessions of this stage \
+         against 0 of 1; so few may be one caller's fault"
+    );
+}
+
+/// V1 was seen to fail a third of its calls just now, and V2 alone fails as many.
+#[test]
+fn v2_alone_is_held_against_what_v1_just_had() {
+    let (policy, mut memory) = (policy("{}"), Memory::default());
+    let verdicts = |memory: &mut Memory, from: u64, v1, v2| {
+        let judge = |n| policy.judge(&ramping(vec![served(n, v1, v2)]), memory).unwrap().verdict;
+        (from..from + 60).map(judge).collect::<Vec<_>>()
+    };
+    verdicts(&mut memory, 0, (3, 1), (9, 3));
+    let alone = verdicts(&mut memory, 60, (0, 0), (9, 3));
+    assert!(!alone.contains(&Verdict::RollBack), "{alone:?}");
+    // Where V1 had none, that is a fault.
+    let mut memory = Memory::default();
+    verdicts(&mut memory, 0, (3, 0), (9, 0));
+    assert!(verdicts(&mut memory, 60, (0, 0), (9, 3)).contains(&Verdict::RollBack));
+}
+
+/// Nobody called, whatever the gauges say.
+#[test]
+fn sessions_of_no_calls_are_no_evidence() {
+    for (sessions, units) in [(25, 0), (i64::MAX, 0), (-25, 0), (0, 25)] {
+        let (policy, mut memory) = (policy("{}"), Memory::default());
+        for n in 0..40 {
+            let mut batch = served(n, (0, 0), (0, 0));
+            (batch.operations[0].v1.units, batch.operations[0].v2.units) = (units, units);
+            if units == 0 {
+                batch.operations.clear();
+                batch.gauges.push(cutover_policy::Gauge { name: "v2.sessions".into(), value: sessions });
+            }
+            assert_eq!(policy.judge(&ramping(vec![batch]), &mut memory).unwrap().verdict, Verdict::Hold, "{sessions}");
+        }
+    }
 }
 
 #[test]

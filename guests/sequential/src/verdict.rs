@@ -25,11 +25,15 @@ impl Sequential {
         let suspicious = evidence >= self.warns_at;
         let [errors, ..] = &self.games;
         let seen = memory.safety.seen();
-        let ailing = facts.ailing.is_grave(errors, seen).then(|| words::ailing(&facts.ailing, seen));
+        let is_grave = facts.ailing.is_grave(errors, seen);
+        let ailing = is_grave.then(|| words::ailing(&facts.ailing, seen));
         let mut findings: Vec<_> = outage.into_iter().chain(ailing).collect();
         let back = !findings.is_empty() || evidence >= 1.0 / part(settings.alpha_rollback);
         if suspicious {
             findings.extend(self.suspects(memory, mirrored));
+        }
+        if !is_grave && facts.ailing.is_plain() {
+            findings.push(words::plain(&facts.ailing, seen));
         }
         findings.extend(self.warnings(memory, mirrored));
         let verdict = if back {
@@ -42,7 +46,7 @@ impl Sequential {
             Verdict::Healthy
         };
         if verdict == Verdict::Hold {
-            findings.extend(need.map(|need| words::need(need, mirrored)));
+            findings.extend(need.map(|need| words::need(settings, need, mirrored)));
             findings.extend(words::doubts(facts));
         }
         Judgement { verdict, findings, evidence: millionths(libm::log10(evidence.max(f64::MIN_POSITIVE))) }

@@ -145,9 +145,22 @@ fn share(n1: u64, n2: u64) -> u64 {
     u64::try_from((u128::from(n2) * 1_000).div_ceil(all.max(1))).unwrap_or(0) * 1_000
 }
 
+/// No new session for so long, and waiting shows nothing.
+const WAITED_MS: u64 = 600_000;
+
+/// V2 fails half of its calls, and few sessions make them.
+pub(crate) fn plain(ailing: &Ailing, seen: &Seen) -> Finding {
+    let found = self::ailing(ailing, seen);
+    Finding {
+        rule: "v2-failing-few".into(),
+        note: format!("{}; so few may be one caller's fault", found.note),
+        ..found
+    }
+}
+
 /// What `healthy` waits for.
-pub(crate) fn need(need: Need, mirrored: bool) -> Finding {
-    let Need { units, errors, more } = need;
+pub(crate) fn need(settings: &Settings, need: Need, mirrored: bool) -> Finding {
+    let Need { units, errors, more, hopeless, waited_ms } = need;
     let what = if mirrored { "mirrored calls" } else { "sessions" };
     let so_far = match (units, errors) {
         (0, _) => "V2 was not called yet in this stage".to_owned(),
@@ -155,7 +168,20 @@ pub(crate) fn need(need: Need, mirrored: bool) -> Finding {
         _ => format!("V2 failed {} of {} {what} in this stage", grouped(errors), grouped(units)),
     };
     let more_words = grouped(text::round_up(more));
-    let note = format!("{so_far}; about {more_words} more without a fault of its own would show that it is safe");
+    let (rate, odds) = (settings.unsafe_error_rate.0, settings.unsafe_error_odds.0);
+    let missing = if hopeless {
+        let (rate, odds) = (text::percent(rate.into()), text::times(odds.into()));
+        format!("it is not safe as long as so many fail: less than {rate} may, or {odds} V1's odds")
+    } else {
+        format!("about {more_words} more without a fault of its own would show that it is safe")
+    };
+    let stuck = if waited_ms < WAITED_MS || mirrored {
+        String::new()
+    } else {
+        let waited = text::span(waited_ms);
+        format!(", and none came for {waited}: give V2 a larger share, raise `unsafe_error_rate`, or advance by hand")
+    };
+    let note = format!("{so_far}; {missing}{stuck}");
     finding("evidence-of-safety", units, units.saturating_add(more), "count", note)
 }
 
@@ -191,10 +217,28 @@ mod tests {
 
     #[test]
     fn a_need_says_what_was_seen_and_what_is_missing() {
-        let said = |units, errors, mirrored| need(Need { units, errors, more: 290 }, mirrored).note;
+        let settings = Settings::default();
+        let missing = Need { more: 290, units: 0, errors: 0, hopeless: false, waited_ms: 599_999 };
+        let said = |units, errors, mirrored| need(&settings, Need { units, errors, ..missing }, mirrored).note;
         let end = "; about 290 more without a fault of its own would show that it is safe";
         assert_eq!(said(0, 0, false), format!("V2 was not called yet in this stage{end}"));
         assert_eq!(said(1_200, 0, true), format!("V2 failed none of 1 200 mirrored calls in this stage{end}"));
         assert_eq!(said(1_200, 3, false), format!("V2 failed 3 of 1 200 sessions in this stage{end}"));
+        let stuck = Need { units: 20, waited_ms: 12 * 60_000, ..missing };
+        assert_eq!(
+            need(&settings, stuck, false).note,
+            format!(
+                "V2 failed none of 20 sessions in this stage{end}, and none came for 12m: give V2 a larger share, raise \
+                 `unsafe_error_rate`, or advance by hand"
+            )
+        );
+        assert_eq!(
+            need(&settings, stuck, true).note,
+            format!("V2 failed none of 20 mirrored calls in this stage{end}")
+        );
+        assert_eq!(
+            need(&settings, Need { units: 12, errors: 12, hopeless: true, ..missing }, false).note,
+            "V2 failed 12 of 12 sessions in this stage; it is not safe as long as so many fail: less than 1 % may, or 3x V1's odds"
+        );
     }
 }

@@ -165,3 +165,58 @@ fn a_day_raises_no_false_alarm() {
         first_roll_back(policy, 17_280, |n| (0, 0, traffic(chance, n * CHECK_MS, 5.0, QUIET)))
     });
 }
+
+/// A session: whether it is on V2, the check at which it is logged out, and whether it was refused since.
+type Person = (bool, Option<u64>, bool);
+
+/// Each session calls each of ten operations every ten seconds or so, and is refused everywhere once it is logged out. As
+/// the host counts: one that was refused is at risk no more.
+fn logged_out_batch(chance: &mut Chance, n: u64, people: &mut [Person]) -> Batch {
+    let mut batch = batch(n * CHECK_MS);
+    let mut counts = [[[0_u64; 4]; 2]; 10];
+    for (on_v2, out, refused) in people {
+        for of in counts.iter_mut().filter(|_| chance.one_in(0.5)) {
+            let [requests, at_risk, first, all] = &mut of[usize::from(*on_v2)];
+            let is_refused = out.is_some_and(|out| n >= out);
+            *requests += 1;
+            *at_risk += u64::from(!*refused);
+            *first += u64::from(is_refused && !*refused);
+            *all += u64::from(is_refused);
+            *refused |= is_refused;
+        }
+    }
+    for (number, pools) in counts.iter().enumerate() {
+        let name = format!("operation-{number}");
+        let of = |[requests, ..]: [u64; 4]| Calls { requests, units: requests, ..operation("").v1 };
+        batch.operations.push(cutover_policy::OperationCalls {
+            v1: of(pools[0]),
+            v2: of(pools[1]),
+            ..operation(&name)
+        });
+        for (pool, [_, at_risk, first, all]) in ["v1", "v2"].into_iter().zip(pools) {
+            for (what, count) in [("4xx-units", at_risk), ("4xx-first", first), ("4xx", all)] {
+                let value = i64::try_from(*count).unwrap();
+                batch.gauges.push(Gauge { name: format!("{pool}.{what}{{{name}}}"), value });
+            }
+        }
+    }
+    batch.gauges.extend(sessions_gauges([0, 0], [0, 0]));
+    batch.gauges.sort_by(|a, b| a.name.cmp(&b.name));
+    batch
+}
+
+#[test]
+fn logged_out_sessions_raise_no_false_alarm() {
+    for share in [0.05, 0.25, 0.5] {
+        let what = format!("400 sessions, 10 operations, 10 % logged out and refused, share {share}");
+        false_alarms(&what, runs(400), |policy, chance| {
+            let mut people: Vec<Person> = (0..400)
+                .map(|_| {
+                    let out = chance.one_in(0.1).then(|| chance.next() % CHECKS);
+                    (chance.one_in(share), out, false)
+                })
+                .collect();
+            first_roll_back(policy, CHECKS, |n| (0, 0, logged_out_batch(chance, n, &mut people)))
+        });
+    }
+}

@@ -142,13 +142,11 @@ impl Sums {
 
     /// Halves a pool's counts together: cut one by one, they would be another rate.
     fn bound(&mut self) {
-        for pool in 0..2 {
-            while self.calls[pool] > FEW {
-                self.calls[pool] /= 2;
-                self.classes.iter_mut().for_each(|answers| answers.calls[pool] /= 2);
-            }
-        }
+        let halvings = self.calls.map(|calls| (0..u64::BITS).find(|n| calls >> n <= FEW).unwrap_or(0));
+        let halved = |counts: [u64; 2]| [counts[0] >> halvings[0], counts[1] >> halvings[1]];
+        self.calls = halved(self.calls);
         for answers in &mut self.classes {
+            answers.calls = halved(answers.calls);
             answers.sessions = least(answers.sessions, [FEW; 2]);
         }
     }

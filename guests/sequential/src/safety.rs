@@ -115,9 +115,7 @@ impl Safety {
     /// Counts the sessions of a span.
     pub fn count(&mut self, limits: &Limits, span: &[&Batch], mirrored: bool) {
         let before = (self.seen.n2, self.least);
-        let counted = span.iter().filter(|_| !mirrored).filter_map(|batch| units::sessions(batch));
-        let add = |a: [u64; 2], b: [u64; 2]| [a[0].saturating_add(b[0]), a[1].saturating_add(b[1])];
-        if let Some([v1, v2]) = counted.reduce(|[a1, a2], [b1, b2]| [add(a1, b1), add(a2, b2)]) {
+        if let Some([v1, v2]) = units::sessions(span).filter(|_| !mirrored) {
             self.bet(limits, v1, v2);
         } else {
             self.add_units(limits, span, mirrored);

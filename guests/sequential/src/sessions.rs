@@ -33,18 +33,14 @@ impl Sessions {
     /// Adds a span. The answer is what logarithms of likelihood ratios of calls are multiplied with;
     /// `calls_per_session` holds where the host does not count sessions.
     pub fn add(&mut self, span: &[&Batch], calls_per_session: f64) -> f64 {
-        let mut counted = false;
-        self.calls *= KEPT;
-        self.new *= KEPT;
-        self.widest *= KEPT;
-        for batch in span {
-            let [_, [new, _]] = units::sessions(batch).unwrap_or_default();
-            counted |= batch.gauge("v2.sessions").is_some();
-            self.calls += real(batch.operations.iter().map(|o| o.v2.requests).fold(0, u64::saturating_add));
-            self.new += real(new);
-        }
-        self.widest = self.widest.max(real(units::widest(span)));
-        if !counted {
+        let counted = units::sessions(span);
+        let [_, [new, _]] = counted.unwrap_or_default();
+        let operations = span.iter().flat_map(|batch| &batch.operations);
+        let calls = operations.map(|operation| operation.v2.requests).fold(0, u64::saturating_add);
+        self.calls = self.calls * KEPT + real(calls);
+        self.new = self.new * KEPT + real(new);
+        self.widest = (self.widest * KEPT).max(real(units::widest(span)));
+        if counted.is_none() {
             return 1.0 / calls_per_session;
         }
         if self.calls > 0.0 { (self.new.max(self.widest) / self.calls).min(1.0) } else { 1.0 }

@@ -1,6 +1,6 @@
 //! What is believed of counts, whoever counted them.
 //!
-//! A session is known by its calls. So there are never more sessions in a batch, new or failed ones, and never more units
+//! A session is known by its calls. So there are never more sessions in a table, new or failed ones, and never more units
 //! of an operation, than there were calls: no calls are no evidence. And counts that are too large for exact sums are
 //! halved together, units and bad ones: cut one by one they would be another rate.
 
@@ -17,11 +17,12 @@ pub(crate) fn units(calls: &Calls) -> [u64; 2] {
 
 /// Sessions of V1 and of V2 that are new in the stage, and those that failed for the first time; none where the host does
 /// not count sessions. One that fails may have been new long before.
-pub(crate) fn sessions(batch: &Batch) -> Option<[[u64; 2]; 2]> {
-    batch.gauge("v2.sessions")?;
+pub(crate) fn sessions(span: &[&Batch]) -> Option<[[u64; 2]; 2]> {
+    span.iter().find_map(|batch| batch.gauge("v2.sessions"))?;
     let of = |gauges: [&str; 2], calls: fn(&OperationCalls) -> &Calls| {
-        let most = batch.operations.iter().map(|operation| calls(operation).requests).fold(0, u64::saturating_add);
-        gauges.map(|gauge| batch.count(gauge).min(most))
+        let operations = span.iter().flat_map(|batch| &batch.operations);
+        let most = operations.map(|operation| calls(operation).requests).fold(0, u64::saturating_add);
+        gauges.map(|gauge| span.iter().map(|batch| batch.count(gauge)).fold(0, u64::saturating_add).min(most))
     };
     Some([
         of(["v1.sessions", "v1.failed-sessions"], |operation| &operation.v1),
@@ -55,13 +56,13 @@ mod tests {
         let mut second = batch(0);
         let gauge = |name: &str, value| Gauge { name: name.into(), value };
         second.gauges = vec![gauge("v1.sessions", -3), gauge("v2.failed-sessions", 9), gauge("v2.sessions", i64::MAX)];
-        assert_eq!(sessions(&second), Some([[0, 0], [0, 0]]), "nobody called");
+        assert_eq!(sessions(&[&second]), Some([[0, 0], [0, 0]]), "nobody called");
         second.operations = vec![operation("a"), operation("b")];
         (second.operations[0].v2, second.operations[1].v2) = (calls(4, 0, 1), calls(3, 0, 1));
-        assert_eq!(sessions(&second), Some([[0, 0], [7, 7]]));
+        assert_eq!(sessions(&[&second, &batch(1_000)]), Some([[0, 0], [7, 7]]));
         assert_eq!(units(&Calls { units: 25, unit_errors: 25, ..calls(4, 0, 1) }), [4, 4]);
         second.gauges.clear();
-        assert_eq!((sessions(&second), widest(&[&second])), (None, 7));
+        assert_eq!((sessions(&[&second]), widest(&[&second])), (None, 7));
     }
 
     #[test]

@@ -134,3 +134,85 @@ async fn a_policy_that_cannot_read_its_memory_begins_afresh_before_it_is_put_out
     assert_eq!(answered, [true, false, false, false, true, false, false, false]);
     host.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judge_that_fails_whenever_there_is_something_to_see_is_lost_and_nothing_goes_up() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    // It says that all is well, unless there is an error: then it throws.
+    let script = "fn judge(check, memory) {\n    for batch in check.batches {\n        for o in batch.operations {\n            if o.v2.errors > 0 { throw \"cannot bear errors\"; }\n        }\n    }\n    healthy()\n}\n";
+    let blind = judge(&folder, "guest = 'rhai'\nscript = 'policy.rhai'", Some(script));
+    let stages = "stages = [{ share = '25%', soak = '0s' }, { share = '100%' }], min_requests = 1, shadow = { min_compared = 1000000000 }";
+    let setup = Setup { failsafe: "no_verdict = '4s'\noutage = { action = 'none' }", ..Setup::default() }
+        .with("rollback", blind)
+        .with("stages", bundle("standard-stages", stages));
+    let host = setup.start_in(folder).await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    for n in 0..40 {
+        host.http.create(&format!("s{n}")).await;
+    }
+    host.break_v2(&json!({ "error_share": 0.5 }));
+    host.ask(Verb::Advance).await.unwrap();
+    eventually("a failed question", async || {
+        for n in 0..40 {
+            host.http.greet(&format!("s{n}"), &[]).await;
+        }
+        (!host.migration().handle.snapshot().policy_failures.is_empty()).then_some(())
+    })
+    .await;
+    // From now on there is nothing to see, and every second is quiet.
+    host.break_v2(&json!({ "error_share": 0.0 }));
+    let back = host.until("a rollback", |s| s.state.phase == Phase::RolledBack).await;
+    let because = back.state.because.as_ref().unwrap();
+    assert!(because.contains("nobody judges V2") && because.contains("cannot bear errors"), "{because}");
+    let shares: Vec<_> = host.app.host.store.decisions("programs", 100).await.unwrap();
+    assert!(shares.iter().all(|d| d.to_share.get() <= 250_000), "{shares:#?}");
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_judge_failed_to_answer_once_is_shown_to_it_again_and_recorded_once() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    // It fails for some seconds of the stage, and says how many batches it has seen since that began.
+    let script = "fn judge(check, memory) {\n    if check.elapsed_ms > 2000 && check.elapsed_ms < 5000 { throw \"not now\"; }\n    memory.seen = (memory.get(\"seen\") ?? 0) + check.batches.len();\n    hold([finding(\"seen\", memory.seen, check.elapsed_ms, \"count\", \"\")])\n}\n";
+    let forgetful = judge(&folder, "guest = 'rhai'\nscript = 'policy.rhai'", Some(script));
+    let host = Setup::default().with("rollback", forgetful).start_in(folder).await;
+    let now = host
+        .until("an answer after the failures", |s| {
+            let shown = s.verdict.as_ref().and_then(|v| v.findings.first());
+            shown.is_some_and(|f| f.rule == "seen" && f.limit > 8_000)
+        })
+        .await;
+    let verdict = now.verdict.as_ref().unwrap();
+    let checks = eventually("the record", async || {
+        let all = host.app.host.store.checks("programs", UnixMs(0), UnixMs(verdict.at.0 + 1), 0, 1_000).await.unwrap();
+        let all: Vec<_> = all.into_iter().map(|check| check.read().unwrap()).collect();
+        all.last().is_some_and(|last| last.check.now_ms == verdict.at).then_some(all)
+    })
+    .await;
+    assert!(checks.iter().filter(|recorded| recorded.verdict.is_none()).count() > 5);
+    let shown: Vec<_> = checks.iter().flat_map(|recorded| &recorded.check.batches).map(|b| b.start_ms).collect();
+    let distinct: std::collections::BTreeSet<_> = shown.iter().copied().collect();
+    assert!(shown.len() > distinct.len(), "some were shown again");
+    assert_eq!(verdict.findings[0].observed, i64::try_from(distinct.len()).unwrap(), "and each was seen once");
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_below_the_stage_holds_the_ramp_and_says_why() {
+    let stages = "stages = [{ share = '5%', soak = '0s' }, { share = '100%' }], min_requests = 1, shadow = { min_compared = 0, soak = '0s' }";
+    let host = Setup::default().with("stages", bundle("standard-stages", stages)).start().await;
+    let set = |percent: u64| Verb::SetFlag("gradual_rollout_percentage".into(), percent.into());
+    host.ask(set(3)).await.unwrap();
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    let refused = host.ask(Verb::Advance).await.unwrap_err();
+    assert!(refused.contains("leaves V2 no more than 3%, so it cannot go to 5%"), "{refused}");
+    let held = host.until("a step that is held", |s| s.waiting_for.iter().any(|f| f.rule == "flag-limit")).await;
+    assert_eq!(held.state.phase, Phase::Shadow);
+    host.ask(set(100)).await.unwrap();
+    host.ask(Verb::Advance).await.unwrap();
+    host.ask(set(3)).await.unwrap();
+    let refused = host.ask(Verb::Advance).await.unwrap_err();
+    assert!(refused.contains("so it cannot go to 100%"), "{refused}");
+    assert_eq!(host.migration().handle.snapshot().state.share.get(), 50_000);
+    host.app.shut_down().await;
+}

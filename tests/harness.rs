@@ -11,7 +11,7 @@ use std::{
 use cutover::{
     app::{App, Migration},
     clock,
-    config::Config,
+    config::{Bundles, Config},
     migration::{Verb, snapshot::Snapshot},
 };
 use http_body_util::{BodyExt as _, Full};
@@ -174,7 +174,8 @@ impl Setup {
 
     /// Starts a host whose wall clock is so many milliseconds ahead.
     pub(crate) async fn start_at(&self, folder: Arc<TempDir>, ahead_ms: i64) -> Host {
-        let config = Config::parse(&self.text(folder.path(), (0, 0)), folder.path(), &[]);
+        let text = self.text(folder.path(), (0, 0));
+        let config = Config::parse_with(&text, folder.path(), &[], Bundles::Readable);
         let config = config.unwrap_or_else(|e| panic!("{e}"));
         let wall = config.wall.clone();
         wall.step(ahead_ms);

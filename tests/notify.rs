@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::harness::{PATIENCE, Setup, binary};
 
 /// A webhook that answers 500 once and then 200, and passes on the bodies of what it took.
-fn webhook() -> (u16, mpsc::Receiver<Value>) {
+pub(crate) fn webhook() -> (u16, mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (took, bodies) = mpsc::channel();

@@ -1,6 +1,8 @@
 //! The real binary, replaced by its successor while callers hold on to their connections.
 
 mod activation;
+mod stopped;
+mod store;
 mod streams;
 mod tls;
 mod under_load;

@@ -86,6 +86,15 @@ pub struct Config {
     pub source: toml::Table,
 }
 
+/// Which bundles must be readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bundles {
+    /// All of them.
+    All,
+    /// Those that are: for the others there may be somebody in the store.
+    Readable,
+}
+
 /// One migration.
 #[derive(Debug, Clone)]
 pub struct MigrationConfig {
@@ -117,6 +126,8 @@ pub struct MigrationConfig {
     pub plane: PlaneConfig,
     /// Who is in charge of what.
     pub policies: BTreeMap<Kind, Bundle>,
+    /// Policies whose bundles cannot be read, and why; none but in a configuration that is read to serve.
+    pub unreadable: BTreeMap<Kind, String>,
     /// Flags that the environment sets.
     pub flags: BTreeMap<String, serde_json::Value>,
 }
@@ -221,13 +232,25 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(file, Bundles::All)
+    }
+
+    /// [`Config::load`] for a host that starts: a bundle that cannot be read keeps nobody from being served.
+    ///
+    /// # Errors
+    /// Everything else that is wrong with it.
+    pub fn load_to_serve(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(file, Bundles::Readable)
+    }
+
+    fn load_with(file: &Path, bundles: Bundles) -> Result<Self, ConfigError> {
         let path = file.display().to_string();
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         let base = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self::parse(&text, base, &environment::flags()).map_err(|error| match error {
+        Self::parse_with(&text, base, &environment::flags(), bundles).map_err(|error| match error {
             ConfigError::Syntax { message, .. } => ConfigError::Syntax { path, message },
             ConfigError::Problems { problems, .. } => ConfigError::Problems { path, problems },
             other @ ConfigError::Read { .. } => other,
@@ -239,12 +262,25 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str, base: &Path, flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        Self::parse_with(text, base, flags, Bundles::All)
+    }
+
+    /// [`Config::parse`], as far as bundles must be readable.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse_with(
+        text: &str,
+        base: &Path,
+        flags: &[(String, String)],
+        bundles: Bundles,
+    ) -> Result<Self, ConfigError> {
         let (file, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             return Err(ConfigError::Syntax { path: String::new(), message: syntax(text, errors) });
         }
         let shape::Read { value, mut problems, doubtful } = shape::read::<raw::File>(text, &file);
-        match value.map(|raw| validate::config(raw, base, flags)) {
+        match value.map(|raw| validate::config(raw, base, flags, bundles)) {
             Some(Ok(config)) if problems.is_empty() => {
                 return Ok(Self { source: text.parse().unwrap_or_default(), ..config });
             }

@@ -79,6 +79,9 @@ pub enum HandOverError {
     /// The other one ended, or what it says cannot be understood.
     #[error("the other host went away or cannot be understood")]
     Wire(#[from] io::Error),
+    /// The store of this host is not to be left to anybody.
+    #[error("the store is in trouble, and a new host would begin without what it has: {0}")]
+    Store(String),
     /// The new host says that it cannot.
     #[error("the new host cannot take over: {0}")]
     Failed(String),

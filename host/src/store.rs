@@ -7,6 +7,7 @@
 pub mod calls;
 mod ground;
 pub mod history;
+mod identity;
 pub mod in_force;
 mod journal;
 mod lock;
@@ -28,6 +29,7 @@ use sqlx::{
 pub use self::ground::{Examined, Trouble};
 use self::{
     ground::Ground,
+    identity::Identity,
     records::{Audited, Decision, PoolConfiguration},
 };
 use crate::{
@@ -40,7 +42,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// The store of one host: the database, and what it stands on.
 #[derive(Debug, Clone)]
-pub struct Store(SqlitePool, Arc<Ground>);
+pub struct Store(SqlitePool, Arc<Ground>, Arc<Identity>);
 
 /// The store cannot do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -139,8 +141,8 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(5));
         let pool = one_connection(options).await.map_err(opened)?;
-        MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
-        Ok(Self(pool, Arc::new(Ground::of(path))))
+        let is_new = identity::is_empty(&pool).await.map_err(opened)?;
+        Self::with(pool, path, is_new).await
     }
 
     /// An empty store in memory, in the place of the one at `path`.
@@ -148,8 +150,14 @@ impl Store {
         let opened = |source| StoreError::Open { path: path.display().to_string(), source };
         let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(opened)?;
         let pool = one_connection(options).await.map_err(opened)?;
+        Self::with(pool, path, true).await
+    }
+
+    /// Brings the tables up to date.
+    async fn with(pool: SqlitePool, path: &Path, is_new: bool) -> Result<Self, StoreError> {
         MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
-        Ok(Self(pool, Arc::new(Ground::of(path))))
+        let identity = Identity::of(&pool, path, is_new).await?;
+        Ok(Self(pool, Arc::new(Ground::of(path)), Arc::new(identity)))
     }
 
     /// Ends all work, closes the file and lets go of it: another host may have it then.
@@ -343,6 +351,16 @@ impl Store {
         Ok(())
     }
 
+    /// What a pool of this name was made of when a host last started with it.
+    ///
+    /// # Errors
+    /// When the store fails or what it has cannot be read.
+    pub async fn pool_configuration(&self, pool: &PoolConfiguration) -> Result<Option<Value>, StoreError> {
+        let row = sqlx::query("SELECT config FROM pool_configurations WHERE name = ? AND version = ?");
+        let row = row.bind(&pool.name).bind(pool.version).fetch_optional(&self.0).await?;
+        row.map(|row| Ok(serde_json::from_str(row.try_get(0)?)?)).transpose()
+    }
+
     /// Records what a migration's pools did in some batches: one row for each pool.
     ///
     /// # Errors
@@ -373,13 +391,14 @@ impl Store {
         Ok(deleted.await?.rows_affected())
     }
 
-    /// The number of a migration's last decision; 0 if it has none.
+    /// The number of a migration's last decision, and when that was; none if it has none.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn last_decision(&self, migration: &str) -> Result<i64, StoreError> {
-        let last = sqlx::query_scalar("SELECT MAX(id) FROM decisions WHERE migration = ?").bind(migration);
-        Ok(last.fetch_one(&self.0).await.map(|last: Option<i64>| last.unwrap_or(0))?)
+    pub async fn last_decision(&self, migration: &str) -> Result<Option<(i64, UnixMs)>, StoreError> {
+        let last = sqlx::query("SELECT id, at FROM decisions WHERE migration = ? ORDER BY id DESC LIMIT 1");
+        let row = last.bind(migration).fetch_optional(&self.0).await?;
+        row.map(|row| Ok((row.try_get(0)?, UnixMs(u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0))))).transpose()
     }
 
     /// One decision by its number.

@@ -78,3 +78,53 @@ async fn without_any_policy_the_host_starts_and_v1_serves() {
     load.end().await;
     host.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_is_missing_at_the_start_leaves_whoever_was_in_charge() {
+    let (folder, policies) = (std::sync::Arc::new(TempDir::new().unwrap()), TempDir::new().unwrap());
+    let bundle = policies.path().join("judge");
+    let write = |script: &str| {
+        std::fs::create_dir_all(&bundle).unwrap();
+        let manifest = "name = 'judge'\nversion = '1.0.0'\nkind = 'rollback'\nguest = 'rhai'\nscript = 'policy.rhai'\n";
+        std::fs::write(bundle.join("policy.toml"), manifest).unwrap();
+        std::fs::write(bundle.join("policy.rhai"), script).unwrap();
+    };
+    write("fn judge(check, memory) { healthy() }");
+    let setup = Setup::default().with("rollback", format!("'{}'", bundle.display()));
+    let host = setup.start_in(std::sync::Arc::clone(&folder)).await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    let judges = |s: &cutover::migration::snapshot::Snapshot| s.policies.iter().any(|p| p.kind == Kind::Rollback);
+    assert!(judges(&host.migration().handle.snapshot()));
+    host.app.shut_down().await;
+
+    std::fs::remove_dir_all(&bundle).unwrap();
+    let host = setup.start_in(std::sync::Arc::clone(&folder)).await;
+    let now = host.until("a verdict", |s| s.verdict.is_some()).await;
+    assert!(judges(&now), "{now:#?}");
+    assert_eq!((now.policy_failures[0].kind, now.policy_failures[0].cause), (Kind::Rollback, "unreadable"));
+    assert!(now.policy_failures[0].message.contains("policy.toml cannot be read"), "{now:#?}");
+    host.app.shut_down().await;
+
+    // What is back as it was is in charge with what it remembers; what is changed under its old name is told.
+    write("fn judge(check, memory) { hold() }");
+    let (port, told) = crate::notify::webhook();
+    let hook = format!("[host]\nwebhooks = ['http://127.0.0.1:{port}/']\n");
+    let text = setup.text(folder.path(), (0, 0)).replacen("[host]\n", &hook, 1);
+    let config = cutover::config::Config::parse(&text, folder.path(), &[]).unwrap();
+    let app = cutover::app::App::start(config, crate::harness::binary()).await.unwrap();
+    let told = tokio::task::spawn_blocking(move || {
+        let mut notices = std::iter::from_fn(|| told.recv_timeout(crate::harness::PATIENCE).ok());
+        notices.find(|notice| notice["event"] == "policy-changed")
+    });
+    let told = told.await.unwrap().expect("it is told");
+    let message = told["message"].as_str().unwrap();
+    assert!(message.contains("judge@1.0.0 takes charge with another script"), "{message}");
+    app.shut_down().await;
+
+    // Without a store that knows anybody V1 serves.
+    std::fs::remove_dir_all(&bundle).unwrap();
+    let host = setup.start().await;
+    let now = host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    assert!(!judges(&now));
+    host.app.shut_down().await;
+}

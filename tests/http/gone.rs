@@ -1,7 +1,9 @@
 //! A V1 that is gone: what goes on without it, what waits for a person, and how a host begins again.
 
+use std::fs;
+
 use super::*;
-use cutover::migration::State;
+use cutover::{migration::State, store::records::Audited};
 
 /// Pools that notice soon who is there.
 const CHECKED: &str = "health = { path = '/', interval = '20ms', failures = 1 }";
@@ -82,8 +84,84 @@ async fn a_person_goes_on_without_a_v1_that_is_dead_at_the_start_and_v1_may_be_l
     assert!(refused.contains("the configuration has no V1"), "{refused}");
     app.shut_down().await;
 
-    let elsewhere = start_in(&TempDir::new().unwrap(), &without).await.unwrap_err();
-    assert!(elsewhere.contains("`migrations.shop.v1` is left out, but shop is preparing"), "{elsewhere}");
+    // A store that knows it in another phase says that V1 has to serve.
+    let elsewhere = TempDir::new().unwrap();
+    let app = start_in(&elsewhere, &text).await.unwrap();
+    until(&app, "the record", |state| state.phase == Phase::Preparing).await;
+    ask(&app, Verb::Rollback).await.unwrap();
+    app.shut_down().await;
+    let refused = start_in(&elsewhere, &without).await.unwrap_err();
+    assert!(refused.contains("`migrations.shop.v1` is left out, but shop is rolled-back"), "{refused}");
+}
+
+/// What a store may have become.
+fn spoil(folder: &TempDir, how: &str) {
+    let store = folder.path().join("test.db");
+    for file in ["test.db", "test.db-wal", "test.db-shm"] {
+        drop(fs::remove_file(folder.path().join(file)));
+    }
+    match how {
+        "deleted" => {}
+        "a folder" => fs::create_dir(store).unwrap(),
+        "empty" => fs::write(store, "").unwrap(),
+        _ => fs::write(store, [7; 9_000]).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_v1_a_store_that_is_lost_does_not_take_v2_down() {
+    let v2 = Upstream::named("v2").await;
+    let setup = Setup { pool: CHECKED, ..Setup::of(&[&v2], &[&v2]) };
+    let mut text = setup.text();
+    text.replace_range(text.find("[migrations.shop.v1]").unwrap()..text.find("[migrations.shop.v2]").unwrap(), "");
+    for how in ["deleted", "empty", "a folder", "garbage"] {
+        let folder = TempDir::new().unwrap();
+        spoil(&folder, how);
+        let app = start_in(&folder, &text).await.unwrap();
+        let reply =
+            eventually("V2", async || Some(name(&app, get("/", &[])).await).filter(|reply| reply.0 == 200)).await;
+        assert_eq!(reply.1, "v2", "{how}");
+        assert_eq!(name(&app, post("/", "new")).await, (200, "v2".into()));
+        let warned = app.host.warnings.iter().any(|change| change.what == "v1-left-out");
+        assert!(warned, "{how}: {:?}", app.host.warnings);
+        let state = app.host.migrations["shop"].handle.snapshot().state.clone();
+        assert_eq!((state.phase, state.share), (Phase::Complete, cutover::request::Ppm::ALL));
+        let is_there = app.host.store.refuses().is_none();
+        assert_eq!(is_there, matches!(how, "deleted" | "empty"));
+        if !is_there {
+            // It is not for ever: the store can be had, and the host that begins with it puts it on record.
+            drop(fs::remove_dir(folder.path().join("test.db")));
+            spoil(&folder, "deleted");
+            app.store_can_be_had().await;
+        }
+        app.shut_down().await;
+        let app = start_in(&folder, &text).await.unwrap();
+        let decisions = app.host.store.decisions("shop", 10).await.unwrap();
+        let [decision] = &decisions[..] else { panic!("{how}: {decisions:?}") };
+        assert_eq!((&*decision.kind, &*decision.actor), ("complete", "host"));
+        assert!(decision.reason.contains("`migrations.shop.v1` is left out"), "{}", decision.reason);
+        assert_eq!(name(&app, get("/", &[])).await, (200, "v2".into()));
+        // Whoever is kept from V2 would be served by nobody.
+        let set = Verb::SetFlag("gradual_rollout_percentage".into(), 3.into());
+        let refused = ask(&app, set).await.unwrap_err();
+        assert!(refused.contains("the configuration has no V1"), "{refused}");
+        // Nor do flags count that were set before V1 was left out.
+        let audited = Audited {
+            at: cutover::clock::unix_ms(),
+            actor: "test".into(),
+            migration: "shop".into(),
+            action: "set-flag".into(),
+            detail: Value::Null,
+        };
+        app.host.store.set_flag("gradual_rollout_percentage", &3.into(), &audited).await.unwrap();
+        app.shut_down().await;
+        let app = start_in(&folder, &text).await.unwrap();
+        assert!(app.host.warnings.iter().any(|change| change.what == "flags"), "{:?}", app.host.warnings);
+        for _ in 0..20 {
+            assert_eq!(name(&app, get("/", &[])).await, (200, "v2".into()));
+        }
+        app.shut_down().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,8 @@ pub(super) struct Status {
     not_starting: Vec<String>,
     /// Why the store takes no records.
     store_trouble: Option<String>,
+    /// That the store is a new one, until somebody has given an order.
+    store_new: Option<String>,
     /// What the host's start has changed for callers of V2.
     warnings: Vec<String>,
     /// Requests that the routing policy failed to decide, by cause.
@@ -109,6 +111,7 @@ pub(super) fn of(host: &Host, migration: &Migration) -> Status {
     Status {
         outlook: ahead(migration, &snapshot, &not_starting, store_trouble.as_ref()),
         store_trouble,
+        store_new: host.store.is_new(),
         warnings: warnings.map(|change| change.message.clone()).collect(),
         snapshot,
         effective_share: split.router.share(),

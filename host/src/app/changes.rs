@@ -1,20 +1,21 @@
 //! What a restart with a configuration changes for migrations that are under way: held against what the store says they
 //! ran by. People are told before it happens (`cutover check --against-store`), and when it has.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::policies::fingerprint;
+use super::{StartError, planes, policies::fingerprint};
 use crate::{
     config::{MigrationConfig, PlaneConfig, bundle::Bundle},
-    migration::{State, table::Table},
-    policy::port::Kind,
+    migration::{State, flags::Flags, table::Table},
+    policy::port::{Kind, Phase},
     request::{Class, Ppm},
     store::{
         Store, StoreError,
         in_force::{InCharge, InForce},
+        records::PoolConfiguration,
     },
 };
 
@@ -23,7 +24,7 @@ use crate::{
 pub struct Change {
     /// The migration.
     pub migration: String,
-    /// `migration`, `salt`, `operations`, `stages` or `policy`.
+    /// `migration`, `salt`, `operations`, `stages`, `policy`, `pools`, `v1-left-out` or `flags`.
     pub what: &'static str,
     /// Whether callers of V2 notice.
     pub moves_callers: bool,
@@ -37,6 +38,11 @@ pub(super) struct Configured<'a> {
     pub(super) name: &'a str,
     pub(super) in_force: InForce,
     pub(super) policies: &'a BTreeMap<Kind, Bundle>,
+    /// V1 and V2.
+    pub(super) pools: [PoolConfiguration; 2],
+    pub(super) is_v1_absent: bool,
+    /// Flags that the environment sets.
+    pub(super) flags: &'a BTreeMap<String, Value>,
 }
 
 impl<'a> From<&'a MigrationConfig> for Configured<'a> {
@@ -48,7 +54,14 @@ impl<'a> From<&'a MigrationConfig> for Configured<'a> {
             PlaneConfig::Http(plane) => plane.classes.iter().map(|(name, class)| (name.to_string(), *class)).collect(),
         };
         let in_force = InForce { salt: config.salt.clone(), operations };
-        Self { name: &config.name, in_force, policies: &config.policies }
+        Self {
+            name: &config.name,
+            in_force,
+            policies: &config.policies,
+            pools: planes::configurations(&config.plane),
+            is_v1_absent: config.plane.is_v1_absent(),
+            flags: &config.flags,
+        }
     }
 }
 
@@ -69,10 +82,56 @@ pub(super) async fn of(configured: &[Configured<'_>], store: &Store) -> Result<V
         match configured.iter().find(|c| c.name == name) {
             Some(configured) => of_one(configured, state, store, &mut changes).await?,
             None if state.share > Ppm::ZERO => changes.push(gone(name, state, &new)),
+            None if matches!(state.phase, Phase::RolledBack | Phase::Paused) => {
+                changes.push(forgotten(name, state, &new));
+            }
             None => {}
         }
     }
+    for configured in configured.iter().filter(|c| c.is_v1_absent && !states.contains_key(c.name)) {
+        let (migration, message) = (configured.name.to_owned(), assumes(configured.name));
+        changes.push(Change { migration, what: "v1-left-out", moves_callers: true, message });
+    }
     Ok(changes)
+}
+
+/// What becomes of a migration whose V1 is left out, and of which the store knows nothing.
+pub(super) fn assumes(name: &str) -> String {
+    format!(
+        "`migrations.{name}.v1` is left out, and the store does not know {name}: V2 serves everybody, as in `complete`; if it \
+         was not complete, put V1 back into the configuration"
+    )
+}
+
+/// Why a host with this store cannot start with migrations whose V1 is left out. A store that cannot be read says nothing.
+pub(super) async fn needs_v1(store: &Path, absent: impl Iterator<Item = &str>) -> Option<StartError> {
+    let mut absent = absent.peekable();
+    absent.peek()?;
+    let store = Store::open_to_read(store).await.ok()?;
+    let states = store.states().await.unwrap_or_default();
+    store.close().await;
+    absent.find_map(|name| needs(name, states.get(name)?))
+}
+
+/// Why V1 cannot be left out.
+pub(super) fn needs(name: &str, state: &State) -> Option<StartError> {
+    let (phase, share) = (state.in_force(), state.share);
+    (!state.is_done_with_v1()).then(|| StartError::NeedsV1 { migration: name.into(), phase, share })
+}
+
+/// A migration that was stopped by somebody and that the configuration does not have.
+fn forgotten(name: &str, state: &State, new: &[&str]) -> Change {
+    let why = state.because.as_ref().map(|because| format!(" ({because})")).unwrap_or_default();
+    let renamed = match new {
+        [new] => format!(
+            "; if `{new}` is its new name: what was decided goes by the name, so `{new}` begins again at `preparing` and ramps. \
+             Keep the name, or pause `{new}` as soon as it is in `shadow`"
+        ),
+        _ => "; a migration of another name begins again at `preparing` and ramps".into(),
+    };
+    let phase = state.phase;
+    let message = format!("`{name}` is {phase}{why}, and the configuration has no such migration{renamed}");
+    Change { migration: name.into(), what: "migration", moves_callers: true, message }
 }
 
 /// A migration that is under way and that the configuration does not have.
@@ -111,6 +170,20 @@ async fn of_one(
             change("operations", false, format!("its operations change: {}", differences.join(", ")));
         }
     }
+    if configured.is_v1_absent {
+        if let Some(refused) = needs(name, state) {
+            change("v1-left-out", true, format!("a host refuses to start with it: {refused}"));
+        }
+        let flags = Flags::new(configured.flags.clone(), store.flags(name).await?).ok();
+        if let Some(most) = flags.map(|flags| flags.most_for_v2()).filter(|most| *most < Ppm::ALL) {
+            change("flags", true, unheeded(most));
+        }
+    }
+    let [v1, v2] = &configured.pools;
+    let before = [store.pool_configuration(v1).await?, store.pool_configuration(v2).await?];
+    for (moves_callers, message) in pools(before, configured, state) {
+        change("pools", moves_callers, message);
+    }
     for (kind, bundle) in configured.policies {
         let before = store.in_charge(name, *kind).await?;
         let Some(before) = before.filter(|before| before.configured != fingerprint(bundle)) else { continue };
@@ -125,6 +198,64 @@ async fn of_one(
         }
     }
     Ok(())
+}
+
+/// That flags which keep callers from V2 count for nothing, because there is nobody else.
+pub(super) fn unheeded(most: Ppm) -> String {
+    format!(
+        "the flags leave V2 no more than {most}, and V1 is left out of the configuration: V2 serves everybody all the same. Set \
+         `gradual_rollout_percentage` to 100 and `pool_v2_enabled` to true, or put V1 back"
+    )
+}
+
+/// What becomes of who serves. `before` is what V1 and V2 were.
+fn pools(before: [Option<Value>; 2], configured: &Configured<'_>, state: &State) -> Vec<(bool, String)> {
+    let [v1, v2] = configured.pools.each_ref().map(|pool| members(&pool.config));
+    let [was_v1, was_v2] = before.map(|config| config.as_ref().map(members).unwrap_or_default());
+    // Where V1 was left out nothing is known of it.
+    let was_v1 = if was_v1 == was_v2 { Vec::new() } else { was_v1 };
+    let others = |now: &[String], was: &[String]| !was.is_empty() && !now.iter().any(|member| was.contains(member));
+    let text = |members: &[String]| members.join(", ");
+    let (phase, share) = (state.phase, state.share);
+    let mut said = Vec::new();
+    if !configured.is_v1_absent && others(&v1, &was_v1) {
+        let swapped = others(&v1, &was_v1) && !was_v2.is_empty() && !others(&v1, &was_v2);
+        let (now, was) = (text(&v1), text(&was_v1));
+        said.push((true, if swapped {
+            format!(
+                "V1 is what V2 was ({now}; V1 was {was}), while it is {phase} with {share} on V2: who is on V1 gets what was on \
+                 trial. To go the other way, give the migration another name"
+            )
+        } else {
+            format!("V1 is another service than before: {now}, and was {was}; what is known of V1 is of the other one")
+        }));
+    }
+    if others(&v2, &was_v2) {
+        let (now, was) = (text(&v2), text(&was_v2));
+        let swapped = !was_v1.is_empty() && !others(&v2, &was_v1);
+        let which = if swapped { "what V1 was" } else { "another service than before" };
+        said.push((
+            share > Ppm::ZERO || swapped,
+            format!("V2 is {which}: {now}, and was {was}; it gets {share} at once, and what was found of V2 is of the other one"),
+        ));
+    }
+    said
+}
+
+/// What tells who serves in a pool: its upstreams, or what its workers are told besides the interpreter's name.
+fn members(config: &Value) -> Vec<String> {
+    let texts = |field: &str| {
+        let all = config.get(field).and_then(Value::as_array).into_iter().flatten();
+        all.filter_map(|text| text.as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let (upstreams, mut command) = (texts("upstreams"), texts("command"));
+    if !upstreams.is_empty() {
+        return upstreams;
+    }
+    if command.len() > 1 {
+        command.remove(0);
+    }
+    command
 }
 
 fn salt(before: &str, now: &str, state: &State) -> String {
@@ -195,11 +326,14 @@ mod tests {
     use crate::{clock::UnixMs, policy::port::Phase, store::records::Decision};
 
     async fn at_half(folder: &TempDir) -> Store {
+        at(folder, Phase::Ramping, Ppm::new(500_000)).await
+    }
+
+    async fn at(folder: &TempDir, phase: Phase, share: Ppm) -> Store {
         let store = Store::open(&folder.path().join("test.db")).await.unwrap();
         let table =
             Table::of("standard-stages@0.1.0".into(), r#"{"stages":[{"share":"50%","soak":"6s"},{"share":"100%"}]}"#);
-        let share = Ppm::new(500_000);
-        let state = State { phase: Phase::Ramping, share, table: Some(table), ..State::new(UnixMs(1)) };
+        let state = State { phase, share, table: Some(table), ..State::new(UnixMs(1)) };
         let decision = Decision {
             id: 0,
             migration: "shop".into(),
@@ -208,7 +342,7 @@ mod tests {
             actor: "test".into(),
             reason: String::new(),
             from_phase: Phase::Shadow,
-            to_phase: Phase::Ramping,
+            to_phase: phase,
             from_share: Ppm::ZERO,
             to_share: share,
             policy: None,
@@ -218,6 +352,8 @@ mod tests {
         };
         store.decide(&decision, &state, None).await.unwrap();
         store.put_in_force("shop", &ran_by("shop", Class::Read), UnixMs(1)).await.unwrap();
+        store.configure_pool(&upstreams("shop/v1", 1, "http://one")).await.unwrap();
+        store.configure_pool(&upstreams("shop/v2", 2, "http://two")).await.unwrap();
         store
     }
 
@@ -226,8 +362,24 @@ mod tests {
     }
 
     async fn told(store: &Store, name: &str, in_force: InForce) -> Vec<(&'static str, bool, String)> {
-        let policies = BTreeMap::new();
-        let changes = of(&[Configured { name, in_force, policies: &policies }], store).await.unwrap();
+        let (v1, v2) = (upstreams("shop/v1", 1, "http://one"), upstreams("shop/v2", 2, "http://two"));
+        told_of(store, name, in_force, [v1, v2], false).await
+    }
+
+    fn upstreams(name: &str, version: u32, url: &str) -> PoolConfiguration {
+        PoolConfiguration { name: name.into(), version, config: serde_json::json!({ "upstreams": [url] }) }
+    }
+
+    async fn told_of(
+        store: &Store,
+        name: &str,
+        in_force: InForce,
+        pools: [PoolConfiguration; 2],
+        is_v1_absent: bool,
+    ) -> Vec<(&'static str, bool, String)> {
+        let (policies, flags) = (BTreeMap::new(), BTreeMap::new());
+        let configured = Configured { name, in_force, policies: &policies, pools, is_v1_absent, flags: &flags };
+        let changes = of(&[configured], store).await.unwrap();
         changes.into_iter().map(|c| (c.what, c.moves_callers, c.message)).collect()
     }
 
@@ -251,6 +403,71 @@ mod tests {
         let changes = told(&store, "store", ran_by("store", Class::Read)).await;
         let [("migration", true, renamed)] = &changes[..] else { panic!("{changes:?}") };
         assert!(renamed.contains("`shop` is ramping with 50% on V2") && renamed.contains("if `store` is its new name"));
+    }
+
+    #[tokio::test]
+    async fn what_was_rolled_back_and_gets_another_name_begins_again_which_is_told() {
+        let folder = TempDir::new().unwrap();
+        let store = at(&folder, Phase::RolledBack, Ppm::ZERO).await;
+        let changes = told(&store, "store", ran_by("store", Class::Read)).await;
+        let [("migration", true, renamed)] = &changes[..] else { panic!("{changes:?}") };
+        assert!(renamed.contains("`shop` is rolled-back") && renamed.contains("so `store` begins again"), "{renamed}");
+    }
+
+    #[tokio::test]
+    async fn pools_that_are_swapped_or_replaced_are_told_in_any_phase() {
+        for (phase, share) in [(Phase::Shadow, Ppm::ZERO), (Phase::RolledBack, Ppm::ZERO), (Phase::Complete, Ppm::ALL)]
+        {
+            let folder = TempDir::new().unwrap();
+            let store = at(&folder, phase, share).await;
+            let told = async |one: &str, two: &str| {
+                let pools = [upstreams("shop/v1", 1, one), upstreams("shop/v2", 2, two)];
+                told_of(&store, "shop", ran_by("shop", Class::Read), pools, false).await
+            };
+            assert_eq!(told("http://one", "http://two").await, []);
+            let swapped = told("http://two", "http://one").await;
+            let [("pools", true, v1), ("pools", true, v2)] = &swapped[..] else { panic!("{swapped:?}") };
+            assert!(v1.starts_with("V1 is what V2 was (http://two; V1 was http://one)"), "{v1}");
+            assert!(v2.starts_with("V2 is what V1 was"), "{v2}");
+            let other = told("http://three", "http://two").await;
+            let [("pools", true, v1)] = &other[..] else { panic!("{other:?}") };
+            assert!(v1.starts_with("V1 is another service than before: http://three, and was http://one"), "{v1}");
+            let other = told("http://one", "http://three").await;
+            let [("pools", moves, _)] = &other[..] else { panic!("{other:?}") };
+            assert_eq!(*moves, share > Ppm::ZERO);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_v1_that_is_left_out_too_early_is_told_and_so_is_one_of_which_nothing_is_known() {
+        let folder = TempDir::new().unwrap();
+        let store = at_half(&folder).await;
+        let pools = || [upstreams("shop/v1", 1, "http://two"), upstreams("shop/v2", 2, "http://two")];
+        let changes = told_of(&store, "shop", ran_by("shop", Class::Read), pools(), true).await;
+        let [("v1-left-out", true, refused)] = &changes[..] else { panic!("{changes:?}") };
+        assert!(refused.contains("refuses to start") && refused.contains("ramping with 50% on V2"), "{refused}");
+        let empty = Store::open(&folder.path().join("empty.db")).await.unwrap();
+        let changes = told_of(&empty, "shop", ran_by("shop", Class::Read), pools(), true).await;
+        let [("v1-left-out", true, assumed)] = &changes[..] else { panic!("{changes:?}") };
+        assert!(assumed.contains("V2 serves everybody"), "{assumed}");
+    }
+
+    #[tokio::test]
+    async fn flags_that_keep_callers_from_v2_count_for_nothing_without_v1_which_is_told() {
+        let folder = TempDir::new().unwrap();
+        let store = at(&folder, Phase::Complete, Ppm::ALL).await;
+        let audited = crate::store::records::Audited {
+            at: UnixMs(1),
+            actor: "test".into(),
+            migration: "shop".into(),
+            action: "set-flag".into(),
+            detail: Value::Null,
+        };
+        store.set_flag("gradual_rollout_percentage", &3.into(), &audited).await.unwrap();
+        let pools = [upstreams("shop/v1", 1, "http://two"), upstreams("shop/v2", 2, "http://two")];
+        let changes = told_of(&store, "shop", ran_by("shop", Class::Read), pools, true).await;
+        let [("flags", true, unheeded)] = &changes[..] else { panic!("{changes:?}") };
+        assert!(unheeded.contains("leave V2 no more than 3%"), "{unheeded}");
     }
 
     #[test]

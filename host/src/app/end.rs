@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Migration, Plane, sockets::Sockets};
+use super::{App, Migration, Plane, changes, sockets::Sockets};
 use crate::{
     clock,
     ingress::carry::Carried,
@@ -51,12 +51,31 @@ impl App {
             return std::future::pending().await;
         }
         let mut tries = tokio::time::interval(RETRY);
+        let mut told = false;
         loop {
             tries.tick().await;
-            if self.host.store.could_be_had().await {
-                return;
+            if !self.host.store.could_be_had().await {
+                continue;
+            }
+            // A host that begins again with it would be refused, and end; this one serves.
+            let migrations = self.host.migrations.iter().filter(|(_, migration)| migration.split.v1.is_absent());
+            let absent = migrations.map(|(name, _)| name.as_str());
+            let Some(refused) = changes::needs_v1(self.host.store.path(), absent).await else { return };
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!("the store can be had, and this host goes on without it: {refused}");
             }
         }
+    }
+
+    /// Why this host leaves nothing to a successor: that would begin with another store, or none, and undo what people have
+    /// decided. One that began without a store has nothing to undo.
+    pub async fn keeps_store(&self) -> Option<String> {
+        let store = &self.host.store;
+        if store.refuses().is_some() {
+            return None;
+        }
+        store.look(true).await;
+        store.trouble().map(|trouble| trouble.why.clone())
     }
 
     /// Pools that let requests in.

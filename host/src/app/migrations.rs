@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Common, Migration, Plane, Shared, StartError,
-    changes::Configured,
+    changes::{self, Configured},
     planes::{self, Made},
     policies::{self, Filled},
 };
@@ -20,16 +20,17 @@ use crate::{
     migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
     observe::{History, Recorder},
     policy::{
-        port::Kind,
+        port::{Kind, Phase},
         slot::Slots,
         trial::{Queues, Trials},
     },
     pool::Pool,
+    request::Ppm,
     route::Control,
     store::{
         Store, StoreError,
         in_force::InForce,
-        markers::Marker,
+        markers::{self, Marker},
         plans::LastPlan,
         records::{Decision, PoolConfiguration},
     },
@@ -48,6 +49,7 @@ pub(super) struct Begun {
     failsafe: failsafe::Settings,
     rails: Rails,
     policies: BTreeMap<Kind, Bundle>,
+    unreadable: BTreeMap<Kind, String>,
     flags: BTreeMap<String, Value>,
     slots: Arc<Slots>,
     trials: Trials,
@@ -87,6 +89,7 @@ impl Begun {
             failsafe,
             rails,
             policies,
+            unreadable,
             flags,
             ..
         } = config;
@@ -102,6 +105,7 @@ impl Begun {
             failsafe,
             rails,
             policies,
+            unreadable,
             flags,
             slots,
             trials,
@@ -119,7 +123,14 @@ impl Begun {
     pub(super) fn configured(&self) -> Configured<'_> {
         let operations = self.made.split.operations.iter().map(|(name, class)| (name.to_string(), *class)).collect();
         let in_force = InForce { salt: self.salt.clone(), operations };
-        Configured { name: &self.name, in_force, policies: &self.policies }
+        Configured {
+            name: &self.name,
+            in_force,
+            policies: &self.policies,
+            pools: self.made.pools.clone(),
+            is_v1_absent: self.made.split.v1.is_absent(),
+            flags: &self.flags,
+        }
     }
 
     pub(super) fn bundles(&self) -> impl Iterator<Item = &Bundle> {
@@ -136,27 +147,29 @@ impl Begun {
         let Self { name, queues, trials, slots, made: Made { split, plane, pools, keeper }, .. } = self;
         let store = &shared.store;
         let flags = Flags::new(self.flags, store.flags(&name).await?)?;
-        put_in_force(&name, &pools, &in_force, (store, self.wall.read().wall)).await?;
+        let pools = pools.iter().filter(|pool| pool.version != 1 || !split.v1.is_absent());
+        put_in_force(&name, pools, &in_force, (store, self.wall.read().wall)).await?;
         if let (Plane::Operations(dispatch), Some(keeper)) = (&plane, keeper) {
             dispatch.journal.fill(store.journal(&name).await?);
             shared.background.spawn(store.clone().keep_journal(name.clone(), keeper));
         }
         let Filled { configured, refused, compares_otherwise } =
-            policies::fill_slots(&name, self.policies, &slots, shared).await?;
+            policies::fill_slots(&name, (self.policies, self.unreadable), &slots, shared).await?;
         if compares_otherwise {
             split.recorder.pairs().changed_before();
         }
         // Time goes on when the policies are there, which may take a while.
-        let found = found(&name, &self.wall, shared).await?;
+        let found = found(&name, &self.wall, &split.v1, shared).await?;
         found.can_do_with(&name, &split.v1)?;
         let last_plan = readable(&name, store.last_plan(&name).await);
         found.go_on(&name, &split.recorder, &slots, shared).await?;
         let Found { state, unrecorded, last_check, clock, .. } = found;
-        let last_decision = store.last_decision(&name).await?;
+        let last_decision = store.last_decision(&name).await?.unwrap_or_default().0;
         let history = Arc::<History>::default();
         // Requests may come in before the controller does.
         split.v1.open();
-        if split.v2.is_open() && !(state.needs_v2() && store.refuses().is_none()) {
+        let has_store = store.refuses().is_none() || split.v1.is_absent();
+        if split.v2.is_open() && !(state.needs_v2() && has_store) {
             split.v2.close();
             split.v2.stop(true).await;
         }
@@ -207,9 +220,9 @@ impl Begun {
 }
 
 /// Keeps what the migration runs by from now on, if the store takes it.
-async fn put_in_force(
+async fn put_in_force<'a>(
     name: &str,
-    pools: &[PoolConfiguration],
+    pools: impl Iterator<Item = &'a PoolConfiguration>,
     in_force: &InForce,
     (store, now): (&Store, UnixMs),
 ) -> Result<(), StoreError> {
@@ -235,16 +248,22 @@ struct Found {
     clock: Clock,
 }
 
-async fn found(name: &str, wall: &Wall, shared: &Shared) -> Result<Found, StartError> {
+async fn found(name: &str, wall: &Wall, v1: &Pool, shared: &Shared) -> Result<Found, StartError> {
     let (store, reading) = (&shared.store, wall.read());
     let state = store.state(name).await?;
-    let news = shared.markers.news(name, store.last_decision(name).await?, state.as_ref(), reading.wall);
-    let (state, unrecorded) = match news {
-        Some(Marker { state, decision, .. }) => {
+    let known = markers::Known { store: store.id(), last: store.last_decision(name).await?, state: state.as_ref() };
+    let news = shared.markers.news(name, known, reading.wall);
+    let (state, unrecorded) = match (news, state) {
+        (Some(Marker { state, decision, .. }), _) => {
             tracing::warn!(migration = name, "it was rolled back, which the store does not know: {}", decision.reason);
             (state, Some(decision))
         }
-        None => (state.unwrap_or_else(|| State::new(reading.wall)), None),
+        (None, Some(state)) => (state, None),
+        (None, None) if v1.is_absent() => {
+            let (state, decision) = assumed_complete(name, reading.wall);
+            (state, Some(decision))
+        }
+        (None, None) => (State::new(reading.wall), None),
     };
     let last_check = store.last_check(name).await?;
     let before = state.since;
@@ -255,14 +274,35 @@ async fn found(name: &str, wall: &Wall, shared: &Shared) -> Result<Found, StartE
     Ok(Found { state: State { since, ..state }, unrecorded, before, last_check, mended, clock })
 }
 
+/// Where a migration stands of which no store knows, and whose V1 is left out: who left it out had everybody on V2, and
+/// there is nobody else to serve.
+fn assumed_complete(name: &str, now: UnixMs) -> (State, Decision) {
+    let from = State::new(now);
+    let state = State { phase: Phase::Complete, share: Ppm::ALL, ..from.clone() };
+    let decision = Decision {
+        id: 0,
+        migration: name.into(),
+        at: now,
+        kind: "complete".into(),
+        actor: "host".into(),
+        reason: changes::assumes(name),
+        from_phase: from.phase,
+        to_phase: state.phase,
+        from_share: from.share,
+        to_share: state.share,
+        policy: None,
+        digest: None,
+        findings: Vec::new(),
+        inputs: None,
+    };
+    (state, decision)
+}
+
 impl Found {
     /// A configuration without V1 is for migrations that are done with it.
     fn can_do_with(&self, name: &str, v1: &Pool) -> Result<(), StartError> {
-        if !v1.is_absent() || self.state.is_done_with_v1() {
-            return Ok(());
-        }
-        let (phase, share) = (self.state.in_force(), self.state.share);
-        Err(StartError::NeedsV1 { migration: name.to_owned(), phase, share })
+        let refused = changes::needs(name, &self.state).filter(|_| v1.is_absent());
+        refused.map_or(Ok(()), Err)
     }
 
     /// The time of what is there goes on, mended where it has to be.

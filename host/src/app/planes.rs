@@ -8,7 +8,7 @@ use super::{Common, Plane};
 use crate::{
     clock,
     compare::Comparer,
-    config::{HttpConfig, OperationsConfig},
+    config::{HttpConfig, OperationsConfig, PlaneConfig},
     dispatch::{self, Dispatch},
     observe::Recorder,
     policy::{slot::Slots, trial::Trials},
@@ -154,6 +154,14 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
             tasks: common.working.clone(),
         })),
     })
+}
+
+/// The pools of a plane as they go on record.
+pub(super) fn configurations(plane: &PlaneConfig) -> [PoolConfiguration; 2] {
+    match plane {
+        PlaneConfig::Operations(config) => [worker_configuration(&config.v1), worker_configuration(&config.v2)],
+        PlaneConfig::Http(config) => [upstream_configuration(&config.v1), upstream_configuration(&config.v2)],
+    }
 }
 
 /// A pool as the store keeps it; the values of its environment may be secrets and stay out.

@@ -61,31 +61,86 @@ pub(super) struct Filled {
 /// Fills the slots of a migration; people are told of policies that are not admitted.
 pub(super) async fn fill_slots(
     migration: &str,
-    policies: BTreeMap<Kind, Bundle>,
+    (policies, unreadable): (BTreeMap<Kind, Bundle>, BTreeMap<Kind, String>),
     slots: &Slots,
     shared: &Shared,
 ) -> Result<Filled, StartError> {
     let mut filled = Filled { configured: BTreeMap::new(), refused: Vec::new(), compares_otherwise: false };
     let before = shared.store.seat(migration, Kind::Comparison, Place::Active).await?;
-    for (kind, bundle) in policies {
-        let (fingerprint, problem) = fill_slot(migration, kind, bundle, slots, shared).await?;
+    let readable = policies.into_iter().map(|(kind, bundle)| (kind, Ok(bundle)));
+    for (kind, bundle) in readable.chain(unreadable.into_iter().map(|(kind, message)| (kind, Err(message)))) {
+        let (fingerprint, problem) = match bundle {
+            Ok(bundle) => fill_slot(migration, kind, bundle, slots, shared).await?,
+            Err(message) => fill_unread(migration, kind, message, slots, shared).await?,
+        };
         filled.configured.insert(kind, fingerprint);
         if let Some((error, message)) = problem {
             filled.refused.push((kind, error));
-            shared.notifier.notify(Notice {
-                at: clock::unix_ms(),
-                migration: migration.into(),
-                event: "policy-refused".into(),
-                severity: "critical",
-                message,
-                findings: Vec::new(),
-            });
+            tell(migration, ("policy-refused", "critical"), message, shared);
         }
     }
     if let (Some(before), Some(now)) = (before, slots.get(Kind::Comparison).active()) {
         filled.compares_otherwise = before.digest != **now.digest() || before.settings != *now.settings;
     }
     Ok(filled)
+}
+
+fn tell(migration: &str, (event, severity): (&str, &'static str), message: String, shared: &Shared) {
+    let (at, migration, event) = (clock::unix_ms(), migration.into(), event.into());
+    shared.notifier.notify(Notice { at, migration, event, severity, message, findings: Vec::new() });
+}
+
+/// Who decides instead of a policy that is not let in.
+const fn instead(has_another: bool) -> &'static str {
+    if has_another {
+        "the one before it stays in charge"
+    } else {
+        "nobody is in charge, so V1 serves and nothing moves"
+    }
+}
+
+/// Fills a slot whose bundle cannot be read: with whoever was in charge, as the configuration may well still want.
+async fn fill_unread(
+    migration: &str,
+    kind: Kind,
+    message: String,
+    slots: &Slots,
+    shared: &Shared,
+) -> Result<(String, Option<(PolicyError, String)>), StartError> {
+    let slot = slots.get(kind);
+    let stored = shared.store.seat(migration, kind, Place::Active).await?;
+    let configured = stored.as_ref().map(|seat| seat.configured.clone()).unwrap_or_default();
+    let stored = vouched(migration, kind, stored, None, shared).await;
+    let is_restored = restore(migration, kind, stored, slot, shared).await;
+    if is_restored {
+        restore_others(migration, kind, None, slot, shared).await?;
+    }
+    let error = PolicyError::Unreadable { message };
+    let message = format!("the {kind} policy {error}; {}", instead(is_restored));
+    Ok((configured, Some((error, message))))
+}
+
+/// That a policy takes charge which is another than the one before it, and is called the same; none if it is not so.
+fn same_name(kind: Kind, before: &SeatRecord, now: &SeatRecord) -> Option<String> {
+    let digest = |text: String| hex::encode(Sha256::digest(text));
+    let script = |settings: &str| {
+        let settings: serde_json::Value = serde_json::from_str(settings).unwrap_or_default();
+        settings.get("script").and_then(serde_json::Value::as_str).map(|script| digest(script.to_owned()))
+    };
+    if before.title != now.title {
+        return None;
+    }
+    let scripts = (script(&before.settings), script(&now.settings));
+    let (what, was, is) = match scripts {
+        _ if before.digest != now.digest => ("component", before.digest.clone(), now.digest.clone()),
+        (Some(was), Some(is)) if was != is => ("script", was, is),
+        _ => return None,
+    };
+    Some(format!(
+        "the {kind} policy {}@{} takes charge with another {what} than the one of the same name and version had: SHA-256 {is}, \
+         and was {was}; give what is changed a version of its own",
+        now.title.name, now.title.version
+    ))
 }
 
 /// Fills a slot at start: with the policy that was in charge last, unless the configuration has changed since. If that
@@ -101,9 +156,10 @@ async fn fill_slot(
     let slot = slots.get(kind);
     let stored = shared.store.seat(migration, kind, Place::Active).await?;
     let unchanged = stored.as_ref().is_some_and(|seat| seat.configured == configured);
-    let stored = vouched(migration, kind, stored, &bundle, shared).await;
+    let before = stored.clone();
+    let stored = vouched(migration, kind, stored, Some(&bundle), shared).await;
     if unchanged && restore(migration, kind, stored.clone(), slot, shared).await {
-        restore_others(migration, kind, &bundle, slot, shared).await?;
+        restore_others(migration, kind, Some(&bundle), slot, shared).await?;
         return Ok((configured, None));
     }
     let mut problem = None;
@@ -148,17 +204,16 @@ async fn fill_slot(
                 }
                 Err(error) => return Err(error.into()),
             }
+            if let Some(message) = before.and_then(|before| same_name(kind, &before, &record)) {
+                tell(migration, ("policy-changed", "warning"), message, shared);
+            }
             let seat = Seat { policy: Arc::new(policy), title, wasi_stub: bundle.wasi_stub };
             slot.activate(seat, Vec::new());
-            restore_others(migration, kind, &bundle, slot, shared).await?;
+            restore_others(migration, kind, Some(&bundle), slot, shared).await?;
         }
         (Err(error), _) => {
             let refused = format!("the {kind} policy of `{folder}` {error}");
-            let instead = if restore(migration, kind, stored.filter(|_| !unchanged), slot, shared).await {
-                "the one before it stays in charge"
-            } else {
-                "nobody is in charge, so V1 serves and nothing moves"
-            };
+            let instead = instead(restore(migration, kind, stored.filter(|_| !unchanged), slot, shared).await);
             problem = Some((error, format!("{refused}; {instead}")));
         }
     }
@@ -171,16 +226,19 @@ async fn vouched(
     migration: &str,
     kind: Kind,
     seat: Option<SeatRecord>,
-    bundle: &Bundle,
+    bundle: Option<&Bundle>,
     shared: &Shared,
 ) -> Option<SeatRecord> {
     let seat = seat?;
     if seat.held.is_some() {
         return Some(seat);
     }
-    let claimed = bundle.claimed();
-    let is_bundle = claimed.component_sha256 == seat.digest && bundle.settings == seat.settings;
-    if is_bundle && shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).is_ok() {
+    let is_vouched = |bundle: &Bundle| {
+        let claimed = bundle.claimed();
+        let is_bundle = claimed.component_sha256 == seat.digest && bundle.settings == seat.settings;
+        is_bundle && shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).is_ok()
+    };
+    if bundle.is_some_and(is_vouched) {
         return Some(seat);
     }
     match shared.registry.vouches(&seat.digest, kind, &seat.settings).await {
@@ -217,7 +275,7 @@ async fn restore(migration: &str, kind: Kind, seat: Option<SeatRecord>, slot: &S
 async fn restore_others(
     migration: &str,
     kind: Kind,
-    bundle: &Bundle,
+    bundle: Option<&Bundle>,
     slot: &Slot,
     shared: &Shared,
 ) -> Result<(), StartError> {

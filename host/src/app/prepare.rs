@@ -97,6 +97,15 @@ impl Prepared {
         .await;
     }
 
+    /// Whether the store, as it is now, lets it start at all, as far as that can be known while another host has it.
+    ///
+    /// # Errors
+    /// What would keep it from starting.
+    pub async fn could_start(&self) -> Result<(), StartError> {
+        let absent = self.migrations.iter().filter(|begun| begun.pools()[0].is_absent()).map(Begun::name);
+        changes::needs_v1(&self.config.store, absent).await.map_or(Ok(()), Err)
+    }
+
     /// Opens the store and starts the rest. What it gives back besides takes the connections of another host.
     ///
     /// # Errors
@@ -138,6 +147,7 @@ async fn run(
         background_stop: background_stop.clone(),
     };
     let warnings = warnings(&migrations, &store, &shared.notifier).await?;
+    tell_of_new(&store, &shared.notifier);
     deciding.spawn(watch::watch(store.clone(), shared.notifier.clone(), background_stop.clone()));
     let migrations = Box::pin(start_all(migrations, &shared)).await?;
     deciding.spawn(keep_house(store.clone(), Arc::clone(&live.keep), background_stop.clone()));
@@ -225,16 +235,23 @@ fn owner(sockets: &Sockets) -> String {
     format!("process {} (admin plane at {admin}, since {})", std::process::id(), clock::unix_ms().rfc3339())
 }
 
+/// People are told of a store that is a new one.
+fn tell_of_new(store: &Store, notifier: &Notifier) {
+    let Some(message) = store.is_new() else { return };
+    let (at, event) = (clock::unix_ms(), "store-new".into());
+    notifier.notify(Notice { at, migration: String::new(), event, severity: "warning", message, findings: Vec::new() });
+}
+
 /// What this start changes for callers of V2; people are told.
 async fn warnings(begun: &[Begun], store: &Store, notifier: &Notifier) -> Result<Vec<Change>, StartError> {
     let configured: Vec<_> = begun.iter().map(Begun::configured).collect();
     let mut changes = changes::of(&configured, store).await?;
     changes.retain(|change| change.moves_callers);
-    for Change { migration, message, .. } in &changes {
+    for Change { migration, message, what, .. } in &changes {
         notifier.notify(Notice {
             at: clock::unix_ms(),
             migration: migration.clone(),
-            event: "sessions-moved".into(),
+            event: if *what == "v1-left-out" { what } else { "sessions-moved" }.into(),
             severity: "warning",
             message: message.clone(),
             findings: Vec::new(),

@@ -40,7 +40,7 @@ pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(),
     let without_v1 = config.migrations.iter().filter(|migration| migration.plane.is_v1_absent());
     let notes = without_v1.map(|migration| {
         let name = &migration.name;
-        format!("`migrations.{name}.v1` is left out: the host starts only if {name} is complete, because V1 has to serve before")
+        format!("`migrations.{name}.v1` is left out: a host whose store knows {name} starts only if it is complete, because V1 has to serve before")
     });
     let notes: Vec<_> = notes.collect();
     let mut warnings = advice(&config);

@@ -85,7 +85,7 @@ fn describe(migration: &Value) -> Vec<String> {
     if share("/share") != share("/effective_share") {
         lines.push(format!("  held back: V2 gets {} at the moment", share("/effective_share")));
     }
-    let troubles = [("store", "/store_trouble")];
+    let troubles = [("store", "/store_trouble"), ("store", "/store_new")];
     for (label, path) in troubles {
         let why = text(path);
         if !why.is_empty() {
@@ -243,6 +243,10 @@ fn alarms(migration: &Value) -> Vec<String> {
         let at = migration.pointer("/clock/last_step/at").and_then(Value::as_u64).unwrap_or(0);
         lines.push(format!("  clock: the wall clock stepped by {by_ms} ms at {}", UnixMs(at).rfc3339()));
     }
+    if let Some(gap_ms) = migration.pointer("/clock/last_gap/by_ms").and_then(Value::as_i64) {
+        let at = migration.pointer("/clock/last_gap/at").and_then(Value::as_u64).unwrap_or(0);
+        lines.push(format!("  clock: the host did not run for {} until {}", span(Some(gap_ms)), UnixMs(at).rfc3339()));
+    }
     lines
 }
 
@@ -299,7 +303,9 @@ mod tests {
             ] },
             "failsafe": [{ "lost": "judge", "why": "the rollback policy trapped", "for_ms": 35_000, "action": "rollback",
                            "acts_in_ms": 85_000, "held_back": null }],
-            "clock": { "ahead_ms": 3_600_000, "last_step": { "at": 0, "by_ms": -3_600_000 } },
+            "clock": { "ahead_ms": 3_600_000, "last_step": { "at": 0, "by_ms": -3_600_000 },
+                       "last_gap": { "at": 60_000, "by_ms": 35_000 } },
+            "store_new": "it is a new one",
             "v1": { "requests": 900, "error_ppm": 0, "p50_us": 2000, "p99_us": 9000, "members": { "ready": 1, "wanted": 1 } },
             "v2": { "requests": 100, "error_ppm": 20_000, "p50_us": 1900, "p99_us": 4000, "members": { "ready": 4, "wanted": 4 } },
             "comparisons": { "same": 10, "ignored": 2, "different": 0, "incomparable": 0 },
@@ -315,9 +321,11 @@ mod tests {
         insta::assert_snapshot!(describe(&status).join("\n"), @r"
         programs: ramping, stage 2 of 6, 10% on V2, since 1970-01-01T00:00:00.000Z
           held back: V2 gets 5% at the moment
+          store: it is a new one
           LOST: judge for 35s: the rollback policy trapped; rollback in 1m 25s
           clock: policies are told a time that is 1h ahead of the wall clock
           clock: the wall clock stepped by -3600000 ms at 1970-01-01T00:00:00.000Z
+          clock: the host did not run for 35s until 1970-01-01T00:01:00.000Z
           next: 25% on V2
             held by auto_rollback: nobody goes back by itself
               moved by: `cutover flags set programs auto_rollback true --reason TEXT`

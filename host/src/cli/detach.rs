@@ -23,7 +23,7 @@ const SHOWN: u64 = 4_000;
 
 pub(super) fn run(args: &Serve) -> Result<(), Failed> {
     // What is wrong with the file is said here, where somebody reads it.
-    let config = Config::load(&args.file.config).map_err(|e| Failed::usage(chain(&e)))?;
+    let config = Config::load_to_serve(&args.file.config).map_err(|e| Failed::usage(chain(&e)))?;
     if config.admin.port() == 0 {
         return Err(Failed::usage(
             "`host.admin` has no port of its own, so nobody could tell when the host serves; set one",

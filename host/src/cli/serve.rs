@@ -169,6 +169,7 @@ async fn take_over(start: &Start, predecessor: &mut Predecessor) -> Result<(Runn
     let (found, open) = predecessor.found().await.map_err(lost)?;
     let prepared = Prepared::new(config.clone(), start.guard.clone(), found);
     let mut prepared = prepared.map_err(|e| Failed::new(chain(&e)))?;
+    prepared.could_start().await.map_err(|e| Failed::new(chain(&e)))?;
     prepared.warm_up(&open).await;
     predecessor.prepared().await.map_err(lost)?;
     let (app, adopter) = prepared.start().await.map_err(|e| Failed::new(chain(&e)))?;
@@ -190,6 +191,9 @@ async fn leave(
         tell(&[NotifyState::Ready]);
         Ok(Left::Not(running))
     };
+    if let Some(why) = running.app.keeps_store().await {
+        return stays(running, &HandOverError::Store(why));
+    }
     let sockets = match running.app.sockets() {
         Ok(sockets) => sockets,
         Err(error) => return stays(running, &error.into()),
@@ -205,7 +209,9 @@ async fn leave(
             return Ok(Left::Stopped(running));
         }
     };
-    if let Err(why) = prepared {
+    // It may have taken minutes.
+    let kept = running.app.keeps_store().await.map_or(Ok(()), |why| Err(HandOverError::Store(why)));
+    if let Err(why) = prepared.and(kept) {
         successor.end().await;
         return stays(running, &why);
     }
@@ -287,7 +293,7 @@ async fn begin_again(
 }
 
 fn load(start: &Start) -> Result<Config, Failed> {
-    let config = Config::load(&start.file).map_err(|e| Failed::usage(chain(&e)))?;
+    let config = Config::load_to_serve(&start.file).map_err(|e| Failed::usage(chain(&e)))?;
     for warning in advice(&config) {
         tracing::warn!("the configuration: {warning}");
     }

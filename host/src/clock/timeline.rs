@@ -7,8 +7,9 @@
 //! 1. It never goes back while policies are asked. Only where nobody is asked (a host that starts, a migration that
 //!    prepares), and if it is more than [`AHEAD`] ahead of the wall clock, is it mended; whoever remembers times from the
 //!    future then begins afresh.
-//! 2. Within a stage the difference of two moments is the time that the host was up between them. Downtime of the host
-//!    and of the machine is no soak.
+//! 2. Within a stage the difference of two moments is the time that the host ran between them. Downtime of the host
+//!    and of the machine is no soak, and neither is a time in which the host was stopped: it looks at the clocks each
+//!    second, and of what is between two looks [`MOST`] counts.
 //! 3. Where a stage begins, it catches up with a wall clock that is ahead and has not stepped for [`STEADY`]: so policies
 //!    that go by the hour of day are late by the host's downtime within the stage at most, and by [`BEHIND`].
 //!
@@ -31,6 +32,10 @@ pub const BEHIND: Duration = Duration::from_hours(1);
 /// How long the wall clock must not have stepped to be believed: steps are often followed by one back.
 pub const STEADY: Duration = Duration::from_mins(10);
 
+/// The most that counts between two looks, which are made once a second: a machine that is busy delays them, and a host that
+/// was stopped, or got no processor, saw nothing in the rest, and nothing of it is soak or guilt.
+pub const MOST: Duration = Duration::from_secs(5);
+
 /// Less than this is not told from a clock that is slewed, or from a thread that had to wait.
 const STEP: i64 = 100;
 
@@ -39,10 +44,12 @@ const STEP: i64 = 100;
 pub struct Timeline {
     /// What it showed
     base: UnixMs,
-    /// at this moment.
+    /// at this moment, on the clock of `up`.
     at: Mono,
     /// Both clocks when they were read last.
     last: Reading,
+    /// The monotonic clock without the time in which the host did not run, then.
+    up: Mono,
     /// When the wall clock stepped last.
     stepped: Option<Mono>,
 }
@@ -52,8 +59,17 @@ pub struct Timeline {
 pub struct Anchor {
     /// What it is to show
     pub show: UnixMs,
-    /// at this moment.
+    /// at this moment, on the clock of [`Timeline::up`].
     pub at: Mono,
+}
+
+/// What a look at the clocks shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// The milliseconds that the wall clock has stepped by since the last look, if it has.
+    pub stepped_ms: Option<i64>,
+    /// How long the host did not run since then, beyond what counts.
+    pub gap: Option<Duration>,
 }
 
 /// What the store knows of a migration's time.
@@ -90,7 +106,7 @@ pub enum Mended {
 impl Timeline {
     /// One that begins with the wall clock.
     pub const fn new(reading: Reading) -> Self {
-        Self { base: reading.wall, at: reading.mono, last: reading, stepped: None }
+        Self { base: reading.wall, at: reading.mono, last: reading, up: reading.mono, stepped: None }
     }
 
     /// Goes on from what the store knows.
@@ -119,12 +135,18 @@ impl Timeline {
 
     /// What it shows at a moment that is not before the last.
     pub fn now(&self, mono: Mono) -> UnixMs {
-        self.base + mono.since(self.at)
+        self.base + self.up(mono).since(self.at)
     }
 
-    /// Looks at both clocks; the milliseconds that the wall clock has stepped by since the last look, if it has.
-    pub fn look(&mut self, reading: Reading) -> Option<i64> {
+    /// The monotonic clock without the time in which the host did not run. It stands still [`MOST`] after a look.
+    pub fn up(&self, mono: Mono) -> Mono {
+        self.up + mono.since(self.last.mono).min(MOST)
+    }
+
+    /// Looks at both clocks.
+    pub fn look(&mut self, reading: Reading) -> Looked {
         let passed = reading.mono.since(self.last.mono);
+        self.up = self.up(reading.mono);
         let expected = i64::try_from(self.last.wall.0.saturating_add(ms(passed))).unwrap_or(i64::MAX);
         let by = i64::try_from(reading.wall.0).unwrap_or(i64::MAX).saturating_sub(expected);
         self.last = reading;
@@ -132,7 +154,8 @@ impl Timeline {
         if stepped {
             self.stepped = Some(reading.mono);
         }
-        stepped.then_some(by)
+        let gap = passed.saturating_sub(MOST);
+        Looked { stepped_ms: stepped.then_some(by), gap: (!gap.is_zero()).then_some(gap) }
     }
 
     /// How many milliseconds it is ahead of the wall clock.
@@ -143,8 +166,8 @@ impl Timeline {
 
     /// From where to go on if a stage begins now. `may_mend` where nobody was asked before: then it may also go back.
     pub fn anchor(&self, reading: Reading, may_mend: bool) -> Anchor {
-        let (now, at) = (self.now(reading.mono), reading.mono);
-        let steady = self.stepped.is_none_or(|stepped| at.since(stepped) >= STEADY);
+        let (now, at) = (self.now(reading.mono), self.up(reading.mono));
+        let steady = self.stepped.is_none_or(|stepped| reading.mono.since(stepped) >= STEADY);
         let show = match now.since(reading.wall) {
             _ if !steady => now,
             ahead if ahead > AHEAD && may_mend => reading.wall,
@@ -185,8 +208,14 @@ impl Clock {
         self.wall.now()
     }
 
+    /// See [`Timeline::up`].
+    pub fn up(&self) -> Mono {
+        let timeline = self.timeline.lock();
+        timeline.up(mono())
+    }
+
     /// See [`Timeline::look`].
-    pub fn look(&self) -> Option<i64> {
+    pub fn look(&self) -> Looked {
         self.timeline.lock().look(self.wall.read())
     }
 
@@ -203,7 +232,7 @@ impl Clock {
     /// Goes on from an anchor; by how many milliseconds that moves it.
     pub fn go_on(&self, anchor: Anchor) -> i64 {
         let mut timeline = self.timeline.lock();
-        let (before, by) = (timeline.now(anchor.at).0, anchor.show.0);
+        let (before, by) = ((timeline.base + anchor.at.since(timeline.at)).0, anchor.show.0);
         timeline.go_on(anchor);
         if by >= before {
             i64::try_from(by - before).unwrap_or(i64::MAX)
@@ -229,6 +258,11 @@ mod tests {
         Reading { mono: Mono::from_nanos(mono_ms * 1_000_000), wall: UnixMs(wall) }
     }
 
+    /// What a look shows of the wall clock.
+    fn step_of(timeline: &mut Timeline, reading: Reading) -> Option<i64> {
+        timeline.look(reading).stepped_ms
+    }
+
     fn ms_of(timeline: &Timeline, mono_ms: u64) -> u64 {
         timeline.now(Mono::from_nanos(mono_ms * 1_000_000)).0
     }
@@ -241,9 +275,9 @@ mod tests {
     #[test]
     fn an_hour_back_is_seen_and_changes_nothing() {
         let mut timeline = Timeline::new(at(0, 10 * DAY));
-        assert_eq!(timeline.look(at(1_000, 10 * DAY + 1_000)), None);
-        assert_eq!(timeline.look(at(2_000, 10 * DAY + 2_000 - 3_600_000)), Some(-3_600_000));
-        assert_eq!(timeline.look(at(3_000, 10 * DAY + 3_000 - 3_600_000)), None, "a step is told once");
+        assert_eq!(timeline.look(at(1_000, 10 * DAY + 1_000)), Looked::default());
+        assert_eq!(step_of(&mut timeline, at(2_000, 10 * DAY + 2_000 - 3_600_000)), Some(-3_600_000));
+        assert_eq!(step_of(&mut timeline, at(3_000, 10 * DAY + 3_000 - 3_600_000)), None, "a step is told once");
         assert_eq!(ms_of(&timeline, 4_000), 10 * DAY + 4_000);
     }
 
@@ -251,13 +285,33 @@ mod tests {
     fn a_stage_catches_up_with_a_wall_clock_that_stands_and_not_with_one_that_just_stepped() {
         let mut timeline = Timeline::new(at(0, DAY));
         let stepped = at(1_000, DAY + 1_000 + 18_000_000);
-        assert_eq!(timeline.look(stepped), Some(18_000_000));
+        assert_eq!(step_of(&mut timeline, stepped), Some(18_000_000));
         assert_eq!(timeline.anchor(stepped, false).show, UnixMs(DAY + 1_000));
+        for second in 2..=700 {
+            timeline.look(at(second * 1_000, DAY + second * 1_000 + 18_000_000));
+        }
         let later = at(700_000, DAY + 700_000 + 18_000_000);
         let anchor = timeline.anchor(later, false);
         assert_eq!(anchor.show, later.wall);
         timeline.go_on(anchor);
         assert_eq!(ms_of(&timeline, 700_500), later.wall.0 + 500);
+    }
+
+    #[test]
+    fn a_host_that_was_stopped_has_not_been_up_and_its_time_never_goes_back() {
+        let mut timeline = Timeline::new(at(0, DAY));
+        timeline.look(at(1_000, DAY + 1_000));
+        // Somebody asks while nobody looks.
+        assert_eq!((ms_of(&timeline, 6_000), ms_of(&timeline, 41_000)), (DAY + 6_000, DAY + 6_000));
+        let looked = timeline.look(at(41_000, DAY + 41_000));
+        assert_eq!(looked, Looked { stepped_ms: None, gap: Some(Duration::from_secs(35)) });
+        assert_eq!(ms_of(&timeline, 41_000), DAY + 6_000);
+        assert_eq!(timeline.look(at(42_000, DAY + 42_000)), Looked::default(), "a gap is told once");
+        assert_eq!(ms_of(&timeline, 42_000), DAY + 7_000);
+        assert_eq!(timeline.up(Mono::from_nanos(42_000_000_000)), Mono::from_nanos(7_000_000_000));
+        let anchor = timeline.anchor(at(42_000, DAY + 42_000), false);
+        timeline.go_on(anchor);
+        assert_eq!(ms_of(&timeline, 43_000), DAY + 43_000, "where a stage begins it catches up");
     }
 
     #[test]
@@ -304,6 +358,8 @@ mod tests {
     enum Happens {
         /// So many milliseconds pass, and the wall clock is set by so many.
         Passes(u64, i64),
+        /// The host does not run for so many milliseconds.
+        Stands(u64),
         /// A stage begins.
         Begins,
         /// A check is made and recorded.
@@ -316,6 +372,7 @@ mod tests {
         let step = prop_oneof![4 => Just(0_i64), 1 => -40_000_000_i64..40_000_000, 1 => -200_i64..200];
         prop_oneof![
             4 => (0_u64..2_000_000, step).prop_map(|(ms, by)| Happens::Passes(ms, by)),
+            1 => (0_u64..200_000).prop_map(Happens::Stands),
             1 => Just(Happens::Begins),
             3 => Just(Happens::Checks),
             1 => (0_u64..100_000_000).prop_map(Happens::Restarts),
@@ -336,11 +393,23 @@ mod tests {
             for happens in history {
                 match happens {
                     Happens::Passes(ms, by) => {
-                        mono += ms;
                         up += ms;
-                        wall = wall.saturating_add(ms).saturating_add_signed(by);
-                        let seen = timeline.look(at(mono, wall)).unwrap_or(0);
+                        let mut left = ms;
+                        while left > 1_000 {
+                            (mono, wall, left) = (mono + 1_000, wall + 1_000, left - 1_000);
+                            prop_assert_eq!(timeline.look(at(mono, wall)), Looked::default());
+                        }
+                        mono += left;
+                        wall = wall.saturating_add(left).saturating_add_signed(by);
+                        let seen = timeline.look(at(mono, wall)).stepped_ms.unwrap_or(0);
                         prop_assert!(seen == by || by.abs() < STEP && seen == 0, "{seen} of {by}");
+                    }
+                    Happens::Stands(ms) => {
+                        (mono, wall) = (mono + ms, wall + ms);
+                        let counts = ms.min(5_000);
+                        up += counts;
+                        let gap = timeline.look(at(mono, wall)).gap.unwrap_or_default();
+                        prop_assert_eq!(gap, Duration::from_millis(ms - counts));
                     }
                     Happens::Begins => {
                         let anchor = timeline.anchor(at(mono, wall), false);

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Config, MigrationConfig, OperationsConfig, PlaneConfig, Problem, bundle::Bundle, environment, limits, raw,
+    Bundles, Config, MigrationConfig, OperationsConfig, PlaneConfig, Problem, bundle::Bundle, environment, limits, raw,
 };
 use crate::{
     clock::Wall,
@@ -48,7 +48,12 @@ pub(super) struct At<'a> {
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
-pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) -> Result<Config, Vec<Problem>> {
+pub(super) fn config(
+    raw: raw::File,
+    base: &Path,
+    flags: &[(String, String)],
+    bundles: Bundles,
+) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut root = At { path: String::new(), problems: &mut problems };
     let components = raw.host.components.map_or_else(|| environment::components(base), |said| base.join(said));
@@ -102,7 +107,7 @@ pub(super) fn config(raw: raw::File, base: &Path, flags: &[(String, String)]) ->
             &mut at,
             &name,
             migration_raw,
-            (base, &config.components),
+            (base, &config.components, bundles),
             forwarding,
             environment,
         ));
@@ -154,7 +159,7 @@ fn migration(
     at: &mut At<'_>,
     name: &str,
     raw: raw::Migration,
-    (base, components): (&Path, &Path),
+    (base, components, bundles): (&Path, &Path, Bundles),
     forwarding: Forwarding,
     environment: BTreeMap<String, serde_json::Value>,
 ) -> Option<MigrationConfig> {
@@ -214,6 +219,7 @@ fn migration(
     }
     let compares = raw.policies.contains_key(Kind::Comparison.name());
     let rails = rails(&mut at.field("rails"), &raw.rails, compares);
+    let (policies, unreadable) = policies(&mut at.field("policies"), raw.policies, (base, components, bundles));
     let check_interval = at.field("check_interval").duration(&raw.check_interval, "100ms", "1h");
     Some(MigrationConfig {
         plane,
@@ -231,7 +237,8 @@ fn migration(
             choice: raw.choice.and_then(|choice| callers::choice(&mut at.field("override"), choice, base)),
             evidence: callers::rules(&mut at.field("evidence_rules"), raw.evidence_rules),
         }),
-        policies: policies(&mut at.field("policies"), raw.policies, base, components),
+        policies,
+        unreadable,
         flags: environment,
         name: name.to_owned(),
     })
@@ -375,10 +382,9 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &
 fn policies(
     at: &mut At<'_>,
     raw: BTreeMap<String, raw::Policy>,
-    base: &Path,
-    components: &Path,
-) -> BTreeMap<Kind, Bundle> {
-    let mut bundles = BTreeMap::new();
+    (base, components, must_be_readable): (&Path, &Path, Bundles),
+) -> (BTreeMap<Kind, Bundle>, BTreeMap<Kind, String>) {
+    let (mut bundles, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
     let mut named = Vec::new();
     for (kind, policy) in raw {
         let mut at = at.field(&kind);
@@ -399,13 +405,14 @@ fn policies(
             Ok(bundle) => {
                 at.wrong(&format!("names the bundle `{}`, which is a {} policy", bundle.folder.display(), bundle.kind));
             }
+            Err(message) if must_be_readable == Bundles::Readable => drop(unreadable.insert(kind, message)),
             Err(message) => at.wrong(&message),
         }
     }
     for kind in REQUIRED.into_iter().filter(|kind| !named.contains(kind)) {
         at.field(kind.name()).wrong("is missing; name a bundle, such as one of those in `policies/`");
     }
-    bundles
+    (bundles, unreadable)
 }
 
 fn is_name(name: &str, allowed: impl Fn(char) -> bool) -> bool {

@@ -7,9 +7,16 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{controller::Controller, effects::Cause, rails, snapshot::Judged, state::Event, step, told};
+use super::{
+    controller::{Controller, MAX_PENDING},
+    effects::Cause,
+    rails,
+    snapshot::Judged,
+    state::Event,
+    step, told,
+};
 use crate::{
-    clock,
+    clock::UnixMs,
     judge::{self, Answered},
     policy::{
         facts::{Batch, Finding},
@@ -31,8 +38,21 @@ const RECENT: usize = 128;
 pub(super) struct Checked {
     epoch: u64,
     check: Check,
+    /// So many of its batches, the oldest, were in an earlier check.
+    repeated: usize,
     judged: Option<Answered<Judgement>>,
     staged: Option<Answered<Move>>,
+}
+
+/// Batches that were in questions which the rollback policy failed: the oldest of those that wait. They are on record.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    /// How many.
+    pub(super) count: usize,
+    /// When the oldest of them began, and of those that it is just asked about again.
+    pub(super) from: Option<UnixMs>,
+    /// How many batches it is asked about at most until it has answered them.
+    fewer: Option<usize>,
 }
 
 impl Controller {
@@ -42,13 +62,19 @@ impl Controller {
             self.happen(Event::FlagsChanged, Cause::host()).await;
         }
         self.distrust().await;
-        let mut batches = std::mem::take(&mut self.pending);
         self.behind = false;
         if !self.state.is_judged() || self.parts.store.refuses().is_some() {
+            let batches = self.take_unrecorded();
             self.keep(batches, None, Vec::new());
             return false;
         }
+        let mut batches = std::mem::take(&mut self.pending);
         self.pending = judge::set_aside(&self.parts.name, &self.parts.slots, &mut batches);
+        if let Some(fewer) = self.owed.fewer.filter(|fewer| *fewer < batches.len()) {
+            self.pending.splice(..0, batches.split_off(fewer));
+        }
+        let repeated = self.owed.count.min(batches.len());
+        self.owed.count -= repeated;
         self.behind = !self.pending.is_empty();
         let behind = self.behind;
         let check = self.check(batches);
@@ -63,7 +89,7 @@ impl Controller {
             let ask_stages = staged && has_verdict && !behind && verdict != Verdict::RollBack;
             let progress = Progress { check, verdict, forced: false };
             let staged = ask_stages.then(|| stage::next(&slots, &progress)).flatten();
-            Checked { epoch, check: progress.check, judged, staged }
+            Checked { epoch, check: progress.check, repeated, judged, staged }
         });
         let answers = answers.clone();
         self.parts.tasks.spawn(async move {
@@ -89,27 +115,30 @@ impl Controller {
 
     /// Takes the policies' answers as events, unless the state that they are about is gone.
     pub(super) async fn learn(&mut self, checked: Checked) {
-        let Checked { epoch, check, judged, staged } = checked;
+        let Checked { epoch, check, repeated, judged, staged } = checked;
         let verdict = judged.as_ref().and_then(|answered| answered.asked.answer.as_ref().ok()).map(|j| j.verdict);
         let progress = |verdict| Progress { check: check.clone(), verdict, forced: false };
         let judged_call = judged.as_ref().map(|a| record(a, Question::Rollback(check.clone())));
         let staged_call = staged.as_ref().zip(verdict).map(|(a, v)| record(a, Question::Stages(progress(v))));
         let calls = [&judged_call, &staged_call].into_iter().flatten().cloned().collect();
-        self.keep(check.batches.clone(), Some((check.clone(), verdict)), calls);
-        if let Some(answered) = &judged {
+        let fresh = check.batches.get(repeated..).unwrap_or_default().to_vec();
+        self.keep(fresh, Some((check.clone(), verdict)), calls);
+        self.take_back(&check, judged.as_ref().map(|answered| answered.asked.answer.is_ok()));
+        // What it failed is shown again with the next question, and then to candidates, too: to each once.
+        if let Some(answered) = judged.as_ref().filter(|answered| answered.asked.answer.is_ok()) {
             self.parts.trials.submit(Kind::Rollback, || Job::Judged(check.clone(), answered.asked.clone()));
         }
         if let Some((answered, verdict)) = staged.as_ref().zip(verdict) {
             self.parts.trials.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
         }
-        let now = clock::mono();
+        let (now, owes) = (self.parts.clock.up(), self.owed.count > 0);
         match judged.as_ref().map(|answered| &answered.asked.answer) {
-            Some(Ok(_)) => self.judge.answered(now, had_calls(&check)),
+            Some(Ok(_)) => self.judge.answered(now, had_calls(&check), owes),
             Some(Err(error)) => self.judge.failed(now, format!("the rollback policy {error}")),
             None => self.judge.is_missing(now, judge::nobody().note),
         }
         match staged.as_ref().map(|answered| &answered.asked.answer) {
-            Some(Ok(_)) => self.stages.answered(now, true),
+            Some(Ok(_)) => self.stages.answered(now, true, false),
             Some(Err(error)) => self.stages.failed(now, format!("the stages policy {error}")),
             None => {}
         }
@@ -144,7 +173,7 @@ impl Controller {
             let has_callers = self.state.share > Ppm::ZERO;
             let news = self.told.of_stages(has_callers && action == Action::Hold, &findings, now);
             self.tell_of("held", "the share is held", news);
-            let held = step::held(&self.state, action, self.parts.clock.now());
+            let held = step::held(&self.state, action, self.most_for_v2(), self.parts.clock.now());
             let rail = self.rail(action, verdict.unwrap_or(Verdict::Hold));
             let is_held = rail.is_some();
             self.waiting_for = held.or(rail).map_or(findings, |held| vec![held]);
@@ -173,6 +202,34 @@ impl Controller {
             wall: self.parts.clock.wall(),
         };
         self.parts.rails.holds(&self.state, action, facts)
+    }
+
+    /// Batches that wait for a check and are not on record yet; those that are go.
+    pub(super) fn take_unrecorded(&mut self) -> Vec<Batch> {
+        let owed = std::mem::take(&mut self.owed).count.min(self.pending.len());
+        self.pending.drain(..owed);
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Only an answer makes batches seen: those of a question that failed are shown again, before what came since. In half
+    /// as many at once, so that a question that was too much is not for ever; `behind` stays until all are answered, and
+    /// so nobody is asked to raise the share. None says that nobody was there to be asked.
+    fn take_back(&mut self, check: &Check, is_answered: Option<bool>) {
+        let (asked, owed) = (check.batches.len(), &mut self.owed);
+        if is_answered != Some(false) {
+            owed.fewer = owed.fewer.filter(|_| owed.count > 0).map(|fewer| fewer.saturating_mul(2));
+            owed.from = self.pending.first().filter(|_| owed.count > 0).map(|batch| batch.start_ms);
+            return;
+        }
+        owed.count += asked;
+        owed.from = owed.from.or_else(|| check.batches.first().map(|batch| batch.start_ms));
+        owed.fewer = if owed.count > 0 { Some((asked / 2).max(1)) } else { None };
+        // Not at once: it would fail again.
+        self.behind = false;
+        self.pending.splice(..0, check.batches.iter().cloned());
+        let too_many = self.pending.len().saturating_sub(MAX_PENDING);
+        self.pending.drain(..too_many);
+        owed.count = owed.count.saturating_sub(too_many);
     }
 
     /// Keeps history, the log and memories, off the controller's path: what is lost here is history, not state.

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    checks::Checked,
+    checks::{Checked, Owed},
     effects::{Cause, Settled},
     failsafe::{self, Failsafe},
     flags::Flags,
@@ -27,7 +27,7 @@ use super::{
     handle::{Code, Command, Declined, Handle},
     presence::Presence,
     rails::Rails,
-    record::Unrecorded,
+    record::{Marks, Unrecorded},
     rehearse::Rehearsed,
     snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
     state::{Effect, Event, State},
@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     clock::{
-        self, Mono, UnixMs,
+        Mono, UnixMs,
         timeline::{Anchor, Clock},
     },
     notify::Notifier,
@@ -62,7 +62,7 @@ use crate::{
 const BATCH: Duration = Duration::from_secs(1);
 
 /// Batches that may wait for a check: an hour. Older ones are dropped, with a warning.
-const MAX_PENDING: usize = 3_600;
+pub(super) const MAX_PENDING: usize = 3_600;
 
 /// Commands that may wait.
 const COMMANDS: usize = 64;
@@ -161,6 +161,8 @@ pub struct Controller {
     pub(super) last_plan: Option<(Plan, Option<Arc<Seat>>)>,
     pub(super) stale_plan: Option<String>,
     pub(super) pending: Vec<Batch>,
+    /// Those that the rollback policy failed to answer.
+    pub(super) owed: Owed,
     /// Batches that no check saw, since the last one.
     pub(super) dropped: usize,
     /// Whether some of them were there for the last check and did not fit it.
@@ -175,6 +177,7 @@ pub struct Controller {
     pub(super) last_rollback: Option<RollbackReport>,
     pub(super) decisions: u64,
     pub(super) last_decision: i64,
+    pub(super) markers: Marks,
     /// What the store does not know of yet.
     pub(super) unrecorded: Unrecorded,
     /// Why nothing goes up until a person resumes, where that is yet to be decided.
@@ -235,9 +238,9 @@ impl Controller {
         let handle = Handle { commands: orders, shown: watching };
         let controller = Self {
             failsafe: Failsafe::new(&parts.failsafe, parts.check_interval),
-            judge: Pulse::new(clock::mono()),
-            stages: Pulse::new(clock::mono()),
-            recording: Recording::default(),
+            judge: Pulse::new(parts.clock.up()),
+            stages: Pulse::new(parts.clock.up()),
+            recording: Recording::new(parts.clock.clone()),
             steps: Steps::default(),
             beginning: None,
             decided_at: UnixMs(0),
@@ -250,6 +253,7 @@ impl Controller {
             last_plan: None,
             stale_plan: None,
             pending: Vec::new(),
+            owed: Owed::default(),
             dropped: 0,
             behind: false,
             writing: None,
@@ -258,6 +262,7 @@ impl Controller {
             told: Told::default(),
             last_rollback: None,
             decisions: 0,
+            markers: Marks::default(),
             unrecorded,
             distrusted,
             failures,
@@ -316,7 +321,7 @@ impl Controller {
     async fn keep_last(&mut self) {
         self.try_to_catch_up().await;
         self.cut_batch();
-        let batches = std::mem::take(&mut self.pending);
+        let batches = self.take_unrecorded();
         self.keep(batches, None, Vec::new());
     }
 
@@ -343,7 +348,7 @@ impl Controller {
         if self.pending.len() >= MAX_PENDING {
             tracing::warn!(migration = self.parts.name, "checks cannot keep up; the oldest batch is dropped");
             self.pending.remove(0);
-            self.dropped += 1;
+            if self.owed.count > 0 { self.owed.count -= 1 } else { self.dropped += 1 }
         }
         self.pending.push(batch);
     }
@@ -398,7 +403,7 @@ impl Controller {
             policy_failures: self.failures.all(),
             rails: self.parts.rails.clone(),
             stale_plan: self.stale_plan.clone(),
-            failsafe: self.failsafe.shown(clock::mono()),
+            failsafe: self.failsafe.shown(self.parts.clock.up()),
             clock: self.clock_shown(),
             unrecorded: self.unrecorded.len(),
         };
@@ -423,7 +428,14 @@ fn first(parts: &Parts, state: &State, failures: &Failures, unrecorded: usize) -
         rails: parts.rails.clone(),
         stale_plan: None,
         failsafe: Vec::new(),
-        clock: ClockShown { now: parts.clock.now(), ahead_ms: parts.clock.ahead_ms(), steps: 0, last_step: None },
+        clock: ClockShown {
+            now: parts.clock.now(),
+            ahead_ms: parts.clock.ahead_ms(),
+            steps: 0,
+            last_step: None,
+            gaps: 0,
+            last_gap: None,
+        },
         unrecorded,
     }
 }

@@ -131,11 +131,11 @@ impl Controller {
     /// Puts a plan for the current state in force. Closing V2 asks nobody and waits for nothing.
     pub(super) async fn route(&mut self) {
         let split = Arc::clone(&self.parts.split);
-        let refuses = self.parts.store.refuses().is_some();
-        if refuses || !self.state.v2_runs() {
+        let only_v1 = self.only_v1();
+        if only_v1 || !self.state.v2_runs() {
             split.router.close();
             // While the pools start, V2 stays open: a flag or a policy that changes must not stop it.
-            if refuses || self.state.phase != Phase::Preparing {
+            if only_v1 || self.state.phase != Phase::Preparing {
                 split.v2.close();
             }
             self.stale_plan = None;
@@ -181,8 +181,12 @@ impl Controller {
     /// The last good plan stays, but never with more than the state allows.
     fn keep_plan(&mut self, why: String) {
         self.stale_plan = Some(why);
+        let v2_alone = self.parts.split.v1.is_absent() && self.state.share == Ppm::ALL;
         if let Some((plan, decider)) = self.last_plan.clone() {
             self.publish(plan, decider);
+        } else if v2_alone {
+            // There is nobody else, whatever the policy would say.
+            self.publish(Plan::all_to_v2(), None);
         }
     }
 
@@ -209,14 +213,17 @@ impl Controller {
 
     fn publish(&self, mut plan: Plan, decider: Option<Arc<Seat>>) {
         let flags = &self.parts.flags;
-        plan.share = plan.share.min(self.state.share).min(flags.max_share());
+        let v1_absent = self.parts.split.v1.is_absent();
+        // Who is kept from V2 where there is no V1 gets nobody.
+        let most = if v1_absent { Ppm::ALL } else { flags.max_share() };
+        plan.share = plan.share.min(self.state.share).min(most);
         let mut control = self.parts.control;
         if !flags.shadow() || self.state.redeploys {
             (plan.shadow_share, control.mirror_back) = (Ppm::ZERO, Ppm::ZERO);
         }
-        let v2_serves = flags.v2_enabled() && !self.state.redeploys;
+        let v2_serves = (flags.v2_enabled() || v1_absent) && !self.state.redeploys;
         // Before the ramp V2 has no callers, whatever a rule says.
-        let most = if self.state.share > Ppm::ZERO { flags.max_share() } else { Ppm::ZERO };
+        let most = if self.state.share > Ppm::ZERO { most } else { Ppm::ZERO };
         self.parts.split.router.publish(Published { plan, v2_serves, most, decider, control });
     }
 

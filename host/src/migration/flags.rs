@@ -172,6 +172,11 @@ impl Flags {
         Ppm::new(u32::try_from(percent * 10_000).unwrap_or(u32::MAX))
     }
 
+    /// The most that V2 gets by what operators have switched.
+    pub fn most_for_v2(&self) -> Ppm {
+        if self.v2_enabled() { self.max_share() } else { Ppm::ZERO }
+    }
+
     fn is_on(&self, flag: &str) -> bool {
         self.get(flag).as_bool().unwrap_or(false)
     }

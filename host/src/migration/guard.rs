@@ -14,13 +14,19 @@ use super::{
     state::Event,
 };
 use crate::{
-    clock::{self, Mono},
+    clock::{
+        self, Mono,
+        timeline::{Clock, Looked},
+    },
     policy::port::{Kind, Phase},
     request::Ppm,
 };
 
 /// How long an answer or a record may take beyond two checks before it is late.
 const LATE: Duration = Duration::from_secs(5);
+
+/// Every so many seconds it is looked whether a rollback still has its marker.
+const KEEP_MARKER: u32 = 10;
 
 /// Steps of the wall clock that come closer than this are on record as one.
 const STEPS_APART: Duration = Duration::from_mins(1);
@@ -38,8 +44,11 @@ pub(super) struct Pulse {
 }
 
 /// Whether the store takes what is handed to it, as those see it who write.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Recording(Arc<Mutex<Writes>>);
+#[derive(Debug, Clone)]
+pub(super) struct Recording {
+    writes: Arc<Mutex<Writes>>,
+    clock: Clock,
+}
 
 #[derive(Debug, Default)]
 struct Writes {
@@ -58,6 +67,10 @@ pub(super) struct Steps {
     /// When they were put on record last, and what came since.
     recorded: Option<Mono>,
     unrecorded: i64,
+    /// The times in which the host did not run, and those of them that are not on record yet.
+    gaps: u64,
+    last_gap: Option<ClockStep>,
+    unrecorded_gap: Duration,
 }
 
 impl Pulse {
@@ -66,8 +79,13 @@ impl Pulse {
         Self { answered: now, failing: None, failures: 0 }
     }
 
-    /// It answered; whether there was something in the question, such as a call of V2.
-    pub(super) fn answered(&mut self, now: Mono, had_calls: bool) {
+    /// It answered; whether there was something in the question, such as a call of V2, and whether there is something left
+    /// that it failed to answer: then it is still failing.
+    pub(super) fn answered(&mut self, now: Mono, had_calls: bool, owes: bool) {
+        if owes {
+            self.answered = now;
+            return;
+        }
         if had_calls {
             *self = Self::new(now);
             return;
@@ -97,14 +115,19 @@ impl Pulse {
 }
 
 impl Recording {
+    /// One by whose clock nothing was written yet.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { writes: Arc::default(), clock }
+    }
+
     /// Something is handed in.
     pub(super) fn begin(&self) {
-        self.0.lock().waiting.push_back(clock::mono());
+        self.writes.lock().waiting.push_back(self.clock.up());
     }
 
     /// What was handed in first is done with, and whether it is on record.
     pub(super) fn end<E: std::error::Error>(&self, done: Result<(), &E>) {
-        let mut writes = self.0.lock();
+        let mut writes = self.writes.lock();
         writes.waiting.pop_front();
         drop(writes);
         self.heard(done);
@@ -112,15 +135,15 @@ impl Recording {
 
     /// What the store says to something that nobody waits in line for.
     pub(super) fn heard<E: std::error::Error>(&self, done: Result<(), &E>) {
-        let mut writes = self.0.lock();
+        let mut writes = self.writes.lock();
         writes.failing = done.err().map(|error| {
-            let since = writes.failing.take().map_or_else(clock::mono, |fault| fault.since);
+            let since = writes.failing.take().map_or_else(|| self.clock.up(), |fault| fault.since);
             Fault { since, why: crate::causes::chain(error) }
         });
     }
 
     fn fault(&self, now: Mono, late: Duration) -> Option<Fault> {
-        let writes = self.0.lock();
+        let writes = self.writes.lock();
         let stuck = writes.waiting.front().copied().filter(|began| now.since(*began) > late);
         let stuck = || Some(Fault { since: stuck?, why: "a record is not written in time".into() });
         writes.failing.clone().or_else(stuck)
@@ -135,11 +158,28 @@ impl Controller {
         self.cut_batch();
         self.try_to_catch_up().await;
         self.stand_guard().await;
+        self.markers.looks = self.markers.looks.wrapping_add(1);
+        if self.markers.looks.is_multiple_of(KEEP_MARKER) {
+            self.keep_marker();
+        }
     }
 
     async fn look_at_clock(&mut self) {
         let now = clock::mono();
-        if let Some(by_ms) = self.parts.clock.look() {
+        let Looked { stepped_ms, gap } = self.parts.clock.look();
+        if let Some(gap) = gap {
+            let steps = &mut self.steps;
+            let by_ms = i64::try_from(gap.as_millis()).unwrap_or(i64::MAX);
+            steps.gaps += 1;
+            steps.unrecorded_gap = steps.unrecorded_gap.saturating_add(gap);
+            steps.last_gap = Some(ClockStep { at: self.parts.clock.wall(), by_ms });
+            tracing::warn!(
+                migration = self.parts.name,
+                gap_ms = by_ms,
+                "the host did not run; that counts for nothing"
+            );
+        }
+        if let Some(by_ms) = stepped_ms {
             let steps = &mut self.steps;
             steps.in_batch = steps.in_batch.saturating_add(by_ms);
             steps.unrecorded = steps.unrecorded.saturating_add(by_ms);
@@ -148,7 +188,11 @@ impl Controller {
             tracing::warn!(migration = self.parts.name, by_ms, "the wall clock stepped; nothing is judged by it");
         }
         let apart = self.steps.recorded.is_none_or(|at| now.since(at) >= STEPS_APART);
-        if self.steps.unrecorded == 0 || !apart {
+        if !apart {
+            return;
+        }
+        self.record_gap(now).await;
+        if self.steps.unrecorded == 0 {
             return;
         }
         let by_ms = std::mem::take(&mut self.steps.unrecorded);
@@ -165,8 +209,27 @@ impl Controller {
         self.notice("clock-step", "warning", message, Vec::new());
     }
 
+    /// Times in which the host did not run are on record and told like steps of the clock.
+    async fn record_gap(&mut self, now: Mono) {
+        let gap = std::mem::take(&mut self.steps.unrecorded_gap);
+        if gap.is_zero() {
+            return;
+        }
+        self.steps.recorded = Some(now);
+        let (gap_ms, ahead_ms) = (u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), self.parts.clock.ahead_ms());
+        let audited = self.audited("host", "clock-gap", json!({ "gap_ms": gap_ms, "ahead_ms": ahead_ms }));
+        if let Err(error) = self.parts.store.audit(&audited).await {
+            tracing::error!("a gap in time is not on record: {}", crate::causes::chain(&error));
+        }
+        let message = format!(
+            "the host did not run for {gap_ms} ms, because it was stopped or had no processor: that is no soak, and nobody \
+             counts as lost for it; policies are told a time that is {ahead_ms} ms ahead of the wall clock"
+        );
+        self.notice("clock-gap", "warning", message, Vec::new());
+    }
+
     async fn stand_guard(&mut self) {
-        let now = clock::mono();
+        let now = self.parts.clock.up();
         let late = self.parts.check_interval.saturating_mul(2) + LATE;
         for (kind, pulse) in [(Kind::Rollback, &mut self.judge), (Kind::Stages, &mut self.stages)] {
             if self.parts.slots.get(kind).active().is_none() {
@@ -207,7 +270,14 @@ impl Controller {
     /// The clock, as it is shown.
     pub(super) fn clock_shown(&self) -> ClockShown {
         let clock = &self.parts.clock;
-        ClockShown { now: clock.now(), ahead_ms: clock.ahead_ms(), steps: self.steps.count, last_step: self.steps.last }
+        ClockShown {
+            now: clock.now(),
+            ahead_ms: clock.ahead_ms(),
+            steps: self.steps.count,
+            last_step: self.steps.last,
+            gaps: self.steps.gaps,
+            last_gap: self.steps.last_gap,
+        }
     }
 }
 
@@ -229,14 +299,16 @@ mod tests {
     fn a_policy_that_fails_when_there_is_something_to_see_is_failing() {
         let mut pulse = Pulse::new(at(0));
         pulse.failed(at(5), "trapped".into());
-        pulse.answered(at(6), false);
+        pulse.answered(at(6), false, false);
         assert_eq!(since(&pulse, 6), None, "once may be chance");
         for second in [10, 12, 14] {
             pulse.failed(at(second), "trapped".into());
-            pulse.answered(at(second + 1), false);
+            pulse.answered(at(second + 1), false, false);
             assert_eq!(since(&pulse, second + 1), Some(at(10)));
         }
-        pulse.answered(at(20), true);
+        pulse.answered(at(19), true, true);
+        assert_eq!(since(&pulse, 19), Some(at(10)), "it has yet to answer what it failed at");
+        pulse.answered(at(20), true, false);
         assert_eq!(since(&pulse, 20), None);
     }
 
@@ -248,13 +320,15 @@ mod tests {
             pulse.is_missing(at(second), "nobody is in charge".into());
         }
         assert_eq!(since(&pulse, 30), Some(at(20)));
-        pulse.answered(at(31), false);
+        pulse.answered(at(31), false, false);
         assert_eq!(since(&pulse, 31), None, "whoever is new has answered all that it was asked");
     }
 
     #[test]
     fn a_store_that_fails_or_hangs_is_lost_since_it_began_to() {
-        let recording = Recording::default();
+        let wall = clock::Wall::default();
+        let timeline = clock::timeline::Timeline::new(wall.read());
+        let recording = Recording::new(Clock::new(wall, timeline));
         let full = std::io::Error::other("the disk is full");
         let fault = |second| recording.fault(at(second), LATE_AFTER);
         assert_eq!(fault(u64::MAX / 2_000_000_000), None);

@@ -44,6 +44,8 @@ enum Happens {
     Fails(u64),
     /// The host is down for so many seconds.
     Restarts(u64),
+    /// The host is stopped for so many seconds, and goes on.
+    Stands(u64),
     /// The flag `auto_rollback`.
     Flag(bool),
     /// The stages policy gets another table.
@@ -120,6 +122,7 @@ impl World {
             v2_serves: true,
             raises_without_v1: false,
             v2_is_own: true,
+            most: Ppm::ALL,
         };
         let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);
         let now = self.timeline.now(self.reading().mono);
@@ -194,7 +197,7 @@ impl World {
         self.wall += 1_000;
         self.up_ms.1 += 1_000;
         self.timeline.look(self.reading());
-        let now = self.reading().mono;
+        let now = self.timeline.up(self.reading().mono);
         let calls = |errors| Calls { requests: 100, errors, unit_errors: errors, ..Calls::default() };
         let operations = vec![OperationCalls {
             operation: "execute".into(),
@@ -259,7 +262,7 @@ impl World {
                 self.wall = self.wall.saturating_add_signed(by_ms);
             }
             Happens::Loses(what, is_lost) => {
-                let now = self.reading().mono;
+                let now = self.timeline.up(self.reading().mono);
                 let lost = &mut self.lost[what];
                 *lost = is_lost.then(|| lost.unwrap_or(now));
                 if self.refuses && self.lost[1].is_none() {
@@ -269,6 +272,13 @@ impl World {
             }
             Happens::Fails(percent) => self.fails = percent,
             Happens::Restarts(seconds) => self.restart(seconds),
+            Happens::Stands(seconds) => {
+                self.mono_ms += seconds * 1_000;
+                self.wall += seconds * 1_000;
+                // The stage may end in it: then it begins anew.
+                self.up_ms.1 += 1_000 * seconds.min(4);
+                self.second();
+            }
             Happens::Flag(on) => self.auto_rollback = on,
             Happens::Edits(which) => {
                 self.ladder = EDITED[which];
@@ -300,6 +310,7 @@ fn anything() -> impl Strategy<Value = Happens> {
         2 => (0_usize..3, any::<bool>()).prop_map(|(what, is_lost)| Happens::Loses(what, is_lost)),
         1 => prop::sample::select(vec![0_u64, 0, 0, 10, 40, 100]).prop_map(Happens::Fails),
         2 => (0_u64..20_000).prop_map(Happens::Restarts),
+        1 => (0_u64..20_000).prop_map(Happens::Stands),
         1 => (0..EDITED.len()).prop_map(Happens::Edits),
         1 => any::<bool>().prop_map(Happens::Flag),
         1 => Just(Happens::Pauses),
@@ -313,6 +324,20 @@ fn with_nothing_lost_the_ramp_is_climbed() {
     world.takes(&Happens::Passes(4 * 3_600, 0));
     assert_eq!(world.state.phase, Phase::Complete);
     assert_eq!(world.state.below.iter().map(|step| step.share.get() / 10_000).collect::<Vec<_>>(), LADDER[..4]);
+}
+
+#[test]
+fn who_is_lost_is_not_lost_for_longer_because_the_host_was_stopped() {
+    let mut world = World::new(Acts::Rollback);
+    world.takes(&Happens::Passes(2_000, 0));
+    assert_eq!(world.state.phase, Phase::Ramping);
+    world.takes(&Happens::Loses(0, true));
+    for happens in [Happens::Passes(60, 0), Happens::Stands(600), Happens::Passes(50, 0)] {
+        world.takes(&happens);
+        assert_eq!(world.state.phase, Phase::Ramping, "two minutes are not over: {happens:?}");
+    }
+    world.takes(&Happens::Passes(10, 0));
+    assert_eq!(world.state.phase, Phase::RolledBack);
 }
 
 proptest! {
@@ -341,7 +366,7 @@ proptest! {
         for happens in &history {
             world.takes(happens);
         }
-        world.lost = [Some(world.reading().mono), None, None];
+        world.lost = [Some(world.timeline.up(world.reading().mono)), None, None];
         world.auto_rollback = true;
         // From the highest stage it is one retreat for each below it.
         let enough = 125 * (LADDER.len() as u64 + 1);

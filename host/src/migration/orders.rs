@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock,
     policy::port::{Action, Phase, Progress, Verdict},
+    request::Ppm,
     stage,
 };
 
@@ -52,12 +53,24 @@ impl Controller {
         if let Some(why) = self.happen(Event::Ordered(order), cause).await {
             return Err(why);
         }
+        if let Err(error) = self.parts.store.is_known().await {
+            tracing::warn!("the store does not note that people know it: {}", crate::causes::chain(&error));
+        }
+        // The effect is there; the answer says that it stays.
+        let unmarked = match order {
+            Order::Rollback | Order::EmergencyRollback => self.marked().await,
+            _ => None,
+        };
         let State { phase, share, .. } = self.state;
         let mut message = format!("{} is {phase}, with {share} on V2", self.parts.name);
         if self.state.needs_v1() && self.facts().v1 != V1::Serves {
             message.push_str("; V1 is down: whoever is on it gets errors until it is back");
         } else if let Some(next) = what_next(&self.state, &self.parts.name) {
             message.push_str(&next);
+        }
+        if let Some(unmarked) = unmarked {
+            message.push_str("; ");
+            message.push_str(&unmarked);
         }
         Ok(Ordered { message, detail: Value::Null })
     }
@@ -136,6 +149,12 @@ impl Controller {
         if let Some(off) = weakens.as_ref().filter(|_| reason.trim().is_empty()) {
             let message = format!("say why (`--reason`): with `{flag}` off, {}", off.meaning);
             return Err(Declined::new(Code::NoReason, message));
+        }
+        let limits = ["pool_v2_enabled", "gradual_rollout_percentage"].contains(&flag);
+        if limits && self.parts.split.v1.is_absent() && flags.most_for_v2() < Ppm::ALL {
+            let why =
+                "the flag was not set: the configuration has no V1, so whoever is kept from V2 is served by nobody";
+            return Err(Declined::new(Code::WrongFlag, why));
         }
         let detail = serde_json::json!({ "flag": flag, "value": value, "reason": reason });
         let audited = self.audited(actor, "set-flag", detail);

@@ -32,13 +32,14 @@ impl Controller {
     pub async fn begin(&mut self, last: Option<LastPlan>) {
         self.switch_pools();
         self.say_what_is_off();
-        self.reserve_marker();
         self.try_to_catch_up().await;
+        self.find_rollback().await;
+        self.keep_marker();
         self.admit_table(Cause::host()).await;
         self.distrust().await;
         let split = Arc::clone(&self.parts.split);
         // Without a store V2 gets nobody, and what it would be told goes nowhere.
-        if self.state.v2_runs() && self.parts.store.refuses().is_none() {
+        if self.state.v2_runs() && !self.only_v1() {
             split.v2.open();
             self.restore(last);
         }
@@ -66,8 +67,8 @@ impl Controller {
     /// Opens the pools that the state needs and reports when they are up. A drain that is still going on ends first.
     pub(super) fn open_pools(&self) {
         // Without a store V2 gets nobody, and what it would be told goes nowhere.
-        let refuses = self.parts.store.refuses().is_some();
-        let (needs_v1, needs_v2) = (refuses || self.state.needs_v1(), !refuses && self.state.needs_v2());
+        let only_v1 = self.only_v1();
+        let (needs_v1, needs_v2) = (only_v1 || self.state.needs_v1(), !only_v1 && self.state.needs_v2());
         let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
         split.v1.open();
         self.parts.tasks.spawn(async move {
@@ -195,6 +196,17 @@ impl Controller {
         }
     }
 
+    /// Whether V1 serves everybody, because there is no store that says otherwise. If it is left out of the configuration
+    /// nobody but V2 can.
+    pub(super) fn only_v1(&self) -> bool {
+        self.parts.store.refuses().is_some() && !self.parts.split.v1.is_absent()
+    }
+
+    /// The most that V2 gets by what operators have switched; where V1 is left out there is nobody else who could get it.
+    pub(super) fn most_for_v2(&self) -> Ppm {
+        if self.parts.split.v1.is_absent() { Ppm::ALL } else { self.parts.flags.most_for_v2() }
+    }
+
     /// What a step has to know of everything around the migration.
     pub(super) fn facts(&self) -> Facts<'_> {
         let split = &self.parts.split;
@@ -210,6 +222,7 @@ impl Controller {
             v2_serves: split.v2.can_serve(),
             raises_without_v1: self.parts.raise_without_v1,
             v2_is_own: split.v2.workers().is_some(),
+            most: self.most_for_v2(),
         }
     }
 

@@ -5,9 +5,14 @@
 //! nothing that gives V2 more is decided before the store knows of it. Until then it has a marker besides
 //! ([`Markers`](crate::store::markers::Markers)), and a rollback has for as long as the migration is rolled back.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::timeout};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::{
     controller::Controller,
@@ -16,8 +21,14 @@ use super::{
 };
 use crate::{
     causes::chain,
+    clock,
+    notify::Notice,
     policy::port::Phase,
-    store::{StoreError, markers::Marker, records::Decision},
+    store::{
+        StoreError,
+        markers::{Marker, Mended},
+        records::Decision,
+    },
 };
 
 /// How long a decision that takes something from V2 waits for its record, and then for its marker.
@@ -25,6 +36,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Decisions that may wait for their record: more than stages that a ramp can retreat through.
 const MOST: usize = 256;
+
+/// How long whoever orders a rollback waits for its marker.
+const MARKED: Duration = Duration::from_secs(5);
+
+/// Decisions that are looked through for the last rollback: it is among them unless people do nothing else.
+const LATELY: u32 = 100;
+
+/// A marker that is being written; why it is not, when that is over.
+pub(super) type Marking = Shared<BoxFuture<'static, Option<String>>>;
+
+/// The marker of the migration's rollback.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// What it has to say, while the migration is rolled back.
+    rolled_back: Option<Marker>,
+    /// The last one that was written.
+    writing: Option<Marking>,
+    /// Why it could not be made good the last time, if it could not; nothing before the first time.
+    made_good: Arc<Mutex<Option<Option<String>>>>,
+    /// Seconds in which it could have been looked whether it is there.
+    pub(super) looks: u32,
+}
 
 /// Decisions that were acted on and are not on record yet, oldest first, each with the state that it led to and the number of
 /// the stage that began with it, if one did.
@@ -122,7 +155,7 @@ impl Controller {
 
     /// Writes the marker of a rollback, and of whatever the store does not know of, which waits for that; removes it when a
     /// person begins again.
-    async fn mark(&self, decision: &Decision, next: &State) {
+    async fn mark(&mut self, decision: &Decision, next: &State) {
         let (was, is) = (self.state.phase == Phase::RolledBack, next.phase == Phase::RolledBack);
         let done = match (was, is || decision.id == 0) {
             (_, true) => self.write_marker(decision, next),
@@ -134,44 +167,111 @@ impl Controller {
         }
     }
 
-    fn write_marker(&self, decision: &Decision, next: &State) -> JoinHandle<()> {
+    fn write_marker(&mut self, decision: &Decision, next: &State) -> Marking {
         // Without the check that it rests on, which may be large: the disk may have little room left.
-        let decision = Decision { inputs: None, ..decision.clone() };
-        let marker = Marker { after: self.last_decision, decision, state: next.clone() };
+        let marker = self.marker_of(Decision { inputs: None, ..decision.clone() }, next);
         let (markers, recorded) = (self.parts.markers.clone(), marker.decision.id != 0);
-        self.parts.records.spawn_blocking(move || {
-            let Err(error) = markers.write(&marker) else { return };
+        self.markers.rolled_back = (next.phase == Phase::RolledBack).then(|| marker.clone());
+        let writing = self.parts.records.spawn_blocking(move || {
+            let error = markers.write(&marker).err()?;
             let migration = &marker.decision.migration;
             if recorded {
                 tracing::error!(migration, %error, "the rollback has no marker; only the store knows of it");
             } else {
                 tracing::error!(migration, %error, "the rollback is neither on record nor has it a marker: a restart would undo it");
             }
-        })
+            Some(error.to_string())
+        });
+        let marking = writing.map(|done| done.unwrap_or_else(|error| Some(error.to_string()))).boxed().shared();
+        self.markers.writing = Some(marking.clone());
+        marking
     }
 
-    /// Keeps room for a marker while the migration is not rolled back.
-    pub(super) fn reserve_marker(&self) {
-        let (markers, migration) = (self.parts.markers.clone(), self.parts.name.clone());
-        if self.state.phase == Phase::RolledBack {
+    fn marker_of(&self, decision: Decision, state: &State) -> Marker {
+        let store = Some(self.parts.store.id().to_owned());
+        Marker { store, after: self.last_decision, decision, state: state.clone() }
+    }
+
+    /// Waits until a rollback that was ordered is marked; what whoever ordered it has to know, if it is not.
+    pub(super) async fn marked(&mut self) -> Option<String> {
+        let writing = self.markers.writing.clone()?;
+        let why = match timeout(MARKED, writing).await {
+            Ok(why) => why?,
+            Err(_late) => format!("it is not written within {MARKED:?}"),
+        };
+        Some(format!("it has no marker besides, only the store knows of it: {why}"))
+    }
+
+    /// The rollback that the migration is in, as a host that starts finds it on record.
+    pub(super) async fn find_rollback(&mut self) {
+        if self.state.phase != Phase::RolledBack {
             return;
         }
-        self.parts.records.spawn_blocking(move || {
-            if let Err(error) = markers.reserve(&migration) {
-                tracing::warn!(migration, %error, "a rollback would have no marker, and only the store would know of it; see `host.rollback_markers`");
+        let begins =
+            |decision: &Decision| decision.to_phase == Phase::RolledBack && decision.from_phase != Phase::RolledBack;
+        let found = self.parts.store.decisions(&self.parts.name, LATELY).await.unwrap_or_default();
+        let unrecorded = self.unrecorded.back().map(|(decision, ..)| decision.clone());
+        let decision = unrecorded.into_iter().chain(found).find(begins).unwrap_or_else(|| {
+            let decided = Decided {
+                kind: "rollback",
+                reason: self.state.because.clone().unwrap_or_default(),
+                findings: Vec::new(),
+            };
+            let was = State { phase: Phase::Ramping, ..self.state.clone() };
+            Decision {
+                at: self.state.since,
+                from_phase: was.phase,
+                ..self.decision(&self.state, decided, &Cause::host())
             }
+        });
+        let decision = Decision { inputs: None, ..decision };
+        self.markers.rolled_back = Some(self.marker_of(decision, &self.state));
+    }
+
+    /// Keeps the marker of a rollback, or room for one: what is missing is made good, and told.
+    pub(super) fn keep_marker(&mut self) {
+        let (markers, migration) = (self.parts.markers.clone(), self.parts.name.clone());
+        let rolled_back = self.markers.rolled_back.clone();
+        let (made_good, notifier) = (Arc::clone(&self.markers.made_good), self.parts.notifier.clone());
+        self.parts.records.spawn_blocking(move || {
+            let is_first = made_good.lock().is_none();
+            let (folder, kept) = (markers.folder().to_string(), markers.keep(&migration, rolled_back.as_ref()));
+            let now = kept.as_ref().err().map(ToString::to_string);
+            let is_news = made_good.lock().replace(now.clone()).flatten() != now;
+            let told = match kept {
+                Err(error) if is_news && rolled_back.is_some() => {
+                    Some(format!("the rollback has no marker in `{folder}`, and only the store knows of it: {error}"))
+                }
+                Err(error) if is_news => Some(format!(
+                    "a rollback would have no marker in `{folder}`, and only the store would know of it: {error}; see \
+                     `host.rollback_markers`"
+                )),
+                Ok(Mended { folder: true, marker }) if !is_first => Some(format!(
+                    "the folder `{folder}` of the markers was gone, and is made again{}",
+                    if marker { ", with the marker of the rollback" } else { "" }
+                )),
+                Ok(Mended { marker: true, .. }) => {
+                    Some(format!("the rollback had no marker in `{folder}`, and has one again"))
+                }
+                Ok(_) | Err(_) => None,
+            };
+            let Some(message) = told else { return };
+            let (at, event) = (clock::unix_ms(), "rollback-marker".into());
+            notifier.notify(Notice { at, migration, event, severity: "warning", message, findings: Vec::new() });
         });
     }
 
-    fn remove_marker(&self) -> JoinHandle<()> {
+    fn remove_marker(&mut self) -> Marking {
         let (markers, migration) = (self.parts.markers.clone(), self.parts.name.clone());
-        self.parts.records.spawn_blocking(move || {
+        self.markers.rolled_back = None;
+        let removing = self.parts.records.spawn_blocking(move || {
             let removed = markers.remove(&migration);
             drop(markers.reserve(&migration));
-            if let Err(error) = removed {
-                tracing::error!(migration, %error, "the marker of the rollback is still there; the store says that it is over, and counts");
-            }
-        })
+            let error = removed.err()?;
+            tracing::error!(migration, %error, "the marker of the rollback is still there; the store says that it is over, and counts");
+            Some(error.to_string())
+        });
+        removing.map(|done| done.unwrap_or_else(|error| Some(error.to_string()))).boxed().shared()
     }
 
     /// What goes on record.

@@ -49,6 +49,8 @@ pub struct Rehearsed {
     /// Whether checks wait for it.
     last: bool,
     shown_for: Duration,
+    /// From here on batches are shown again to whoever judges, because nobody answered yet what was asked of them.
+    owed_from: Option<UnixMs>,
 }
 
 /// Who is to be shown checks, and what it knows already.
@@ -112,7 +114,14 @@ impl Rehearsed {
             at_hand: Pace::default(),
             last: false,
             shown_for: Duration::ZERO,
+            owed_from: None,
         }
+    }
+
+    /// Whether a check is still to be answered: the newcomer gets its batches with its first question.
+    fn is_owed(&self, check: &Check, verdict: Option<Verdict>) -> bool {
+        let last = check.batches.last().map(|batch| batch.start_ms);
+        verdict.is_none() && self.owed_from.zip(last).is_some_and(|(from, last)| last >= from)
     }
 
     /// Shows the checks that the store has until before `to`.
@@ -140,9 +149,10 @@ impl Rehearsed {
         self.from = to;
     }
 
-    async fn show(&mut self, policy: &Arc<Policy>, checks: Vec<Shown>) {
+    async fn show(&mut self, policy: &Arc<Policy>, mut checks: Vec<Shown>) {
         let (asked, mut rehearsal) = (Arc::clone(policy), self.rehearsal.clone());
         let until = checks.last().map(|(check, _)| check.now_ms);
+        checks.retain(|(check, verdict)| !self.is_owed(check, *verdict));
         let shown = tokio::task::spawn_blocking(move || {
             let mut warm = asked.warm();
             for (check, verdict) in checks {
@@ -221,6 +231,7 @@ impl Controller {
 
     fn show_off_path(&self, mut rehearsed: Rehearsed, policy: Arc<Policy>, round: Round) {
         let (store, name, settled) = (self.parts.store.clone(), self.parts.name.clone(), self.settled.clone());
+        rehearsed.owed_from = self.owed.from;
         self.parts.tasks.spawn(async move {
             let started = clock::mono();
             match round {

@@ -69,6 +69,10 @@ pub struct ClockShown {
     pub steps: u64,
     /// The last time.
     pub last_step: Option<ClockStep>,
+    /// How often the host did not run for a while since it began.
+    pub gaps: u64,
+    /// The last time: when it was over, and how long it was.
+    pub last_gap: Option<ClockStep>,
 }
 
 /// A step of the wall clock.

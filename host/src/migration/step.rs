@@ -50,6 +50,8 @@ pub struct Facts<'a> {
     pub raises_without_v1: bool,
     /// Whether V2's members are workers of the host, which a host that starts has started anew.
     pub v2_is_own: bool,
+    /// The most that V2 gets by what operators have switched.
+    pub most: Ppm,
 }
 
 /// Takes one step. `reason` is an operator's, and empty for policies.
@@ -86,7 +88,7 @@ pub fn step(
             let because = because(&findings, "the rollback policy says so");
             Ok(roll_back(state, because, findings, Effect::DrainV2, now))
         }
-        Event::Moved { action, findings } if state.is_staged() => Ok(moved(state, action, findings, switches, now)),
+        Event::Moved { action, findings } if state.is_staged() => Ok(moved(state, action, findings, facts, now)),
         Event::Ordered(order) => ordered(state, order, reason, facts, now),
         Event::FlagsChanged => Ok((state.clone(), vec![Effect::Route])),
         Event::Failsafe { action, findings } if state.is_judged() && switches.auto_rollback => {
@@ -118,15 +120,9 @@ fn returned(state: &State, now: UnixMs) -> (State, Vec<Effect>) {
     (next, vec![decided, Effect::BeginStage, Effect::Route, Effect::Notify])
 }
 
-fn moved(
-    state: &State,
-    action: Action,
-    findings: Vec<Finding>,
-    switches: Switches,
-    now: UnixMs,
-) -> (State, Vec<Effect>) {
-    let nothing = || (state.clone(), Vec::new());
-    if held(state, action, now).is_some() {
+fn moved(state: &State, action: Action, findings: Vec<Finding>, facts: Facts<'_>, now: UnixMs) -> (State, Vec<Effect>) {
+    let (nothing, switches) = (|| (state.clone(), Vec::new()), facts.switches);
+    if held(state, action, facts.most, now).is_some() {
         return nothing();
     }
     match action {
@@ -168,8 +164,9 @@ fn secure(state: &State, action: failsafe::Action, findings: Vec<Finding>, now: 
     }
 }
 
-/// Why the host does not take a step that a stages policy wants; the policy is told nothing, and people are.
-pub fn held(state: &State, action: Action, now: UnixMs) -> Option<Finding> {
+/// Why the host does not take a step that a stages policy wants; the policy is told nothing, and people are. `most` is what
+/// V2 gets at most by what operators have switched.
+pub fn held(state: &State, action: Action, most: Ppm, now: UnixMs) -> Option<Finding> {
     let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let finding = |rule: &str, observed, limit, unit: &str, note| Finding {
         rule: rule.into(),
@@ -185,6 +182,9 @@ pub fn held(state: &State, action: Action, now: UnixMs) -> Option<Finding> {
         };
         return Some(finding("wrong-way", to.get().into(), state.share.get().into(), "ppm", note));
     }
+    if let Some((to, note)) = beyond(action, most) {
+        return Some(finding("flag-limit", to.get().into(), most.get().into(), "ppm", note));
+    }
     let goes_up = matches!(action, Action::Advance(_) | Action::Complete);
     let (lasted, soak) = state.kept_soak(now).filter(|_| goes_up)?;
     let note = format!(
@@ -194,6 +194,23 @@ pub fn held(state: &State, action: Action, now: UnixMs) -> Option<Finding> {
         humantime::format_duration(soak)
     );
     Some(finding("kept-soak", ms(lasted), ms(soak), "ms", note))
+}
+
+/// Where a step would go if the flags let V2 have as much, and why it does not go there: V2 would not get what the stage
+/// stands for, and nothing would be learned of it.
+fn beyond(action: Action, most: Ppm) -> Option<(Ppm, String)> {
+    let to = match action {
+        Action::Advance(to) => to.share,
+        Action::Complete => Ppm::ALL,
+        Action::Hold | Action::Pause | Action::Retreat(_) => return None,
+    };
+    let flag = if most == Ppm::ZERO {
+        "`pool_v2_enabled` or `gradual_rollout_percentage`"
+    } else {
+        "`gradual_rollout_percentage`"
+    };
+    let note = || format!("the flag {flag} leaves V2 no more than {most}, so it cannot go to {to}; set the flag first");
+    (to > most).then(|| (to, note()))
 }
 
 /// Why a step is none in its direction, as a sentence: shares say where a ramp is, whatever the numbers of stages are.
@@ -319,6 +336,7 @@ mod tests {
         v2_serves: true,
         raises_without_v1: false,
         v2_is_own: true,
+        most: Ppm::ALL,
     };
     const V1_DOWN: Facts<'_> = Facts { v1: V1::Down, ..ON };
 
@@ -464,7 +482,7 @@ mod tests {
         let up = Action::Advance(to(2, 1_000_000));
         let at = |ms: u64| step(&edited, moved(up), "", ON, UnixMs(5 + ms)).unwrap().0.share;
         assert_eq!((at(5_999), at(6_000)), (state.share, Ppm::ALL));
-        let why = held(&edited, up, UnixMs(1_005)).unwrap();
+        let why = held(&edited, up, Ppm::ALL, UnixMs(1_005)).unwrap();
         assert_eq!((&*why.rule, why.observed, why.limit), ("kept-soak", 1_000, 6_000));
         let forced = Event::Ordered(Order::Advance(up));
         assert_eq!(step(&edited, forced, "now", ON, UnixMs(6)).unwrap().0.share, Ppm::ALL, "a person need not wait");
@@ -485,7 +503,7 @@ mod tests {
             Action::Retreat(to(0, 600_000)),
         ] {
             assert_eq!(run(&state, moved(action)), (state.clone(), Vec::new()), "{action:?}");
-            assert_eq!(held(&state, action, UnixMs(9)).unwrap().rule, "wrong-way");
+            assert_eq!(held(&state, action, Ppm::ALL, UnixMs(9)).unwrap().rule, "wrong-way");
             let refused = step(&state, Event::Ordered(Order::Advance(action)), "", ON, UnixMs(9)).unwrap_err();
             assert!(refused.0.contains("is refused: it does not"), "{refused}");
         }
@@ -493,6 +511,31 @@ mod tests {
         for action in [Action::Advance(to(0, 0)), Action::Complete, Action::Retreat(to(0, 0))] {
             assert_eq!(run(&shadow, moved(action)), (shadow.clone(), Vec::new()), "{action:?}");
         }
+    }
+
+    #[test]
+    fn nothing_goes_beyond_what_the_flags_leave_v2_by_itself_or_by_order() {
+        let three = Facts { most: Ppm::new(30_000), ..ON };
+        let low = ramping(0, 50_000);
+        let all = ramping(5, 1_000_000);
+        for (state, action, to) in [(&low, Action::Advance(to(1, 100_000)), "10%"), (&all, Action::Complete, "100%")] {
+            assert_eq!(step(state, moved(action), "", three, UnixMs(9)).unwrap(), (state.clone(), Vec::new()));
+            let why = held(state, action, three.most, UnixMs(9)).unwrap();
+            assert_eq!((&*why.rule, why.limit), ("flag-limit", 30_000));
+            let order = Event::Ordered(Order::Advance(action));
+            let refused = step(state, order, "now", three, UnixMs(9)).unwrap_err().0;
+            let said =
+                format!("the flag `gradual_rollout_percentage` leaves V2 no more than 3%, so it cannot go to {to}");
+            assert!(refused.contains(&said), "{refused}");
+            let enough = Facts { most: Ppm::ALL, ..ON };
+            assert_ne!(step(state, moved(action), "", enough, UnixMs(9)).unwrap().0, *state);
+        }
+        let dead = Facts { most: Ppm::new(30_000), ..V1_DOWN };
+        let refused = step(&low, Event::Ordered(Order::AdvanceWithoutV1), "now", dead, UnixMs(9)).unwrap_err().0;
+        assert!(refused.contains("leaves V2 no more than 3%"), "{refused}");
+        let back = moved(Action::Retreat(to(0, 50_000)));
+        let high = ramping(3, 500_000);
+        assert_eq!(step(&high, back, "", three, UnixMs(9)).unwrap().0.share, Ppm::new(50_000), "down it always goes");
     }
 
     #[test]

@@ -8,6 +8,12 @@ use super::{engine::wasi_stub, port::Kind, registry::trust::Refused};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "cause", rename_all = "kebab-case")]
 pub enum PolicyError {
+    /// Its bundle cannot be read.
+    #[error("cannot be read: the configuration {message}")]
+    Unreadable {
+        /// Which bundle, and what is wrong with it.
+        message: String,
+    },
     /// The bytes are not WebAssembly.
     #[error("is not WebAssembly: it does not begin with `\\0asm`; build a component with `cargo xtask guests`")]
     NotWasm,
@@ -192,6 +198,7 @@ impl PolicyError {
     /// A short name of the cause, for metrics.
     pub const fn cause(&self) -> &'static str {
         match self {
+            Self::Unreadable { .. } => "unreadable",
             Self::NotWasm => "not-wasm",
             Self::CoreModule => "core-module",
             Self::TooLarge { .. } => "too-large",

@@ -217,6 +217,21 @@ pub struct Plan {
     pub shadow_operations: Vec<String>,
 }
 
+impl Plan {
+    /// V2 for everybody, where there is nobody else and no policy that says so.
+    pub fn all_to_v2() -> Self {
+        Self {
+            rules: Vec::new(),
+            otherwise: Target::V2,
+            sticky: "session".into(),
+            salt: String::new(),
+            share: Ppm::ALL,
+            shadow_share: Ppm::ZERO,
+            shadow_operations: Vec::new(),
+        }
+    }
+}
+
 /// What a rollback policy looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {

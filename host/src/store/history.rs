@@ -48,7 +48,7 @@ impl Store {
         if found.is_none() {
             return Err(StoreError::NoChecks { path: shown });
         }
-        Ok(Self(pool, Arc::default()))
+        Ok(Self(pool, Arc::default(), Arc::default()))
     }
 
     /// Records what policies were asked, the verdict that came of it, and what sessions did for the first time in its

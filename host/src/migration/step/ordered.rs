@@ -1,6 +1,6 @@
 //! What a person orders, phase by phase. Whatever is refused says what can be done instead.
 
-use super::{Facts, complete, decide, go, pause, resume, roll_back, wrong_way};
+use super::{Facts, beyond, complete, decide, go, pause, resume, roll_back, wrong_way};
 use crate::{
     clock::UnixMs,
     migration::{
@@ -47,11 +47,14 @@ pub(super) fn ordered(
         (Order::Resume, Phase::Complete | Phase::Decommissioned) => {
             refuse(", which is the end; only `paused` and `rolled-back` can be resumed")
         }
-        (Order::AdvanceTo(share), Phase::Shadow | Phase::Ramping) => advance_to(state, share, reason, now),
+        (Order::AdvanceTo(share), Phase::Shadow | Phase::Ramping) => advance_to(state, share, reason, facts, now),
         (Order::Retreat(to), _) => retreat(state, to, reason, now),
         (Order::Redeploy, _) => redeploy(state, reason, facts),
         (Order::Advance(action), Phase::Shadow | Phase::Ramping) => match action {
             action if wrong_way(state, action).is_some() => Err(Refused(wrong_way(state, action).unwrap_or_default())),
+            action if beyond(action, facts.most).is_some() => {
+                Err(Refused(beyond(action, facts.most).map(|(_, note)| note).unwrap_or_default()))
+            }
             Action::Advance(to) => Ok(go(state, "advance", to, reason, Vec::new(), now)),
             Action::Complete => Ok(complete(state, reason, Vec::new(), now)),
             Action::Hold | Action::Pause | Action::Retreat(_) => {
@@ -103,12 +106,21 @@ pub(in crate::migration) fn preparing(Facts { migration, v1, v2_serves, .. }: Fa
 }
 
 /// Up to a share that a person names, whatever the table says.
-fn advance_to(state: &State, share: Ppm, reason: &str, now: UnixMs) -> Result<(State, Vec<Effect>), Refused> {
+fn advance_to(
+    state: &State,
+    share: Ppm,
+    reason: &str,
+    facts: Facts<'_>,
+    now: UnixMs,
+) -> Result<(State, Vec<Effect>), Refused> {
     let number = if state.phase == Phase::Shadow { 0 } else { state.stage.saturating_add(1) };
     let soak = state.table.as_ref().and_then(|table| table.soak_at(share));
     let to = Step { stage: number, share, soak };
     match wrong_way(state, Action::Advance(to)) {
         Some(why) => Err(Refused(format!("{why}; `retreat` lowers it"))),
+        None if beyond(Action::Advance(to), facts.most).is_some() => {
+            Err(Refused(beyond(Action::Advance(to), facts.most).map(|(_, note)| note).unwrap_or_default()))
+        }
         None => Ok(go(state, "advance", to, reason, Vec::new(), now)),
     }
 }
@@ -181,6 +193,9 @@ fn without(state: &State, reason: &str, facts: Facts<'_>, now: UnixMs) -> Result
             refused("V1 is there, so nothing goes on without it; `advance` takes the next stage".into())
         }
         _ if !facts.v2_serves => refused("V2 is not ready either, so there is nobody to go on with".into()),
+        _ if facts.most < Ppm::ALL => {
+            refused(beyond(Action::Complete, facts.most).map(|(_, note)| note).unwrap_or_default())
+        }
         Phase::Preparing | Phase::Shadow | Phase::Ramping | Phase::Paused => {
             let state = State { paused_in: None, redeploys: false, ..state.clone() };
             Ok(complete(&state, reason, Vec::new(), now))
@@ -206,6 +221,7 @@ mod tests {
         v2_serves: true,
         raises_without_v1: false,
         v2_is_own: true,
+        most: Ppm::ALL,
     };
 
     fn at(phase: Phase, share: u32) -> State {

@@ -11,6 +11,7 @@ use crate::policy::{
     engine::{Asked, Policy},
     history::Recorded,
     port::{Action, Check, Judgement, Kind, Move, Phase, Progress, Verdict},
+    rehearsal::Seen,
     slot::Title,
 };
 
@@ -45,6 +46,7 @@ pub struct Side {
     judge: Option<Seat<Judge>>,
     next: Option<Seat<Next>>,
     runs: Runs,
+    seen: Seen,
     checks: u64,
     changes: Vec<Change>,
     more_changes: u64,
@@ -104,10 +106,13 @@ impl Side {
 
     /// Asks about one check.
     pub(super) fn ask(&mut self, recorded: &Recorded) {
-        let check = &recorded.check;
+        let check = &self.seen.fresh(&recorded.check);
         let judged = self.judge.as_mut().map(|seat| seat.judge(check));
         // Nobody moves without a verdict, and nobody is asked to after a roll-back.
         let known = judged.as_ref().map_or(recorded.verdict, |judged| judged.as_ref().ok().map(|j| j.verdict));
+        if recorded.verdict.is_none() && known.is_some() {
+            self.seen.answered(check);
+        }
         let staged = matches!(check.phase, Phase::Shadow | Phase::Ramping);
         let verdict = known.filter(|verdict| staged && *verdict != Verdict::RollBack);
         let moved = self.next.as_mut().zip(verdict).map(|(seat, verdict)| seat.next(check, verdict));

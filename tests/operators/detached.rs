@@ -35,9 +35,10 @@ async fn a_host_in_the_background_serves_when_the_command_returns_and_a_phase_ca
 
 #[test]
 fn a_host_that_does_not_come_up_says_why_and_ends_with_its_code() {
-    let (folder, ports) = (TempDir::new().unwrap(), crate::kill::free_ports());
+    let folder = TempDir::new().unwrap();
     let file = folder.path().join("cutover.toml");
-    let taken = std::net::TcpListener::bind(("127.0.0.1", ports.0)).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = (taken.local_addr().unwrap().port(), crate::kill::free_ports().1);
     fs::write(&file, Setup::default().text(folder.path(), ports)).unwrap();
     let file = file.display().to_string();
     let done = cutover(&["serve", "--config", &file, "--detach"], &[]);

@@ -163,15 +163,7 @@ fn migration(
     forwarding: Forwarding,
     environment: BTreeMap<String, serde_json::Value>,
 ) -> Option<MigrationConfig> {
-    if !is_name(name, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
-        at.wrong("is not a name; use 1 to 64 characters of `a-z 0-9 -`");
-    }
-    if raw.failover_reserve > 99 {
-        at.field("failover_reserve").wrong("is a percentage; it must be between 0 and 99");
-    }
-    if let Err(error) = Flags::new(environment.clone(), BTreeMap::new()) {
-        at.field("flags").wrong(&format!("are set wrongly by the environment: {error}"));
-    }
+    plain(at, name, raw.failover_reserve, &environment);
     let session = raw.session.unwrap_or_else(|| vec!["header:x-session-id".into()]);
     let plane = match (raw.v1, raw.v2) {
         (v1 @ (None | Some(raw::Pool::Workers(_))), raw::Pool::Workers(v2)) => {
@@ -179,14 +171,11 @@ fn migration(
                 at.field("match")
                     .wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
             }
-            for (field, is_set) in [
-                ("unnamed", raw.unnamed.is_some()),
-                ("ambiguous_paths", raw.ambiguous_paths.is_some()),
-                ("shadow_drop", raw.shadow_drop.is_some()),
-            ] {
-                if is_set {
-                    at.field(field).wrong("is for HTTP services; remove it");
-                }
+            let (unnamed, ambiguous) = (raw.unnamed.is_some(), raw.ambiguous_paths.is_some());
+            let is_set =
+                [("unnamed", unnamed), ("ambiguous_paths", ambiguous), ("shadow_drop", raw.shadow_drop.is_some())];
+            for (field, _) in is_set.into_iter().filter(|(_, is_set)| *is_set) {
+                at.field(field).wrong("is for HTTP services; remove it");
             }
             let failed = Arc::new(failed::workers(&mut at.field("failed"), &raw.failed));
             let v1 = v1.and_then(raw::Pool::workers);
@@ -242,6 +231,19 @@ fn migration(
         flags: environment,
         name: name.to_owned(),
     })
+}
+
+/// What can be said of a migration by itself.
+fn plain(at: &mut At<'_>, name: &str, failover_reserve: u32, environment: &BTreeMap<String, serde_json::Value>) {
+    if !is_name(name, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+        at.wrong("is not a name; use 1 to 64 characters of `a-z 0-9 -`");
+    }
+    if failover_reserve > 99 {
+        at.field("failover_reserve").wrong("is a percentage; it must be between 0 and 99");
+    }
+    if let Err(error) = Flags::new(environment.clone(), BTreeMap::new()) {
+        at.field("flags").wrong(&format!("are set wrongly by the environment: {error}"));
+    }
 }
 
 /// Where nothing is compared, no pair has to be.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How long it stays told.
-const LASTS: Duration = Duration::from_secs(3_600);
+const LASTS: Duration = Duration::from_hours(1);
 
 /// Rules that are kept in mind: policies choose their names.
 const MOST: usize = 256;

@@ -28,7 +28,7 @@ use crate::{
 const STILL: Duration = Duration::from_secs(1);
 
 /// A body that is under way for longer counts by its head, and not only when it ends: it may never.
-const COUNTED_AFTER: Duration = Duration::from_secs(60);
+const COUNTED_AFTER: Duration = Duration::from_mins(1);
 
 /// What is sent to a caller.
 #[derive(Debug)]

@@ -89,13 +89,14 @@ impl Controller {
     /// Begins to put a policy somewhere; whoever waits is answered when it is done or refused.
     pub(super) async fn install(&mut self, installing: Installing) {
         let kind = installing.what.kind();
-        if let Some(label) = self.is_in_charge(&installing.what) {
+        if let Some(seat) = self.in_charge_already(&installing.what) {
+            let (label, digest) = (seat.label(), seat.policy.digest().to_string());
             let message = format!(
                 "{label} is in charge of {kind} of {} with the same settings: nothing was changed",
                 self.parts.name
             );
-            return installing
-                .answer(Ok(Ordered { message, detail: json!({ "kind": kind, "policy": label, "changed": [] }) }));
+            let detail = json!({ "kind": kind, "policy": label, "from": digest, "to": digest, "changed": [] });
+            return installing.answer(Ok(Ordered { message, detail }));
         }
         let learner = match self.learner(&installing.what) {
             Ok(learner) => learner,
@@ -114,14 +115,14 @@ impl Controller {
     }
 
     /// Whoever activates what is active wants nothing else; the policy before stays the one to go back to.
-    fn is_in_charge(&self, what: &Install) -> Option<String> {
+    fn in_charge_already(&self, what: &Install) -> Option<Arc<Seat>> {
         let Install::Activate(new) = what else { return None };
         let seat = self.parts.slots.get(what.kind()).seat()?;
         let same = seat.title == new.seat.title
             && seat.policy.digest() == new.seat.policy.digest()
             && seat.policy.settings == new.seat.policy.settings
             && seat.wasi_stub == new.seat.wasi_stub;
-        same.then(|| seat.label())
+        same.then_some(seat)
     }
 
     /// Who has to be shown what happened.

@@ -9,7 +9,7 @@ async fn site(choice: &str, migration: &str) -> (Site, [Upstream; 2]) {
     let upstreams = [Upstream::named("one").await, Upstream::named("two").await];
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("key"), format!("{KEY}\n")).unwrap();
-    let setup = Setup { choice, migration, ..Setup::of(&[&upstreams[0]], &[&upstreams[1]]) };
+    let setup = Setup { migration, choice, ..Setup::of(&[&upstreams[0]], &[&upstreams[1]]) };
     let config = Config::parse(&setup.text(), folder.path(), &[]).unwrap_or_else(|e| panic!("{e}"));
     let app = App::start(config, binary()).await.unwrap();
     let site = Site { address: app.data_plane, app, _folder: folder };
@@ -90,7 +90,7 @@ async fn testers_get_v2_while_it_has_no_other_callers() {
 fn an_override_says_who_may() {
     let upstream = vec!["http://127.0.0.1:1".to_owned()];
     let problems = |choice: &str, migration: &str| {
-        let setup = Setup { v1: upstream.clone(), v2: upstream.clone(), choice, migration, ..Setup::of(&[], &[]) };
+        let setup = Setup { v1: upstream.clone(), v2: upstream.clone(), migration, choice, ..Setup::of(&[], &[]) };
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("short"), "123456789012345\n").unwrap();
         Config::parse(&setup.text(), folder.path(), &[]).unwrap_err().to_string()

@@ -215,7 +215,7 @@ async fn wrong_of(cases: &[Case]) -> Vec<String> {
     let recorder = Recorder::start().await;
     let pool = "ejection = { failures = 1000 }";
     let migration = "match = [{ host = '*' }]\ndeadline = '30s'";
-    let site = Setup { pool, migration, ..Setup::of(&[&recorder.upstream], &[&recorder.upstream]) }.start().await;
+    let site = Setup { migration, pool, ..Setup::of(&[&recorder.upstream], &[&recorder.upstream]) }.start().await;
     let mut wrong = Vec::new();
     for case in cases {
         let wanted = Outcome { saw: case.saw.clone(), got: case.got.clone() };

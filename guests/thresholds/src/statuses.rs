@@ -158,15 +158,16 @@ impl Answers {
             return None;
         }
         let [x1, x2] = [self.calls[0].min(n1), self.calls[1].min(n2)];
-        let ppm = [crate::rules::parts(x1, n1), crate::rules::parts(x2, n2)];
-        let sessions = self.sessions[usize::from(ppm[1] > ppm[0])];
+        let [v1, v2] = [crate::rules::parts(x1, n1), crate::rules::parts(x2, n2)];
+        let [of_v1, of_v2] = self.sessions;
+        let sessions = if v2 > v1 { of_v2 } else { of_v1 };
         if !mirrored && sessions < enough.sessions {
             return None;
         }
         let rate = real(x1 + x2) / real(n1 + n2);
         let chance = (rate * (1.0 - rate) * (1.0 / real(n1) + 1.0 / real(n2))).sqrt() * 1e6;
-        let sure = real(ppm[0].abs_diff(ppm[1])) - 3.0 * chance;
-        (sure > real(enough.change_ppm)).then_some(ppm)
+        let sure = real(v1.abs_diff(v2)) - 3.0 * chance;
+        (sure > real(enough.change_ppm)).then_some([v1, v2])
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
     },
     proxy::headers::Forwarding,
     request::{Class, PoolId, Ppm},
-    route::{Callers, Control},
+    route::Control,
 };
 
 /// Policies that every migration needs.
@@ -167,16 +167,15 @@ fn migration(
     let session = raw.session.unwrap_or_else(|| vec!["header:x-session-id".into()]);
     let plane = match (raw.v1, raw.v2) {
         (v1 @ (None | Some(raw::Pool::Workers(_))), raw::Pool::Workers(v2)) => {
-            if !raw.matches.is_empty() {
-                at.field("match")
-                    .wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
-            }
-            let (unnamed, ambiguous) = (raw.unnamed.is_some(), raw.ambiguous_paths.is_some());
-            let is_set =
-                [("unnamed", unnamed), ("ambiguous_paths", ambiguous), ("shadow_drop", raw.shadow_drop.is_some())];
-            for (field, _) in is_set.into_iter().filter(|(_, is_set)| *is_set) {
-                at.field(field).wrong("is for HTTP services; remove it");
-            }
+            only_http(
+                at,
+                &raw.matches,
+                [
+                    ("unnamed", raw.unnamed.is_some()),
+                    ("ambiguous_paths", raw.ambiguous_paths.is_some()),
+                    ("shadow_drop", raw.shadow_drop.is_some()),
+                ],
+            );
             let failed = Arc::new(failed::workers(&mut at.field("failed"), &raw.failed));
             let v1 = v1.and_then(raw::Pool::workers);
             PlaneConfig::Operations(Box::new(operations(at, name, (raw.operations, &failed), (v1, *v2), base)))
@@ -222,10 +221,7 @@ fn migration(
         raise_without_v1: raw.raise_without_v1,
         shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
         control,
-        callers: Arc::new(Callers {
-            choice: raw.choice.and_then(|choice| callers::choice(&mut at.field("override"), choice, base)),
-            evidence: callers::rules(&mut at.field("evidence_rules"), raw.evidence_rules),
-        }),
+        callers: Arc::new(callers::of(at, raw.choice, raw.evidence_rules, base)),
         policies,
         unreadable,
         flags: environment,
@@ -265,6 +261,16 @@ fn rails(at: &mut At<'_>, raw: &raw::rails::Rails, compares: bool) -> Rails {
         freeze: raw.freeze,
         hours,
         approval_over: at.field("approval_over").share(&raw.approval_over),
+    }
+}
+
+/// Refuses what worker pools have not.
+fn only_http(at: &mut At<'_>, matches: &[raw::http::Match], fields: [(&str, bool); 3]) {
+    if !matches.is_empty() {
+        at.field("match").wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
+    }
+    for (field, _) in fields.into_iter().filter(|(_, is_set)| *is_set) {
+        at.field(field).wrong("is for HTTP services; remove it");
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use super::{At, raw};
 use crate::{
     request::Attribute,
-    route::{Choice, Key},
+    route::{Callers, Choice, Key},
 };
 
 /// The shortest key: what is shorter can be guessed.
@@ -18,8 +18,16 @@ const LEAST: usize = 16;
 /// The longest one.
 const MOST: u64 = 4_096;
 
+/// Both.
+pub(super) fn of(at: &mut At<'_>, choice: Option<raw::Override>, rules: Vec<String>, base: &Path) -> Callers {
+    Callers {
+        choice: choice.and_then(|choice| self::choice(&mut at.field("override"), choice, base)),
+        evidence: self::rules(&mut at.field("evidence_rules"), rules),
+    }
+}
+
 /// `[migrations.NAME.override]`.
-pub(super) fn choice(at: &mut At<'_>, raw: raw::Override, base: &Path) -> Option<Choice> {
+fn choice(at: &mut At<'_>, raw: raw::Override, base: &Path) -> Option<Choice> {
     let Some(header @ Attribute::Header(_)) = Attribute::parse(&format!("header:{}", raw.header.to_lowercase())) else {
         at.field("header").wrong("is no name of a header; leave it out for `x-cutover-pool`");
         return None;
@@ -45,7 +53,7 @@ pub(super) fn choice(at: &mut At<'_>, raw: raw::Override, base: &Path) -> Option
 }
 
 /// `evidence_rules`.
-pub(super) fn rules(at: &mut At<'_>, rules: Vec<String>) -> Vec<String> {
+fn rules(at: &mut At<'_>, rules: Vec<String>) -> Vec<String> {
     for rule in &rules {
         let fits = (1..=64).contains(&rule.len())
             && rule.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');

@@ -59,7 +59,12 @@ async fn a_rollback_is_told_to_the_webhook_with_its_reason() {
     let app = App::start(config, binary()).await.unwrap();
     let handle = app.host.migrations["programs"].handle.clone();
     handle.ask(Verb::Rollback, "ada", "a drill").await.unwrap();
-    let told = tokio::task::spawn_blocking(move || bodies.recv_timeout(PATIENCE)).await.unwrap().unwrap();
+    // That the store is a new one is told before it.
+    let told = tokio::task::spawn_blocking(move || {
+        let mut told = std::iter::from_fn(|| bodies.recv_timeout(PATIENCE).ok());
+        told.find(|notice| notice["event"] != "store-new")
+    });
+    let told = told.await.unwrap().unwrap();
     assert_eq!((told["event"].as_str(), told["severity"].as_str()), (Some("rollback"), Some("critical")));
     assert_eq!(told["migration"].as_str(), Some("programs"));
     assert!(told["message"].as_str().is_some_and(|m| m.contains("a drill")), "{told}");

@@ -84,7 +84,9 @@ async fn a_rollback_stays_when_the_store_of_before_is_put_back_and_has_its_marke
     assert!(marker.exists(), "who was answered may rely on it");
     hosts.signal(Signal::KILL);
     drop(hosts.first.wait());
-    files(&folder).iter().for_each(|file| fs::remove_file(file).unwrap());
+    for file in files(&folder) {
+        fs::remove_file(file).unwrap();
+    }
     for file in files(aside.path()) {
         fs::rename(&file, folder.join(file.file_name().unwrap())).unwrap();
     }

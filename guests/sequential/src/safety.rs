@@ -414,7 +414,7 @@ mod tests {
         let at = |minutes: u64, batch: Batch| Batch { start_ms: minutes * 60_000, ..batch };
         let mut safety = Safety::default();
         for minute in 0..30 {
-            safety.count(&LIMITS, &[&at(minute, counted(100, if minute < 15 { 1 } else { 0 }, 0))], false);
+            safety.count(&LIMITS, &[&at(minute, counted(100, (minute < 15).into(), 0))], false);
         }
         assert_eq!(safety.need(&LIMITS).unwrap().waited_ms, 15 * 60_000);
         safety.count(&LIMITS, &[&at(30, counted(100, 1, 0))], false);

@@ -27,6 +27,7 @@ use crate::{
     pool::Pool,
     request::Ppm,
     route::Control,
+    split::Split,
     store::{
         Store, StoreError,
         in_force::InForce,
@@ -168,11 +169,7 @@ impl Begun {
         let history = Arc::<History>::default();
         // Requests may come in before the controller does.
         split.v1.open();
-        let has_store = store.refuses().is_none() || split.v1.is_absent();
-        if split.v2.is_open() && !(state.needs_v2() && has_store) {
-            split.v2.close();
-            split.v2.stop(true).await;
-        }
+        stop_unneeded(&split, &state, store).await;
         let (mut controller, handle) = Controller::new(controller::Parts {
             name: name.clone(),
             salt: self.salt,
@@ -216,6 +213,15 @@ impl Begun {
         shared.deciding.spawn(controller.run(shared.background_stop.clone()));
         let (comparer, deadline) = (self.comparer, self.deadline);
         Ok(Migration { handle, split, plane, history, comparer, slots, configured, deadline, clock })
+    }
+}
+
+/// Stops a V2 that was opened ahead and that the migration has no use for.
+async fn stop_unneeded(split: &Split, state: &State, store: &Store) {
+    let has_store = store.refuses().is_none() || split.v1.is_absent();
+    if split.v2.is_open() && !(state.needs_v2() && has_store) {
+        split.v2.close();
+        split.v2.stop(true).await;
     }
 }
 

@@ -4,20 +4,19 @@ mod callers;
 mod failed;
 mod failsafe;
 mod http;
+mod policies;
 mod trust;
 mod workers;
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use super::{
-    Bundles, Config, MigrationConfig, OperationsConfig, PlaneConfig, Problem, bundle::Bundle, environment, limits, raw,
-};
+use super::{Bundles, Config, MigrationConfig, OperationsConfig, PlaneConfig, Problem, environment, limits, raw};
 use crate::{
     clock::Wall,
     dispatch::Operation,
@@ -38,9 +37,6 @@ use crate::{
     request::{Class, PoolId, Ppm},
     route::Control,
 };
-
-/// Policies that every migration needs.
-const REQUIRED: [Kind; 3] = [Kind::Routing, Kind::Rollback, Kind::Stages];
 
 /// Where a value stands, and where problems with it go.
 pub(super) struct At<'a> {
@@ -207,9 +203,8 @@ fn migration(
     }
     let compares = raw.policies.contains_key(Kind::Comparison.name());
     let rails = rails(&mut at.field("rails"), &raw.rails, compares);
-    let (policies, unreadable) = policies(&mut at.field("policies"), raw.policies, (base, components, bundles));
     let check_interval = at.field("check_interval").duration(&raw.check_interval, "100ms", "1h");
-    Some(MigrationConfig {
+    let mut config = MigrationConfig {
         plane,
         salt: raw.salt.unwrap_or_else(|| name.to_owned()),
         failsafe: failsafe::settings(&mut at.field("failsafe"), &raw.failsafe, check_interval),
@@ -222,11 +217,14 @@ fn migration(
         shadow_timeout: at.field("shadow_timeout").duration(&raw.shadow_timeout, "1ms", "1h"),
         control,
         callers: Arc::new(callers::of(at, raw.choice, raw.evidence_rules, base)),
-        policies,
-        unreadable,
+        policies: BTreeMap::new(),
+        unreadable: BTreeMap::new(),
         flags: environment,
         name: name.to_owned(),
-    })
+    };
+    let read = policies::policies(&mut at.field("policies"), raw.policies, (base, components, bundles));
+    (config.policies, config.unreadable) = read;
+    Some(config)
 }
 
 /// What can be said of a migration by itself.
@@ -385,42 +383,6 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &
         drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),
         stop: workers::stop(&mut at.field("stop"), &raw.stop),
     }
-}
-
-fn policies(
-    at: &mut At<'_>,
-    raw: BTreeMap<String, raw::Policy>,
-    (base, components, must_be_readable): (&Path, &Path, Bundles),
-) -> (BTreeMap<Kind, Bundle>, BTreeMap<Kind, String>) {
-    let (mut bundles, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
-    let mut named = Vec::new();
-    for (kind, policy) in raw {
-        let mut at = at.field(&kind);
-        let kind = match kind.parse::<Kind>() {
-            Ok(kind) => kind,
-            Err(error) => {
-                at.wrong(&format!("is wrong: {error}"));
-                continue;
-            }
-        };
-        named.push(kind);
-        let (folder, overrides): (PathBuf, toml::Table) = match policy {
-            raw::Policy::Bundle(folder) => (folder, toml::Table::new()),
-            raw::Policy::WithSettings(with) => (with.bundle, with.settings),
-        };
-        match Bundle::read(&base.join(folder), components, &overrides) {
-            Ok(bundle) if bundle.kind == kind => drop(bundles.insert(kind, bundle)),
-            Ok(bundle) => {
-                at.wrong(&format!("names the bundle `{}`, which is a {} policy", bundle.folder.display(), bundle.kind));
-            }
-            Err(message) if must_be_readable == Bundles::Readable => drop(unreadable.insert(kind, message)),
-            Err(message) => at.wrong(&message),
-        }
-    }
-    for kind in REQUIRED.into_iter().filter(|kind| !named.contains(kind)) {
-        at.field(kind.name()).wrong("is missing; name a bundle, such as one of those in `policies/`");
-    }
-    (bundles, unreadable)
 }
 
 fn is_name(name: &str, allowed: impl Fn(char) -> bool) -> bool {

@@ -59,7 +59,13 @@ impl Controller {
         // The effect is there; the answer says that it stays.
         let unmarked = match order {
             Order::Rollback | Order::EmergencyRollback => self.marked().await,
-            _ => None,
+            Order::Pause
+            | Order::Resume
+            | Order::Advance(_)
+            | Order::AdvanceTo(_)
+            | Order::AdvanceWithoutV1
+            | Order::Retreat(_)
+            | Order::Redeploy => None,
         };
         let State { phase, share, .. } = self.state;
         let mut message = format!("{} is {phase}, with {share} on V2", self.parts.name);

@@ -46,6 +46,15 @@ const LATELY: u32 = 100;
 /// A marker that is being written; why it is not, when that is over.
 pub(super) type Marking = Shared<BoxFuture<'static, Option<String>>>;
 
+/// What became of keeping the marker, or room for one, the last time.
+#[derive(Debug, Default)]
+struct Kept {
+    /// There was a last time.
+    is_tried: bool,
+    /// Why it could not be kept, if it could not.
+    why_not: Option<String>,
+}
+
 /// The marker of the migration's rollback.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -53,8 +62,7 @@ pub(super) struct Marks {
     rolled_back: Option<Marker>,
     /// The last one that was written.
     writing: Option<Marking>,
-    /// Why it could not be made good the last time, if it could not; nothing before the first time.
-    made_good: Arc<Mutex<Option<Option<String>>>>,
+    kept: Arc<Mutex<Kept>>,
     /// Seconds in which it could have been looked whether it is there.
     pub(super) looks: u32,
 }
@@ -232,12 +240,13 @@ impl Controller {
     pub(super) fn keep_marker(&mut self) {
         let (markers, migration) = (self.parts.markers.clone(), self.parts.name.clone());
         let rolled_back = self.markers.rolled_back.clone();
-        let (made_good, notifier) = (Arc::clone(&self.markers.made_good), self.parts.notifier.clone());
+        let (last, notifier) = (Arc::clone(&self.markers.kept), self.parts.notifier.clone());
         self.parts.records.spawn_blocking(move || {
-            let is_first = made_good.lock().is_none();
             let (folder, kept) = (markers.folder().to_string(), markers.keep(&migration, rolled_back.as_ref()));
-            let now = kept.as_ref().err().map(ToString::to_string);
-            let is_news = made_good.lock().replace(now.clone()).flatten() != now;
+            let now = Kept { is_tried: true, why_not: kept.as_ref().err().map(ToString::to_string) };
+            let why_not = now.why_not.clone();
+            let last = std::mem::replace(&mut *last.lock(), now);
+            let (is_first, is_news) = (!last.is_tried, last.why_not != why_not);
             let told = match kept {
                 Err(error) if is_news && rolled_back.is_some() => {
                     Some(format!("the rollback has no marker in `{folder}`, and only the store knows of it: {error}"))

@@ -94,7 +94,9 @@ proptest! {
             with(&[("pairs.asked{x}", 1), ("pairs.compared{x}", 1), ("pairs.different{x}", count)])
         };
         let mut seen = Seen::default();
-        before.into_iter().for_each(|different| seen.add(&one(different), window));
+        for different in before {
+            seen.add(&one(different), window);
+        }
         let rules = Pairs { window, ..LOOSE };
         let met = |seen: &Seen| seen.conditions(&rules, max, false)[0].met;
         if !met(&seen) {

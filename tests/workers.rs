@@ -216,7 +216,10 @@ async fn never_starts(v2: String, why: &str) {
     let early = host.ask(Verb::Advance).await.unwrap_err();
     assert!(early.contains("preparing"), "{early}");
 
-    let notice = notice(&webhook).await;
+    let mut notice = self::notice(&webhook).await;
+    while notice["event"] == json!("store-new") {
+        notice = self::notice(&webhook).await;
+    }
     assert_eq!((&notice["event"], &notice["severity"]), (&json!("pools-not-ready"), &json!("critical")));
     let message = notice["message"].as_str().unwrap();
     for part in ["V1 keeps serving", "programs/v2 has 0 of 2 workers", why] {

@@ -216,12 +216,13 @@ mod tests {
             target,
         };
         assert_eq!(rules, [wanted("v1", Target::V1), wanted("v2", Target::V2)]);
-        assert_eq!(plan(r#"{ "override_header": "" }"#, Phase::Ramping).rules, []);
+        assert_eq!(plan("{}", Phase::Ramping).rules, [], "nobody asks unless that is set");
     }
 
     #[test]
     fn pins_come_after_overrides() {
-        let rules = plan(r#"{ "pinned": { "list_programs": "v2", "execute": "v1" } }"#, Phase::Ramping).rules;
+        let settings = r#"{ "override_header": "x-pool", "pinned": { "list_programs": "v2", "execute": "v1" } }"#;
+        let rules = plan(settings, Phase::Ramping).rules;
         let seen: Vec<_> = rules.iter().skip(2).map(|r| (r.conditions[0].test.clone(), r.target)).collect();
         let of = |operation: &str| Test::OneOf(vec![operation.into()]);
         assert_eq!(seen, [(of("execute"), Target::V1), (of("list_programs"), Target::V2)]);

@@ -11,9 +11,8 @@ use proptest::prelude::*;
 use super::{
     failsafe::{Action as Acts, Facts, Failsafe, Fault, Said, Settings},
     state::{Effect, Event, Order, State},
-    step::{Facts as Around, Switches, step},
+    step::{Facts as Around, ON, Switches, step},
     table::{Row, Table},
-    withhold::V1,
 };
 use crate::{
     clock::{
@@ -115,15 +114,7 @@ impl World {
 
     /// As the controller does it; what is not on record is not done, but for what takes something from V2.
     fn happen(&mut self, event: &Event) {
-        let facts = Around {
-            switches: Switches { auto_rollback: self.auto_rollback, auto_advance: true },
-            migration: "shop",
-            v1: V1::Serves,
-            v2_serves: true,
-            raises_without_v1: false,
-            v2_is_own: true,
-            most: Ppm::ALL,
-        };
+        let facts = Around { switches: Switches { auto_rollback: self.auto_rollback, auto_advance: true }, ..ON };
         let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);
         let now = self.timeline.now(self.reading().mono);
         let take = |now| step(&self.state, event.clone(), "because", facts, now);

@@ -320,6 +320,18 @@ fn because(findings: &[Finding], otherwise: &str) -> String {
     if notes.is_empty() { otherwise.into() } else { notes.join("; ") }
 }
 
+/// Nothing keeps a migration from anything.
+#[cfg(test)]
+pub(super) const ON: Facts<'_> = Facts {
+    switches: Switches { auto_rollback: true, auto_advance: true },
+    migration: "shop",
+    v1: V1::Serves,
+    v2_serves: true,
+    raises_without_v1: false,
+    v2_is_own: true,
+    most: Ppm::ALL,
+};
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -329,15 +341,6 @@ mod tests {
     use super::*;
     use crate::migration::state::Order;
 
-    const ON: Facts<'_> = Facts {
-        switches: Switches { auto_rollback: true, auto_advance: true },
-        migration: "shop",
-        v1: V1::Serves,
-        v2_serves: true,
-        raises_without_v1: false,
-        v2_is_own: true,
-        most: Ppm::ALL,
-    };
     const V1_DOWN: Facts<'_> = Facts { v1: V1::Down, ..ON };
 
     fn ramping(stage: u32, share: u32) -> State {

@@ -210,18 +210,8 @@ mod tests {
     use super::*;
     use crate::migration::{
         state::Event,
-        step::{Switches, step},
+        step::{ON, step},
         table::{Row, Table},
-    };
-
-    const ON: Facts<'_> = Facts {
-        switches: Switches { auto_rollback: true, auto_advance: true },
-        migration: "shop",
-        v1: V1::Serves,
-        v2_serves: true,
-        raises_without_v1: false,
-        v2_is_own: true,
-        most: Ppm::ALL,
     };
 
     fn at(phase: Phase, share: u32) -> State {

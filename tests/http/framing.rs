@@ -154,21 +154,38 @@ async fn a_stream_that_is_reset_in_the_middle_of_a_body_is_no_whole_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_whose_stream_is_reset_is_no_whole_answer() {
-    // Sends a part, and resets the stream as if there were nothing more to say.
-    let upstream = Upstream::raw(|stream| async move {
-        let mut connection = h2::server::handshake(stream).await.unwrap();
-        while let Some(Ok((_request, mut respond))) = connection.accept().await {
-            let mut body = respond.send_response(Response::new(()), false).unwrap();
-            body.send_data(Bytes::from("a part"), false).unwrap();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                body.send_reset(h2::Reason::NO_ERROR);
-            });
+    // Sends a part, and resets the stream, when that was seen, as if there were nothing more to say.
+    let (told, tell) = signal();
+    let upstream = Upstream::raw(move |stream| {
+        let told = Arc::clone(&told);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from("a part"), false).unwrap();
+                let told = Arc::clone(&told);
+                tokio::spawn(async move {
+                    told.notified().await;
+                    body.send_reset(h2::Reason::NO_ERROR);
+                });
+            }
         }
     })
     .await;
     let site = Setup { pool: "http2 = true", ..Setup::of(&[&upstream], &[&upstream]) }.start().await;
-    let reply = site.raw("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let mut stream = site.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut reply = Vec::new();
+    let seen = async {
+        while !reply.windows(6).any(|bytes| bytes == b"a part") {
+            assert_ne!(stream.read_buf(&mut reply).await.unwrap(), 0, "it ended before");
+        }
+        tell.notify_one();
+        // Cut off, with or without a reset of the connection.
+        stream.read_to_end(&mut reply).await.ok();
+    };
+    timeout(PATIENCE, seen).await.expect("an end");
+    let reply = String::from_utf8_lossy(&reply);
     assert!(reply.contains("a part") && !reply.ends_with("0\r\n\r\n"), "it must not look whole: {reply}");
     site.app.shut_down().await;
 }

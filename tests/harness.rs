@@ -226,6 +226,13 @@ impl Http {
         Self { client: Client::builder(TokioExecutor::new()).build_http(), data_plane, admin }
     }
 
+    /// The same from another address of this machine.
+    pub(crate) fn from(&self, address: [u8; 4]) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_local_address(Some(address.into()));
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), ..self.clone() }
+    }
+
     pub(crate) async fn send(
         &self,
         method: Method,

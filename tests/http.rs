@@ -15,6 +15,7 @@ mod mirrors;
 mod names;
 mod passing;
 mod pools;
+mod slow;
 mod story;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -8,7 +8,10 @@ mod history;
 pub mod metrics;
 pub mod policies;
 pub mod seats;
+mod serve;
 mod status;
+
+pub use self::serve::Settings;
 
 use std::sync::Arc;
 
@@ -126,7 +129,7 @@ type Shared = State<Arc<Host>>;
 pub async fn serve(
     listener: TcpListener,
     host: Arc<Host>,
-    names: Arc<ArcSwap<Vec<String>>>,
+    (names, settings): (Arc<ArcSwap<Vec<String>>>, Settings),
     shutdown: CancellationToken,
 ) {
     let address = listener.local_addr().ok();
@@ -163,10 +166,7 @@ pub async fn serve(
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(move |request, next| asked_by::guard(address, Arc::clone(&names), request, next)))
         .with_state(host);
-    let served = axum::serve(listener, app).with_graceful_shutdown(async move { shutdown.cancelled().await });
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the admin plane ended");
-    }
+    serve::serve(listener, app, settings, shutdown).await;
 }
 
 async fn ready(State(host): Shared) -> Response {

@@ -27,6 +27,7 @@ use toml::de::DeTable;
 
 use self::bundle::Bundle;
 use crate::{
+    admin,
     clock::Wall,
     dispatch::Operation,
     ingress::{Settings, table::Match},
@@ -56,6 +57,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// By which names operators may ask for it, besides its address and those of this machine.
     pub admin_hosts: Vec<String>,
+    /// How they are served.
+    pub admin_plane: admin::Settings,
     /// The store's file.
     pub store: PathBuf,
     /// Where rollbacks are marked besides: a folder that is not on the store's disk, if possible.
@@ -147,6 +150,16 @@ impl PlaneConfig {
         match self {
             Self::Operations(config) => config.v1.is_absent,
             Self::Http(config) => config.v1.is_absent,
+        }
+    }
+}
+
+impl MigrationConfig {
+    /// Workers that its pools have at most.
+    pub fn most_workers(&self) -> usize {
+        match &self.plane {
+            PlaneConfig::Operations(config) => [&config.v1, &config.v2].map(PoolSpec::most_workers).iter().sum(),
+            PlaneConfig::Http(_) => 0,
         }
     }
 }

@@ -6,13 +6,16 @@
 
 pub mod carry;
 mod connection;
+pub(crate) mod guard;
 pub mod listen;
 pub mod operations;
 mod plain;
+pub(crate) mod pulse;
 mod strict;
 pub mod table;
 pub mod tls;
-mod watch;
+pub mod watch;
+pub(crate) mod watched;
 
 use std::{
     future::pending,
@@ -20,7 +23,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
     thread,
-    time::Duration,
 };
 
 use tokio::{
@@ -34,7 +36,7 @@ use self::{
     connection::Serving,
     table::Table,
     tls::Tls,
-    watch::Watch,
+    watch::{Limits, Watch},
 };
 use crate::{load::Load, pool::upstream::lane};
 
@@ -47,12 +49,10 @@ pub struct Settings {
     pub max_connections: usize,
     /// Requests that are served at once; see [`Load`].
     pub max_in_flight: usize,
-    /// How long a caller may take to send a head.
-    pub header_timeout: Duration,
-    /// How long a connection may wait for its next request.
-    pub keep_alive: Duration,
-    /// How long a caller may not take what it is sent.
-    pub send_timeout: Duration,
+    /// Connections over which no whole head has come yet may be so many.
+    pub max_pending: usize,
+    /// How long callers may take.
+    pub limits: Limits,
     /// TLS, if it is spoken.
     pub tls: Option<Tls>,
 }
@@ -111,12 +111,19 @@ impl Ingress {
         let Self { sockets, table, settings } = self;
         let connections = Arc::new(Semaphore::new(settings.max_connections));
         let load = Load::new(settings.max_in_flight);
+        let shortage = Arc::default();
+        // Connections are spread over the threads evenly, as good as.
+        let few = settings.max_pending.div_ceil(settings.threads.max(1));
+        let watches =
+            (0..settings.threads.max(1)).map(|_| Arc::new(Watch::new(settings.limits, few, Arc::clone(&shortage))));
+        let watches: Arc<[Arc<Watch>]> = watches.collect();
         let (leaving, left) = mpsc::channel(carry::QUEUE);
         let calls = TaskTracker::new();
         let (mut ended, mut adopting) = (Vec::new(), Vec::new());
         // One thread keeps the certificate fresh for all.
         let mut tls = settings.tls.clone();
-        for (number, sockets) in listen::share_out(sockets, settings.threads)?.into_iter().enumerate() {
+        let shares = listen::share_out(sockets, settings.threads)?;
+        for ((number, sockets), watch) in shares.into_iter().enumerate().zip(watches.iter()) {
             let serving = Serving {
                 table: Arc::clone(&table),
                 settings: settings.clone(),
@@ -126,7 +133,9 @@ impl Ingress {
                 leaving: leaving.clone(),
                 calls: calls.clone(),
                 tasks: TaskTracker::new(),
-                watch: Watch::default(),
+                watch: Arc::clone(watch),
+                watches: Arc::clone(&watches),
+                shortage: Arc::clone(&shortage),
             };
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, wait) = oneshot::channel::<()>();

@@ -30,6 +30,7 @@ pub mod message;
 pub mod migration;
 pub mod notify;
 pub mod observe;
+pub mod pace;
 pub mod policy;
 pub mod pool;
 pub mod proxy;

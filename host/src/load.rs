@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// Nothing is mirrored above this part of what may be served, in percent.
@@ -38,9 +38,16 @@ pub enum Room {
     Mirrors,
 }
 
+/// What callers are told when there is room for nobody.
+pub const FULL: &str = "the host serves as many requests as it may; try again later";
+
 /// A request that is served; dropping it ends that.
 #[derive(Debug)]
-pub struct Served(Arc<Load>);
+pub struct Served {
+    load: Arc<Load>,
+    /// Whether it counts.
+    counts: AtomicBool,
+}
 
 impl Load {
     /// At most so many requests at once.
@@ -57,13 +64,29 @@ impl Load {
     /// A request came: what there is room for with it.
     pub fn enter(self: &Arc<Self>) -> (Served, Room) {
         let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        (Served(Arc::clone(self)), room(others, self.most))
+        (Served { load: Arc::clone(self), counts: AtomicBool::new(true) }, room(others, self.most))
+    }
+}
+
+impl Served {
+    /// It is not served while its caller keeps it waiting, so it does not count.
+    pub fn rest(&self) {
+        if self.counts.swap(false, Ordering::Relaxed) {
+            self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// It counts again: what there is room for with it.
+    pub fn resume(&self) -> Room {
+        let mine = usize::from(self.counts.swap(true, Ordering::Relaxed));
+        let others = self.load.in_flight.fetch_add(1 - mine, Ordering::Relaxed) - mine;
+        room(others, self.load.most)
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.rest();
     }
 }
 
@@ -99,6 +122,22 @@ mod tests {
         let (first, room) = load.enter();
         assert_eq!(room, Room::Mirrors);
         assert_eq!(load.enter().1, Room::None);
+        drop(first);
+        assert_eq!(load.enter().1, Room::Mirrors);
+    }
+
+    #[test]
+    fn who_waits_for_its_body_takes_no_room() {
+        let load = Arc::new(Load::new(2));
+        let (first, _) = load.enter();
+        first.rest();
+        first.rest();
+        let (_second, room) = load.enter();
+        assert_eq!(room, Room::Mirrors);
+        let (third, room) = load.enter();
+        assert_eq!((room, first.resume()), (Room::Mirrors, Room::None));
+        drop(third);
+        assert_eq!(first.resume(), Room::Mirrors, "it counts once");
         drop(first);
         assert_eq!(load.enter().1, Room::Mirrors);
     }

@@ -30,20 +30,20 @@ use self::{
     download::Events,
     head::{SessionKey, View},
     headers::{Caller, Forwarding, Malformed},
-    journey::{Arrived, Journey, Repeats, said},
+    journey::{Arrived, Flow, Journey, Repeats, said},
     mirror::{HttpMirror, Wish},
     path::{Ambiguous, Form},
 };
 use crate::{
     clock,
-    load::{NO_ROOM, Room},
+    load::{FULL, NO_ROOM, Room, Served},
     message::{Fields, ReplyHead, RequestHead},
     observe::Outcome,
     pool::{
         UpstreamPool,
         upstream::{
             Answered, Outgoing, Ticket,
-            upload::{Incomplete, Progress, Upload},
+            upload::{Incomplete, Progress, SHORT, Upload, Wait},
         },
     },
     request::{Class, Failure, FailureKind, PoolId},
@@ -106,6 +106,8 @@ pub struct Scene<'a> {
     pub caller: &'a Caller,
     /// The normal form of its path.
     pub form: &'a Form,
+    /// That it is served.
+    pub served: &'a Served,
     /// What there is room for.
     pub room: Room,
     /// Where connections that change their protocol live on: a part of the thread that serves them.
@@ -116,7 +118,7 @@ impl Proxy {
     /// Serves a request, as far as there is room. Its `Host` says which host it is for ([`headers::host`]).
     pub async fn serve(&self, received: Received, scene: Scene<'_>) -> Reply {
         let Received { mut request, progress, upgrade: connection } = received;
-        let Scene { caller, form, room, tasks } = scene;
+        let Scene { caller, form, served, mut room, tasks } = scene;
         let head = &mut *request.head;
         if let Some(reply) = answer_here(head) {
             return reply;
@@ -135,14 +137,18 @@ impl Proxy {
             let session = session.map(|key| self.split.recorder.session(key));
             (self.split.route(&view, || view.copy()), session)
         };
+        let flow = if is_stream(head) { Flow::Stream } else { Flow::Body };
+        if request.body.as_whole().is_none() {
+            let wanted = (route.pool, found.class == Class::Read, flow);
+            room = match self.gather(&mut request.body, head, wanted, served).await {
+                Ok(room) => room,
+                Err(refused) => return refused,
+            };
+        }
         if route.pool == PoolId::V2 && room < Room::V2 {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
         }
-        if found.class == Class::Read
-            && let Some(refused) = self.gather(&mut request.body, head, route.pool).await
-        {
-            return refused;
-        }
+        let source = caller.source(&head.fields, self.forwarding);
         let upgrade = headers::upgrade(head);
         let mirror = Wish::of(route.mirror && found.class == Class::Read, upgrade.is_some(), room);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
@@ -156,6 +162,8 @@ impl Proxy {
             may_fail_over: found.class == Class::Read && repeatable && !self.split.is_v1_gone(),
             whose: Whose::of(&self.split.recorder, kind, session, route.apart),
             progress: progress.filter(|_| !is_here),
+            source,
+            flow,
             started,
             deadline: started + kind.deadline.unwrap_or(self.deadline),
         };
@@ -174,8 +182,7 @@ impl Proxy {
                 change(*answered, (caller, asked), journey.whose, (pool, took))
             }
             Ok(answered) => self.pass_on(*answered, journey.whose, (pool, took), mirror),
-            Err(failure) if by_caller => refuse_body(failure.kind == FailureKind::Timeout, &failure.message),
-            Err(failure) => refuse(status(&failure), failure.kind.name(), &failure.message),
+            Err(failure) => unserved(&failure, by_caller),
         };
         let fields = &mut reply.head.fields;
         fields.set(REQUEST_ID, id);
@@ -186,17 +193,41 @@ impl Proxy {
         reply
     }
 
-    /// Waits for the body of a read, if it can be kept. Who does not send it whole is refused.
-    async fn gather(&self, body: &mut Upload, head: &RequestHead, pool: PoolId) -> Option<Reply> {
+    /// Waits for the first of a body: so much that whoever sends it seems to mean it, or all of that of a read, if it can
+    /// be kept. Nobody is asked meanwhile, and no room is taken. What there is room for then; who does not send that is
+    /// refused.
+    async fn gather(
+        &self,
+        body: &mut Upload,
+        head: &RequestHead,
+        (pool, is_read, flow): (PoolId, bool, Flow),
+        served: &Served,
+    ) -> Result<Room, Reply> {
+        let (waits, spec) = (head.fields.has("expect"), self.pool(pool).spec());
         // Whoever announces trailers wants them passed on, and over HTTP/2 nobody but an upstream asks for a body.
-        let waits = head.version == Version::HTTP_2 && head.fields.has("expect");
-        if body.as_whole().is_some() || head.fields.has("trailer") || waits {
-            return None;
+        let is_kept = is_read
+            && body.length().is_some_and(|length| length <= SHORT as u64)
+            && !head.fields.has("trailer")
+            && !(head.version == Version::HTTP_2 && waits);
+        let bytes = match body.length() {
+            Some(_) if is_kept => spec.request_buffer.max(SHORT),
+            // A stream may begin with an answer, and who asks whether its body is wanted is told by the upstream.
+            _ if flow == Flow::Stream || waits => 0,
+            Some(_) => spec.request_buffer,
+            // Who does not know how long it will be may wait for an answer to the first of it.
+            None => spec.request_buffer.min(1),
+        };
+        if bytes > 0 {
+            served.rest();
+            let wait = Wait { idle: spec.idle_timeout, total: spec.total_timeout, bytes };
+            // Apart from the request, which would carry the room for it otherwise: most bodies that are short are here.
+            let gathered = Box::pin(body.gather(wait, is_kept)).await;
+            gathered.map_err(|why| refuse_body(why != Incomplete::Broken, &why.to_string()))?;
         }
-        let spec = self.pool(pool).spec();
-        // Apart from the request, which would carry the room for it otherwise: most bodies that are short are here.
-        let gathered = Box::pin(body.gather(spec.idle_timeout, spec.total_timeout)).await;
-        gathered.err().map(|why| refuse_body(why != Incomplete::Broken, &why.to_string()))
+        match served.resume() {
+            Room::None => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", FULL)),
+            room @ (Room::V1 | Room::V2 | Room::Mirrors) => Ok(room),
+        }
     }
 
     /// An answer for the caller, and how long its head took.
@@ -290,6 +321,11 @@ fn change(
     Reply { head, body: ReplyBody::whole("") }
 }
 
+/// Whether it is a call of gRPC: its body may go on for as long as there is something to say.
+pub fn is_stream(head: &RequestHead) -> bool {
+    head.version == Version::HTTP_2 && grpc::is_call(&head.fields)
+}
+
 /// When a request may be sent again. A safe method that is not said to be a read may change something after all. And what
 /// depends on how a body came is not for what changes something.
 fn repeats(found: Found<'_>, head: &RequestHead, body: &Upload) -> Repeats {
@@ -345,6 +381,17 @@ fn expect(request: &mut Outgoing, can_ask: bool) {
     }
 }
 
+/// What a caller is told that gets no answer, because of itself or not.
+fn unserved(failure: &Failure, by_caller: bool) -> Reply {
+    if by_caller && failure.kind == FailureKind::Resource {
+        refuse(StatusCode::TOO_MANY_REQUESTS, "caller", &failure.message)
+    } else if by_caller {
+        refuse_body(failure.kind == FailureKind::Timeout, &failure.message)
+    } else {
+        refuse(status(failure), failure.kind.name(), &failure.message)
+    }
+}
+
 /// What a caller is told of a failure.
 pub const fn status(failure: &Failure) -> StatusCode {
     match failure.kind {
@@ -393,7 +440,7 @@ impl Reply {
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         let mut head = ReplyHead::of(status);
         head.fields.add("content-type", "application/json");
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             head.fields.add("retry-after", "1");
         }
         Self { head, body: ReplyBody::whole(body) }

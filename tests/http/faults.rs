@@ -261,7 +261,9 @@ async fn a_caller_that_goes_away_is_not_v1s_fault() {
     let v1 = Upstream::named("one").await;
     let site = Setup::of(&[&v1], &[&v1]).start().await;
     let mut stream = site.connect().await;
-    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nhalf").await.unwrap();
+    // More than is waited for before V1 is asked.
+    let half = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n{}", "x".repeat(50_000));
+    stream.write_all(half.as_bytes()).await.unwrap();
     eventually("it to begin", async || (site.in_flight(0) == 1).then_some(())).await;
     drop(stream);
     eventually("it to end", async || (site.in_flight(0) == 0).then_some(())).await;

@@ -82,11 +82,11 @@ fn what_is_wrong_is_said_with_its_place() {
         choice: "",
         v1: vec!["http://a/path".into()],
         v2: vec![],
-        http: "forwarded = 'all'\nmax_requests = 0\ntls = { certificate = 'none.pem', key = 'none.pem' }",
+        http: "forwarded = 'all'\nmax_requests = 0\nmax_pending = 0\nmin_rate = 9999999999\nmin_rate_grace = '0s'\ntrusted_hops = 0\ntls = { certificate = 'none.pem', key = 'none.pem' }",
         migration: "match = [{ host = 'a b', path = 'x', headers = { 'a b' = '1' } }]\nsession = ['sid']\n\
             operations = { order = { class = 'read' }, get = { class = 'read', path = '/x' }, a = { class = 'replicate', path = '/a/{id}' }, b = { class = 'read', path = '/a/{x}' } }",
-        pool: "connect_timeout = 'soon'\nhealth = { path = 'x', host = 'a b', failures = 0 }\nejection = { most = 101 }",
-        host: "",
+        pool: "connect_timeout = 'soon'\nrequest_buffer = 99999999\ncaller_share = 0\nhealth = { path = 'x', host = 'a b', failures = 0 }\nejection = { most = 101 }",
+        host: "admin_plane = { max_connections = 1, body_timeout = 'soon' }",
         mirrored: "0%",
     };
     let text = setup.text();
@@ -94,6 +94,14 @@ fn what_is_wrong_is_said_with_its_place() {
     for problem in [
         "`host.http.forwarded` is `all`; it must be",
         "`host.http.max_requests` is 0; it must be between",
+        "`host.http.max_pending` is 0; it must be between",
+        "`host.http.min_rate` is 9999999999; it must be between",
+        "`host.http.min_rate_grace` is `0s`; it must be between",
+        "`host.http.trusted_hops` is 0; it must be between",
+        "`host.admin_plane.max_connections` is 1; it must be between",
+        "`host.admin_plane.body_timeout` is `soon`",
+        "`migrations.shop.v1.request_buffer` is 99999999; it must be between",
+        "`migrations.shop.v1.caller_share` is 0; it must be between",
         "`host.http.tls` cannot be used: cannot read",
         "`migrations.shop.match[0].host` is `a b`; it must be",
         "`migrations.shop.match[0].path` is `x`; it must begin",

@@ -85,7 +85,7 @@ async fn a_pool_with_checks_ends_when_it_was_closed_before() {
     let pool = site.app.host.migrations["shop"].split.v1.upstreams().unwrap().clone();
     let now = clock::mono();
     // What is never given back makes the pool wait, and its checks with it.
-    let _held = pool.check_out(None, now + Duration::from_secs(5), now).await.unwrap();
+    let _held = pool.check_out(None, None, now + Duration::from_secs(5), now).await.unwrap();
     timeout(Duration::from_secs(20), pool.shut_down()).await.expect("checks end with the pool");
     site.app.shut_down().await;
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     admin, clock,
-    config::Config,
+    config::{Config, MigrationConfig},
     descriptors,
     ingress::{Ends, Ingress, Started, carry::Adopter},
     notify::{self, Notice, Notifier},
@@ -188,7 +188,8 @@ fn serve(
     let Started { ended, adopter, left, calls } = ingress.start(&ends).map_err(failed(config.data_plane))?;
     serving.spawn(ended);
     let names = Arc::clone(&live.admin_hosts);
-    administering.spawn(admin::serve(admin, Arc::clone(&host), names, background_stop.clone()));
+    let served = admin::serve(admin, Arc::clone(&host), (names, config.admin_plane), background_stop.clone());
+    administering.spawn(served);
     tracing::info!(%data_plane, admin = %admin_address, "serving");
     let app = App {
         host,
@@ -263,7 +264,10 @@ async fn warnings(begun: &[Begun], store: &Store, notifier: &Notifier) -> Result
 /// Callers get no more connections than there are descriptors for.
 fn limit_connections(config: &mut Config) {
     let limit = descriptors::raise();
-    let (wanted, room) = (config.http.max_connections, descriptors::room(config.http.max_connections, limit));
+    let workers = config.migrations.iter().map(MigrationConfig::most_workers).sum();
+    let reserve = descriptors::reserve(config.admin_plane.max_connections, workers);
+    let (wanted, room) = (config.http.max_connections, descriptors::room(config.http.max_connections, reserve, limit));
+    descriptors::leave_to_upstreams(reserve, room, limit);
     if room < wanted {
         static SAID: Once = Once::new();
         // A host that begins again has said so.

@@ -41,6 +41,8 @@ pub struct Host {
     pub admin: String,
     /// By which names operators may ask for it, besides its address and those of this machine.
     pub admin_hosts: Vec<String>,
+    /// How they are served.
+    pub admin_plane: http::AdminPlane,
     /// The store's file.
     pub store: PathBuf,
     /// The folder where rollbacks are marked besides.
@@ -72,6 +74,7 @@ impl Default for Host {
             http: http::Http::default(),
             admin: "127.0.0.1:8081".into(),
             admin_hosts: Vec::new(),
+            admin_plane: http::AdminPlane::default(),
             store: "cutover.db".into(),
             rollback_markers: ".cutover".into(),
             components: None,

@@ -68,6 +68,7 @@ pub(super) fn config(
         data_plane: host.field("data_plane").address(&raw.host.data_plane),
         admin: host.field("admin").address(&raw.host.admin),
         admin_hosts: host.field("admin_hosts").names(raw.host.admin_hosts),
+        admin_plane: http::admin(&mut host.field("admin_plane"), &raw.host.admin_plane),
         store: base.join(&raw.host.store),
         rollback_markers: base.join(&raw.host.rollback_markers),
         policy_cache: match &raw.host.policy_cache {

@@ -21,7 +21,7 @@ pub struct Carried {
     pub stream: TcpStream,
     /// What was read of it and not used.
     pub read: Bytes,
-    /// Whether nothing was read of it yet.
+    /// Whether no request has come over it yet.
     pub is_new: bool,
 }
 
@@ -33,14 +33,9 @@ pub struct Adopter {
 }
 
 impl Carried {
-    /// One that nothing has come over yet.
-    pub(super) fn new(stream: tokio::net::TcpStream) -> io::Result<Self> {
-        Ok(Self { stream: stream.into_std()?, read: Bytes::new(), is_new: true })
-    }
-
-    /// One that waits for its next request, of which some bytes may be here.
-    pub(super) fn between_requests(stream: tokio::net::TcpStream, read: Bytes) -> io::Result<Self> {
-        Ok(Self { stream: stream.into_std()?, read, is_new: false })
+    /// One that waits for its next request, of which some bytes may be here; or for its first, if it is new.
+    pub(super) fn over(stream: tokio::net::TcpStream, read: Bytes, is_new: bool) -> io::Result<Self> {
+        Ok(Self { stream: stream.into_std()?, read, is_new })
     }
 
     /// The socket for the runtime of this thread, and who is at its other end.

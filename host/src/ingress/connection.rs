@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
     pin::{Pin, pin},
@@ -23,8 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{Semaphore, mpsc},
-    time::timeout,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,21 +30,26 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Ends, Settings,
     carry::Carried,
+    guard::{Guarded, end, guard},
     operations,
     plain::{Ended, Plain},
+    pulse::{Active, Pulse, Shortage},
     strict,
     table::Table,
-    watch::{Active, Order, Pulse, Watch, Watched},
+    watch::{Watch, make_room},
+    watched::Watched,
 };
 use crate::{
     clock,
     http1::{MAX_FIELDS, MAX_HEAD},
-    load::{Load, Room, Served},
-    message::ReplyHead,
+    load::{FULL, Load, Room, Served},
+    message::{ReplyHead, RequestHead},
+    pace::Pace,
     pool::upstream::{Outgoing, upload::Upload},
     proxy::{
         Cut, Received, Reply, ReplyBody, Scene,
         headers::{self, Caller},
+        is_stream,
         path::Form,
         refuse, refuse_malformed,
     },
@@ -55,14 +58,14 @@ use crate::{
 /// How long to wait when no connection can be accepted: for descriptors to come back, as a rule.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// What a caller has for its first request to arrive before its connection may have to make room for another.
+const YOUNG: Duration = Duration::from_millis(100);
+
 /// The largest list of fields of a request of HTTP/2; as large as heads of HTTP/1.1.
 const MAX_LIST: u32 = 64 << 10;
 
 /// Streams of one connection of HTTP/2 that are open at once.
 const MAX_STREAMS: u32 = 128;
-
-/// How a connection of HTTP/2 begins (RFC 9113, 3.4): with a method that no request of HTTP/1.1 may have.
-const PREFACE: &[u8] = b"PRI";
 
 /// What one thread serves.
 pub(super) struct Serving {
@@ -77,7 +80,11 @@ pub(super) struct Serving {
     pub(super) calls: TaskTracker,
     /// Connections of this thread, and requests that outlive them.
     pub(super) tasks: TaskTracker,
-    pub(super) watch: Watch,
+    /// The connections of this thread.
+    pub(super) watch: Arc<Watch>,
+    /// Those of all threads.
+    pub(super) watches: Arc<[Arc<Watch>]>,
+    pub(super) shortage: Arc<Shortage>,
 }
 
 /// A body that counts as served until it has been sent.
@@ -106,18 +113,14 @@ impl Serving {
             this.tasks.wait().await;
             done.cancel();
         };
-        tokio::join!(end, this.watch.run(&this.settings, &this.ends, &done));
+        tokio::join!(end, this.watch.run(&this.ends, &done));
     }
 
     async fn accept(self: Arc<Self>, listener: tokio::net::TcpListener) {
         loop {
-            let accepted = async {
-                let permit = Arc::clone(&self.connections).acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = self.ends.begun() => return,
-                accepted = accepted => accepted,
+                accepted = listener.accept() => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -127,11 +130,12 @@ impl Serving {
                     continue;
                 }
             };
-            let this = Arc::clone(&self);
-            self.tasks.spawn(async move {
-                this.connection(stream, peer).await;
-                drop(permit);
-            });
+            let permit = tokio::select! {
+                permit = self.room() => permit,
+                () = self.ends.shutdown.cancelled() => return,
+                () = self.ends.leave.cancelled() => return self.give_away(Carried::over(stream, Bytes::new(), true)).await,
+            };
+            self.connection(stream, peer, (Bytes::new(), true), permit);
         }
     }
 
@@ -141,61 +145,131 @@ impl Serving {
         loop {
             let next = async {
                 let carried = carried.recv().await?;
-                Some((Arc::clone(&self.connections).acquire_owned().await, carried))
+                Some((self.room().await, carried))
             };
             let next = tokio::select! {
                 () = self.ends.shutdown.cancelled() => return,
                 next = next => next,
             };
             let Some((permit, carried)) = next else { return };
-            let this = Arc::clone(&self);
-            self.tasks.spawn(async move {
-                match carried.open() {
-                    Ok((stream, peer, _, true)) => this.connection(stream, peer).await,
-                    Ok((stream, peer, read, false)) => {
-                        this.http1(stream, read, Arc::new(Caller::new(peer.ip(), false))).await;
-                    }
-                    Err(error) => tracing::debug!(%error, "a connection was closed while it was carried over"),
-                }
-                drop(permit);
-            });
+            match carried.open() {
+                Ok((stream, peer, read, is_new)) => self.connection(stream, peer, (read, is_new), permit),
+                Err(error) => tracing::debug!(%error, "a connection was closed while it was carried over"),
+            }
         }
     }
 
-    async fn connection(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    /// A place for a connection. If all are taken, those make room that only wait for their callers, now and until there
+    /// is one.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
+            return Some(permit);
+        }
+        let _waiting = self.shortage.begins();
+        loop {
+            make_room(&self.watches, &self.shortage, YOUNG, clock::mono());
+            tokio::select! {
+                permit = Arc::clone(&self.connections).acquire_owned() => return permit.ok(),
+                () = tokio::time::sleep(YOUNG) => {}
+            }
+        }
+    }
+
+    /// Serves a connection of which some bytes were read before, in a task of its own; no request has come over one that is
+    /// new.
+    fn connection(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        (read, is_new): (Bytes, bool),
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         // What is written must not wait for what was written before to be acknowledged.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let caller = Arc::new(Caller::new(peer.ip(), self.settings.tls.is_some()));
-        let Some(tls) = &self.settings.tls else {
-            let begun = tokio::select! {
-                begun = timeout(self.settings.header_timeout, is_http2(&stream)) => begun,
-                () = self.ends.shutdown.cancelled() => return,
-                () = self.ends.leave.cancelled() => return self.give_away(Carried::new(stream)).await,
-            };
-            // It sent nothing, or went away.
-            let Ok(Ok(http2)) = begun else { return };
-            if http2 {
-                self.http2(stream, caller).await;
-            } else {
-                self.http1(stream, Bytes::new(), caller).await;
-            }
+        // What has begun without TLS goes on so.
+        let tls = self.settings.tls.as_ref().filter(|_| is_new && read.is_empty());
+        let caller = Arc::new(Caller::new(peer.ip(), tls.is_some()));
+        if let Some(tls) = tls {
+            let (this, accepting) = (Arc::clone(self), TlsAcceptor::from(tls.config()).accept(stream));
+            self.tasks.spawn(async move {
+                let _permit = permit;
+                this.tls(accepting, caller).await;
+            });
             return;
-        };
-        match timeout(self.settings.header_timeout, TlsAcceptor::from(tls.config()).accept(stream)).await {
-            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => self.http2(stream, caller).await,
-            Ok(Ok(stream)) => drop(self.serve_http1(stream, Bytes::new(), caller, false).await),
-            Ok(Err(error)) => tracing::debug!(%error, "TLS failed"),
-            Err(_elapsed) => tracing::debug!("TLS took too long"),
+        }
+        let pulse = self.watch.add(true, is_new);
+        let plain = Plain::new(Watched::new(stream, read, Arc::clone(&pulse)), pulse);
+        self.tasks.spawn(Arc::clone(self).plain(plain, caller, permit));
+    }
+
+    /// Serves HTTP/1.1 without TLS, which can be given away between two requests, or what it becomes. Most connections are
+    /// of this kind and wait most of the time, so this keeps little.
+    async fn plain(
+        self: Arc<Self>,
+        mut plain: Plain<TcpStream>,
+        caller: Arc<Caller>,
+        _permit: Option<OwnedSemaphorePermit>,
+    ) {
+        match self.drive(&mut plain, &caller).await {
+            Guarded::Closed | Guarded::Ended(Ended::Over) => {}
+            left @ (Guarded::Left | Guarded::Ended(Ended::Http2 | Ended::Other)) => {
+                // Apart: most connections never need the room that this takes.
+                Box::pin(self.go_on(plain, left, caller)).await;
+            }
         }
     }
 
-    /// HTTP/1.1 without TLS: such a connection can be given away between two requests.
-    async fn http1(self: &Arc<Self>, stream: TcpStream, before: Bytes, caller: Arc<Caller>) {
-        if let Some((stream, read)) = self.serve_http1(stream, before, caller, true).await {
-            self.give_away(Carried::between_requests(stream, read)).await;
+    async fn tls(self: &Arc<Self>, accepting: tokio_rustls::Accept<TcpStream>, caller: Arc<Caller>) {
+        let pulse = self.watch.add(false, true);
+        pulse.head_began();
+        let accepted = match guard(pin!(accepting), &pulse, |_accepting| {}).await {
+            Guarded::Ended(Ok(accepted)) => accepted,
+            Guarded::Ended(Err(error)) => return tracing::debug!(%error, "TLS failed"),
+            Guarded::Closed | Guarded::Left => return tracing::debug!("TLS took too long"),
+        };
+        pulse.is_known(clock::mono());
+        if accepted.get_ref().1.alpn_protocol() == Some(b"h2") {
+            return Box::pin(self.http2(accepted, Bytes::new(), (&pulse, caller))).await;
         }
+        let mut plain = Plain::new(Watched::new(accepted, Bytes::new(), Arc::clone(&pulse)), Arc::clone(&pulse));
+        if let Guarded::Ended(Ended::Other | Ended::Http2) = self.drive(&mut plain, &caller).await {
+            let (stream, before) = plain.into_parts();
+            let io = Watched::new(stream, before, Arc::clone(&pulse));
+            drop(Box::pin(self.serve_any_http1(io, pulse, caller)).await);
+        }
+    }
+
+    /// Serves what a connection goes on as that is not plain any more, or gives it away.
+    async fn go_on(self: &Arc<Self>, plain: Plain<TcpStream>, left: Guarded<Ended>, caller: Arc<Caller>) {
+        let pulse = plain.pulse();
+        let (stream, before) = plain.into_parts();
+        let left = match left {
+            Guarded::Left => Some((stream, before)),
+            Guarded::Ended(Ended::Other) => {
+                self.serve_any_http1(Watched::new(stream, before, Arc::clone(&pulse)), Arc::clone(&pulse), caller).await
+            }
+            Guarded::Ended(Ended::Http2) => {
+                pulse.stays();
+                self.http2(stream, before, (&pulse, caller)).await;
+                None
+            }
+            Guarded::Ended(Ended::Over) | Guarded::Closed => None,
+        };
+        if let Some((stream, read)) = left {
+            self.give_away(Carried::over(stream, read, pulse.is_pending())).await;
+        }
+    }
+
+    async fn drive<S>(&self, plain: &mut Plain<S>, caller: &Caller) -> Guarded<Ended>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let pulse = plain.pulse();
+        let serving = plain.run(|request, active| self.answer_plain(request, caller, active));
+        // It looks itself whether it is to end.
+        guard(pin!(serving), &pulse, |_serving| {}).await
     }
 
     async fn give_away(&self, carried: io::Result<Carried>) {
@@ -204,35 +278,6 @@ impl Serving {
             Ok(carried) => drop(self.leaving.send(carried).await),
             Err(error) => tracing::debug!(%error, "a connection cannot be given away"),
         }
-    }
-
-    /// Serves a stream of which some bytes were read `before`. What is left of it, if it leaves.
-    async fn serve_http1<S>(
-        self: &Arc<Self>,
-        stream: S,
-        before: Bytes,
-        caller: Arc<Caller>,
-        can_leave: bool,
-    ) -> Option<(S, Bytes)>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let pulse = Arc::new(Pulse::new(clock::mono(), can_leave));
-        self.watch.add(&pulse);
-        let mut plain = Plain::new(Watched::new(stream, before, Arc::clone(&pulse)), Arc::clone(&pulse));
-        let guarded = {
-            let serving = plain.run(|request, active| self.answer_plain(request, &caller, active));
-            // It looks itself whether it is to end.
-            guard(pin!(serving), &pulse, |_serving| {}).await
-        };
-        match guarded {
-            Guarded::Left => return Some(plain.into_parts()),
-            Guarded::Closed | Guarded::Ended(Ended::Over) => return None,
-            Guarded::Ended(Ended::Other) => {}
-        }
-        let (stream, before) = plain.into_parts();
-        // Apart: most connections never need the room that this takes.
-        Box::pin(self.serve_any_http1(Watched::new(stream, before, Arc::clone(&pulse)), pulse, caller)).await
     }
 
     /// Serves whatever HTTP/1.1 has.
@@ -260,12 +305,11 @@ impl Serving {
         Some((stream, read))
     }
 
-    async fn http2<S>(self: &Arc<Self>, stream: S, caller: Arc<Caller>)
+    async fn http2<S>(self: &Arc<Self>, stream: S, before: Bytes, (pulse, caller): (&Arc<Pulse>, Arc<Caller>))
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let pulse = Arc::new(Pulse::new(clock::mono(), false));
-        let io = TokioIo::new(Watched::new(stream, Bytes::new(), Arc::clone(&pulse)));
+        let io = TokioIo::new(Watched::new(stream, before, Arc::clone(pulse)));
         let service = service_fn(|request: Request<Incoming>| {
             let (this, caller, active) = (Arc::clone(self), Arc::clone(&caller), pulse.begin());
             async move { Ok::<_, Infallible>(this.answer(request, &caller, active).await) }
@@ -273,8 +317,7 @@ impl Serving {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_LIST);
         let connection = pin!(http.serve_connection(io, service));
-        self.watch.add(&pulse);
-        end(&pulse, &guard(connection, &pulse, http2::Connection::graceful_shutdown).await);
+        end(pulse, &guard(connection, pulse, http2::Connection::graceful_shutdown).await);
     }
 
     /// Answers a request that wants nothing but an answer.
@@ -283,7 +326,7 @@ impl Serving {
         let Reply { head, body } = if room == Room::None {
             overloaded()
         } else {
-            self.route(Received { request, progress: None, upgrade: None }, (caller, room)).await
+            self.route(Received { request, progress: None, upgrade: None }, (caller, &served, room)).await
         };
         (head, Counted { body, _active: active, _served: served })
     }
@@ -296,11 +339,11 @@ impl Serving {
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
         let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
         // Also of one that is refused it has to be known whether the rest of its body comes.
-        let received = receive(request, &active);
+        let received = receive(request, self.settings.limits.pace, &active);
         let Reply { mut head, mut body } = match verified {
             Err(refused) => refused.reply(),
             Ok(()) if room == Room::None => overloaded(),
-            Ok(()) => self.route(received, (caller, room)).await,
+            Ok(()) => self.route(received, (caller, &served, room)).await,
         };
         if was_chunked {
             head.fields.set("connection", "close");
@@ -315,18 +358,18 @@ impl Serving {
         Response::from_parts(head.into_parts(), Counted { body, _active: active, _served: served })
     }
 
-    async fn route(&self, received: Received, (caller, room): (&Caller, Room)) -> Reply {
+    async fn route(&self, received: Received, (caller, served, room): (&Caller, &Served, Room)) -> Reply {
         let path = received.request.head.uri.path();
         if let Some((route, operation)) = operations::find(&self.table.operations, path) {
             let (route, operation) = (route.clone(), operation.to_owned());
-            let scene = operations::Scene { room, tasks: &self.tasks, under_way: self.calls.token() };
+            let scene = operations::Scene { served, room, tasks: &self.tasks, under_way: self.calls.token() };
             return Box::pin(operations::answer(received.request, &route, &operation, scene)).await;
         }
-        self.pass(received, (caller, room)).await
+        self.pass(received, (caller, served, room)).await
     }
 
     /// Passes a request on to the migration that it belongs to.
-    async fn pass(&self, mut received: Received, (caller, room): (&Caller, Room)) -> Reply {
+    async fn pass(&self, mut received: Received, (caller, served, room): (&Caller, &Served, Room)) -> Reply {
         let head = &mut *received.request.head;
         if let Err(malformed) = headers::host(head) {
             return refuse_malformed(malformed);
@@ -336,107 +379,24 @@ impl Serving {
         let Some(proxy) = self.table.find(name, form.or_as_it_came(head.uri.path()), &head.fields) else {
             return operations::nothing_here(&self.table.operations, head.uri.path());
         };
-        proxy.serve(received, Scene { caller, form: &form, room, tasks: &self.tasks }).await
+        proxy.serve(received, Scene { caller, form: &form, served, room, tasks: &self.tasks }).await
     }
 }
 
 /// A request that hyper has read.
-fn receive(mut request: Request<Incoming>, active: &Active) -> Received {
+fn receive(mut request: Request<Incoming>, pace: Pace, active: &Active) -> Received {
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let (parts, body) = request.into_parts();
     let is_http2 = parts.version == Version::HTTP_2;
-    let (body, progress) = Upload::of(body, is_http2, |progress| Box::new(active.arriving(progress)));
-    let request = Outgoing { head: Box::new(parts.into()), body, interims: None };
-    Received { request, progress, upgrade }
-}
-
-/// How a connection was driven.
-enum Guarded<T> {
-    /// To its end.
-    Ended(T),
-    /// Until it could be given away.
-    Left,
-    /// Until it was told to close.
-    Closed,
-}
-
-/// Drives a connection, and does with it what it is told. It is given away only when nothing is under way.
-async fn guard<C: Future>(
-    mut connection: Pin<&mut C>,
-    pulse: &Pulse,
-    end: impl FnOnce(Pin<&mut C>),
-) -> Guarded<C::Output> {
-    let mut end = Some(end);
-    poll_fn(|cx| {
-        let order = pulse.order(cx);
-        match order {
-            Order::GoOn | Order::Leave => {}
-            Order::End => {
-                if let Some(end) = end.take() {
-                    // First it takes what was read before it began: that may be a part of a request.
-                    if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                        return Poll::Ready(Guarded::Ended(ended));
-                    }
-                    end(connection.as_mut());
-                }
-            }
-            Order::Close => return Poll::Ready(Guarded::Closed),
-        }
-        match connection.as_mut().poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
-            Poll::Pending if order == Order::Leave && pulse.can_go() => {
-                // Of a body that nobody wants hyper learns when it is polled next: it reads the rest that is here, or closes. It
-                // may come to another request then.
-                while pulse.was_torn() {
-                    if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                        return Poll::Ready(Guarded::Ended(ended));
-                    }
-                    if !pulse.can_go() {
-                        return Poll::Pending;
-                    }
-                }
-                Poll::Ready(Guarded::Left)
-            }
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// A connection of hyper's has ended.
-fn end(pulse: &Pulse, guarded: &Guarded<hyper::Result<()>>) {
-    if let Guarded::Ended(ended) = guarded {
-        pulse.has_ended();
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
-        }
-    }
+    let head: Box<RequestHead> = Box::new(parts.into());
+    // Streams of gRPC may be silent for as long as there is nothing to say.
+    let pace = if is_stream(&head) { Pace::NONE } else { pace };
+    let (body, progress) = Upload::of(body, is_http2, pace, |progress| Box::new(active.arriving(progress)));
+    Received { request: Outgoing { head, body, interims: None }, progress, upgrade }
 }
 
 fn overloaded() -> Reply {
-    let message = "the host serves as many requests as it may; try again later";
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", message)
-}
-
-/// Whether a connection begins as one of HTTP/2 does.
-async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; PREFACE.len()];
-    loop {
-        stream.readable().await?;
-        let got = stream.peek(&mut start).await?;
-        let begun = start.get(..got).unwrap_or_default();
-        if got == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if begun == PREFACE {
-            return Ok(true);
-        }
-        if !PREFACE.starts_with(begun) {
-            return Ok(false);
-        }
-        // `P` may become a `POST`: what comes next is not announced, because there is something to read already.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", FULL)
 }
 
 impl Body for Counted {
@@ -453,5 +413,51 @@ impl Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ingress::watch::Limits, pace::Pace};
+
+    /// What a connection may take of memory while it waits, in bytes, besides what the runtime keeps of it.
+    const MOST: usize = 704;
+
+    fn serving() -> Arc<Serving> {
+        let limits = Limits {
+            header_timeout: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(1),
+            send_timeout: Duration::from_secs(1),
+            pace: Pace::NONE,
+        };
+        let settings = Settings { threads: 1, max_connections: 1, max_pending: 1, max_in_flight: 1, limits, tls: None };
+        let shortage = Arc::<Shortage>::default();
+        let watch = Arc::new(Watch::new(limits, 1, Arc::clone(&shortage)));
+        Arc::new(Serving {
+            table: Arc::default(),
+            settings,
+            load: Arc::new(Load::new(1)),
+            connections: Arc::new(Semaphore::new(1)),
+            ends: Ends::default(),
+            leaving: mpsc::channel(1).0,
+            calls: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            watches: Arc::from([Arc::clone(&watch)]),
+            watch,
+            shortage,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_takes_little_memory() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let peer = stream.peer_addr().unwrap();
+        let serving = serving();
+        let pulse = serving.watch.add(true, true);
+        let plain = Plain::new(Watched::new(stream, Bytes::new(), Arc::clone(&pulse)), pulse);
+        let size = size_of_val(&Arc::clone(&serving).plain(plain, Arc::new(Caller::new(peer.ip(), false)), None));
+        assert!(size <= MOST, "{size} bytes");
     }
 }

@@ -14,8 +14,11 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use crate::{
     clock,
     dispatch::Dispatch,
-    load::Room,
-    pool::upstream::Outgoing,
+    load::{self, Room},
+    pool::upstream::{
+        Outgoing,
+        upload::{Incomplete, Wait},
+    },
     proxy::{Reply, refuse, refuse_body, status},
     request::{Answer, Head, Request, Served},
 };
@@ -40,6 +43,8 @@ pub struct Route {
 
 /// Where a call was read.
 pub(super) struct Scene<'a> {
+    /// That it is served.
+    pub(super) served: &'a load::Served,
     /// What there is room for.
     pub(super) room: Room,
     /// Where it runs to its end.
@@ -71,7 +76,7 @@ pub(super) async fn answer(
     request: Outgoing,
     route: &Route,
     operation: &str,
-    Scene { room, tasks, under_way }: Scene<'_>,
+    Scene { served, mut room, tasks, under_way }: Scene<'_>,
 ) -> Reply {
     if request.head.method != Method::POST {
         let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "operations are called with POST");
@@ -83,10 +88,21 @@ pub(super) async fn answer(
         return refuse(StatusCode::NOT_FOUND, "no-operation", &message);
     };
     let (operation, deadline) = (Arc::clone(operation), rule.deadline.unwrap_or(route.deadline));
+    let comes = request.body.as_whole().is_none();
+    if comes {
+        // No room is taken while it is the caller who is waited for.
+        served.rest();
+    }
     let call = match read(request, operation, deadline).await {
         Ok(call) => call,
         Err(reply) => return reply,
     };
+    if comes {
+        room = served.resume();
+        if room == Room::None {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", load::FULL);
+        }
+    }
     let id = Arc::clone(&call.id);
     let dispatch = Arc::clone(&route.dispatch);
     // A task of its own: it is not dropped with the connection.
@@ -107,7 +123,7 @@ pub(super) async fn answer(
 /// Reads headers and body into a request.
 async fn read(request: Outgoing, operation: Arc<str>, deadline: Duration) -> Result<Request, Reply> {
     let deadline = clock::mono() + deadline;
-    let Outgoing { head, body, .. } = request;
+    let Outgoing { head, mut body, .. } = request;
     let header = |name: &str| head.fields.text(name).filter(|v| !v.is_empty());
     for name in ["x-request-id", "x-session-id"] {
         let unusable = head.fields.has(name) && head.fields.text(name).is_none_or(|v| v.len() > MAX_ID);
@@ -124,6 +140,10 @@ async fn read(request: Outgoing, operation: Arc<str>, deadline: Duration) -> Res
         host: header("host").unwrap_or_default().to_owned(),
         headers: head.fields.all_text().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     };
+    let wait = Wait { idle: PATIENCE, total: PATIENCE, bytes: MAX_BODY };
+    if let Err(why) = body.gather(wait, false).await {
+        return Err(refuse_body(why != Incomplete::Broken, &why.to_string()));
+    }
     let collected = match timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {

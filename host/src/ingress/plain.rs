@@ -32,8 +32,9 @@ use tokio::{
 
 use self::{reply::Framing, request::Taken};
 use super::{
+    pulse::{Active, Pulse},
     strict::Refused,
-    watch::{Active, Pulse, Watched},
+    watched::Watched,
 };
 use crate::{
     clock,
@@ -57,6 +58,9 @@ const AHEAD_OF_CALLER: usize = 256 << 10;
 
 /// A head and a body that are together no larger are written from one place.
 const FLAT: usize = 4 << 10;
+
+/// How a connection of HTTP/2 begins (RFC 9113, 3.4): with a method that no request of HTTP/1.1 may have.
+const PREFACE: &[u8] = b"PRI";
 
 thread_local! {
     /// Where heads are written: for all connections of a thread, so that it stays in the processor's cache.
@@ -89,6 +93,8 @@ struct Ahead<B> {
 pub(super) enum Ended {
     /// The connection is over.
     Over,
+    /// It is one of HTTP/2.
+    Http2,
     /// What came next is not for this.
     Other,
 }
@@ -105,6 +111,7 @@ enum Waited<T> {
 /// What came next.
 enum Came {
     Request { request: Outgoing, is_last: bool },
+    Http2,
     Other,
     Refused(Refused),
     Nothing,
@@ -113,6 +120,10 @@ enum Came {
 impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     pub(super) fn new(io: Watched<S>, pulse: Arc<Pulse>) -> Self {
         Self { io, read: BytesMut::new(), pulse, interims: Arc::default() }
+    }
+
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// The stream, and what came and was not answered.
@@ -129,24 +140,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         B: Body<Data = Bytes> + Unpin,
     {
         loop {
-            let (mut request, is_last) = match self.next().await {
+            let (request, is_last) = match self.next().await {
                 Came::Request { request, is_last } => (request, is_last),
+                Came::Http2 => return Ended::Http2,
                 Came::Other => return Ended::Other,
                 Came::Refused(refused) => {
                     let Reply { head, body } = refused.reply();
-                    drop(self.send((head, body), false, true).await);
+                    drop(Box::pin(self.send((head, body), false, true)).await);
                     break;
                 }
                 Came::Nothing => break,
             };
-            let is_head = request.head.method == Method::HEAD;
-            if self.interims.has_some() || Arc::strong_count(&self.interims) > 1 {
-                // Somebody may still leave one that belongs to the request before.
-                self.interims = Arc::default();
+            // Apart: a connection that waits must not keep the room that this takes.
+            match Box::pin(self.exchange(request, is_last, &serve)).await {
+                Ok(Some(true)) => {}
+                Ok(Some(false)) => break,
+                Ok(None) => return Ended::Over,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection ended early");
+                    return Ended::Over;
+                }
             }
-            request.interims = Some(Arc::clone(&self.interims));
+        }
+        // What was written is on its way; nobody waits for more.
+        drop(self.io.shutdown().await);
+        Ended::Over
+    }
+
+    /// Has a request answered, and sends the answer. Whether the connection can be used again; none if the caller left.
+    async fn exchange<F, B>(
+        &mut self,
+        mut request: Outgoing,
+        is_last: bool,
+        serve: &impl Fn(Outgoing, Active) -> F,
+    ) -> io::Result<Option<bool>>
+    where
+        F: Future<Output = (ReplyHead, B)>,
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let is_head = request.head.method == Method::HEAD;
+        if self.interims.has_some() || Arc::strong_count(&self.interims) > 1 {
+            // Somebody may still leave one that belongs to the request before.
+            self.interims = Arc::default();
+        }
+        request.interims = Some(Arc::clone(&self.interims));
+        let reply = {
             let mut answer = pin!(serve(request, self.pulse.begin()));
-            let reply = loop {
+            loop {
                 let waited = poll_fn(|cx| match answer.as_mut().poll(cx) {
                     Poll::Ready(answered) => Poll::Ready(Waited::Answer(answered)),
                     Poll::Pending if self.interims.poll_some(cx) => Poll::Ready(Waited::Interim),
@@ -157,24 +197,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
                     Waited::Answer(answered) => break answered,
                     // Who cannot be told will be seen to have left.
                     Waited::Interim => drop(self.pass_interims().await),
-                    Waited::Left => return Ended::Over,
-                }
-            };
-            if self.interims.has_some() {
-                drop(self.pass_interims().await);
-            }
-            match self.send(reply, is_head, is_last).await {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "a connection ended early");
-                    return Ended::Over;
+                    Waited::Left => return Ok(None),
                 }
             }
+        };
+        if self.interims.has_some() {
+            drop(self.pass_interims().await);
         }
-        // What was written is on its way; nobody waits for more.
-        drop(self.io.shutdown().await);
-        Ended::Over
+        self.send(reply, is_head, is_last).await.map(Some)
     }
 
     /// Sends the interim answers that wait.
@@ -192,6 +222,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         let mut seen = 0;
         loop {
             // Of what comes in many small parts only what may be whole is looked at again.
+            if self.pulse.is_pending() && self.read.starts_with(PREFACE) {
+                return Came::Http2;
+            }
             if !self.read.is_empty() && (seen == 0 || may_end(&self.read, seen)) {
                 match request::take(&mut self.read) {
                     Taken::Request { request, is_last } => return Came::Request { request, is_last },
@@ -199,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
                     Taken::Refused(refused) => return Came::Refused(refused),
                     Taken::Part => self.pulse.head_began(),
                     Taken::PartOfBody(whole) => {
-                        if !self.has_soon(whole).await {
+                        if !Box::pin(self.has_soon(whole)).await {
                             return Came::Other;
                         }
                         seen = 0;
@@ -212,10 +245,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
             }
             seen = self.read.len();
             let got = poll_fn(|cx| {
-                if self.read.is_empty() && self.pulse.is_ending() {
+                if self.read.is_empty() && self.pulse.is_told_to_end() {
                     return Poll::Ready(Ok(0));
                 }
-                self.io.poll_fill(cx, &mut self.read)
+                match self.io.poll_fill(cx, &mut self.read) {
+                    Poll::Pending if self.read.is_empty() && self.pulse.makes_room() => Poll::Ready(Ok(0)),
+                    polled @ (Poll::Ready(_) | Poll::Pending) => polled,
+                }
             });
             if !got.await.is_ok_and(|got| got > 0) {
                 return Came::Nothing;

@@ -107,6 +107,11 @@ pub struct HealthChecks {
 }
 
 impl PoolSpec {
+    /// Workers that it has at most, those included that take the place of others.
+    pub const fn most_workers(&self) -> usize {
+        self.size.max + self.size.most_overflow
+    }
+
     /// Calls that may run at once.
     pub const fn lanes(&self) -> usize {
         match self.mode {

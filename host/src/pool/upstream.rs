@@ -7,11 +7,13 @@
 
 pub mod balance;
 pub mod budget;
+pub mod callers;
 pub mod connection;
 mod health;
 mod interim;
 pub mod lane;
 mod member;
+mod places;
 mod reach;
 mod resolve;
 mod send;
@@ -34,14 +36,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     budget::Budget,
+    callers::{Callers, Source},
     lane::Lane,
-    member::{Member, Waiting},
+    member::Member,
 };
 pub use self::{
     connection::{Connector, TlsError, TlsSettings},
     health::HealthCheck,
     interim::Interims,
     member::{Address, MemberView},
+    places::NoPlace,
     resolve::Lookup,
     send::{Answered, Ask, Outgoing, Reuse, Unanswered},
     standing::{Checks, Ejection},
@@ -76,8 +80,14 @@ pub struct UpstreamSpec {
     pub connect_timeout: Duration,
     /// How long a body may stand still, in either direction, and how long a connection without a request is kept.
     pub idle_timeout: Duration,
-    /// How long a whole exchange may take; none for as long as it goes on.
-    pub total_timeout: Option<Duration>,
+    /// How long a body may take.
+    pub total_timeout: Duration,
+    /// The same for streams of events and calls of gRPC; none for as long as they go on.
+    pub stream_total_timeout: Option<Duration>,
+    /// So many bytes of a body have to be here before a member is asked.
+    pub request_buffer: usize,
+    /// The part of the places that one caller alone may have, in percent.
+    pub caller_share_percent: u32,
     /// Requests that one member is sent at once; over HTTP/1.1 that is connections.
     pub max_connections: usize,
     /// Requests that may wait for one of them to end.
@@ -94,6 +104,13 @@ pub struct UpstreamSpec {
     pub drain_timeout: Duration,
     /// How long streams may go on when the pool is drained.
     pub stream_timeout: Duration,
+}
+
+impl UpstreamSpec {
+    /// How long a body may take, or a stream.
+    pub const fn total(&self, is_stream: bool) -> Option<Duration> {
+        if is_stream { self.stream_total_timeout } else { Some(self.total_timeout) }
+    }
 }
 
 /// A pool; clones are the same pool.
@@ -115,6 +132,11 @@ struct Inner {
     /// Somebody waits for requests to end.
     draining: AtomicBool,
     waiting: AtomicUsize,
+    callers: Callers,
+    /// Requests that wait because their callers have more places than they may.
+    behind: AtomicUsize,
+    /// For those: a request ended.
+    freed: Notify,
     /// A request ended, a member is up or down, or the pool was opened or closed.
     changed: Notify,
     /// How often it was opened after it was drained: whose signals are `signals`.
@@ -154,6 +176,8 @@ pub struct Ticket {
     pool: Arc<Handle>,
     member: usize,
     era: u64,
+    /// Who has it; nobody if it is the host that asks.
+    source: Option<Source>,
 }
 
 impl UpstreamPool {
@@ -168,6 +192,9 @@ impl UpstreamPool {
             open: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            callers: Callers::new(),
+            behind: AtomicUsize::new(0),
+            freed: Notify::new(),
             changed: Notify::new(),
             era: AtomicU64::new(0),
             signals: Mutex::default(),
@@ -221,29 +248,6 @@ impl UpstreamPool {
                 return Err(Failure::unsent(FailureKind::Initialization, format!("{}: {why}", self.0.spec.label)));
             }
         }
-    }
-
-    /// A place for a request at a member, another one than `avoid` if there is another. Waits if all places are taken.
-    ///
-    /// # Errors
-    /// Unsent: the pool is closed or full, or no place became free in time.
-    pub async fn check_out(&self, avoid: Option<usize>, deadline: Mono, now: Mono) -> Result<Ticket, Failure> {
-        let inner = &self.0;
-        let closed = || Err(Failure::unsent(FailureKind::System, format!("{} is closed", inner.spec.label)));
-        if !self.is_open() {
-            return closed();
-        }
-        let at = inner.choose(avoid, now);
-        let (Some(member), Some(handle)) = (inner.members.get(at), lane::of(&self.1)) else {
-            return Err(Failure::unsent(FailureKind::System, format!("{} has no upstream", inner.spec.label)));
-        };
-        if !member.enter() {
-            Box::pin(inner.wait(member, deadline)).await?;
-        }
-        let era = inner.era.load(Ordering::Acquire);
-        let ticket = Ticket { pool: Arc::clone(handle), member: at, era };
-        // Whoever closes the pool looks at what is in flight after that: one of the two sees the other.
-        if inner.open.load(Ordering::SeqCst) { Ok(ticket) } else { closed() }
     }
 
     /// A request came that may be tried again.
@@ -329,7 +333,7 @@ impl UpstreamPool {
             wanted: small(self.0.members.len()),
             ready: small(self.0.members.iter().filter(|member| member.is_usable(now)).count()),
             failures: 0,
-            queued: small(self.0.waiting.load(Ordering::Acquire)),
+            queued: small(self.0.waiting()),
             rss_bytes: 0,
         }
     }
@@ -352,7 +356,7 @@ impl UpstreamPool {
         UpstreamView {
             pool: self.0.spec.id,
             open: self.is_open(),
-            waiting: self.0.waiting.load(Ordering::Acquire),
+            waiting: self.0.waiting(),
             upstreams: self.0.members.iter().map(|member| member.view(now)).collect(),
         }
     }
@@ -379,31 +383,6 @@ impl UpstreamPool {
 }
 
 impl Inner {
-    /// A member that is usable and not to be avoided; if there is none, any: a pool whose members all look bad is more
-    /// likely misjudged than gone, and nobody is served by not trying.
-    fn choose(&self, avoid: Option<usize>, now: Mono) -> usize {
-        let (members, chance) = (self.members.len(), fastrand::u64(..));
-        let usable = |at: usize| self.members.get(at).is_some_and(|member| member.is_usable(now));
-        let cost = |at: usize| self.members.get(at).map_or(u64::MAX, |member| member.cost(now));
-        balance::choose(members, chance, |at| usable(at) && Some(at) != avoid, cost)
-            .or_else(|| balance::choose(members, chance, usable, cost))
-            .or_else(|| balance::choose(members, chance, |at| Some(at) != avoid, cost))
-            .unwrap_or(0)
-    }
-
-    async fn wait(&self, member: &Member, deadline: Mono) -> Result<(), Failure> {
-        let refused = |message| Err(Failure::unsent(FailureKind::Resource, message));
-        let label = &self.spec.label;
-        let _waiting = Waiting::new(&self.waiting);
-        if self.waiting.load(Ordering::Acquire) > self.spec.max_waiting {
-            return refused(format!("{label} is full; try again later"));
-        }
-        if timeout_at(deadline.timer(), member.enter_in_turn()).await.is_err() {
-            return refused(format!("no connection of {label} became free in time"));
-        }
-        Ok(())
-    }
-
     /// Cuts the connections that have no task of their own, which would listen to the signals.
     fn cut_wires(&self) {
         self.cuts.lock().drain(..).filter_map(|cut| cut.upgrade()).for_each(|cut| cut.cut());
@@ -411,6 +390,11 @@ impl Inner {
 
     fn in_flight(&self) -> usize {
         self.members.iter().map(Member::in_flight).sum()
+    }
+
+    /// Requests that wait for a place.
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire) + self.behind.load(Ordering::Acquire)
     }
 
     /// A member did not answer.
@@ -467,6 +451,12 @@ impl Drop for Ticket {
         let pool = &self.pool.0;
         if let Some(member) = pool.members.get(self.member) {
             member.leave();
+        }
+        if let Some(source) = self.source {
+            pool.callers.leave(source);
+            if pool.behind.load(Ordering::SeqCst) > 0 {
+                pool.freed.notify_one();
+            }
         }
         if pool.draining.load(Ordering::SeqCst) {
             pool.changed.notify_waiters();

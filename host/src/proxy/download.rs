@@ -120,7 +120,8 @@ impl Download {
         (events, has_failed): (Option<Events>, Option<bool>),
     ) -> Self {
         let now = clock::mono();
-        let total = ticket.spec().total_timeout.map(|limit| (limit, now + limit));
+        let is_stream = events.is_some() || has_failed.is_some();
+        let total = ticket.spec().total(is_stream).map(|limit| (limit, now + limit));
         let exchange = Exchange {
             ticket,
             reuse,

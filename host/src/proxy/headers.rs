@@ -11,7 +11,10 @@ use hyper::{
     http::uri::{PathAndQuery, Scheme},
 };
 
-use crate::message::{Fields, RequestHead};
+use crate::{
+    message::{Fields, RequestHead},
+    pool::upstream::callers::Source,
+};
 
 /// Fields that belong to one connection. The last is what asks for HTTP/2 in the middle of one (RFC 7540, 3.2.1).
 const HOP: [&str; 7] =
@@ -32,13 +35,16 @@ pub struct Forwarding {
     pub forwarded: bool,
     /// What callers say of themselves in them is kept; otherwise it is thrown away.
     pub trust: bool,
+    /// How many proxies are before the host, if they are trusted: the caller is who the first of them was called by.
+    pub trusted_hops: u8,
 }
 
 /// Who sends requests over a connection, and how.
 #[derive(Debug, Clone)]
 pub struct Caller {
     address: IpAddr,
-    text: String,
+    text: Box<str>,
+    source: Source,
     tls: bool,
 }
 
@@ -186,8 +192,36 @@ impl Caller {
     /// At an address, over TLS or not.
     pub fn new(address: IpAddr, tls: bool) -> Self {
         let address = address.to_canonical();
-        Self { address, text: address.to_string(), tls }
+        Self { address, text: address.to_string().into(), source: Source::of(address), tls }
     }
+
+    /// Who sent a request: whoever is at the other end of the connection, or, if proxies before the host are trusted, who
+    /// they say that it was.
+    pub fn source(&self, fields: &Fields, forwarding: Forwarding) -> Source {
+        if !forwarding.trust {
+            return self.source;
+        }
+        let name = if fields.has("x-forwarded-for") { "x-forwarded-for" } else { "forwarded" };
+        let said: Vec<_> = fields.tokens(name).collect();
+        let hops = usize::from(forwarding.trusted_hops.max(1));
+        let said = said.len().checked_sub(hops).and_then(|at| said.get(at)).copied();
+        said.and_then(address_in).map_or(self.source, Source::of)
+    }
+}
+
+/// The address in an element of `X-Forwarded-For`, or in `for` of one of `Forwarded` (RFC 7239, 4 and 6).
+fn address_in(element: &str) -> Option<IpAddr> {
+    let node = element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then_some(value)
+    });
+    let node = node.unwrap_or(element).trim().trim_matches('"');
+    let bare = match node.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None => node,
+    };
+    let without_port = || bare.rsplit_once(':').and_then(|(address, _)| address.parse().ok());
+    bare.parse().ok().or_else(without_port)
 }
 
 /// Several cookie fields are one on HTTP/1.1 (RFC 9113, 8.2.3).
@@ -304,7 +338,7 @@ mod tests {
             ("x-forwarded-proto", "http"),
             ("forwarded", "for=10.0.0.1"),
         ];
-        let both = Forwarding { x_forwarded: true, forwarded: true, trust: false };
+        let both = Forwarding { x_forwarded: true, forwarded: true, trust: false, trusted_hops: 1 };
         assert_eq!(
             sent(&headers, both),
             [
@@ -344,6 +378,29 @@ mod tests {
     fn what_callers_say_in_the_hosts_name_stays_behind() {
         let all = [("x-cutover-shadow", "1"), ("x-cutover-pool", "v2"), ("x-cutovers", "1"), ("a", "b")];
         assert_eq!(sent(&all, Forwarding::default()), ["a: b", "via: 1.1 cutover", "x-cutovers: 1"]);
+    }
+
+    #[test]
+    fn the_caller_is_at_the_other_end_unless_proxies_before_the_host_are_trusted() {
+        let peer = Caller::new([192, 0, 2, 7].into(), false);
+        let by = |trust, trusted_hops, headers: &[(&str, &str)]| {
+            let fields = headers.iter().copied().collect();
+            peer.source(&fields, Forwarding { x_forwarded: true, forwarded: false, trust, trusted_hops })
+        };
+        let is = |address: &str| Source::of(address.parse().unwrap());
+        let said = [("x-forwarded-for", "1.1.1.1, 10.0.0.9"), ("x-forwarded-for", "10.0.0.8")];
+        assert_eq!(by(false, 1, &said), is("192.0.2.7"));
+        assert_eq!(by(true, 1, &said), is("10.0.0.8"), "who called the proxy, and not what that one said before");
+        assert_eq!(by(true, 2, &said), is("10.0.0.9"));
+        assert_eq!(by(true, 9, &said), is("192.0.2.7"));
+        for (element, address) in [
+            ("for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60"),
+            ("proto=https;For=\"[2001:db8:cafe::17]:4711\"", "2001:db8:cafe::17"),
+            ("for=\"192.0.2.43:47011\"", "192.0.2.43"),
+            ("for=unknown", "192.0.2.7"),
+        ] {
+            assert_eq!(by(true, 1, &[("forwarded", element)]), is(address), "{element}");
+        }
     }
 
     #[test]

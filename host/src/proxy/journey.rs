@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::{self, Mono},
-    pool::upstream::{Answered, Ask, Outgoing, Ticket, Unanswered, upload::Progress},
+    pool::upstream::{Answered, Ask, NoPlace, Outgoing, Ticket, Unanswered, callers::Source, upload::Progress},
     request::{Failure, FailureKind, PoolId},
 };
 
@@ -23,6 +23,9 @@ pub(super) struct Journey<'a> {
     pub(super) progress: Option<Arc<Progress>>,
     /// When it may be, of its own kind.
     pub(super) repeats: Repeats,
+    /// Who sent it.
+    pub(super) source: Source,
+    pub(super) flow: Flow,
     /// Whether V1 may answer instead of V2.
     pub(super) may_fail_over: bool,
     /// When it began.
@@ -40,13 +43,22 @@ pub(super) enum Repeats {
     Always,
 }
 
+/// How a request's body comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// From its beginning to its end.
+    Body,
+    /// For as long as there is something to say.
+    Stream,
+}
+
 /// Where a journey ended.
 pub(super) struct Arrived {
     pub(super) result: Result<Box<(Answered, Ticket)>, Failure>,
     pub(super) pool: PoolId,
     /// When the host began to ask it.
     pub(super) since: Mono,
-    /// Whether it was the caller that broke off.
+    /// Whether it is the caller's doing that there is no answer.
     pub(super) by_caller: bool,
 }
 
@@ -72,7 +84,7 @@ enum Attempt {
     Answered(Box<(Answered, Ticket)>),
     Again(Outgoing, Target),
     Failed(Failure),
-    /// The caller broke off, or sent what is no body.
+    /// The caller broke off, sent what is no body, or wants too much.
     Broken(Failure),
 }
 
@@ -106,16 +118,17 @@ impl Journey<'_> {
         } else {
             self.deadline
         };
-        let ticket = match pool.check_out(target.avoid, deadline, started).await {
+        let ticket = match pool.check_out(Some(self.source), target.avoid, deadline, started).await {
             Ok(ticket) => ticket,
-            Err(failure) => {
-                let unanswered = Unanswered { failure, request: Some(request), by_caller: false };
+            Err(NoPlace { failure, by_caller }) => {
+                let unanswered = Unanswered { failure, request: Some(request), by_caller };
                 return self.after(proxy, unanswered, (target, None));
             }
         };
         let ask = Ask {
             progress: self.progress.as_deref(),
             deadline,
+            total: pool.spec().total(self.flow == Flow::Stream),
             again: self.again,
             may_race: self.repeats != Repeats::Never,
         };

@@ -373,9 +373,9 @@ async fn ask(
     head_at: &mut Option<Mono>,
     failed: &Failed,
 ) -> Result<Kept, Failure> {
-    let ticket = pool.check_out(None, deadline, clock::mono()).await?;
+    let ticket = pool.check_out(None, None, deadline, clock::mono()).await.map_err(|none| none.failure)?;
     request.head.fields.set(MARK, "1");
-    let ask = Ask { progress: None, deadline, again: false, may_race: true };
+    let ask = Ask { progress: None, deadline, total: None, again: false, may_race: true };
     let mut answered = ticket.send(request, ask).await.map_err(|unanswered| unanswered.failure)?;
     *head_at = Some(clock::mono());
     let is_call = grpc::is_call(&answered.head.fields);

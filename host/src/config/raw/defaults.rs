@@ -55,3 +55,11 @@ pub(super) fn one_minute() -> String {
 pub(super) fn override_header() -> String {
     "x-cutover-pool".into()
 }
+
+pub(super) fn request_buffer() -> usize {
+    16 << 10
+}
+
+pub(super) fn eighty() -> u32 {
+    80
+}

@@ -12,6 +12,8 @@ pub struct Http {
     pub threads: Option<usize>,
     /// Connections that are served at once.
     pub max_connections: usize,
+    /// Connections over which no whole head has come yet.
+    pub max_pending: usize,
     /// Requests that are served at once.
     pub max_requests: usize,
     /// How long a caller may take to send a head.
@@ -20,10 +22,16 @@ pub struct Http {
     pub keep_alive: String,
     /// How long a caller may not take what it is sent.
     pub send_timeout: String,
+    /// Bytes a second that a body must come or be taken at; 0 for none.
+    pub min_rate: u64,
+    /// How far behind that a caller may be.
+    pub min_rate_grace: String,
     /// `x-forwarded`, `forwarded`, `both` or `none`.
     pub forwarded: String,
     /// Whether callers are believed what they say of those before them.
     pub trust_forwarded: bool,
+    /// How many proxies are before the host, if they are trusted.
+    pub trusted_hops: u8,
     /// TLS, if it is spoken.
     pub tls: Option<Identity>,
     /// Who gets what belongs to no migration.
@@ -45,14 +53,46 @@ impl Default for Http {
         Self {
             threads: None,
             max_connections: 20_000,
+            max_pending: 10_000,
             max_requests: 10_000,
             header_timeout: "10s".into(),
             keep_alive: "75s".into(),
             send_timeout: "60s".into(),
+            min_rate: 500,
+            min_rate_grace: "10s".into(),
             forwarded: "x-forwarded".into(),
             trust_forwarded: false,
+            trusted_hops: 1,
             tls: None,
             default: None,
+        }
+    }
+}
+
+/// `[host.admin_plane]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminPlane {
+    /// Connections that are served at once.
+    pub max_connections: usize,
+    /// How long an operator may take to send a head.
+    pub header_timeout: String,
+    /// How long one may take to send a body.
+    pub body_timeout: String,
+    /// How long a connection may wait for its next request.
+    pub keep_alive: String,
+    /// How long an operator may not take what it is sent.
+    pub send_timeout: String,
+}
+
+impl Default for AdminPlane {
+    fn default() -> Self {
+        Self {
+            max_connections: 64,
+            header_timeout: "10s".into(),
+            body_timeout: "1m".into(),
+            keep_alive: "75s".into(),
+            send_timeout: "30s".into(),
         }
     }
 }
@@ -95,8 +135,14 @@ pub struct Upstreams {
     /// How long a body may stand still.
     #[serde(default = "super::defaults::one_minute")]
     pub idle_timeout: String,
-    /// How long a whole exchange may take.
+    /// How long a body may take; of streams of events and calls of gRPC only if it is set.
     pub total_timeout: Option<String>,
+    /// Bytes of a body that have to be here before an upstream is asked.
+    #[serde(default = "super::defaults::request_buffer")]
+    pub request_buffer: usize,
+    /// The part of an upstream's places that one caller alone may have, in percent.
+    #[serde(default = "super::defaults::eighty")]
+    pub caller_share: u32,
     /// Requests that one upstream is sent at once.
     #[serde(default = "super::defaults::thousand")]
     pub max_connections: usize,

@@ -5,9 +5,10 @@ use strsim::damerau_levenshtein;
 use super::deserializer::Wanted;
 
 /// Fields that take a span of time.
-const SPANS: [&str; 42] = [
+const SPANS: [&str; 44] = [
     "least_soak",
     "backoff",
+    "body_timeout",
     "check_interval",
     "close",
     "compile_time",
@@ -29,6 +30,7 @@ const SPANS: [&str; 42] = [
     "lasts",
     "linear",
     "longest",
+    "min_rate_grace",
     "no_record",
     "no_stages",
     "no_verdict",
@@ -54,7 +56,13 @@ const SPANS: [&str; 42] = [
 const SHARES: [&str; 6] = ["approval_over", "first_share", "from", "holdback", "largest_step", "share"];
 
 /// Whole numbers and what they may be, by the end of their paths.
-const NUMBERS: [(&str, &str); 21] = [
+const NUMBERS: [(&str, &str); 27] = [
+    ("admin_plane.max_connections", "4 to 10000"),
+    ("caller_share", "1 to 100"),
+    ("max_pending", "1 to 1000000"),
+    ("min_rate", "0 to 1073741824"),
+    ("request_buffer", "0 to 16777216"),
+    ("trusted_hops", "1 to 16"),
     ("workers.min", "1 to 1024"),
     ("workers.max", "1 to 1024"),
     ("workers.overflow", "0 to 1024"),

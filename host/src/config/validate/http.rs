@@ -1,19 +1,22 @@
 //! What is said about HTTP, checked.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, thread};
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
 
 use hyper::{header::HeaderName, http::uri::Authority};
 
 use super::{At, failed, is_name, own_deadline};
 use crate::{
+    admin,
     causes::chain,
     config::{HttpConfig, raw},
     ingress::{
         Settings,
         table::{HostMatch, Match},
         tls,
+        watch::Limits,
     },
     observe::Failed,
+    pace::Pace,
     pool::{
         UpstreamSpec,
         upstream::{Address, Checks, Connector, Ejection, HealthCheck, Lookup, TlsSettings},
@@ -31,6 +34,13 @@ use crate::{
 /// Threads that may serve.
 const MAX_THREADS: usize = 256;
 
+/// How fast operators' bodies must come and their answers be taken: as those of callers, unless the configuration says
+/// otherwise of those.
+const ADMIN_PACE: Pace = Pace { rate: 500, grace: Duration::from_secs(10) };
+
+/// How long a body may take, unless the configuration says otherwise: a gigabyte at 2.5 megabits a second.
+const BODY: Duration = Duration::from_hours(1);
+
 /// Upstreams that a pool may have.
 const MAX_UPSTREAMS: usize = 256;
 
@@ -40,6 +50,8 @@ pub(super) fn listener(at: &mut At<'_>, raw: &raw::http::Http, base: &Path) -> S
     let threads = raw.threads.unwrap_or(cores);
     at.field("threads").within(threads, 1, MAX_THREADS);
     at.field("max_connections").within(raw.max_connections, 1, 1_000_000);
+    at.field("max_pending").within(raw.max_pending, 1, 1_000_000);
+    at.field("min_rate").within(usize::try_from(raw.min_rate).unwrap_or(usize::MAX), 0, 1 << 30);
     at.field("max_requests").within(raw.max_requests, 1, 1_000_000);
     let tls = raw.tls.as_ref().and_then(|identity| {
         let loaded = tls::server(&base.join(&identity.certificate), &base.join(&identity.key));
@@ -49,10 +61,32 @@ pub(super) fn listener(at: &mut At<'_>, raw: &raw::http::Http, base: &Path) -> S
         threads,
         max_connections: raw.max_connections,
         max_in_flight: raw.max_requests,
-        header_timeout: at.field("header_timeout").duration(&raw.header_timeout, "10ms", "1h"),
-        keep_alive: at.field("keep_alive").duration(&raw.keep_alive, "10ms", "1d"),
-        send_timeout: at.field("send_timeout").duration(&raw.send_timeout, "10ms", "1h"),
+        max_pending: raw.max_pending,
+        limits: Limits {
+            header_timeout: at.field("header_timeout").duration(&raw.header_timeout, "10ms", "1h"),
+            keep_alive: at.field("keep_alive").duration(&raw.keep_alive, "10ms", "1d"),
+            send_timeout: at.field("send_timeout").duration(&raw.send_timeout, "10ms", "1h"),
+            pace: Pace {
+                rate: raw.min_rate,
+                grace: at.field("min_rate_grace").duration(&raw.min_rate_grace, "10ms", "1h"),
+            },
+        },
         tls,
+    }
+}
+
+/// How connections to the admin plane are served.
+pub(super) fn admin(at: &mut At<'_>, raw: &raw::http::AdminPlane) -> admin::Settings {
+    at.field("max_connections").within(raw.max_connections, 4, 10_000);
+    admin::Settings {
+        max_connections: raw.max_connections,
+        body_timeout: at.field("body_timeout").duration(&raw.body_timeout, "10ms", "1h"),
+        limits: Limits {
+            header_timeout: at.field("header_timeout").duration(&raw.header_timeout, "10ms", "1h"),
+            keep_alive: at.field("keep_alive").duration(&raw.keep_alive, "10ms", "1d"),
+            send_timeout: at.field("send_timeout").duration(&raw.send_timeout, "10ms", "1h"),
+            pace: ADMIN_PACE,
+        },
     }
 }
 
@@ -69,7 +103,8 @@ pub(super) fn forwarding(at: &mut At<'_>, raw: &raw::http::Http) -> Forwarding {
             (true, false)
         }
     };
-    Forwarding { x_forwarded, forwarded, trust: raw.trust_forwarded }
+    at.field("trusted_hops").within(raw.trusted_hops.into(), 1, 16);
+    Forwarding { x_forwarded, forwarded, trust: raw.trust_forwarded, trusted_hops: raw.trusted_hops }
 }
 
 /// A migration of HTTP services.
@@ -265,6 +300,9 @@ pub(super) fn upstreams(
     }
     at.field("upstreams").within(raw.upstreams.len(), 1, MAX_UPSTREAMS);
     at.field("max_connections").within(raw.max_connections, 1, 1_000_000);
+    at.field("request_buffer").within(raw.request_buffer, 0, 16 << 20);
+    at.field("caller_share").within(raw.caller_share as usize, 1, 100);
+    let total = raw.total_timeout.map(|text| at.field("total_timeout").duration(&text, "10ms", "30d"));
     at.field("retry_budget").within(raw.retry_budget as usize, 0, 100);
     at.field("ejection.failures").within(raw.ejection.failures as usize, 1, 1_000);
     at.field("ejection.most").within(raw.ejection.most as usize, 0, 100);
@@ -287,7 +325,10 @@ pub(super) fn upstreams(
             .map(|text| at.field("max_connection_age").duration(&text, "10ms", "30d")),
         connect_timeout: at.field("connect_timeout").duration(&raw.connect_timeout, "1ms", "1h"),
         idle_timeout: at.field("idle_timeout").duration(&raw.idle_timeout, "10ms", "7d"),
-        total_timeout: raw.total_timeout.map(|text| at.field("total_timeout").duration(&text, "10ms", "30d")),
+        total_timeout: total.unwrap_or(BODY),
+        stream_total_timeout: total,
+        request_buffer: raw.request_buffer,
+        caller_share_percent: raw.caller_share,
         max_connections: raw.max_connections,
         max_waiting: raw.max_waiting,
         retries: raw.retries,

@@ -30,11 +30,11 @@ use super::{
     member::{Address, Member},
     resolve::Origin,
     upload::Upload,
-    wire::{self, AnswerBody, Stream, Torn, Wire},
+    wire::{self, AnswerBody, Over, Stream, Torn, Wire},
 };
 use crate::{
     causes::chain,
-    clock,
+    clock, descriptors,
     message::{Fields, ReplyHead, RequestHead},
     request::{Failure, FailureKind},
 };
@@ -366,6 +366,11 @@ impl Inner {
     async fn try_connect(&self, member: &Member) -> Result<Sender, Failure> {
         let address = &member.address;
         let failed = |what: &dyn std::error::Error| unreached(address, &chain(what));
+        let Some(descriptor) = descriptors::for_upstream() else {
+            let message =
+                "the host has as many connections to upstreams as it may have open files; raise `LimitNOFILE=`";
+            return Err(Failure::unsent(FailureKind::Resource, message));
+        };
         let (places, era) = self.places(member).await.map_err(|e| failed(&e))?;
         let reached = match reach_one(&places).await {
             // It may have moved since the name was looked up.
@@ -379,7 +384,8 @@ impl Inner {
         let origin = Origin::new((place, era), clock::mono(), self.spec.max_connection_age);
         stream.set_nodelay(true).map_err(|e| failed(&e))?;
         if !address.tls {
-            return self.begin(Stream::Tcp(stream), origin).await.map_err(|e| failed(&e));
+            let stream = Stream { over: Over::Tcp(stream), _descriptor: descriptor };
+            return self.begin(stream, origin).await.map_err(|e| failed(&e));
         }
         let connector = &self.spec.connector;
         let Some(tls) = connector.tls.clone() else {
@@ -390,7 +396,8 @@ impl Inner {
             None => server_name(&address.host).map_err(|e| failed(&e))?,
         };
         let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| failed(&e))?;
-        self.begin(Stream::Tls(Box::new(stream)), origin).await.map_err(|e| failed(&e))
+        let stream = Stream { over: Over::Tls(Box::new(stream)), _descriptor: descriptor };
+        self.begin(stream, origin).await.map_err(|e| failed(&e))
     }
 
     async fn begin(&self, stream: Stream, origin: Origin) -> hyper::Result<Sender> {

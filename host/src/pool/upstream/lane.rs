@@ -12,7 +12,10 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Inner, connection::Sender, member::Member};
-use crate::clock::{self, Mono};
+use crate::{
+    clock::{self, Mono},
+    descriptors,
+};
 
 thread_local! {
     static HERE: Cell<usize> = const { Cell::new(0) };
@@ -126,8 +129,11 @@ impl Inner {
         }
     }
 
-    /// Keeps a connection for the next request.
+    /// Keeps a connection for the next request, unless descriptors are short.
     pub(super) fn keep(&self, member: usize, mut sender: Sender, since: Mono) {
+        if descriptors::is_short() {
+            return;
+        }
         let Some(idle) = self.lane().and_then(|lane| lane.idle.get(member)) else { return };
         if !self.members.get(member).is_some_and(|member| member.places.keeps(sender.origin(), since)) {
             return;

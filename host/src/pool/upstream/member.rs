@@ -192,6 +192,11 @@ impl Member {
         self.in_flight.load(Ordering::SeqCst)
     }
 
+    /// Places that are free.
+    pub(super) fn free(&self) -> usize {
+        self.most.saturating_sub(self.in_flight.load(Ordering::Relaxed))
+    }
+
     /// What one more request costs.
     pub(super) fn cost(&self, now: Mono) -> u64 {
         balance::cost(self.in_flight.load(Ordering::Relaxed), self.latency.average_ns(now))

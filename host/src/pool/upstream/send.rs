@@ -11,7 +11,7 @@ use super::{
     connection::{Begun, NotSent, Sender, Sent},
     interim::Interims,
     member::Member,
-    upload::{Progress, Upload},
+    upload::{Incomplete, Progress, Upload},
     wire::AnswerBody,
 };
 use crate::{
@@ -34,6 +34,8 @@ pub struct Ask<'a> {
     pub progress: Option<&'a Progress>,
     /// Until when the head of the answer has to be there.
     pub deadline: Mono,
+    /// How long its body may take to come.
+    pub total: Option<Duration>,
     /// Whether the request is wanted back, because it may be sent again; only one whose body is here can be.
     pub again: bool,
     /// Whether the request may be sent once more if the upstream closed the connection, which had waited, without a word.
@@ -179,6 +181,8 @@ impl Ticket {
         });
         match &connected {
             Ok(_) => member.reach.meet(clock::mono()),
+            // That no descriptor is left says nothing of the member.
+            Err(failure) if failure.kind == FailureKind::Resource => {}
             Err(failure) => member.miss(&failure.message),
         }
         connected
@@ -188,12 +192,12 @@ impl Ticket {
     async fn answer(
         &self,
         sent: impl Future<Output = Sent>,
-        Ask { progress, deadline, .. }: Ask<'_>,
+        Ask { progress, deadline, total, .. }: Ask<'_>,
         started: Mono,
     ) -> Result<Sent, (Failure, bool)> {
         let mut sent = std::pin::pin!(sent);
         let spec = &self.pool.0.spec;
-        let (idle, total) = (spec.idle_timeout, spec.total_timeout.map(|limit| started + limit));
+        let (idle, total) = (spec.idle_timeout, total.map(|limit| started + limit));
         let mut due = total.filter(|_| progress.is_some()).map_or(deadline, |at| at.min(deadline));
         loop {
             if let Ok(sent) = timeout_at(due.timer(), &mut sent).await {
@@ -228,15 +232,17 @@ impl Ticket {
             return (Failure::sent(FailureKind::System, message), false);
         }
         let address = self.address();
-        let by_caller = progress.is_some_and(Progress::is_broken);
-        let message = if by_caller {
-            "the caller broke off in the middle of the body".to_owned()
-        } else {
-            format!("{address} broke off: {}", chain(why))
+        let by_caller = progress.and_then(Progress::why_broken);
+        if let Some(why @ Incomplete::Slow(_)) = by_caller {
+            return (Failure::sent(FailureKind::Timeout, why.to_string()), true);
+        }
+        let message = match by_caller {
+            Some(why) => why.to_string(),
+            None => format!("{address} broke off: {}", chain(why)),
         };
         let kind = if why.is_syntax() { FailureKind::Communication } else { FailureKind::Connection };
         let failure = if *seen { Failure::sent(kind, message) } else { Failure::unsent(kind, message) };
-        (failure, by_caller)
+        (failure, by_caller.is_some())
     }
 
     fn address(&self) -> String {

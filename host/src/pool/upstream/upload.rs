@@ -1,11 +1,14 @@
 //! A request's body on its way to an upstream.
 //!
-//! It is here already, if it is short, and then can be sent again. Or it comes: then it knows how far it has come, for
-//! whoever waits for the answer; and it holds back until the upstream wants it if the caller asked for that
-//! (`Expect: 100-continue`, RFC 9110, 10.1.1).
+//! It is here already, if it is short, and then can be sent again. Or it comes: then the first of it is waited for before
+//! anybody is asked ([`Upload::gather`]), so that a caller who sends by the byte has no place at an upstream; it knows how
+//! far it has come, for whoever waits for the answer; a caller who is too slow breaks it off ([`Pace`]); and it holds back
+//! until the upstream wants it if the caller asked for that (`Expect: 100-continue`, RFC 9110, 10.1.1).
 
 use std::{
+    collections::VecDeque,
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -16,11 +19,13 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use http_body_util::BodyExt as _;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, timeout, timeout_at};
+use tokio::time::{Sleep, timeout};
 
-use crate::clock::{self, Mono};
+use crate::{
+    clock::{self, Mono},
+    pace::Pace,
+};
 
 /// How long an upstream may be silent until the body is sent without having been asked for; RFC 9110 leaves it open,
 /// and many upstreams never ask.
@@ -30,7 +35,10 @@ const UNASKED: Duration = Duration::from_secs(1);
 pub const SHORT: usize = 16 << 10;
 
 /// What has to live as long as a body comes in.
-pub type Held = Box<dyn fmt::Debug + Send + Sync>;
+pub trait Hold: fmt::Debug + Send + Sync {
+    /// Nobody but the caller is waited for from now on, or no longer.
+    fn gathers(&self, gathers: bool);
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -49,10 +57,36 @@ enum Form {
 struct Coming {
     inner: Incoming,
     is_http2: bool,
+    /// What has come and nobody has taken.
+    ahead: VecDeque<Frame<Bytes>>,
+    has_ended: bool,
     progress: Arc<Progress>,
+    lag: Lag,
     gate: Option<Gate>,
     /// What holds the caller's connection; dropped after the body.
-    _held: Held,
+    held: Box<dyn Hold>,
+}
+
+/// How far behind its least rate a caller is.
+#[derive(Debug)]
+struct Lag {
+    pace: Pace,
+    behind: Duration,
+    /// Since when it is waited for.
+    since: Option<Mono>,
+    /// Made when it is first waited for: most bodies that come never keep one waiting for long.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// How long one waits for a body before anybody is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// For any part of it.
+    pub idle: Duration,
+    /// For all of it.
+    pub total: Duration,
+    /// So many bytes are waited for, or the whole body if that is shorter.
+    pub bytes: usize,
 }
 
 /// Why a body did not become whole.
@@ -64,20 +98,12 @@ pub enum Incomplete {
     /// The caller sent nothing for a while.
     #[error("the body stood still for {0:?}")]
     Still(Duration),
+    /// It came too slowly.
+    #[error("the body came more slowly than {0} bytes a second (`host.http.min_rate`)")]
+    Slow(u64),
     /// It took too long.
-    #[error("the body took longer than `total_timeout` allows")]
-    Late,
-}
-
-/// Why the rest of a body does not come.
-#[derive(Debug, thiserror::Error)]
-pub enum Lost {
-    /// What hyper says.
-    #[error(transparent)]
-    Hyper(#[from] hyper::Error),
-    /// The caller ended the stream before the body.
-    #[error("the stream was reset before its end")]
-    Reset,
+    #[error("the body took longer than {0:?}")]
+    Late(Duration),
 }
 
 /// How far a body has come.
@@ -86,6 +112,8 @@ pub struct Progress {
     started: AtomicBool,
     done: AtomicBool,
     broken: AtomicBool,
+    /// The rate that it did not keep, if it was broken off for that.
+    slow: AtomicU64,
     last: AtomicU64,
 }
 
@@ -103,11 +131,13 @@ struct Gate {
 }
 
 impl Upload {
-    /// A body, over HTTP/2 or not, and how far it will have come; what is `held` is dropped with it.
+    /// A body, over HTTP/2 or not, that has to come at a pace, and how far it will have come; what is `held` is dropped with
+    /// it.
     pub fn of(
         body: Incoming,
         is_http2: bool,
-        held: impl FnOnce(&Arc<Progress>) -> Held,
+        pace: Pace,
+        held: impl FnOnce(&Arc<Progress>) -> Box<dyn Hold>,
     ) -> (Self, Option<Arc<Progress>>) {
         if body.is_end_stream() {
             return (Self::default(), None);
@@ -115,7 +145,17 @@ impl Upload {
         let progress = Arc::<Progress>::default();
         progress.last.store(clock::mono().nanos(), Ordering::Relaxed);
         let held = held(&progress);
-        let coming = Coming { inner: body, is_http2, progress: Arc::clone(&progress), gate: None, _held: held };
+        let lag = Lag { pace, behind: Duration::ZERO, since: None, alarm: None };
+        let coming = Coming {
+            inner: body,
+            is_http2,
+            ahead: VecDeque::new(),
+            has_ended: false,
+            progress: Arc::clone(&progress),
+            lag,
+            gate: None,
+            held,
+        };
         (Self(Form::Coming(Box::new(coming))), Some(progress))
     }
 
@@ -124,37 +164,29 @@ impl Upload {
         Self(if body.is_empty() { Form::None } else { Form::Whole(body) })
     }
 
-    /// Waits for all of it, if it is short and has a length, so that it can be sent again. No part of it may take longer than
-    /// `idle`, and all of it no longer than `total`.
+    /// How long it is, if that is known.
+    pub fn length(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    /// Waits until so much of it is here. If it is whole then and `is_kept`, it can be sent again.
     ///
     /// # Errors
-    /// Why it will not become whole.
-    pub async fn gather(&mut self, idle: Duration, total: Option<Duration>) -> Result<(), Incomplete> {
+    /// Why it will not come.
+    pub async fn gather(&mut self, wait: Wait, is_kept: bool) -> Result<(), Incomplete> {
         let Form::Coming(coming) = &mut self.0 else { return Ok(()) };
         let length = coming.inner.size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        let Some(length) = length.filter(|length| *length <= SHORT) else { return Ok(()) };
-        let gathered = async {
-            let mut whole = Vec::new();
-            while let Some(frame) =
-                timeout(idle, coming.inner.frame()).await.map_err(|_elapsed| Incomplete::Still(idle))?
-            {
-                // Trailers may be left out (RFC 9110, 6.5.1).
-                if let Ok(data) = frame.map_err(|_broken| Incomplete::Broken)?.into_data() {
-                    whole.extend_from_slice(&data);
-                }
-            }
-            // HTTP/2 can end a body early without calling that an error.
-            if whole.len() != length {
-                return Err(Incomplete::Broken);
-            }
+        coming.held.gathers(true);
+        let gathered = coming.read_ahead(length, wait);
+        let gathered = timeout(wait.total, gathered).await.unwrap_or(Err(Incomplete::Late(wait.total)));
+        coming.held.gathers(false);
+        if gathered? && is_kept {
+            // Trailers may be left out (RFC 9110, 6.5.1).
+            let parts = coming.ahead.iter().filter_map(Frame::data_ref).map(|data| &**data);
+            let whole = parts.collect::<Vec<_>>().concat();
             coming.progress.has_ended();
-            Ok(whole)
-        };
-        let whole = match total.map(|total| clock::mono() + total) {
-            Some(end) => timeout_at(end.timer(), gathered).await.unwrap_or(Err(Incomplete::Late))?,
-            None => gathered.await?,
-        };
-        *self = Self::whole(whole.into());
+            *self = Self::whole(whole.into());
+        }
         Ok(())
     }
 
@@ -213,9 +245,12 @@ impl Progress {
         self.done.store(true, Ordering::Release);
     }
 
-    /// Whether the caller broke off.
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+    /// Why it will not become whole, if the caller has broken off or was too slow.
+    pub fn why_broken(&self) -> Option<Incomplete> {
+        match self.slow.load(Ordering::Acquire) {
+            0 => self.broken.load(Ordering::Acquire).then_some(Incomplete::Broken),
+            rate => Some(Incomplete::Slow(rate)),
+        }
     }
 
     /// When the last of it came.
@@ -242,28 +277,44 @@ impl Gate {
     }
 }
 
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = Lost;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        let Form::Coming(coming) = &mut self.0 else {
-            return Poll::Ready(match std::mem::take(&mut self.0) {
-                Form::Whole(body) => Some(Ok(Frame::data(body))),
-                Form::None | Form::Coming(_) => None,
-            });
-        };
-        let Coming { inner, is_http2, progress, gate, .. } = &mut **coming;
-        if let Some(waits) = gate {
-            ready!(waits.poll(cx));
-            *gate = None;
+impl Coming {
+    /// Reads until so much is here; whether that is all, which then has as many bytes as were announced.
+    async fn read_ahead(&mut self, length: Option<usize>, wait: Wait) -> Result<bool, Incomplete> {
+        let mut bytes = 0;
+        // The end is waited for, too: over HTTP/2 it comes by itself.
+        while bytes < wait.bytes || length == Some(bytes) {
+            let next = timeout(wait.idle, poll_fn(|cx| self.poll_next(cx)));
+            let Some(frame) = next.await.map_err(|_elapsed| Incomplete::Still(wait.idle))?.transpose()? else {
+                // HTTP/2 can end a body early without calling that an error.
+                let is_whole = length.is_none_or(|length| length == bytes);
+                return if is_whole { Ok(true) } else { Err(Incomplete::Broken) };
+            };
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            self.ahead.push_back(frame);
         }
+        Ok(false)
+    }
+
+    /// What comes next.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let Self { inner, is_http2, progress, lag, .. } = self;
         progress.started.store(true, Ordering::Release);
-        let frame = match ready!(Pin::new(&mut *inner).poll_frame(cx)) {
-            // A stream that is reset without an error is no error to hyper, and a part of a body no whole one.
-            None if *is_http2 && !inner.is_end_stream() => Some(Err(Lost::Reset)),
-            frame => frame.map(|frame| frame.map_err(Lost::Hyper)),
+        let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
+            ready!(lag.poll(cx));
+            progress.slow.store(lag.pace.rate, Ordering::Release);
+            progress.broken.store(true, Ordering::Release);
+            return Poll::Ready(Some(Err(Incomplete::Slow(lag.pace.rate))));
         };
+        let frame = match frame {
+            // A stream that is reset without an error is no error to hyper, and a part of a body no whole one.
+            None if *is_http2 && !inner.is_end_stream() => Some(Err(Incomplete::Broken)),
+            frame => frame.map(|frame| frame.map_err(|_broken| Incomplete::Broken)),
+        };
+        let came = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        lag.ends(came);
         progress.last.store(clock::mono().nanos(), Ordering::Release);
         match &frame {
             Some(Err(_)) => progress.broken.store(true, Ordering::Release),
@@ -271,14 +322,64 @@ impl Body for Upload {
             Some(Ok(_)) if inner.is_end_stream() => progress.has_ended(),
             Some(Ok(_)) => {}
         }
+        self.has_ended = frame.as_ref().is_none_or(Result::is_err);
         Poll::Ready(frame)
+    }
+}
+
+impl Lag {
+    /// The caller is waited for: ready once that has been too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.since.get_or_insert_with(clock::mono);
+        let Some(left) = self.pace.left(self.behind) else { return Poll::Pending };
+        let due = since + left;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.timer())));
+        // It is never due earlier than it was, so the alarm is put off only when it goes off.
+        while alarm.as_mut().poll(cx).is_ready() {
+            if due <= clock::mono() {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(due.timer());
+        }
+        Poll::Pending
+    }
+
+    /// So many bytes have come.
+    fn ends(&mut self, bytes: usize) {
+        if self.since.is_some() || !self.behind.is_zero() {
+            let waited = self.since.take().map_or(Duration::ZERO, |since| clock::mono().since(since));
+            self.behind = self.pace.behind(self.behind, waited, bytes);
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Incomplete;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
+        let Form::Coming(coming) = &mut self.0 else {
+            return Poll::Ready(match std::mem::take(&mut self.0) {
+                Form::Whole(body) => Some(Ok(Frame::data(body))),
+                Form::None | Form::Coming(_) => None,
+            });
+        };
+        if let Some(waits) = &mut coming.gate {
+            ready!(waits.poll(cx));
+            coming.gate = None;
+        }
+        if let Some(frame) = coming.ahead.pop_front() {
+            coming.progress.last.store(clock::mono().nanos(), Ordering::Release);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        coming.poll_next(cx)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Form::None => true,
             Form::Whole(_) => false,
-            Form::Coming(coming) => coming.inner.is_end_stream(),
+            Form::Coming(coming) => coming.ahead.is_empty() && (coming.has_ended || coming.inner.is_end_stream()),
         }
     }
 
@@ -286,7 +387,15 @@ impl Body for Upload {
         match &self.0 {
             Form::None => SizeHint::with_exact(0),
             Form::Whole(body) => SizeHint::with_exact(body.len() as u64),
-            Form::Coming(coming) => coming.inner.size_hint(),
+            Form::Coming(coming) => {
+                let ahead: usize = coming.ahead.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+                let (mut hint, ahead) = (coming.inner.size_hint(), ahead as u64);
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper + ahead);
+                }
+                hint.set_lower(hint.lower() + ahead);
+                hint
+            }
         }
     }
 }

@@ -35,6 +35,7 @@ pub use self::body::{AnswerBody, Torn};
 use self::{body::Rest, framing::Step, head::Answer};
 use super::{Outgoing, interim::Interims, resolve::Origin};
 use crate::{
+    descriptors::OfUpstream,
     http1::{MAX_HEAD, may_end},
     message::ReplyHead,
     scratch,
@@ -52,7 +53,12 @@ const READ: usize = 8 << 10;
 const READ_MORE: usize = 64 << 10;
 
 /// What bytes go over.
-pub(super) enum Stream {
+pub(super) struct Stream {
+    pub(super) over: Over,
+    pub(super) _descriptor: OfUpstream,
+}
+
+pub(super) enum Over {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -199,7 +205,7 @@ impl Wire {
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Unsent> {
         // TLS does not say how much of what it took it has sent.
-        let is_tls = matches!(self.stream, Stream::Tls(_));
+        let is_tls = matches!(self.stream.over, Over::Tls(_));
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match std::future::poll_fn(|cx| self.poll_write(cx, rest)).await {
@@ -300,32 +306,32 @@ impl Cut {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        match &mut self.get_mut().over {
+            Over::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Over::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().over {
+            Over::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Over::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().over {
+            Over::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Over::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().over {
+            Over::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Over::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -334,16 +340,16 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match &mut self.get_mut().over {
+            Over::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Over::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.over {
+            Over::Tcp(stream) => stream.is_write_vectored(),
+            Over::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Drives connections until they have ended or are told to.
+
+use std::{future::poll_fn, pin::Pin, task::Poll};
+
+use super::pulse::{Order, Pulse};
+
+/// How a connection was driven.
+pub(crate) enum Guarded<T> {
+    /// To its end.
+    Ended(T),
+    /// Until it could be given away.
+    Left,
+    /// Until it was told to close.
+    Closed,
+}
+
+/// Drives a connection, and does with it what it is told. It is given away only when nothing is under way.
+pub(crate) async fn guard<C: Future>(
+    mut connection: Pin<&mut C>,
+    pulse: &Pulse,
+    end: impl FnOnce(Pin<&mut C>),
+) -> Guarded<C::Output> {
+    let mut end = Some(end);
+    poll_fn(|cx| {
+        let order = pulse.order(cx);
+        match order {
+            Order::GoOn | Order::Leave => {}
+            Order::End => {
+                if let Some(end) = end.take() {
+                    // First it takes what was read before it began: that may be a part of a request.
+                    if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                        return Poll::Ready(Guarded::Ended(ended));
+                    }
+                    end(connection.as_mut());
+                }
+            }
+            Order::Close => return Poll::Ready(Guarded::Closed),
+        }
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
+            Poll::Pending if order == Order::Leave && pulse.can_go() => {
+                // Of a body that nobody wants hyper learns when it is polled next: it reads the rest that is here, or closes. It
+                // may come to another request then.
+                while pulse.was_torn() {
+                    if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                        return Poll::Ready(Guarded::Ended(ended));
+                    }
+                    if !pulse.can_go() {
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(Guarded::Left)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// A connection of hyper's has ended.
+pub(crate) fn end(pulse: &Pulse, guarded: &Guarded<hyper::Result<()>>) {
+    if let Guarded::Ended(ended) = guarded {
+        pulse.has_ended();
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}

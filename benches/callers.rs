@@ -64,7 +64,8 @@ async fn main() {
     assert!(program.exists(), "build the host as it is shipped first: cargo xtask dist");
     descriptors::raise();
     let folder = TempDir::new().unwrap();
-    let (v1, v2) = (upstream().await, upstream().await);
+    let mut upstreams = JoinSet::new();
+    let (v1, v2) = (upstream(&mut upstreams).await, upstream(&mut upstreams).await);
     let host = host(&program, folder.path(), [v1, v2]).await;
     let before = resident(host.0.id());
     println!("{:>10} {:>8} {:>8} {:>8} {:>8}  failed", "", "p50 us", "p99 us", "max us", "RSS MiB");
@@ -181,15 +182,17 @@ async fn one(address: &str, path: &str) -> bool {
 }
 
 /// Answers with two bytes, or with many at `/long`.
-async fn upstream() -> SocketAddr {
+async fn upstream(upstreams: &mut JoinSet<()>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let long: Arc<[u8]> = vec![b'x'; 64 << 20].into();
-    tokio::spawn(async move {
+    upstreams.spawn(async move {
+        let mut served = JoinSet::new();
         loop {
+            while served.try_join_next().is_some() {}
             let Ok((mut stream, _)) = listener.accept().await else { continue };
             let long = Arc::clone(&long);
-            tokio::spawn(async move {
+            served.spawn(async move {
                 let mut read = Vec::new();
                 while stream.read_buf(&mut read).await.is_ok_and(|got| got > 0) {
                     if read.ends_with(b"\r\n\r\n") {

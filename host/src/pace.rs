@@ -74,7 +74,10 @@ mod tests {
         assert!(cut(PACE, drip.clone()).is_some_and(|at| (seconds(10)..seconds(11)).contains(&at)));
         assert_eq!(cut(PACE, [(seconds(9), 1), (seconds(1), 5_000), (seconds(9), 1)]), None);
         let burst = [(Duration::ZERO, 100_000_000), (seconds(9), 1), (seconds(9), 1)];
-        assert_eq!(cut(PACE, burst), Some(seconds(9) + seconds(10) - PACE.behind(Duration::ZERO, seconds(9), 1)));
+        assert_eq!(
+            cut(PACE, burst),
+            Some((seconds(9) + seconds(10)).saturating_sub(PACE.behind(Duration::ZERO, seconds(9), 1)))
+        );
         assert_eq!(cut(Pace::NONE, drip), None);
         let gathered = PACE.gathered(50_000);
         assert_eq!(cut(gathered, [(seconds(109), 50_000), (seconds(101), 50_000)]), None);

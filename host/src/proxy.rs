@@ -140,10 +140,10 @@ impl Proxy {
         let flow = if is_stream(head) { Flow::Stream } else { Flow::Body };
         if request.body.as_whole().is_none() {
             let wanted = (route.pool, found.class == Class::Read, flow);
-            room = match self.gather(&mut request.body, head, wanted, served).await {
-                Ok(room) => room,
+            match self.gather(&mut request.body, head, wanted, served).await {
+                Ok(found) => room = found,
                 Err(refused) => return refused,
-            };
+            }
         }
         if route.pool == PoolId::V2 && room < Room::V2 {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
@@ -153,7 +153,7 @@ impl Proxy {
         let mirror = Wish::of(route.mirror && found.class == Class::Read, upgrade.is_some(), room);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
         let is_here = request.body.as_whole().is_some();
-        let repeats = if upgrade.is_some() { Repeats::Never } else { repeats(found, head, &request.body) };
+        let repeats = repeats(found, head, &request.body, upgrade.is_some());
         let repeatable = repeats == Repeats::Always;
         let started = clock::mono();
         let journey = Journey {
@@ -167,30 +167,45 @@ impl Proxy {
             started,
             deadline: started + kind.deadline.unwrap_or(self.deadline),
         };
-        // HTTP/2 has no way to say that the body is wanted.
-        let can_ask = !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2();
-        expect(&mut request, can_ask);
+        expect(&mut request, self.can_ask());
         let Arrived { result, pool, since, by_caller } = journey.travel(self, request, route.pool).await;
         let took = clock::mono().since(since);
         // An answer of the pool that did not have to answer is nobody's to mirror.
         let mirror = if pool == route.pool { mirror } else { Wish::No };
+        let changed = (connection, upgrade.as_deref(), tasks);
         let mut reply = match result {
-            Ok(answered) if answered.0.head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                self.mirror.deny(mirror, journey.whose, pool);
-                let caller = connection.filter(|_| upgrade.is_some()).map(|caller| (caller, tasks));
-                let asked = upgrade.as_deref().unwrap_or_default();
-                change(*answered, (caller, asked), journey.whose, (pool, took))
-            }
-            Ok(answered) => self.pass_on(*answered, journey.whose, (pool, took), mirror),
+            Ok(answered) => self.answer(*answered, journey.whose, (pool, took), mirror, changed),
             Err(failure) => unserved(&failure, by_caller),
         };
-        let fields = &mut reply.head.fields;
-        fields.set(REQUEST_ID, id);
+        reply.head.fields.set(REQUEST_ID, id);
         if self.says_pool {
-            fields.set(POOL, pool.name());
-            fields.set(REASON, if pool == route.pool { &*route.reason } else { "failover" });
+            let reason = if pool == route.pool { &*route.reason } else { "failover" };
+            reply.head.fields.set(POOL, pool.name());
+            reply.head.fields.set(REASON, reason);
         }
         reply
+    }
+
+    /// What the caller gets of an answer: the answer, or the connection that it begins.
+    fn answer(
+        &self,
+        (answered, ticket): (Answered, Ticket),
+        whose: Whose<'_>,
+        (pool, took): (PoolId, Duration),
+        mirror: Wish,
+        (connection, asked, tasks): (Option<OnUpgrade>, Option<&[u8]>, &TaskTracker),
+    ) -> Reply {
+        if answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return self.pass_on((answered, ticket), whose, (pool, took), mirror);
+        }
+        self.mirror.deny(mirror, whose, pool);
+        let caller = connection.filter(|_| asked.is_some()).map(|caller| (caller, tasks));
+        change((answered, ticket), (caller, asked.unwrap_or_default()), whose, (pool, took))
+    }
+
+    /// Whether upstreams can say that they want a body before it is sent: HTTP/2 has no way to pass that on.
+    fn can_ask(&self) -> bool {
+        !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2()
     }
 
     /// Waits for the first of a body: so much that whoever sends it seems to mean it, or all of that of a read, if it can
@@ -328,8 +343,9 @@ pub fn is_stream(head: &RequestHead) -> bool {
 
 /// When a request may be sent again. A safe method that is not said to be a read may change something after all. And what
 /// depends on how a body came is not for what changes something.
-fn repeats(found: Found<'_>, head: &RequestHead, body: &Upload) -> Repeats {
+fn repeats(found: Found<'_>, head: &RequestHead, body: &Upload, is_upgrade: bool) -> Repeats {
     match found.class {
+        Class::Read | Class::Replicate | Class::Exclusive if is_upgrade => Repeats::Never,
         Class::Read if body.as_whole().is_some() => Repeats::Always,
         Class::Read => Repeats::Never,
         Class::Replicate | Class::Exclusive if !body.is_empty() || !found.is_idempotent => Repeats::Never,

@@ -125,7 +125,7 @@ async fn a_body_that_comes_by_the_drop_has_no_place_at_an_upstream_and_is_refuse
     assert_eq!((errors, site.in_flight(0)), (0, 0), "no pool has seen any of them");
     // What has begun has to go on.
     let mut begun = begin(&site, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").await;
-    begun.write_all(&[b'x'; 20_000]).await.unwrap();
+    begun.write_all(&vec![b'x'; 20_000]).await.unwrap();
     eventually("it to begin", async || (site.in_flight(0) == 1).then_some(())).await;
     assert!(timeout(PATIENCE, head(&mut begun)).await.unwrap().starts_with("HTTP/1.1 408 "));
     assert_eq!(site.in_flight(0), 0);

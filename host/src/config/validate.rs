@@ -94,10 +94,25 @@ pub(super) fn config(
     if raw.migrations.is_empty() {
         root.field("migrations").wrong("has no migration; add a `[migrations.NAME]`");
     }
+    let migrations = migrations(&mut root, raw.migrations, &config, flags, (base, bundles));
+    for migration in &migrations {
+        not_itself(&mut root, &config, migration);
+    }
+    if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
+}
+
+/// Every migration, and the flags that the environment sets, none of which may be for nobody.
+fn migrations(
+    root: &mut At<'_>,
+    raw: BTreeMap<String, raw::Migration>,
+    config: &Config,
+    flags: &[(String, String)],
+    (base, bundles): (&Path, Bundles),
+) -> Vec<MigrationConfig> {
     let mut migrations = Vec::new();
-    let names: Vec<_> = raw.migrations.keys().cloned().collect();
+    let names: Vec<_> = raw.keys().cloned().collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    for (name, migration_raw) in raw.migrations {
+    for (name, migration_raw) in raw {
         let mut at = root.field(&format!("migrations.{name}"));
         let environment = environment::flags_of(&name, &names, flags).into_iter().collect();
         migrations.extend(migration(
@@ -105,7 +120,7 @@ pub(super) fn config(
             &name,
             migration_raw,
             (base, &config.components, bundles),
-            forwarding,
+            config.forwarding,
             environment,
         ));
     }
@@ -117,10 +132,7 @@ pub(super) fn config(
         let (flag, _) = flag;
         root.field(&format!("environment.CUTOVER_FLAG_{flag}")).wrong("names no migration of this configuration");
     }
-    for migration in &migrations {
-        not_itself(&mut root, &config, migration);
-    }
-    if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
+    migrations
 }
 
 /// A host that is its own upstream calls itself until it has no connection left.

@@ -6,6 +6,7 @@ mod bodies;
 mod choosing;
 mod conformance;
 mod connections;
+mod cookies;
 mod drain;
 mod faults;
 mod framing;

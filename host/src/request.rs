@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::clock::Mono;
+use crate::clock::{Mono, UnixMs};
 
 /// Which implementation of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -143,6 +143,15 @@ pub enum Attribute {
     Header(String),
 }
 
+/// Where a session stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// The pool that it came to.
+    pub pool: PoolId,
+    /// When it came there.
+    pub begun: UnixMs,
+}
+
 /// What routing looks at.
 pub trait Attributes {
     /// The request's id: a draw of its own for what is decided request by request.
@@ -153,6 +162,11 @@ pub trait Attributes {
 
     /// The value of an attribute; `None` if the request does not have it.
     fn attribute(&self, attribute: &Attribute) -> Option<&str>;
+
+    /// Where its session stays, if sessions do.
+    fn home(&self) -> Option<Home> {
+        None
+    }
 }
 
 impl Attribute {

@@ -15,6 +15,7 @@ use cutover_contract::{frame, share};
 
 pub use self::choice::{Callers, Choice, Key};
 use crate::{
+    clock::{self, UnixMs},
     policy::{
         PolicyError,
         engine::Policy,
@@ -54,6 +55,17 @@ pub struct Control {
 /// One of so many requests that `decide` is asked about is handed out for the log.
 const SAMPLE: u32 = 1_000;
 
+/// What chose a request's pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Its caller.
+    Caller,
+    /// A rule of the plan.
+    Rule,
+    /// The share, or that V2 is closed to it.
+    Share,
+}
+
 /// Where a request goes, and why.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -63,8 +75,8 @@ pub struct Route {
     pub reason: Arc<str>,
     /// Whether the request is mirrored to the other pool.
     pub mirror: bool,
-    /// Whether its caller chose the pool, and not the plan.
-    pub chosen: bool,
+    /// What chose the pool.
+    pub by: By,
     /// Whether it is no evidence, as it went where it did by what its caller sent.
     pub apart: bool,
     /// What went wrong while asking `decide`, if anything did, and who was asked.
@@ -115,6 +127,8 @@ struct Compiled {
     mirror_back_salt: String,
     decider: Option<(Arc<Seat>, Vec<Attribute>)>,
     decided: AtomicU32,
+    /// Since when V2 has callers of the share, if it has.
+    since: UnixMs,
     reasons: Reasons,
 }
 
@@ -132,6 +146,7 @@ struct Reasons {
     share: Arc<str>,
     otherwise: Arc<str>,
     holdback: Arc<str>,
+    stays: Arc<str>,
     closed: Arc<str>,
     failed: Arc<str>,
     /// By pool.
@@ -156,7 +171,9 @@ impl Router {
 
     /// Puts a plan in force. Requests that are being routed end on the plan that they began with.
     pub fn publish(&self, published: Published) {
-        self.compiled.store(Arc::new(Compiled::new(published, Arc::clone(&self.callers))));
+        let before = self.compiled.load();
+        let since = if before.has_callers() { before.since } else { clock::unix_ms() };
+        self.compiled.store(Arc::new(Compiled::new(published, Arc::clone(&self.callers), since)));
     }
 
     /// V2's share in the plan in force; zero when V2 does not serve.
@@ -183,10 +200,11 @@ impl Compiled {
             shadow_operations: Vec::new(),
         };
         let (most, control) = (Ppm::ZERO, Control::default());
-        Self::new(Published { plan, v2_serves: false, most, decider: None, control }, callers)
+        let published = Published { plan, v2_serves: false, most, decider: None, control };
+        Self::new(published, callers, UnixMs::default())
     }
 
-    fn new(published: Published, callers: Arc<Callers>) -> Self {
+    fn new(published: Published, callers: Arc<Callers>, since: UnixMs) -> Self {
         let Published { plan, v2_serves, most, decider, control } = published;
         let is_nearly_all = v2_serves && plan.share > Ppm::ZERO && plan.share >= control.mirror_back_from;
         let kept = Ppm::new(Ppm::ALL.get() - control.holdback.get());
@@ -219,10 +237,12 @@ impl Compiled {
             v2_serves,
             decider,
             decided: AtomicU32::new(0),
+            since,
             reasons: Reasons {
                 share: "share".into(),
                 otherwise: "otherwise".into(),
                 holdback: "holdback".into(),
+                stays: "stays".into(),
                 closed: "v2-closed".into(),
                 failed: "policy-failed".into(),
                 chosen: ["override-v1".into(), "override-v2".into()],
@@ -243,7 +263,12 @@ impl Compiled {
             Target::Decide => self.decide(request),
             Target::V1 | Target::V2 | Target::Share => (target, None, None),
         };
+        let home = request.home().filter(|home| target == Target::Share && home.pool == PoolId::V1);
+        let stays = home.is_some() && self.share < Ppm::ALL && self.is_v2(request);
+        // Those who stay are no sample of V1's, nor are those who were there before V2 had anybody.
+        let apart = apart || stays || home.is_some_and(|home| self.has_callers() && home.begun < self.since);
         let (pool, fallback) = match target {
+            Target::Share if stays => (PoolId::V1, &self.reasons.stays),
             Target::V2 if named.is_none() && self.is_held_back(request) => (PoolId::V1, &self.reasons.holdback),
             Target::V2 => (PoolId::V2, &self.reasons.otherwise),
             Target::Share if self.is_v2(request) => (PoolId::V2, &self.reasons.share),
@@ -256,7 +281,8 @@ impl Compiled {
             PoolId::V1 | PoolId::V2 => (pool, named.unwrap_or(fallback)),
         };
         let mirror = self.mirrors(pool, request);
-        Route { pool, reason: Arc::clone(reason), mirror, chosen: false, apart, error, sampled }
+        let by = if named.is_some() && target != Target::Share { By::Rule } else { By::Share };
+        Route { pool, reason: Arc::clone(reason), mirror, by, apart, error, sampled }
     }
 
     /// A caller that may choose a pool has chosen one.
@@ -269,7 +295,12 @@ impl Compiled {
             PoolId::V2 => (pool, v2),
         };
         let (mirror, apart) = (self.mirrors(pool, request), !choice.evidence);
-        Route { pool, reason: Arc::clone(reason), mirror, chosen: true, apart, error: None, sampled: None }
+        let reason = Arc::clone(reason);
+        Route { pool, reason, mirror, by: By::Caller, apart, error: None, sampled: None }
+    }
+
+    fn has_callers(&self) -> bool {
+        self.v2_serves && self.share > Ppm::ZERO
     }
 
     /// Whether V2 may have a request where the migration stands.
@@ -357,7 +388,7 @@ mod tests {
     use crate::{
         clock::Mono,
         policy::port::Rule,
-        request::{Head, Request},
+        request::{Head, Home, Request},
     };
 
     fn request(session: &str, headers: &[(&str, &str)]) -> Request {
@@ -383,18 +414,22 @@ mod tests {
     }
 
     fn controlled(rules: Vec<Rule>, (otherwise, share): (Target, u32), v2_serves: bool, control: Control) -> Router {
-        let plan = Plan {
-            rules,
-            otherwise,
-            sticky: "session".into(),
-            salt: "m".into(),
-            share: Ppm::new(share),
-            shadow_share: Ppm::ALL,
-            shadow_operations: vec!["execute".into()],
-        };
+        let plan = Plan { rules, otherwise, share: Ppm::new(share), ..half_plan() };
         let router = Router::closed();
         router.publish(Published { plan, v2_serves, most: Ppm::ALL, decider: None, control });
         router
+    }
+
+    fn half_plan() -> Plan {
+        Plan {
+            rules: Vec::new(),
+            otherwise: Target::Share,
+            sticky: "session".into(),
+            salt: "m".into(),
+            share: Ppm::new(500_000),
+            shadow_share: Ppm::ALL,
+            shadow_operations: vec!["execute".into()],
+        }
     }
 
     #[test]
@@ -479,6 +514,64 @@ mod tests {
             assert_eq!((way.pool, way.mirror), (PoolId::V1, false));
         }
         assert!((150..310).contains(&sampled), "{sampled}");
+    }
+
+    #[test]
+    fn a_session_of_v1_stays_there_until_v2_has_all_of_them() {
+        struct At(Request, Option<Home>);
+
+        impl Attributes for At {
+            fn id(&self) -> &str {
+                self.0.id()
+            }
+
+            fn operation(&self) -> &str {
+                self.0.operation()
+            }
+
+            fn attribute(&self, attribute: &Attribute) -> Option<&str> {
+                self.0.attribute(attribute)
+            }
+
+            fn home(&self) -> Option<Home> {
+                self.1
+            }
+        }
+
+        let forced = rule("ring", "header:x-ring", Test::Present, Target::V2);
+        let [half, whole, none] = [500_000, 1_000_000, 0].map(|share| router(vec![forced.clone()], share, true));
+        let since = half.compiled.load().since;
+        let (early, late) = (UnixMs(since.0 - 1), UnixMs(since.0 + 1));
+        let home = |pool, begun| Some(Home { pool, begun });
+        for n in 0..200 {
+            let session = format!("s{n}");
+            let at = |home, headers: &[_]| At(request(&session, headers), home);
+            let taken = share::position("m", &session) < 500_000;
+            let by_share = if taken { PoolId::V2 } else { PoolId::V1 };
+            let stays = half.route(&at(home(PoolId::V1, late), &[]));
+            assert_eq!((stays.pool, stays.apart), (PoolId::V1, taken), "who stays is no sample");
+            assert_eq!(&*stays.reason, if taken { "stays" } else { "share" });
+            assert!(half.route(&at(home(PoolId::V1, early), &[])).apart, "who was there before is none either");
+            let free = half.route(&at(home(PoolId::V2, early), &[]));
+            assert_eq!((free.pool, free.apart), (by_share, false), "V2's go where the share is");
+            assert_eq!(half.route(&at(home(PoolId::V1, late), &[("x-ring", "1")])).pool, PoolId::V2, "a rule wins");
+            assert_eq!(whole.route(&at(home(PoolId::V1, early), &[])).pool, PoolId::V2);
+            assert!(!none.route(&at(home(PoolId::V1, early), &[])).apart, "V2 has nobody yet");
+        }
+        // Another share of the same ramp does not begin anew.
+        let plan = |share| Plan { share: Ppm::new(share), ..half_plan() };
+        let published = |share| Published {
+            plan: plan(share),
+            v2_serves: true,
+            most: Ppm::ALL,
+            decider: None,
+            control: Control::default(),
+        };
+        half.publish(published(750_000));
+        assert_eq!(half.compiled.load().since, since);
+        half.publish(published(0));
+        half.publish(published(10_000));
+        assert!(half.compiled.load().since >= since);
     }
 
     #[test]

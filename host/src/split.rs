@@ -20,7 +20,7 @@ use crate::{
     },
     pool::{Backing, Pool},
     request::{Attributes, Class, PoolId, Ppm, Request},
-    route::{Callers, Route, Router},
+    route::{By, Callers, Route, Router},
 };
 
 /// See the module.
@@ -103,7 +103,7 @@ impl Split {
             self.trials.log(Kind::Routing, Job::Sampled(sampled.seat, sampled.frame, sampled.target));
         }
         // What a caller chose says nothing of plans.
-        if !route.chosen {
+        if route.by != By::Caller {
             self.trials.submit(Kind::Routing, || Job::Routed(Box::new(whole()), route.pool, route.mirror));
         }
         route

@@ -181,6 +181,9 @@ async fn of_one(
     }
     let [v1, v2] = &configured.pools;
     let before = [store.pool_configuration(v1).await?, store.pool_configuration(v2).await?];
+    if let Some(message) = sessions(before.first().and_then(Option::as_ref), &configured.pools[0].config) {
+        change("sessions", state.share > Ppm::ZERO, message);
+    }
     for (moves_callers, message) in pools(before, configured, state) {
         change("pools", moves_callers, message);
     }
@@ -206,6 +209,22 @@ pub(super) fn unheeded(most: Ppm) -> String {
         "the flags leave V2 no more than {most}, and V1 is left out of the configuration: V2 serves everybody all the same. Set \
          `gradual_rollout_percentage` to 100 and `pool_v2_enabled` to true, or put V1 back"
     )
+}
+
+/// That sessions are told by something else: each has another position then.
+fn sessions(before: Option<&Value>, now: &Value) -> Option<String> {
+    let (before, now) = (before?.get("sessions")?, now.get("sessions")?);
+    let text = |all: &Value| {
+        let all = all.as_array().into_iter().flatten().filter_map(Value::as_str);
+        Some(all.collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty()).unwrap_or_else(|| "nothing".into())
+    };
+    (before != now).then(|| {
+        format!(
+            "sessions are told by {}, and were by {}: V2 gets others than those that it has",
+            text(now),
+            text(before)
+        )
+    })
 }
 
 /// What becomes of who serves. `before` is what V1 and V2 were.
@@ -403,6 +422,32 @@ mod tests {
         let changes = told(&store, "store", ran_by("store", Class::Read)).await;
         let [("migration", true, renamed)] = &changes[..] else { panic!("{changes:?}") };
         assert!(renamed.contains("`shop` is ramping with 50% on V2") && renamed.contains("if `store` is its new name"));
+    }
+
+    #[tokio::test]
+    async fn sessions_that_are_told_by_something_else_are_told() {
+        let folder = TempDir::new().unwrap();
+        let store = at_half(&folder).await;
+        let pools = |sessions: &[&str]| {
+            ["v1", "v2"].map(|id| {
+                let (number, url) = if id == "v1" { (1, "http://one") } else { (2, "http://two") };
+                let mut pool = upstreams(&format!("shop/{id}"), number, url);
+                pool.config["sessions"] = sessions.into();
+                pool
+            })
+        };
+        // What a host before did not keep is not known to have changed.
+        let told = |pools| told_of(&store, "shop", ran_by("shop", Class::Read), pools, false);
+        assert_eq!(told(pools(&["cookie:sid"])).await, []);
+        for pool in pools(&["cookie:sid"]) {
+            store.configure_pool(&pool).await.unwrap();
+        }
+        assert_eq!(told(pools(&["cookie:sid"])).await, []);
+        let changes = told(pools(&["the host's cookie `route`", "cookie:sid"])).await;
+        let [("sessions", true, message)] = &changes[..] else { panic!("{changes:?}") };
+        assert!(
+            message.starts_with("sessions are told by the host's cookie `route`, cookie:sid, and were by cookie:sid")
+        );
     }
 
     #[tokio::test]

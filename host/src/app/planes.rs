@@ -91,7 +91,8 @@ pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common
 
 /// HTTP upstreams, and requests to them.
 pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
-    let pools = [upstream_configuration(&config.v1), upstream_configuration(&config.v2)];
+    let sessions = sessions(&config);
+    let pools = [upstream_configuration(&config.v1, &sessions), upstream_configuration(&config.v2, &sessions)];
     let pool = |spec| UpstreamPool::new(spec, common.threads);
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let both = (Pool::Upstreams(v1.clone()), Pool::Upstreams(v2.clone()));
@@ -103,6 +104,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
         v2: v2.clone(),
         catalogue: config.catalogue,
         session: config.session,
+        cookie: config.cookie,
         deadline: given.deadline,
         failover_reserve_percent: given.failover_reserve_percent,
         forwarding: config.forwarding,
@@ -137,6 +139,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
         v2: pool.clone(),
         catalogue: Catalogue::default(),
         session: Vec::new(),
+        cookie: None,
         deadline: Duration::from_mins(1),
         failover_reserve_percent: 0,
         forwarding,
@@ -160,7 +163,10 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
 pub(super) fn configurations(plane: &PlaneConfig) -> [PoolConfiguration; 2] {
     match plane {
         PlaneConfig::Operations(config) => [worker_configuration(&config.v1), worker_configuration(&config.v2)],
-        PlaneConfig::Http(config) => [upstream_configuration(&config.v1), upstream_configuration(&config.v2)],
+        PlaneConfig::Http(config) => {
+            let sessions = sessions(config);
+            [upstream_configuration(&config.v1, &sessions), upstream_configuration(&config.v2, &sessions)]
+        }
     }
 }
 
@@ -181,13 +187,20 @@ fn worker_configuration(spec: &PoolSpec) -> PoolConfiguration {
     }
 }
 
-fn upstream_configuration(spec: &UpstreamSpec) -> PoolConfiguration {
+/// What tells sessions, in the order that it counts.
+fn sessions(config: &HttpConfig) -> Vec<String> {
+    let cookie = config.cookie.iter().map(|cookie| format!("the host's cookie `{}`", cookie.name));
+    cookie.chain(config.session.iter().map(ToString::to_string)).collect()
+}
+
+fn upstream_configuration(spec: &UpstreamSpec, sessions: &[String]) -> PoolConfiguration {
     let upstreams: Vec<_> = spec.upstreams.iter().map(ToString::to_string).collect();
     PoolConfiguration {
         name: spec.label.clone(),
         version: version(spec.id),
         config: serde_json::json!({
             "upstreams": upstreams,
+            "sessions": sessions,
             "http2": spec.connector.is_http2(),
             "max_connections": spec.max_connections,
             "max_waiting": spec.max_waiting,

@@ -170,6 +170,8 @@ pub struct Migration {
     pub matches: Vec<http::Match>,
     /// Where the sticky key of HTTP requests is.
     pub session: Option<Vec<String>>,
+    /// The host's own session cookie, for HTTP services.
+    pub session_cookie: Option<http::SessionCookie>,
     /// What requests are that no operation names: `exclusive` or `by-method`, for HTTP services.
     pub unnamed: Option<String>,
     /// What is done with paths that can be read in two ways: `refuse` or `exclusive`, for HTTP services.
@@ -262,6 +264,8 @@ pub struct HttpMigration {
     pub matches: Vec<http::Match>,
     /// Where the sticky key is.
     pub session: Vec<String>,
+    /// The host's own session cookie.
+    pub session_cookie: Option<http::SessionCookie>,
     /// What requests are that no operation names.
     pub unnamed: Option<String>,
     /// What is done with paths that can be read in two ways.

@@ -1,6 +1,7 @@
 //! From the shape of the file to types that cannot be wrong. Collects every problem instead of stopping at the first.
 
 mod callers;
+mod cookie;
 mod failed;
 mod failsafe;
 mod http;
@@ -183,6 +184,7 @@ fn migration(
                     ("unnamed", raw.unnamed.is_some()),
                     ("ambiguous_paths", raw.ambiguous_paths.is_some()),
                     ("shadow_drop", raw.shadow_drop.is_some()),
+                    ("session_cookie", raw.session_cookie.is_some()),
                 ],
             );
             let failed = Arc::new(failed::workers(&mut at.field("failed"), &raw.failed));
@@ -195,6 +197,7 @@ fn migration(
             let raw = raw::HttpMigration {
                 matches,
                 session,
+                session_cookie: raw.session_cookie,
                 unnamed: raw.unnamed,
                 ambiguous_paths: raw.ambiguous_paths,
                 shadow_drop: raw.shadow_drop.unwrap_or_default(),
@@ -276,7 +279,7 @@ fn rails(at: &mut At<'_>, raw: &raw::rails::Rails, compares: bool) -> Rails {
 }
 
 /// Refuses what worker pools have not.
-fn only_http(at: &mut At<'_>, matches: &[raw::http::Match], fields: [(&str, bool); 3]) {
+fn only_http(at: &mut At<'_>, matches: &[raw::http::Match], fields: [(&str, bool); 4]) {
     if !matches.is_empty() {
         at.field("match").wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
     }

@@ -1,13 +1,13 @@
 //! The head of a request, as routing looks at it.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use hyper::header::HeaderName;
 
 use crate::{
     clock::Mono,
     message::{Fields, RequestHead},
-    request::{Attribute, Attributes, Head, Request},
+    request::{Attribute, Attributes, Head, Home, Request},
 };
 
 /// Where the sticky key of a request is.
@@ -32,6 +32,8 @@ pub struct View<'a> {
     pub operation: &'a Arc<str>,
     /// The sticky key.
     pub session: Option<&'a str>,
+    /// Where its session stays, if sessions do.
+    pub home: Option<Home>,
 }
 
 impl SessionKey {
@@ -56,6 +58,15 @@ impl SessionKey {
             }
         };
         found.filter(|text| !text.is_empty())
+    }
+}
+
+impl fmt::Display for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+        }
     }
 }
 
@@ -103,6 +114,10 @@ impl Attributes for View<'_> {
             Attribute::Header(name) => self.head.fields.text(name)?,
         };
         (!text.is_empty()).then_some(text)
+    }
+
+    fn home(&self) -> Option<Home> {
+        self.home
     }
 }
 

@@ -195,6 +195,12 @@ impl Caller {
         Self { address, text: address.to_string().into(), source: Source::of(address), tls }
     }
 
+    /// Whether a request came over TLS: to the host, or, if proxies before it are trusted, to the first of them.
+    pub fn is_tls(&self, fields: &Fields, forwarding: Forwarding) -> bool {
+        let said = fields.text("x-forwarded-proto").filter(|_| forwarding.trust);
+        said.map_or(self.tls, |said| said.eq_ignore_ascii_case("https"))
+    }
+
     /// Who sent a request: whoever is at the other end of the connection, or, if proxies before the host are trusted, who
     /// they say that it was.
     pub fn source(&self, fields: &Fields, forwarding: Forwarding) -> Source {

@@ -63,3 +63,19 @@ pub(super) fn request_buffer() -> usize {
 pub(super) fn eighty() -> u32 {
     80
 }
+
+pub(super) fn session_cookie() -> String {
+    "cutover-session".into()
+}
+
+pub(super) fn root() -> String {
+    "/".into()
+}
+
+pub(super) fn lax() -> String {
+    "lax".into()
+}
+
+pub(super) fn share() -> String {
+    "share".into()
+}

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
+use super::defaults;
+
 /// `[host.http]`.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +48,32 @@ pub struct Identity {
     pub certificate: PathBuf,
     /// Its key, as PEM.
     pub key: PathBuf,
+}
+
+/// `[migrations.NAME.session_cookie]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionCookie {
+    /// Its name.
+    #[serde(default = "defaults::session_cookie")]
+    pub name: String,
+    /// The file with the key that it is signed with.
+    pub key_file: PathBuf,
+    /// How long it lasts; until the browser is closed unless it is set.
+    pub lifetime: Option<String>,
+    /// The path that it is for.
+    #[serde(default = "defaults::root")]
+    pub path: String,
+    /// The domain that it is for; the host that was asked unless it is set.
+    pub domain: Option<String>,
+    /// `lax`, `strict` or `none`.
+    #[serde(default = "defaults::lax")]
+    pub same_site: String,
+    /// Whether it is sent over TLS alone; as the request came unless it is set.
+    pub secure: Option<bool>,
+    /// `share` or `creator`.
+    #[serde(default = "defaults::share")]
+    pub stay: String,
 }
 
 impl Default for Http {

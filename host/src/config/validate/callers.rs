@@ -33,7 +33,7 @@ fn choice(at: &mut At<'_>, raw: raw::Override, base: &Path) -> Option<Choice> {
         return None;
     };
     let key = match (raw.key_file, raw.anyone) {
-        (Some(file), false) => Some(key(at, &base.join(file))?),
+        (Some(file), false) => Some(Key::of(&key(at, &base.join(file))?)),
         (None, true) => None,
         (Some(_), true) => {
             at.wrong(
@@ -64,7 +64,8 @@ fn rules(at: &mut At<'_>, rules: Vec<String>) -> Vec<String> {
     rules
 }
 
-fn key(at: &mut At<'_>, file: &PathBuf) -> Option<Key> {
+/// The key in a file: its line.
+pub(super) fn key(at: &mut At<'_>, file: &PathBuf) -> Option<String> {
     let mut text = String::new();
     let read = File::open(file).and_then(|file| file.take(MOST).read_to_string(&mut text));
     let key = text.trim();
@@ -74,7 +75,7 @@ fn key(at: &mut At<'_>, file: &PathBuf) -> Option<Key> {
             at.field("key_file")
                 .wrong("has to have one line of 16 characters or more; `openssl rand -hex 32` makes one");
         }
-        Ok(_) => return Some(Key::of(key)),
+        Ok(_) => return Some(key.to_owned()),
     }
     None
 }

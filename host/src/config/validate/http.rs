@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
 
 use hyper::{header::HeaderName, http::uri::Authority};
 
-use super::{At, failed, is_name, own_deadline};
+use super::{At, cookie, failed, is_name, own_deadline};
 use crate::{
     admin,
     causes::chain,
@@ -130,7 +130,8 @@ pub(super) fn plane(
         }
         key
     });
-    let session = session.collect();
+    let session: Vec<_> = session.collect();
+    let cookie = raw.session_cookie.and_then(|raw| cookie::of(&mut at.field("session_cookie"), raw, &session, base));
     let failed = Arc::new(failed::http(&mut at.field("failed"), &raw.failed));
     let rules = rules(at, raw.unnamed.as_deref(), raw.ambiguous_paths.as_deref());
     let shadow_drop = shadow_drop(&mut at.field("shadow_drop"), raw.shadow_drop);
@@ -156,6 +157,7 @@ pub(super) fn plane(
         limits,
         matches,
         session,
+        cookie,
         classes: catalogue.classes(&patterns),
         deadlines: catalogue.deadlines(&patterns),
         catalogue,

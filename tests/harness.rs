@@ -40,6 +40,10 @@ pub(crate) struct Setup {
     pub(crate) v2: String,
     /// `KIND = ..` lines.
     pub(crate) policies: Vec<(&'static str, String)>,
+    /// Where requests may name bundles.
+    pub(crate) folders: Vec<PathBuf>,
+    /// An operation's line, and what is in its place.
+    pub(crate) operations: (&'static str, &'static str),
 }
 
 /// A host in process, with its folder.
@@ -118,6 +122,8 @@ impl Default for Setup {
                 ("rollback", bundle("thresholds", "min_requests = 20, p99_floor = '500ms', warn_p99 = '2s'")),
                 ("stages", bundle("standard-stages", "min_requests = 1")),
             ],
+            folders: vec![root().join("policies"), std::env::temp_dir()],
+            operations: ("", ""),
         }
     }
 }
@@ -135,7 +141,7 @@ impl Setup {
         let policies: Vec<_> = self.policies.iter().map(|(kind, bundle)| format!("{kind} = {bundle}")).collect();
         let faults = folder.join("v2-faults.json").display().to_string();
         format!(
-            "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\npolicy_cache = '{}/policy-cache'\n\
+            "[host]\ndata_plane = '127.0.0.1:{}'\nadmin = '127.0.0.1:{}'\nstore = 'test.db'\ncomponents = '{}'\npolicy_folders = {:?}\npolicy_cache = '{}/policy-cache'\n\
              [host.policy_limits]\n{}\n[host.policy_failures]\n{}\n\
              [migrations.programs]\ncheck_interval = '{}'\ndeadline = '{}'\n\
              [migrations.programs.failsafe]\n{}\n\
@@ -148,6 +154,7 @@ impl Setup {
             ports.0,
             ports.1,
             components().display(),
+            self.folders,
             // One for all tests: the shipped policies are compiled once.
             env!("CARGO_TARGET_TMPDIR"),
             self.limits,
@@ -160,6 +167,7 @@ impl Setup {
             policies.join("\n"),
         )
         .replace("FAULTS", &faults)
+        .replace(self.operations.0, if self.operations.0.is_empty() { "" } else { self.operations.1 })
     }
 
     /// Starts a host in a folder of its own.

@@ -1,6 +1,7 @@
 //! What keeps policies apart from each other and from the host: limits, instances, compiled code, contract versions.
 
 mod compiling;
+mod first;
 mod large;
 mod limits;
 mod load;

@@ -23,6 +23,7 @@
 mod authoring;
 mod backtest;
 mod bad_input;
+mod bundles;
 mod failsafe;
 mod harness;
 mod hostile;

@@ -80,8 +80,19 @@ async fn a_policy_that_keeps_failing_is_put_out_for_the_one_before_it_and_stays_
     let setup = Setup { failures: "count = 3", ..Setup::default() };
     let host = setup.start_in(Arc::clone(&folder)).await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    activate(&host, &hostile(&folder, Kind::Rollback, "bad"), json!({ "do": "trap", "in": "rollback" })).await;
-    let back = until_slot(&host, Kind::Rollback, "the one before", |s| s["active"]["name"] == "thresholds").await;
+    // It is sound for what it is shown, and fails when there are calls.
+    let script = "fn judge(check) { if check.v1.requests > 0 { throw \"bad\" } healthy() }";
+    let bad = folder.path().join("bad");
+    std::fs::create_dir_all(&bad).unwrap();
+    let manifest = "name = 'bad'\nversion = '1.0.0'\nkind = 'rollback'\nguest = 'rhai'\nscript = 'policy.rhai'\n";
+    std::fs::write(bad.join("policy.toml"), manifest).unwrap();
+    std::fs::write(bad.join("policy.rhai"), script).unwrap();
+    activate(&host, &bad, json!({})).await;
+    let back = eventually("the one before", async || {
+        host.http.create("s").await;
+        Some(slot(&host, Kind::Rollback).await).filter(|slot| slot["active"]["name"] == "thresholds")
+    })
+    .await;
     assert_eq!((&back["previous"], &back["held"]), (&Value::Null, &Value::Null));
     let failed = &host.migration().handle.snapshot().policy_failures;
     assert!(failed.iter().any(|f| f.kind == Kind::Rollback && f.count >= 3), "{failed:?}");

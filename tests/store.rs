@@ -1,5 +1,7 @@
 //! The store in doubt: edited under a ramp, shared, deleted, full.
 
+mod records;
+
 use std::{fs, sync::Arc};
 
 use cutover::{app::App, causes::chain, config::Config, migration::Verb, policy::port::Phase, request::Ppm};

@@ -6,6 +6,7 @@
 mod asked_by;
 mod history;
 pub mod metrics;
+mod places;
 pub mod policies;
 pub mod seats;
 mod serve;
@@ -133,6 +134,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let address = listener.local_addr().ok();
+    let places = places::places(settings.max_connections);
     let app = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -164,6 +166,7 @@ pub async fn serve(
         .merge(policies::routes())
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(move |request, next| places::guard(Arc::clone(&places), request, next)))
         .layer(from_fn(move |request, next| asked_by::guard(address, Arc::clone(&names), request, next)))
         .with_state(host);
     serve::serve(listener, app, settings, shutdown).await;
@@ -367,8 +370,11 @@ impl From<Declined> for Refusal {
     fn from(Declined { code, message }: Declined) -> Self {
         let status = match code {
             Code::NoReason => StatusCode::BAD_REQUEST,
-            Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Code::WrongPhase | Code::NotRecorded | Code::WrongFlag | Code::Refused => StatusCode::CONFLICT,
+            Code::Folder => StatusCode::FORBIDDEN,
+            Code::Stopping | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Code::WrongPhase | Code::NotRecorded | Code::WrongFlag | Code::Policy(_) | Code::Refused => {
+                StatusCode::CONFLICT
+            }
         };
         Self::coded(status, code.name(), message)
     }

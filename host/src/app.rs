@@ -22,6 +22,7 @@ use tokio_util::{
 
 use self::{
     changes::Change,
+    install::Desk,
     reload::Live,
     sockets::{Found, Sockets},
 };
@@ -54,11 +55,15 @@ use crate::{
     proxy::Proxy,
     request::Ppm,
     split::Split,
-    store::{Store, StoreError, markers::Markers},
+    store::{
+        Store, StoreError,
+        markers::Markers,
+        room::{Left, Removed},
+    },
 };
 
-/// How often old metrics are removed.
-const HOUSEKEEPING: Duration = Duration::from_hours(1);
+/// How often what is old is removed, and room is made.
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
 /// A host that runs.
 #[derive(Debug)]
@@ -106,6 +111,10 @@ pub struct Host {
     pub registry: Registry,
     /// Where the components of guests are.
     pub components: PathBuf,
+    /// Folders below which a request may name a bundle.
+    pub policy_folders: Arc<[PathBuf]>,
+    /// Where policies are read and admitted.
+    pub desk: Desk,
     /// The migrations by name.
     pub migrations: BTreeMap<String, Migration>,
     /// What its start has changed for callers of V2.
@@ -230,6 +239,7 @@ struct Common {
 /// What every migration of a host shares.
 struct Shared {
     engine: Arc<Engine>,
+    desk: Desk,
     store: Store,
     markers: Markers,
     registry: Registry,
@@ -275,11 +285,18 @@ struct Keep {
     metrics: Duration,
     history: Duration,
     policy_log: Duration,
+    /// The most bytes of the store.
+    bytes: u64,
 }
 
 impl Keep {
     const fn of(config: &Config) -> Self {
-        Self { metrics: config.keep_metrics, history: config.keep_history, policy_log: config.keep_policy_log }
+        Self {
+            metrics: config.keep_metrics,
+            history: config.keep_history,
+            policy_log: config.keep_policy_log,
+            bytes: config.store_bytes,
+        }
     }
 }
 
@@ -298,16 +315,42 @@ async fn keep_house(store: Store, keep: Arc<ArcSwap<Keep>>, stop: CancellationTo
             let now = clock::unix_ms().min(began.wall + clock::mono().since(began.mono));
             clock::UnixMs(now.0.saturating_sub(keep_ms))
         };
-        removed("metrics", store.forget_metrics(before(keep.metrics)).await);
-        removed("calls to policies", store.forget_calls(before(keep.policy_log)).await);
-        removed("checks", store.forget_checks(before(keep.history)).await);
+        removed(&store, Removed::Metrics, store.forget_metrics(before(keep.metrics)).await);
+        removed(&store, Removed::Calls, store.forget_calls(before(keep.policy_log)).await);
+        removed(&store, Removed::Checks, store.forget_checks(before(keep.history)).await);
+        make_room(&store, keep.bytes, before(Duration::ZERO)).await;
     }
 }
 
-fn removed(what: &str, rows: Result<u64, StoreError>) {
+async fn make_room(store: &Store, most: u64, now: clock::UnixMs) {
+    let Left { rows: [calls, checks, metrics], bytes } = match store.fit(most, now).await {
+        Ok(left) => left,
+        Err(error) => return tracing::error!("no room is made in the store: {}", crate::causes::chain(&error)),
+    };
+    if calls + checks + metrics > 0 {
+        tracing::warn!(
+            calls,
+            checks,
+            metrics,
+            "the store had more than `host.store_bytes`; the oldest records are gone"
+        );
+    }
+    if bytes > most {
+        tracing::error!(
+            bytes,
+            most,
+            "the store has more than `host.store_bytes`, and nothing in it is older than an hour"
+        );
+    }
+}
+
+fn removed(store: &Store, what: Removed, rows: Result<u64, StoreError>) {
     match rows {
-        Ok(rows) if rows > 0 => tracing::info!(rows, "removed old {what}"),
+        Ok(rows) if rows > 0 => {
+            store.count_removed(what, rows);
+            tracing::info!(rows, "removed old {}", what.name());
+        }
         Ok(_) => {}
-        Err(error) => tracing::error!("old {what} are not removed: {}", crate::causes::chain(&error)),
+        Err(error) => tracing::error!("old {} are not removed: {}", what.name(), crate::causes::chain(&error)),
     }
 }

@@ -65,6 +65,8 @@ pub struct Config {
     pub rollback_markers: PathBuf,
     /// Where the components of guests are.
     pub components: PathBuf,
+    /// Folders below which a request may name a bundle: those of the configured bundles, and those that are listed.
+    pub policy_folders: Vec<PathBuf>,
     /// Where compiled policies are kept; none to keep none.
     pub policy_cache: Option<PathBuf>,
     /// Who is told.
@@ -81,6 +83,8 @@ pub struct Config {
     pub keep_history: Duration,
     /// How long the log of calls to policies is kept.
     pub keep_policy_log: Duration,
+    /// The most bytes of the store: beyond that the oldest calls and checks go, however long they are to be kept.
+    pub store_bytes: u64,
     /// The wall clock; the system's, whatever the file says. Tests set it.
     pub wall: Wall,
     /// The migrations, by name.

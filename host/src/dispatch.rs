@@ -14,8 +14,10 @@ use crate::{
     clock::{self, Mono},
     load::{NO_ROOM, Room},
     observe::{Failed, Observation, Outcome, failed::Counted},
+    policy::PolicyError,
     pool::{Call, WorkerPool, journal::Journal, workers::Tried},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
+    route::Route,
     shadow::Mirror,
     split::Split,
 };
@@ -133,6 +135,9 @@ impl Dispatch {
         let took = clock::mono().since(started);
         let failure = match &v2.result {
             Err(failure) if !alone => failure,
+            Ok(Answer::Refused(_)) if !alone && self.v2.adapter().is_some() => {
+                return self.refused_in_translation(request, operation, route, (v2, took)).await;
+            }
             answer => {
                 self.observe(PoolId::V2, &request, operation, &v2, (took, false, route.apart));
                 if route.mirror && !alone && answer.is_ok() {
@@ -146,6 +151,31 @@ impl Dispatch {
         // A V2 that was closed before it saw the call has not failed it.
         if is_counted {
             self.observe(PoolId::V2, &request, operation, &v2, (took, result.is_ok(), route.apart));
+        }
+        Served { result, pool: PoolId::V1, reason: "failover".into() }
+    }
+
+    /// A read that V2 refused after an adapter translated it: what V1 answers was the adapter's fault, and what V1 refuses as
+    /// well was the caller's.
+    async fn refused_in_translation(
+        &self,
+        request: Request,
+        operation: &Operation,
+        Route { reason, apart, .. }: Route,
+        (v2, took): (Tried, Duration),
+    ) -> Served {
+        let result = self.call(PoolId::V1, &request, operation, (request.deadline, apart)).await;
+        if !matches!(result, Ok(Answer::Success(_))) {
+            self.observe(PoolId::V2, &request, operation, &v2, (took, false, apart));
+            return Served { result: v2.result, pool: PoolId::V2, reason };
+        }
+        let message =
+            format!("V2 refuses a call of `{}` as it translates it, and V1 does what was asked", request.operation);
+        let failure = Failure::sent(FailureKind::Worker, format!("the adapter policy failed: {message}"));
+        let failed = Tried { failed: Some(failure.kind), result: Err(failure) };
+        self.observe(PoolId::V2, &request, operation, &failed, (took, true, apart));
+        if let Some(adapter) = self.v2.adapter() {
+            self.v2.adapter_failed(&adapter, &PolicyError::nonsense(message));
         }
         Served { result, pool: PoolId::V1, reason: "failover".into() }
     }

@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod blocking;
 pub mod causes;
 pub mod cli;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod config;
 pub mod demo;
 pub mod descriptors;
 pub mod dispatch;
+pub mod escape;
 pub mod handover;
 pub mod http1;
 pub mod ingress;

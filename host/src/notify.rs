@@ -21,7 +21,14 @@ use hyper_util::{
 use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::{clock::UnixMs, policy::facts::Finding};
+use crate::{clock::UnixMs, escape, policy::facts::Finding};
+
+/// The most bytes of a message, and of each part of a finding, before it is escaped.
+const MAX_MESSAGE: usize = 4 << 10;
+const MAX_PART: usize = 1 << 10;
+
+/// The most findings that are sent.
+const MAX_FINDINGS: usize = 100;
 
 /// Notices that may wait for a slow webhook.
 const QUEUE: usize = 256;
@@ -96,6 +103,7 @@ impl Counters {
 impl Notifier {
     /// Logs a notice and queues it for the webhooks.
     pub fn notify(&self, notice: Notice) {
+        let notice = notice.shown();
         let Notice { migration, event, message, .. } = &notice;
         match notice.severity {
             "critical" => tracing::error!(migration, event, "{message}"),
@@ -107,6 +115,7 @@ impl Notifier {
 
     /// The same for what a person has ordered: however much others have to know of it, nothing is wrong with the host.
     pub fn notify_of_order(&self, notice: Notice) {
+        let notice = notice.shown();
         let Notice { migration, event, message, .. } = &notice;
         tracing::info!(migration, event, "{message}");
         self.queue(notice);
@@ -140,6 +149,32 @@ pub fn masked(url: &str) -> String {
     let path = if path.len() > 1 { "/***" } else { path };
     let colon = if scheme.is_empty() { "" } else { "://" };
     format!("{scheme}{colon}{user}{host}{path}")
+}
+
+impl Notice {
+    /// As it is told: a chat that shows it shows what was said and nothing else, and not without end.
+    fn shown(self) -> Self {
+        let Self { at, migration, event, severity, message, mut findings } = self;
+        let left_out = findings.len().saturating_sub(MAX_FINDINGS);
+        findings.truncate(MAX_FINDINGS);
+        for finding in &mut findings {
+            for part in [&mut finding.rule, &mut finding.unit, &mut finding.note] {
+                *part = escape::line_of(part, MAX_PART);
+            }
+        }
+        let mut message = escape::line_of(&message, MAX_MESSAGE);
+        if left_out > 0 {
+            message = format!("{message} (and {left_out} more findings)");
+        }
+        Self {
+            at,
+            migration: escape::line_of(&migration, MAX_PART),
+            event: escape::line_of(&event, MAX_PART),
+            severity,
+            message,
+            findings,
+        }
+    }
 }
 
 async fn deliver_all(mut notices: mpsc::Receiver<Notice>, webhooks: Arc<ArcSwap<Vec<Uri>>>, counters: Arc<Counters>) {
@@ -177,7 +212,33 @@ async fn deliver(client: &Client<HttpConnector, Full<Bytes>>, webhook: &Uri, bod
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_notice_is_sent_as_text_and_within_its_bounds(text in escape::tests::hostile(), n in 0..300_usize, long in 0..3_usize) {
+            let text = text.repeat(1 + long * 500);
+            let [rule, note, unit] = [(); 3].map(|()| text.clone());
+            let finding = Finding { rule, note, unit, observed: 1, limit: 2 };
+            let notice = Notice {
+                at: UnixMs(1),
+                migration: text.clone(),
+                event: text.clone(),
+                severity: "info",
+                message: text,
+                findings: vec![finding; n],
+            };
+            let shown = notice.shown();
+            let said = [&shown.message, &shown.event, &shown.migration];
+            let parts = shown.findings.iter().flat_map(|f| [&f.rule, &f.note, &f.unit]);
+            prop_assert!(said.into_iter().chain(parts).all(|part| !part.contains(escape::is_harmful)));
+            // Escaped, a character takes ten bytes at the most.
+            prop_assert!(shown.findings.len() <= MAX_FINDINGS && shown.message.len() < 10 * MAX_MESSAGE + 100);
+            prop_assert_eq!(shown.message.contains("more findings"), n > MAX_FINDINGS);
+        }
+    }
 
     #[test]
     fn a_url_is_shown_without_what_could_be_a_secret() {

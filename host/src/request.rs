@@ -45,6 +45,23 @@ pub enum Class {
     Exclusive,
 }
 
+impl Class {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Replicate => "replicate",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A share in parts per million, 0 to 1 000 000 by construction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
 pub struct Ppm(u32);

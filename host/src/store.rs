@@ -12,9 +12,12 @@ pub mod in_force;
 mod journal;
 mod lock;
 pub mod markers;
+mod memories;
+mod packed;
 pub mod plans;
 pub mod records;
 mod releases;
+pub mod room;
 pub mod seats;
 mod sessions;
 
@@ -112,6 +115,24 @@ pub enum StoreError {
     #[error("check {id} cannot be unpacked")]
     Packed {
         /// The check's number.
+        id: i64,
+        /// What the unpacker says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An answer is not what it was when it was packed.
+    #[error("the answer of call {id} cannot be unpacked")]
+    Answer {
+        /// The call's number.
+        id: i64,
+        /// What the unpacker says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A memory is not what it was when it was packed.
+    #[error("memory {id} cannot be unpacked")]
+    Memory {
+        /// Its number.
         id: i64,
         /// What the unpacker says.
         #[source]

@@ -1,13 +1,21 @@
 //! One instance that is kept answers as fresh ones do, and a component is compiled once.
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Duration};
 
-use cutover::policy::{
-    PolicyError,
-    port::{Kind, Verdict},
+use cutover::{
+    clock,
+    policy::{
+        PolicyError,
+        engine::{Engine, KindLimits, Limits},
+        port::{Kind, Verdict},
+    },
 };
 
 use super::{admit, check, engine, guest};
+use crate::hostile::{
+    ask,
+    contract::{Export, Guest},
+};
 
 #[test]
 fn a_kept_instance_judges_as_fresh_ones_do() {
@@ -73,4 +81,53 @@ fn a_policy_says_what_starting_it_costs() {
     assert!(start_up.instantiation.as_nanos() > 0 && start_up.configuration.as_nanos() > 0);
     assert!(start_up.fuel > 0 && start_up.memory >= 128 << 10);
     assert_eq!(start_up.fuel, policy.start_up().unwrap().fuel);
+}
+
+/// A policy that wants to be asked for each request, and counts so far before it takes its settings.
+pub(super) fn slow_to_begin(rounds: u128) -> Vec<u8> {
+    let body = format!(
+        "(local $left i64) (local.set $left (i64.const {rounds})) \
+         (loop $again (local.set $left (i64.sub (local.get $left) (i64.const 1))) \
+         (br_if $again (i64.ne (local.get $left) (i64.const 0)))) i32.const 64"
+    );
+    // The plan sends what no rule matches to `decide`.
+    let asked = "(data (i32.const 332) \"\\03\")";
+    Guest { world: "deciding-policy", ..Guest::with(Export::Configure) }.body(body).fields(asked).component()
+}
+
+#[test]
+fn a_policy_that_takes_long_to_take_its_settings_does_not_do_so_while_requests_wait() {
+    let limits = Limits::alike(KindLimits { time: Duration::from_secs(20), ..KindLimits::default() });
+    let engine = Engine::new(limits).unwrap();
+    let slow = |rounds| cutover::app::admit(&engine, Kind::Routing, &slow_to_begin(rounds), "{}").unwrap();
+    let few = slow(10_000_000).start_up().unwrap().configuration;
+    let wanted = Duration::from_millis(400);
+    let policies: Vec<_> =
+        (0..12).map(|n| slow(wanted.as_nanos() * (10_000_000 + n) / few.as_nanos().max(1))).collect();
+    // One thread serves all of them, as an ingress thread does.
+    let longest = thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            // There is one for each thread that serves requests; other threads take them.
+            let threads = thread::available_parallelism().unwrap().get();
+            for policy in &policies {
+                for _ in 0..threads {
+                    scope.spawn(|| policy.decide(&ask::frame()).unwrap()).join().unwrap();
+                }
+                let before = clock::mono();
+                let late = policy.decide(&ask::frame());
+                assert!(matches!(late, Err(PolicyError::Deadline { setting: "decide_time", .. })), "{late:?}");
+                longest = longest.max(clock::mono().since(before));
+            }
+            longest
+        });
+        asked.join().unwrap()
+    });
+    assert!(longest < wanted / 2, "{longest:?}");
+    // It has one soon.
+    let deadline = clock::mono() + Duration::from_mins(1);
+    while policies.iter().any(|policy| policy.decide(&ask::frame()).is_err()) {
+        assert!(clock::mono() < deadline, "no instance was made");
+        thread::sleep(Duration::from_millis(50));
+    }
 }

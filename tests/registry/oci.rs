@@ -263,3 +263,74 @@ async fn what_a_lying_registry_serves_is_refused() {
     assert_eq!(list(&host, &["--json"]).await.json()["policies"], json!([]));
     host.app.shut_down().await;
 }
+
+/// A registry whose answers to paths with a word in them have no end.
+async fn endless(word: &'static str, component: &'static [u8]) -> Liar {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (mut serving, realm) = (JoinSet::new(), address.clone());
+    let mut lies = Lies::new();
+    artefact(&mut lies, "endless", component, component, |_| {});
+    serving.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 8 << 10];
+            let read = stream.read(&mut head).await.unwrap_or(0);
+            let path = String::from_utf8_lossy(&head[..read]).split(' ').nth(1).unwrap_or_default().to_owned();
+            if word == "token" && path == "/v2/" {
+                let challenge = format!("www-authenticate: Bearer realm=\"http://{realm}/token\",service=\"s\"");
+                let head = format!(
+                    "HTTP/1.1 401 Unauthorized\r\n{challenge}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+                drop(stream.write_all(head.as_bytes()).await);
+            } else if path.contains(word) {
+                let status = if path.contains("blobs") { "500 Internal Server Error" } else { "200 OK" };
+                let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+                let piece = vec![b' '; 1 << 20];
+                let mut sent = stream.write_all(head.as_bytes()).await;
+                // Until whoever reads it has gone.
+                while sent.is_ok() {
+                    sent = stream.write_all(&piece).await;
+                }
+            } else {
+                let unknown = ("404 Not Found", String::new(), b"{}".to_vec());
+                let (status, _, body) = lies.get(&path).unwrap_or(&unknown);
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                drop(stream.write_all(&[head.as_bytes(), body].concat()).await);
+            }
+        }
+    });
+    Liar { address, _serving: serving }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_never_ends_is_given_up_before_it_has_taken_the_machine() {
+    let host = Setup::default().start().await;
+    for word in ["manifests", "blobs", "token"] {
+        let liar = endless(word, b"\0asm good").await;
+        let source = format!("oci://{}/endless:1.0.0", liar.address);
+        let mut command = Command::new(crate::harness::binary());
+        let arguments = ["policy", "push", &source, "--reason", "a test", "--kind", "rollback", "--admin"];
+        let mut child = command
+            .args(arguments)
+            .arg(format!("http://{}", host.http.admin))
+            .env("DOCKER_CONFIG", "/nowhere")
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut most = 0;
+        let status = eventually("the end of the command", async || {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+            most = most.max(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap());
+            child.try_wait().unwrap()
+        })
+        .await;
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+        assert_eq!(status.code(), Some(1), "{word}: {said}");
+        assert!(said.contains("the registry sent more than an artefact"), "{word}: {said}");
+        assert!(most < 1 << 20, "{word}: {most} kB");
+    }
+    host.app.shut_down().await;
+}

@@ -18,6 +18,7 @@ use crate::{
         facts::{Calls, Members},
         port::{Phase, Verdict},
     },
+    store::{Store, room::Removed},
 };
 
 /// Everything that one scrape shows.
@@ -46,6 +47,7 @@ impl Scrape {
         let mut scrape = Self::default();
         scrape.host(host);
         scrape.compilations(host.engine.compilations());
+        scrape.store(&host.store);
         for (name, migration) in &host.migrations {
             scrape.calls(name, migration);
             scrape.state(name, migration);
@@ -65,6 +67,18 @@ impl Scrape {
         }
         let in_use = f64::from(u8::from(made.kept_on_disk));
         self.gauge("cutover_policy_cache_in_use", "1 if machine code is kept on disk", Vec::new(), in_use);
+    }
+
+    fn store(&mut self, store: &Store) {
+        let (bytes, too_large) = store.last_bytes();
+        self.gauge("cutover_store_bytes", "Bytes of the store that are in use", Vec::new(), float(bytes));
+        let too_large = f64::from(u8::from(too_large));
+        self.gauge("cutover_store_too_large", "1 if no room can be made in the store", Vec::new(), too_large);
+        for what in Removed::ALL {
+            let labels = vec![("records", what.name().to_owned())];
+            let help = "Records that were removed because they were old, or to make room";
+            self.counter("cutover_store_removed", help, labels, store.removed(what));
+        }
     }
 
     /// Gauges, though they count: they are about whoever stands by now, and begin again with the next one.

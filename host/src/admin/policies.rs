@@ -11,7 +11,7 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use dsse::Envelope;
@@ -25,7 +25,8 @@ use crate::{
     app::Host,
     causes::chain,
     policy::{
-        PolicyError,
+        author::inspect::{Report, Subject, inspect},
+        engine::Imports,
         port::Kind,
         registry::{
             MAX_ENVELOPE, MAX_SETTINGS, Offer, PushError,
@@ -87,8 +88,13 @@ struct Refused(StatusCode, &'static str, String);
 /// The routes under `/api/v1/policies`.
 pub(super) fn routes() -> Router<Arc<Host>> {
     let turn = Arc::new(Semaphore::new(1));
+    let turn_of_checks = Arc::clone(&turn);
     let push = move |State(host): Shared, body: Body| push(host, Arc::clone(&turn), body);
-    Router::new().route("/api/v1/policies", get(list).post(push)).route("/api/v1/policies/{name}", get(versions))
+    let check = move |State(host): Shared, body: Body| check(host, Arc::clone(&turn_of_checks), body);
+    Router::new()
+        .route("/api/v1/policies", get(list).post(push))
+        .route("/api/v1/policies/check", post(check))
+        .route("/api/v1/policies/{name}", get(versions))
 }
 
 /// The latest version of each name.
@@ -166,7 +172,8 @@ async fn whole(body: Body, limit: usize) -> Result<Vec<u8>, Refused> {
     if length > limit { Err(large()) } else { Ok(bytes) }
 }
 
-async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(StatusCode, Json<Value>), Refused> {
+/// A policy that is offered, and by whom.
+async fn offered(host: &Host, turn: &Semaphore, body: Body) -> Result<(Offer, String), Refused> {
     let busy = || Refused(StatusCode::SERVICE_UNAVAILABLE, "busy", "other policies are being pushed; try again".into());
     let _turn = timeout(TURN, turn.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)?;
     // Base64 takes four bytes for three; settings, script and signatures may all be escaped.
@@ -196,8 +203,27 @@ async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(Stat
             return Err(Refused(status, code, message));
         }
     }
-    let actor = if push.actor.is_empty() { "unknown" } else { &push.actor };
-    let pushed = host.registry.push(offer, actor).await?;
+    Ok((offer, if push.actor.is_empty() { "unknown".to_owned() } else { push.actor }))
+}
+
+/// Whether this host would admit a policy; it is kept nowhere.
+async fn check(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<Json<Report>, Refused> {
+    let (offer, _) = offered(&host, &turn, body).await?;
+    let trust = host.registry.trust.screen(&offer.claimed(), offer.envelope.as_ref());
+    let engine = Arc::clone(&host.engine);
+    let inspected = host.desk.admitting.run(move || {
+        let settings = offer.settings.json(offer.kind);
+        let imports = Imports::of(offer.wasi_stub);
+        inspect(&engine, &Subject { component: &offer.component, kind: Some(offer.kind), settings: &settings, imports })
+    });
+    let mut report = inspected.await.map_err(PushError::Blocking)?;
+    report.problems.extend(trust.err().map(|refused| format!("it {refused}")));
+    Ok(Json(report))
+}
+
+async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(StatusCode, Json<Value>), Refused> {
+    let (offer, actor) = offered(&host, &turn, body).await?;
+    let pushed = host.registry.push(offer, &actor).await?;
     let status = if pushed.new { StatusCode::CREATED } else { StatusCode::OK };
     let label = pushed.release.manifest.label();
     let message = if pushed.new { format!("`{label}` is known now") } else { format!("`{label}` was known already") };
@@ -211,14 +237,15 @@ fn failed(error: &StoreError) -> Refusal {
 
 impl From<PushError> for Refused {
     fn from(error: PushError) -> Self {
-        let (status, cause) = match &error {
-            PushError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid"),
-            PushError::Taken { .. } => (StatusCode::CONFLICT, "taken"),
-            PushError::Refused { refused, .. } => (StatusCode::FORBIDDEN, refused.cause()),
-            PushError::Policy { error, .. } => (StatusCode::UNPROCESSABLE_ENTITY, PolicyError::cause(error)),
-            PushError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store"),
+        let status = match &error {
+            PushError::Invalid { .. } => StatusCode::BAD_REQUEST,
+            PushError::Taken { .. } => StatusCode::CONFLICT,
+            PushError::Refused { .. } => StatusCode::FORBIDDEN,
+            PushError::Policy { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            PushError::Blocking(_) => StatusCode::SERVICE_UNAVAILABLE,
+            PushError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self(status, cause, chain(&error))
+        Self(status, error.cause(), chain(&error))
     }
 }
 

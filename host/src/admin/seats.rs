@@ -155,7 +155,9 @@ pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Q
     let most = limit.unwrap_or(CALLS).clamp(1, MOST_CALLS);
     let most_bytes = Some(PAGE_BYTES);
     let wanted = Wanted { migration: Some(name), kind, before, most, most_bytes, ..Wanted::default() };
-    host.store.calls(&wanted).await.map(Json).map_err(|e| broken(&e))
+    let mut page = host.store.calls(&wanted).await.map_err(|e| broken(&e))?;
+    page.kept_from = host.store.oldest_call().await.map_err(|e| broken(&e))?;
+    Ok(Json(page))
 }
 
 /// `GET /api/v1/policy-calls/{id}`

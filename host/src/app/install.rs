@@ -1,27 +1,152 @@
 //! Takes policies to their seats: reads and admits them off every hot path, then asks the migration's controller.
+//!
+//! Reading and admitting are done on threads that nothing else needs: a disk that hangs, or a policy that keeps the
+//! compiler busy, holds up no order and no judge.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 
 use super::{Host, Migration, policies::admit_with};
 use crate::{
+    blocking::{Blocking, BlockingError},
     causes::chain,
-    config::bundle::Bundle,
+    config::bundle::{
+        Bundle,
+        files::{FileError, Folder},
+    },
     migration::{
         Declined, Install, Ordered, Verb,
-        handle::{Changed, Newcomer},
+        handle::{Changed, Code, Newcomer},
     },
     policy::{
+        PolicyError,
         candidate::Rule,
+        check,
+        engine::Limits,
         port::Kind,
         registry::{
-            Offer,
+            FindError, Offer, PushError,
             release::{Manifest, Settings},
+            trust::Refused,
         },
         slot::{Seat, Title},
     },
 };
+
+/// Threads that read bundles, how long one may wait for a thread, and how long reading may take.
+const READERS: (usize, Duration, Duration) = (4, Duration::from_secs(2), Duration::from_secs(10));
+
+/// Threads that admit policies, and how long one may wait for one: a push may take as long.
+const ADMITTERS: (usize, Duration) = (4, Duration::from_secs(30));
+
+/// What admitting takes beyond compiling, and waiting for other compilations.
+const ADMITTING: Duration = Duration::from_mins(2);
+
+/// Where policies are read and admitted.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// Where bundles are read.
+    pub reading: Blocking,
+    /// Where policies are compiled and tried out.
+    pub admitting: Blocking,
+}
+
+impl Desk {
+    /// With threads of its own.
+    pub fn new(limits: &Limits) -> Self {
+        let (readers, turn, limit) = READERS;
+        let reading = Blocking::new("reading a bundle", readers, turn, limit);
+        let (admitters, turn) = ADMITTERS;
+        let admitting = Blocking::new("admitting a policy", admitters, turn, limits.compile_time + ADMITTING);
+        Self { reading, admitting }
+    }
+}
+
+/// Why a policy was not put anywhere.
+#[derive(Debug, thiserror::Error)]
+enum InstallError {
+    /// Requests may not name bundles there.
+    #[error(
+        "the bundle `{folder}` is in none of the folders that requests may name bundles in ({allowed}); add its folder to \
+         `host.policy_folders`, or push it to the registry with `cutover policy push` and name the release"
+    )]
+    Folder {
+        /// The bundle.
+        folder: String,
+        /// The folders.
+        allowed: String,
+    },
+    /// The bundle cannot be read.
+    #[error("the request {0}")]
+    Bundle(String),
+    /// There is no such release.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The registry does not take it.
+    #[error("{shown}")]
+    Push {
+        /// The bundle.
+        shown: String,
+        /// Why.
+        #[source]
+        source: Box<PushError>,
+    },
+    /// Those that the host trusts do not vouch for it.
+    #[error("{shown} {refused}")]
+    Untrusted {
+        /// The release.
+        shown: String,
+        /// Why.
+        refused: Refused,
+    },
+    /// It is of another kind.
+    #[error("{shown} is a {kind} policy, not {wanted}")]
+    Kind {
+        /// The policy.
+        shown: String,
+        /// What it is.
+        kind: Kind,
+        /// What was asked for.
+        wanted: Kind,
+    },
+    /// The settings have what JSON has not.
+    #[error("the settings cannot be said in JSON")]
+    Settings,
+    /// It is not admitted.
+    #[error("the policy of {shown} {error}")]
+    Policy {
+        /// The policy.
+        shown: String,
+        /// Why.
+        error: PolicyError,
+    },
+    /// No thread had time.
+    #[error(transparent)]
+    Blocking(#[from] BlockingError),
+}
+
+impl From<InstallError> for Declined {
+    fn from(error: InstallError) -> Self {
+        let code = match &error {
+            InstallError::Folder { .. } => Code::Folder,
+            InstallError::Blocking(_) => Code::Busy,
+            InstallError::Push { source, .. } if matches!(**source, PushError::Blocking(_)) => Code::Busy,
+            InstallError::Bundle(_) => Code::Policy("bundle"),
+            InstallError::Find(_) => Code::Policy("unknown-policy"),
+            InstallError::Push { source, .. } => Code::Policy(source.cause()),
+            InstallError::Untrusted { refused, .. } => Code::Policy(refused.cause()),
+            InstallError::Kind { .. } => Code::Policy("kind"),
+            InstallError::Settings => Code::Policy("settings"),
+            InstallError::Policy { error, .. } => Code::Policy(error.cause()),
+        };
+        Self::new(code, chain(&error))
+    }
+}
 
 /// Who wants it, and why.
 #[derive(Debug, Clone, Copy)]
@@ -113,24 +238,24 @@ impl Host {
         self.migrations.get(migration).ok_or_else(|| format!("there is no migration `{migration}`"))
     }
 
-    /// Finds a policy and admits it on a blocking thread.
+    /// Finds a policy and admits it.
     async fn newcomer(
         &self,
         of: &Migration,
         wanted: Option<Kind>,
         choice: Choice<'_>,
         order: Order<'_>,
-    ) -> Result<Newcomer, String> {
+    ) -> Result<Newcomer, InstallError> {
         let found = match choice.source {
             Source::Bundle(folder) => self.bundle(folder, order).await?,
             Source::Release(reference) => self.release(reference).await?,
         };
         let Found { shown, kind, title, component, own, wasi_stub } = found;
         if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
-            return Err(format!("{shown} is a {kind} policy, not {wanted}"));
+            return Err(InstallError::Kind { shown, kind, wanted });
         }
         let Ok(Value::Object(overrides)) = serde_json::to_value(choice.settings) else {
-            return Err("the settings cannot be said in JSON".into());
+            return Err(InstallError::Settings);
         };
         let in_force = of.slots.get(kind).seat().filter(|seat| seat.title.name == title.name);
         let in_force = in_force.map(|seat| values(&seat.policy.settings, own.script.is_some()));
@@ -141,20 +266,20 @@ impl Host {
         let settings = settings.json(kind);
         let engine = Arc::clone(&self.engine);
         let admit = move || (admit_with(&engine, kind, &component, &settings, wasi_stub), component);
-        let (policy, component) = tokio::task::spawn_blocking(admit).await.map_err(|e| e.to_string())?;
-        let policy = Arc::new(policy.map_err(|e| format!("the policy of {shown} {e}"))?);
+        let (policy, component) = self.desk.admitting.run(admit).await?;
+        let policy = Arc::new(policy.map_err(|error| InstallError::Policy { shown, error })?);
         let configured = of.configured.get(&kind).cloned().unwrap_or_default();
         Ok(Newcomer { seat: Seat { policy, title, wasi_stub }, component, configured, changed })
     }
 
-    async fn bundle(&self, folder: &Path, order: Order<'_>) -> Result<Found, String> {
-        let bundle =
-            Bundle::read(folder, &self.components, &toml::Table::new()).map_err(|e| format!("the request {e}"))?;
+    async fn bundle(&self, folder: &Path, order: Order<'_>) -> Result<Found, InstallError> {
+        let bundle = self.read(folder).await?;
         let shown = format!("the bundle `{}`", bundle.folder.display());
         if self.registry.trust.is_required() {
             // What is vouched for is known from then on, so that it may run again after a restart.
             let offer = Offer::bundled(bundle.clone(), order.actor, order.reason);
-            self.registry.push(offer, order.actor).await.map_err(|e| format!("{shown}: {}", chain(&e)))?;
+            let pushed = self.registry.push(offer, order.actor).await;
+            pushed.map_err(|source| InstallError::Push { shown: shown.clone(), source: source.into() })?;
         }
         Ok(Found {
             shown,
@@ -166,15 +291,48 @@ impl Host {
         })
     }
 
-    async fn release(&self, reference: &str) -> Result<Found, String> {
-        let (release, component) = self.registry.find(reference).await.map_err(|e| chain(&e))?;
+    /// Reads a bundle from one of the folders that requests may name.
+    async fn read(&self, folder: &Path) -> Result<Bundle, InstallError> {
+        let (wanted, allowed) = (folder.to_owned(), Arc::clone(&self.policy_folders));
+        let (components, component_bytes) = (self.components.clone(), self.engine.limits().component_bytes);
+        let read = move || {
+            let unreadable = |e: &FileError| {
+                InstallError::Bundle(format!("names the bundle `{}`, whose policy.toml {e}", shown(&wanted)))
+            };
+            let opened = match within(&wanted, &allowed) {
+                Some((root, below)) => Folder::open(root).and_then(|root| root.below(below)),
+                None => return Err(not_allowed(&wanted, &allowed)),
+            };
+            let opened = opened.map_err(|e| unreadable(&e))?;
+            Bundle::read_in(&opened, &components, &toml::Table::new(), component_bytes).map_err(InstallError::Bundle)
+        };
+        self.desk.reading.run(read).await?
+    }
+
+    async fn release(&self, reference: &str) -> Result<Found, InstallError> {
+        let (release, component) = self.registry.find(reference).await?;
         let shown = format!("the release `{}`", release.manifest.label());
         // The keys may have changed since it was pushed.
-        self.registry.trust.verify(&release).map_err(|e| format!("{shown} {e}"))?;
+        let verified = self.registry.trust.verify(&release);
+        verified.map_err(|refused| InstallError::Untrusted { shown: shown.clone(), refused })?;
         let own = release.manifest.settings();
         let Manifest { name, version, kind, wasi_stub, .. } = release.manifest;
         Ok(Found { shown, kind, title: Title { name, version }, component, own, wasi_stub })
     }
+}
+
+/// The folder that a bundle is in, of those that are allowed, and the rest of its path.
+fn within<'a>(wanted: &'a Path, allowed: &'a [PathBuf]) -> Option<(&'a Path, &'a Path)> {
+    allowed.iter().find_map(|root| Some((root.as_path(), wanted.strip_prefix(root).ok()?)))
+}
+
+fn not_allowed(wanted: &Path, allowed: &[PathBuf]) -> InstallError {
+    let allowed: Vec<_> = allowed.iter().map(|folder| format!("`{}`", folder.display())).collect();
+    InstallError::Folder { folder: shown(wanted), allowed: allowed.join(", ") }
+}
+
+fn shown(path: &Path) -> String {
+    check::said(&path.display().to_string())
 }
 
 /// The settings of a policy in charge, as people write them: a script's own are among those of its interpreter.
@@ -243,5 +401,22 @@ mod tests {
             Value::from(values(r#"{"settings":{"a":1},"b":2}"#, false)),
             json!({ "settings": { "a": 1 }, "b": 2 })
         );
+    }
+
+    #[test]
+    fn only_what_is_below_an_allowed_folder_is_within() {
+        let allowed = [PathBuf::from("/srv/policies"), PathBuf::from("/etc/cutover/judge")];
+        let within =
+            |wanted: &'static str| within(Path::new(wanted), &allowed).map(|(_, below)| below.display().to_string());
+        assert_eq!(within("/srv/policies/a/b").as_deref(), Some("a/b"));
+        assert_eq!(
+            within("/srv/policies/../../etc").as_deref(),
+            Some("../../etc"),
+            "which is refused when it is opened"
+        );
+        assert_eq!(within("/etc/cutover/judge").as_deref(), Some(""));
+        for outside in ["/srv/policies-of-others/a", "/srv", "/etc/cutover", "policies/a", "/", ""] {
+            assert_eq!(within(outside), None, "{outside}");
+        }
     }
 }

@@ -322,7 +322,7 @@ async fn admit_off_path(
 ) -> (Result<Policy, PolicyError>, Vec<u8>) {
     let engine = Arc::clone(&shared.engine);
     let admit = move || (admit_with(&engine, kind, &component, &settings, wasi_stub), component);
-    let admitted = tokio::task::spawn_blocking(admit).await;
+    let admitted = shared.desk.admitting.run(admit).await;
     admitted.unwrap_or_else(|e| (Err(PolicyError::Compile { message: e.to_string() }), Vec::new()))
 }
 

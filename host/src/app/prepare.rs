@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     App, Common, Host, Migration, Shared, StartError,
     changes::{self, Change},
+    install::Desk,
     keep_house,
     migrations::Begun,
     planes,
@@ -129,11 +130,14 @@ async fn run(
     let markers = Markers::new(config.rollback_markers.clone());
     let files = markers.files(migrations.iter().map(Begun::name));
     let store = Box::pin(Store::own(&config.store, &files, &owner(sockets))).await?;
-    let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust.clone());
+    let desk = Desk::new(&config.limits);
+    let admitting = desk.admitting.clone();
+    let registry = Registry::new(Arc::clone(&common.engine), store.clone(), config.trust.clone(), admitting);
     let (notifier, deliver) = notify::notifier(Arc::clone(&live.webhooks));
     common.background.spawn(deliver);
     let shared = Shared {
         engine: Arc::clone(&common.engine),
+        desk: desk.clone(),
         store: store.clone(),
         markers,
         registry: registry.clone(),
@@ -156,6 +160,8 @@ async fn run(
         store,
         registry,
         components: config.components.clone(),
+        policy_folders: config.policy_folders.clone().into(),
+        desk,
         migrations,
         warnings,
         notices: shared.notifier.counters(),

@@ -16,8 +16,14 @@ use crate::{
 };
 
 /// What is put in force at once, as paths of fields.
-const AT_ONCE: [&str; 5] =
-    ["host.webhooks", "host.admin_hosts", "host.keep_metrics", "host.keep_history", "host.keep_policy_log"];
+const AT_ONCE: [&str; 6] = [
+    "host.webhooks",
+    "host.admin_hosts",
+    "host.keep_metrics",
+    "host.keep_history",
+    "host.keep_policy_log",
+    "host.store_bytes",
+];
 
 /// What may become another while the host runs.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 //! Every line has the process id, because two hosts write to one log while one takes over from the other.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, IsTerminal as _, Write},
     os::unix::fs::OpenOptionsExt as _,
@@ -20,12 +21,17 @@ use tracing::{
 };
 use tracing_subscriber::{
     EnvFilter,
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer, time::FormatTime},
+    field::MakeExt as _,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Writer, debug_fn},
+        time::FormatTime,
+    },
     registry::LookupSpan,
 };
 
 use super::Failed;
-use crate::{clock, config::environment};
+use crate::{clock, config::environment, escape};
 
 /// Only the host's user reads a log: it has names and reasons.
 const MODE: u32 = 0o600;
@@ -93,10 +99,20 @@ pub(super) fn begin(level: &str, to: &LogTo) -> Result<(), Failed> {
     let colours = to.log_file.is_none() && io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Sink::now);
     match to.log_format {
-        LogFormat::Text => log.with_timer(Stamp).with_ansi(colours).init(),
+        LogFormat::Text => log.with_timer(Stamp).with_ansi(colours).fmt_fields(fields()).init(),
         LogFormat::Json => log.event_format(JsonLines).init(),
     }
     Ok(())
+}
+
+/// A line of the log is one line, whatever the values in it say.
+fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let value = format!("{value:?}");
+        let value = escape::line(&value);
+        if field.name() == "message" { write!(writer, "{value}") } else { write!(writer, "{field}={value}") }
+    })
+    .delimited(" ")
 }
 
 /// Opens the log's file again, which somebody else may have moved away. None if the log goes to no file.
@@ -162,7 +178,7 @@ where
         ] {
             line.insert(name.into(), value);
         }
-        writeln!(writer, "{}", Value::Object(line))
+        writeln!(writer, "{}", escape::json(&Value::Object(line).to_string()))
     }
 }
 
@@ -201,6 +217,8 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -243,5 +261,34 @@ mod tests {
         tracing::subscriber::with_default(log.finish(), || tracing::info!("here"));
         let text = String::from_utf8(kept.0.lock().clone()).unwrap();
         assert!(text.contains(&format!("Z [{}]  INFO", process::id())) && text.ends_with("here\n"), "{text}");
+    }
+
+    /// What both forms of the log have of an event.
+    fn logged(log: impl Fn()) -> [String; 2] {
+        let (text, json) = (Kept::default(), Kept::default());
+        let to = text.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).fmt_fields(fields());
+        tracing::subscriber::with_default(lines.finish(), &log);
+        let to = json.clone();
+        let lines = tracing_subscriber::fmt().event_format(JsonLines).with_writer(move || to.clone());
+        tracing::subscriber::with_default(lines.finish(), &log);
+        [text, json].map(|kept| String::from_utf8(kept.0.lock().clone()).unwrap())
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_its_message_and_its_fields() {
+        let [text, _] = logged(|| tracing::warn!(migration = "programs", n = 3, "it is {}", "so"));
+        assert!(text.ends_with("it is so migration=\"programs\" n=3\n"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_writes_a_second_line_into_the_log(text in escape::tests::hostile()) {
+            let error = std::io::Error::other(text.clone());
+            for shown in logged(|| tracing::error!(text, debug = ?text, %error, "he said {text}")) {
+                let one = shown.strip_suffix('\n').unwrap();
+                prop_assert!(!one.contains(escape::is_harmful), "{one:?}");
+            }
+        }
     }
 }

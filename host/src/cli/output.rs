@@ -1,15 +1,19 @@
-//! The only place that writes to the terminal, but for the log.
+//! The only place that writes to the terminal, but for the log. What others said is shown and does nothing: see [`escape`].
 
-use std::{
-    borrow::Cow,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::escape;
+
 /// One line on standard output. A reader that has gone away is not an error.
 pub(super) fn line(text: &str) {
-    drop(writeln!(io::stdout().lock(), "{}", harmless(text)));
+    write(io::stdout().lock(), &escape::line(text));
+}
+
+/// Lines on standard output that were put together of lines.
+pub(super) fn block(text: &str) {
+    write(io::stdout().lock(), &escape::block(text));
 }
 
 /// Where many lines go that are ready to be written.
@@ -20,34 +24,38 @@ pub(super) fn lines() -> impl Write {
 /// One JSON document on standard output.
 pub(super) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => line(&text),
+        Ok(text) => write(io::stdout().lock(), &escape::json(&text)),
         Err(failure) => error(&failure.to_string()),
     }
 }
 
 /// One line on standard error.
 pub(super) fn note(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{}", harmless(text)));
+    write(io::stderr().lock(), &escape::line(text));
 }
 
-/// An error on standard error.
+/// An error on standard error: mostly one line, but a configuration has several problems, and its parser shows where.
 pub(super) fn error(message: &str) {
-    note(&format!("cutover: {message}"));
+    write(io::stderr().lock(), &escape::block(&format!("cutover: {message}")));
 }
 
-/// Text that a terminal shows and does not obey: findings, names and errors come from policies.
-fn harmless(text: &str) -> Cow<'_, str> {
-    let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if text.contains(is_harmful) { text.replace(is_harmful, "\u{fffd}").into() } else { text.into() }
+fn write(mut to: impl Write, text: &str) {
+    drop(writeln!(to, "{text}"));
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn a_terminal_obeys_nothing_that_a_policy_says() {
-        assert_eq!(harmless("a\tb\nc \u{e9}"), "a\tb\nc \u{e9}");
-        assert_eq!(harmless("\u{1b}]0;title\u{7}\u{9b}2J\r"), "\u{fffd}]0;title\u{fffd}\u{fffd}2J\u{fffd}");
+    proptest! {
+        #[test]
+        fn nobody_writes_a_second_line_to_the_terminal(text in escape::tests::hostile()) {
+            let mut out = Vec::new();
+            write(&mut out, &escape::line(&text));
+            let out = String::from_utf8(out).unwrap();
+            prop_assert!(!out.strip_suffix('\n').unwrap().contains(escape::is_harmful));
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     ffi::OsString,
     net::TcpListener,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sd_notify::NotifyState;
@@ -20,12 +21,19 @@ use crate::{
         App, Prepared,
         sockets::{Found, Sockets},
     },
+    blocking::Blocking,
     causes::chain,
     clock,
     config::{Config, advice::advice, environment},
     handover::{HandOverError, Predecessor, Successor},
     ingress::carry::{Adopter, Carried},
 };
+
+/// Threads for questions to policies, which there are as many of as are under way: about ten for each migration at the most.
+const QUESTIONS: usize = 2_048;
+
+/// How long the last questions may take when everything has ended.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How this process was started.
 struct Start {
@@ -63,9 +71,12 @@ pub(super) fn run(file: &Path) -> Result<(), Failed> {
         arguments: std::env::args_os().skip(1).collect(),
         guard: std::env::current_exe().map_err(|e| Failed::new(format!("cannot find this program: {e}")))?,
     };
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(QUESTIONS).build();
     let runtime = runtime.map_err(|e| Failed::new(format!("cannot start the runtime: {e}")))?;
-    runtime.block_on(serve(&start, given))
+    let served = runtime.block_on(serve(&start, given));
+    // Everything was joined; what still runs is a question that nobody waits for.
+    runtime.shutdown_timeout(LAST);
+    served
 }
 
 async fn serve(start: &Start, given: Vec<(String, TcpListener)>) -> Result<(), Failed> {
@@ -145,7 +156,7 @@ async fn begin(
     tasks: &mut JoinSet<()>,
 ) -> Result<Running, Failed> {
     let Some(mut predecessor) = predecessor else {
-        let config = load(start)?;
+        let config = load(start).await?;
         let found = Found::given(given, &config);
         let prepared = Prepared::new(config.clone(), start.guard.clone(), found).map_err(|e| Failed::new(chain(&e)))?;
         let (app, _nobody_hands_over) = prepared.start().await.map_err(|e| Failed::new(chain(&e)))?;
@@ -164,7 +175,7 @@ async fn begin(
 }
 
 async fn take_over(start: &Start, predecessor: &mut Predecessor) -> Result<(Running, Adopter), Failed> {
-    let config = load(start)?;
+    let config = load(start).await?;
     let lost = |e: HandOverError| Failed::new(format!("cannot take over from the running host: {}", chain(&e)));
     let (found, open) = predecessor.found().await.map_err(lost)?;
     let prepared = Prepared::new(config.clone(), start.guard.clone(), found);
@@ -292,8 +303,13 @@ async fn begin_again(
     Ok(Running { app, config })
 }
 
-fn load(start: &Start) -> Result<Config, Failed> {
-    let config = Config::load_to_serve(&start.file).map_err(|e| Failed::usage(chain(&e)))?;
+/// Reads the configuration and what it names, on a thread of its own: a disk that hangs must not keep the process from
+/// being stopped.
+async fn load(start: &Start) -> Result<Config, Failed> {
+    let file = start.file.clone();
+    let reading = Blocking::new("reading the configuration", 1, Duration::ZERO, Duration::MAX);
+    let loaded = reading.run(move || Config::load_to_serve(&file)).await.map_err(|e| Failed::new(chain(&e)))?;
+    let config = loaded.map_err(|e| Failed::usage(chain(&e)))?;
     for warning in advice(&config) {
         tracing::warn!("the configuration: {warning}");
     }

@@ -1,7 +1,10 @@
 //! Policy bundles: a folder with a `policy.toml` that names a kind, a component and settings.
 //!
 //! A bundle with a `script` is a script for the interpreter that its `guest` is: the interpreter gets
-//! `{"script": TEXT, "kind": KIND, "settings": {..}}` as its settings.
+//! `{"script": TEXT, "kind": KIND, "settings": {..}}` as its settings. [`files`] says what is read of a folder that
+//! strangers laid out.
+
+pub mod files;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use self::files::{FileError, Folder};
 use crate::policy::{
     check,
     port::Kind,
@@ -18,6 +22,12 @@ use crate::policy::{
         release::{Manifest as Released, Settings, check_name, check_version},
     },
 };
+
+/// The most bytes of a `policy.toml`, and of a script: several times what any registry takes.
+pub const MAX_TEXT: usize = 1 << 20;
+
+/// The most bytes of a component that is read where no limit of a host is known: the most that one can be configured to take.
+pub const MAX_COMPONENT: usize = 256 << 20;
 
 /// A bundle that was read: everything that is needed to admit its policy.
 #[derive(Debug, Clone)]
@@ -90,13 +100,20 @@ impl Manifest {
     /// # Errors
     /// What is wrong, as a sentence that begins after the bundle's path.
     pub fn read(folder: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(folder.join("policy.toml"))
-            .map_err(|e| format!("names the bundle `{}`, whose policy.toml cannot be read: {e}", folder.display()))?;
-        let manifest: Self =
-            toml::from_str(&text).map_err(|e| wrong(folder, &format!("is not one: {}", e.to_string().trim_end())))?;
+        Self::read_in(&open(folder)?)
+    }
+
+    fn read_in(folder: &Folder) -> Result<Self, String> {
+        let text = folder.text(Path::new(MANIFEST), MAX_TEXT);
+        let folder = folder.path();
+        let text = text.map_err(|e| format!("names the bundle `{}`, whose {MANIFEST} {e}", folder.display()))?;
+        let manifest: Self = toml::from_str(&text).map_err(|e| {
+            let message = check::text(e.to_string());
+            wrong(folder, &format!("is not one: {}", message.trim_end()))
+        })?;
         // What the registry takes, so that nobody finds out when it is pushed.
         let field = |field, value: &str, why: String| {
-            let value = check::text(value.to_owned());
+            let value = check::said(value);
             wrong(folder, &format!("has a wrong `{field}`: `{value}` {why}"))
         };
         check_name(&manifest.name).map_err(|why| field("name", &manifest.name, why))?;
@@ -118,6 +135,13 @@ impl Manifest {
     /// What is wrong, as a sentence that begins after the bundle's path.
     pub fn file(&self, folder: &Path, components: &Path) -> Result<PathBuf, String> {
         match (&self.guest, &self.component) {
+            (Some(guest), None) if !is_guest(guest) => {
+                let guest = check::said(guest);
+                Err(wrong(
+                    folder,
+                    &format!("has a wrong `guest`: `{guest}` is not 1 to 64 characters of `a-z A-Z 0-9 - _`"),
+                ))
+            }
             (Some(guest), None) => Ok(components.join(format!("{guest}.wasm"))),
             (None, Some(component)) => Ok(folder.join(component)),
             _ => Err(wrong(folder, "must have one of `guest` and `component`")),
@@ -134,8 +158,21 @@ impl Manifest {
     }
 }
 
+/// A guest is a name and never a path.
+fn is_guest(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// The file that makes a folder a bundle.
+const MANIFEST: &str = "policy.toml";
+
+fn open(folder: &Path) -> Result<Folder, String> {
+    let unreadable = |e| format!("names the bundle `{}`, whose {MANIFEST} {e}", folder.display());
+    Folder::open(folder).map_err(unreadable)
+}
+
 fn wrong(folder: &Path, what: &str) -> String {
-    format!("names the bundle `{}`, whose policy.toml {what}", folder.display())
+    format!("names the bundle `{}`, whose {MANIFEST} {what}", folder.display())
 }
 
 impl Bundle {
@@ -144,21 +181,43 @@ impl Bundle {
     /// # Errors
     /// What is wrong, and where, as a sentence that begins after the bundle's path.
     pub fn read(folder: &Path, components: &Path, overrides: &toml::Table) -> Result<Self, String> {
-        let manifest = Manifest::read(folder)?;
+        Self::read_in(&open(folder)?, components, overrides, MAX_COMPONENT)
+    }
+
+    /// The same of a folder that is open, and of a component of so many bytes at most.
+    ///
+    /// # Errors
+    /// What is wrong, and where, as a sentence that begins after the bundle's path.
+    pub fn read_in(
+        opened: &Folder,
+        components: &Path,
+        overrides: &toml::Table,
+        component_bytes: usize,
+    ) -> Result<Self, String> {
+        let folder = opened.path();
+        let manifest = Manifest::read_in(opened)?;
         let wrong = |what: String| wrong(folder, &what);
         let kind = manifest.kind(folder)?;
         let file = manifest.file(folder, components)?;
-        let component = std::fs::read(&file).map_err(|e| {
-            let (file, mend) = (file.display(), manifest.mend(folder));
-            wrong(format!("needs the component `{file}`, which cannot be read: {e}; {mend}"))
-        })?;
-        let script = match manifest.script.map(|script| folder.join(script)) {
-            None => None,
-            Some(file) => Some(
-                std::fs::read_to_string(&file)
-                    .map_err(|e| wrong(format!("needs the script `{}`, which cannot be read: {e}", file.display())))?,
-            ),
+        let component = match &manifest.component {
+            // The component of the bundle is below its folder; guests are the host's.
+            Some(component) => opened.read(component, component_bytes),
+            None => files::read(&file, component_bytes),
         };
+        let component = component.map_err(|e| {
+            let mend = if let FileError::TooLarge { .. } = &e {
+                "; raise `host.policy_limits.component_bytes` or shrink it".to_owned()
+            } else if e.is_missing() {
+                format!("; {}", manifest.mend(folder))
+            } else {
+                String::new()
+            };
+            wrong(format!("needs the component `{}`, which {e}{mend}", file.display()))
+        })?;
+        let unread =
+            |file: &Path, e: FileError| wrong(format!("needs the script `{}`, which {e}", folder.join(file).display()));
+        let script = manifest.script.as_deref().map(|file| opened.text(file, MAX_TEXT).map_err(|e| unread(file, e)));
+        let script = script.transpose()?;
         let own = Settings { values: json(manifest.settings)?, script };
         Ok(Self {
             folder: folder.to_owned(),
@@ -169,7 +228,7 @@ impl Bundle {
             kind,
             settings: own.clone().with(json(overrides.clone())?).json(kind),
             own,
-            envelope: envelope(folder)?,
+            envelope: envelope(opened)?,
             file,
             component,
         })
@@ -194,14 +253,15 @@ impl Bundle {
 /// The file beside a `policy.toml` with the signatures of its bundle.
 pub const SIGNATURES: &str = "policy.sig.json";
 
-fn envelope(folder: &Path) -> Result<Option<Envelope>, String> {
-    let file = folder.join(SIGNATURES);
-    let wrong = |what: String| format!("names the bundle `{}`, whose {SIGNATURES} {what}", folder.display());
-    match std::fs::read(&file) {
-        Ok(bytes) if bytes.len() > MAX_ENVELOPE => Err(wrong(format!("has more than {MAX_ENVELOPE} bytes"))),
-        Ok(bytes) => Envelope::from_json(&bytes).map(Some).map_err(|e| wrong(format!("is not one: {e}"))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(wrong(format!("cannot be read: {error}"))),
+fn envelope(folder: &Folder) -> Result<Option<Envelope>, String> {
+    let wrong = |what: String| format!("names the bundle `{}`, whose {SIGNATURES} {what}", folder.path().display());
+    match folder.read(Path::new(SIGNATURES), MAX_ENVELOPE) {
+        Ok(bytes) => {
+            let read = Envelope::from_json(&bytes).map(Some);
+            read.map_err(|e| wrong(format!("is not one: {}", check::said(&e.to_string()))))
+        }
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(wrong(error.to_string())),
     }
 }
 

@@ -218,4 +218,68 @@ mod tests {
             ]
         );
     }
+
+    fn document(name: &str) -> String {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// The default of a limit by kind, as the table has it: what most kinds have, and then those that have another.
+    fn by_kind(limit: impl Fn(&KindLimits) -> u64) -> String {
+        let limits = Limits::default();
+        let most = limit(&limits.rollback);
+        let mut others: Vec<(u64, Vec<&str>)> = Vec::new();
+        for kind in Kind::ALL {
+            let own = limit(limits.of(kind));
+            match others.iter_mut().find(|(value, _)| *value == own) {
+                _ if own == most => {}
+                Some((_, kinds)) => kinds.push(kind.name()),
+                None => others.push((own, vec![kind.name()])),
+            }
+        }
+        let others = others.iter().map(|(value, kinds)| format!("{} {value}", kinds.join(" and ")));
+        let others = others.collect::<Vec<_>>().join(", ");
+        if others.is_empty() { most.to_string() } else { format!("{most}; {others}") }
+    }
+
+    #[test]
+    fn documents_say_what_the_limits_are() {
+        let (limits, configuration) = (Limits::default(), document("configuration.md"));
+        let wide = |n: usize| u64::try_from(n).unwrap();
+        let time = |span: Duration| format!("`\"{}\"`", humantime::format_duration(span));
+        let cells = [
+            ("memory_bytes", by_kind(|k| wide(k.memory_bytes))),
+            ("input_bytes", by_kind(|k| wide(k.input_bytes))),
+            ("output_bytes", by_kind(|k| wide(k.output_bytes))),
+            ("remember_bytes", by_kind(|k| wide(k.remember_bytes))),
+            ("instances", by_kind(|k| k.instances.into())),
+            ("memories", by_kind(|k| k.memories.into())),
+            ("tables", by_kind(|k| k.tables.into())),
+            ("table_elements", by_kind(|k| wide(k.table_elements))),
+            ("time", time(limits.rollback.time)),
+            ("decide_time", time(limits.routing.decide_time)),
+            ("component_bytes", limits.component_bytes.to_string()),
+            ("compile_time", time(limits.compile_time)),
+            ("compile_bytes", limits.compile_bytes.to_string()),
+            ("compilations", limits.compilations.to_string()),
+            ("stack_bytes", limits.stack_bytes.to_string()),
+            ("live_instances", limits.live_instances.to_string()),
+        ];
+        for (field, default) in cells {
+            let row = format!("| `{field}` | {default} |");
+            assert!(configuration.contains(&row), "docs/configuration.md has not {row:?}");
+        }
+        let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
+        let component = mib(limits.component_bytes);
+        let said = [
+            ("languages.md", format!("fits the default limit on components of {component}")),
+            ("languages.md", format!("at its default of {} is enough", mib(limits.comparison.memory_bytes))),
+            ("languages.md", format!("the default is {}", humantime::format_duration(limits.comparison.time))),
+            ("languages.md", format!("{} KiB for every policy", limits.stack_bytes >> 10)),
+            ("registry.md", format!("a component may have {component} and a manifest")),
+        ];
+        for (name, words) in said {
+            assert!(document(name).contains(&words), "docs/{name} has not {words:?}");
+        }
+    }
 }

@@ -49,6 +49,8 @@ pub struct Host {
     pub rollback_markers: PathBuf,
     /// Where the components of guests are; see [`super::environment::components`] for where they are looked for.
     pub components: Option<PathBuf>,
+    /// Folders below which a request may name a bundle; those of the bundles below may be named without it.
+    pub policy_folders: Vec<PathBuf>,
     /// Where compiled policies are kept: beside the store unless it is set, nowhere if it is empty.
     pub policy_cache: Option<PathBuf>,
     /// URLs that get notices.
@@ -59,6 +61,8 @@ pub struct Host {
     pub keep_history: String,
     /// How long the log of calls to policies is kept; decisions keep theirs for ever.
     pub keep_policy_log: String,
+    /// The most bytes of the store.
+    pub store_bytes: u64,
     /// What policies may use.
     pub policy_limits: PolicyLimits,
     /// How often a policy may fail before it is put out of charge.
@@ -78,11 +82,13 @@ impl Default for Host {
             store: "cutover.db".into(),
             rollback_markers: ".cutover".into(),
             components: None,
+            policy_folders: Vec::new(),
             policy_cache: None,
             webhooks: Vec::new(),
             keep_metrics: "30d".into(),
             keep_history: "30d".into(),
             keep_policy_log: "7d".into(),
+            store_bytes: 4 << 30,
             policy_limits: PolicyLimits::default(),
             policy_failures: PolicyFailures::default(),
             policy_trust: None,
@@ -245,6 +251,8 @@ pub struct Operation {
     /// Whether it takes that away.
     #[serde(default)]
     pub removes: bool,
+    /// What V2 calls it, where an adapter translates calls.
+    pub v2_name: Option<String>,
     /// The path of its requests, for HTTP services.
     pub path: Option<String>,
     /// Their methods; any if there are none.

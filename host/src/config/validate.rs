@@ -5,6 +5,7 @@ mod cookie;
 mod failed;
 mod failsafe;
 mod http;
+mod operations;
 mod policies;
 mod trust;
 mod workers;
@@ -12,22 +13,21 @@ mod workers;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use super::{Bundles, Config, MigrationConfig, OperationsConfig, PlaneConfig, Problem, environment, limits, raw};
+use self::operations::operations;
+use super::{Bundles, Config, MigrationConfig, PlaneConfig, Problem, environment, limits, raw};
 use crate::{
     clock::Wall,
-    dispatch::Operation,
     migration::{
         controller::Patience,
         flags::Flags,
         rails::{Hours, Rails},
     },
     notify,
-    observe::Failed,
     policy::port::Kind,
     pool::{
         PoolSpec,
@@ -35,7 +35,7 @@ use crate::{
         spec::{HealthChecks, Mode},
     },
     proxy::headers::Forwarding,
-    request::{Class, PoolId, Ppm},
+    request::{PoolId, Ppm},
     route::Control,
 };
 
@@ -62,7 +62,7 @@ pub(super) fn config(
         .http
         .default
         .map(|raw| http::upstreams(&mut host.field("http").field("default"), "default", PoolId::V1, raw, base));
-    let config = Config {
+    let mut config = Config {
         http: settings,
         default_upstreams: default,
         forwarding,
@@ -72,11 +72,8 @@ pub(super) fn config(
         admin_plane: http::admin(&mut host.field("admin_plane"), &raw.host.admin_plane),
         store: base.join(&raw.host.store),
         rollback_markers: base.join(&raw.host.rollback_markers),
-        policy_cache: match &raw.host.policy_cache {
-            None => Some(base.join(&raw.host.store).with_file_name("policy-cache")),
-            Some(folder) if folder.as_os_str().is_empty() => None,
-            Some(folder) => Some(base.join(folder)),
-        },
+        policy_folders: policies::folders(&mut host.field("policy_folders"), &raw.host.policy_folders, base),
+        policy_cache: policy_cache(raw.host.policy_cache.as_deref(), &raw.host.store, base),
         webhooks: host.field("webhooks").uris(&raw.host.webhooks),
         limits: limits::limits(&mut host.field("policy_limits"), &raw.host.policy_limits),
         patience: patience(&mut host.field("policy_failures"), &raw.host.policy_failures),
@@ -84,6 +81,7 @@ pub(super) fn config(
         keep_metrics: host.field("keep_metrics").duration(&raw.host.keep_metrics, "1m", "3650d"),
         keep_history: host.field("keep_history").duration(&raw.host.keep_history, "1m", "3650d"),
         keep_policy_log: host.field("keep_policy_log").duration(&raw.host.keep_policy_log, "1m", "3650d"),
+        store_bytes: store_bytes(&mut host.field("store_bytes"), raw.host.store_bytes),
         wall: Wall::default(),
         migrations: Vec::new(),
         components,
@@ -99,6 +97,7 @@ pub(super) fn config(
     for migration in &migrations {
         not_itself(&mut root, &config, migration);
     }
+    config.policy_folders.extend(policies::folders_of(&migrations));
     if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
 }
 
@@ -156,6 +155,24 @@ fn not_itself(root: &mut At<'_>, config: &Config, migration: &MigrationConfig) {
             }
         }
     }
+}
+
+/// Where compiled policies are kept; nowhere, if that is what is said.
+fn policy_cache(said: Option<&Path>, store: &Path, base: &Path) -> Option<PathBuf> {
+    match said {
+        None => Some(base.join(store).with_file_name("policy-cache")),
+        Some(folder) if folder.as_os_str().is_empty() => None,
+        Some(folder) => Some(base.join(folder)),
+    }
+}
+
+/// An empty store has some hundred kilobytes, and an hour of a busy host some dozen megabytes.
+fn store_bytes(at: &mut At<'_>, bytes: u64) -> u64 {
+    let (least, most) = (16 << 20, 1 << 50);
+    if !(least..=most).contains(&bytes) {
+        at.wrong(&format!("is {bytes}; it must be between {least} and {most} bytes"));
+    }
+    bytes
 }
 
 fn patience(at: &mut At<'_>, raw: &raw::PolicyFailures) -> Patience {
@@ -298,56 +315,6 @@ fn control(at: &mut At<'_>, mirror_back: &raw::MirrorBack, holdback: &str) -> Co
     Control { mirror_back: share, mirror_back_from: from, holdback: held }
 }
 
-fn operations(
-    at: &mut At<'_>,
-    name: &str,
-    (raw, failed): (BTreeMap<String, raw::Operation>, &Arc<Failed>),
-    (v1, v2): (Option<raw::Workers>, raw::Workers),
-    base: &Path,
-) -> OperationsConfig {
-    if raw.is_empty() {
-        at.field("operations").wrong("has no operation; add a `[migrations.NAME.operations.OPERATION]`");
-    }
-    let operations = raw.into_iter().map(|(operation, raw)| {
-        let checked = self::operation(&mut at.field("operations").field(&operation), &operation, raw, failed);
-        (Arc::<str>::from(operation), checked)
-    });
-    let operations = operations.collect();
-    let v1 = v1.map(|v1| pool(&mut at.field("v1"), name, PoolId::V1, v1, base));
-    let v2 = pool(&mut at.field("v2"), name, PoolId::V2, v2, base);
-    let v1 = v1.unwrap_or_else(|| PoolSpec {
-        label: format!("{name}/{}", PoolId::V1),
-        id: PoolId::V1,
-        is_absent: true,
-        ..v2.clone()
-    });
-    OperationsConfig { operations, v1, v2 }
-}
-
-fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation, failed: &Arc<Failed>) -> Operation {
-    if !is_name(name, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
-        at.wrong("is not an operation's name; use 1 to 64 characters of `a-z A-Z 0-9 _ - .`");
-    }
-    if raw.class != Class::Replicate && (raw.key.is_some() || raw.removes) {
-        at.field("key").wrong("and `removes` belong to the class `replicate`; remove them or change the class");
-    }
-    if raw.removes && raw.key.is_none() {
-        at.field("removes").wrong("needs a `key` that names what is removed");
-    }
-    if raw.path.is_some() || !raw.methods.is_empty() || !raw.query.is_empty() {
-        at.field("path").wrong("and `methods` and `query` are for HTTP services; remove them");
-    }
-    let own = raw.failed.as_ref().map(|raw| Arc::new(failed::workers(&mut at.field("failed"), raw)));
-    let failed = own.unwrap_or_else(|| Arc::clone(failed));
-    let deadline = own_deadline(at, raw.deadline.as_deref());
-    Operation { class: raw.class, deadline, key: raw.key, removes: raw.removes, failed }
-}
-
-/// How long callers of an operation wait, if it says so itself.
-fn own_deadline(at: &mut At<'_>, raw: Option<&str>) -> Option<Duration> {
-    raw.map(|text| at.field("deadline").duration(text, "1ms", "1h"))
-}
-
 fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &Path) -> PoolSpec {
     let mode = match raw.mode.as_str() {
         "serialized" => Mode::Serialized,
@@ -385,6 +352,7 @@ fn pool(at: &mut At<'_>, migration: &str, id: PoolId, raw: raw::Workers, base: &
             environment: raw.environment.into_iter().collect(),
             start_timeout: at.field("start_timeout").duration(&raw.start_timeout, "10ms", "1h"),
         },
+        names: Arc::default(),
         warm_up: workers::warm_up(&mut at.field("warm_up"), raw.warm_up),
         queue: workers::queue(&mut at.field("queue"), &raw.queue),
         health: HealthChecks {

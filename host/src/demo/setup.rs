@@ -95,6 +95,7 @@ data_plane = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 store = "demo.db"
 components = {components}
+policy_folders = [{policies}]
 
 [migrations.programs]
 check_interval = "1s"
@@ -136,6 +137,7 @@ bundle = {stages_bundle}
 settings = {{ min_requests = 20, shadow = {{ min_compared = 200 }}, stages = [{stages}] }}
 "#,
         components = text(components.to_owned()),
+        policies = text(root.join("policies")),
         routing = bundle("sticky-share"),
         comparison = bundle("json-compare"),
         rollback = text(root.join(FIRST_JUDGE)),

@@ -213,6 +213,8 @@ pub struct Controller {
     /// Whether V2, which is to be replaced, has calls.
     pub(super) v2_calls: V2Calls,
     commands: mpsc::Receiver<Command>,
+    /// Orders that pass the others.
+    urgently: mpsc::Receiver<Command>,
     pub(super) settled: mpsc::Sender<Settled>,
     settling: mpsc::Receiver<Settled>,
     shown: watch::Sender<Arc<Snapshot>>,
@@ -227,7 +229,7 @@ impl Controller {
             failures.count(kind, &error, parts.clock.now());
         }
         let (orders, commands) = mpsc::channel(COMMANDS);
-        let (settled, settling) = mpsc::channel(COMMANDS);
+        let ((urgent, urgently), (settled, settling)) = (mpsc::channel(COMMANDS), mpsc::channel(COMMANDS));
         let mut state = parts.state.clone();
         // The first one is no other one.
         state.table = state.table.or_else(|| succession::table(&parts.slots));
@@ -235,7 +237,6 @@ impl Controller {
         let unrecorded: Unrecorded = unrecorded.into_iter().collect();
         let first = first(&parts, &state, &failures, unrecorded.len());
         let (shown, watching) = watch::channel(Arc::new(first));
-        let handle = Handle { commands: orders, shown: watching };
         let controller = Self {
             failsafe: Failsafe::new(&parts.failsafe, parts.check_interval),
             judge: Pulse::new(parts.clock.up()),
@@ -273,6 +274,7 @@ impl Controller {
             waiting: Vec::new(),
             last_looks: 0,
             commands,
+            urgently,
             presence: Presence::default(),
             withheld: false,
             v2_calls: V2Calls::default(),
@@ -280,7 +282,7 @@ impl Controller {
             settling,
             shown,
         };
-        (controller, handle)
+        (controller, Handle { commands: orders, urgent, shown: watching })
     }
 
     /// Runs until `shutdown`.
@@ -295,6 +297,7 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.keep_last().await,
+                Some(command) = self.urgently.recv() => self.command(command).await,
                 Some(command) = self.commands.recv() => self.command(command).await,
                 Some(settled) = self.settling.recv() => self.settle(settled).await,
                 Some(answer) = checked.recv() => {

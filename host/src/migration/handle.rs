@@ -7,12 +7,17 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{seats::Install, snapshot::Snapshot};
-use crate::{policy::slot::Seat, request::Ppm};
+use crate::{
+    policy::{PolicyError, slot::Seat},
+    request::Ppm,
+};
 
 /// How others talk to a controller.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
+    /// For orders that take something from V2: they pass those that wait for anything else.
+    pub(super) urgent: mpsc::Sender<Command>,
     pub(super) shown: watch::Receiver<Arc<Snapshot>>,
 }
 
@@ -52,6 +57,12 @@ pub enum Code {
     NoReason,
     /// The host is stopping.
     Stopping,
+    /// The bundle is in a folder that requests may not name.
+    Folder,
+    /// The host is busy with what others asked for, or what was asked for takes too long.
+    Busy,
+    /// A policy is not what it should be, and why, as its cause is called.
+    Policy(&'static str),
     /// Anything else.
     Refused,
 }
@@ -65,6 +76,9 @@ impl Code {
             Self::WrongFlag => "wrong-flag",
             Self::NoReason => "no-reason",
             Self::Stopping => "stopping",
+            Self::Folder => "folder",
+            Self::Busy => "busy",
+            Self::Policy(cause) => cause,
             Self::Refused => "refused",
         }
     }
@@ -74,6 +88,17 @@ impl Declined {
     /// A refusal of this kind.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+}
+
+impl Declined {
+    /// A policy failed all that it was shown of what happened.
+    pub fn rehearsed(checks: u64, error: &PolicyError) -> Self {
+        let message = format!(
+            "nothing was changed: it was shown {checks} of the checks since the stage began, as it would have been asked, and \
+             failed all of them: the first time it {error}"
+        );
+        Self::new(Code::Policy(error.cause()), message)
     }
 }
 
@@ -148,6 +173,13 @@ pub struct Ordered {
     pub detail: Value,
 }
 
+impl Verb {
+    /// Whether it takes something from V2, or leaves all as it is.
+    const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Pause | Self::Rollback | Self::EmergencyRollback)
+    }
+}
+
 impl Handle {
     /// Asks a controller for something and waits for the answer.
     ///
@@ -157,7 +189,8 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let command = Command { verb, actor: actor.into(), reason: reason.into(), reply };
         let stopping = || Declined::new(Code::Stopping, "the host is stopping");
-        self.commands.send(command).await.map_err(|_gone| stopping())?;
+        let queue = if command.verb.is_urgent() { &self.urgent } else { &self.commands };
+        queue.send(command).await.map_err(|_gone| stopping())?;
         answer.await.map_err(|_gone| stopping())?
     }
 

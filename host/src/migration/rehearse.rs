@@ -6,11 +6,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{controller::Controller, effects::Settled, seats::Installing};
+use super::{controller::Controller, effects::Settled, handle::Declined, seats::Installing};
 use crate::{
     causes::chain,
     clock::{self, UnixMs},
     policy::{
+        PolicyError,
         engine::Policy,
         history::Recorded,
         port::{Check, Verdict},
@@ -149,6 +150,12 @@ impl Rehearsed {
         self.from = to;
     }
 
+    /// Whether it has failed all that it was shown, and need not be put in charge.
+    const fn fails_all(&self) -> bool {
+        let Rehearsal { checks, failed, .. } = &self.rehearsal;
+        self.installing.can_wait() && *failed > 0 && *failed == *checks
+    }
+
     async fn show(&mut self, policy: &Arc<Policy>, mut checks: Vec<Shown>) {
         let (asked, mut rehearsal) = (Arc::clone(policy), self.rehearsal.clone());
         let until = checks.last().map(|(check, _)| check.now_ms);
@@ -176,12 +183,15 @@ impl Controller {
     pub(super) async fn rehearse(&mut self, mut rehearsed: Rehearsed) {
         if std::mem::take(&mut rehearsed.last) {
             self.last_looks -= 1;
-            return self.seat_now(rehearsed).await;
+            return if rehearsed.fails_all() { self.turn_away(rehearsed) } else { self.seat_now(rehearsed).await };
         }
         let Some(policy) = rehearsed.policy.clone() else { return self.seat_between_checks(rehearsed).await };
         match self.round(&mut rehearsed) {
+            Round::Done | Round::Last(_) | Round::UnderWay if rehearsed.fails_all() => self.turn_away(rehearsed),
             Round::Done => self.seat_between_checks(rehearsed).await,
-            Round::TooSlow(why) => self.refuse(rehearsed.installing, &why),
+            Round::TooSlow(why) => {
+                self.refuse(rehearsed.installing, format!("nothing was changed: {why}").into());
+            }
             // The check under way comes first: it is one that the newcomer has to see.
             Round::Last(_) if self.asking => self.waiting.push(rehearsed),
             Round::UnderWay => self.waiting.push(rehearsed),
@@ -192,6 +202,13 @@ impl Controller {
             }
             round @ (Round::Stored(_) | Round::Missed(_)) => self.show_off_path(rehearsed, policy, round),
         }
+    }
+
+    /// Leaves everything as it is: the newcomer failed all that it was shown.
+    fn turn_away(&mut self, rehearsed: Rehearsed) {
+        let Rehearsal { checks, first_failure, .. } = rehearsed.rehearsal;
+        let error = first_failure.unwrap_or(PolicyError::Said { message: String::new() });
+        self.refuse(rehearsed.installing, Declined::rehearsed(checks, &error));
     }
 
     fn round(&self, rehearsed: &mut Rehearsed) -> Round {

@@ -65,13 +65,21 @@ pub enum Install {
 }
 
 impl Installing {
-    fn answer(self, done: Result<Ordered, String>) {
+    fn answer(self, done: Result<Ordered, Declined>) {
         match (self.reply, done) {
             // Whoever asked may have gone; what was done is on record.
-            (Some(reply), done) => drop(reply.send(done.map_err(Declined::from))),
+            (Some(reply), done) => drop(reply.send(done)),
             (None, Err(why)) => tracing::error!("{why}"),
             (None, Ok(_)) => {}
         }
+    }
+}
+
+impl Installing {
+    /// Whether somebody wants to put a policy in charge: whom it is shown to fail is told so instead. What the host itself does
+    /// comes after something worse, and a candidate is there to be watched.
+    pub(super) const fn can_wait(&self) -> bool {
+        self.reply.is_some() && matches!(self.what, Install::Activate(_) | Install::Promote(_) | Install::Revert(_))
     }
 }
 
@@ -100,11 +108,11 @@ impl Controller {
         }
         let learner = match self.learner(&installing.what) {
             Ok(learner) => learner,
-            Err(why) => return installing.answer(Err(why)),
+            Err(why) => return installing.answer(Err(why.into())),
         };
         if self.installing.contains(&kind) {
             let why = format!("another {kind} policy is just being put in its seat; try again in a moment");
-            return installing.answer(Err(why));
+            return installing.answer(Err(why.into()));
         }
         self.installing.insert(kind);
         if !Rehearsal::is_for(kind) {
@@ -160,13 +168,13 @@ impl Controller {
         self.installing.remove(&installing.what.kind());
         let done = self.seat(&installing, rehearsal, seen).await;
         self.show();
-        installing.answer(done);
+        installing.answer(done.map_err(Declined::from));
     }
 
     /// Leaves everything as it is.
-    pub(super) fn refuse(&mut self, installing: Installing, why: &str) {
+    pub(super) fn refuse(&mut self, installing: Installing, why: Declined) {
         self.installing.remove(&installing.what.kind());
-        installing.answer(Err(format!("nothing was changed: {why}")));
+        installing.answer(Err(why));
     }
 
     async fn seat(&mut self, installing: &Installing, rehearsal: Rehearsal, seen: UnixMs) -> Result<Ordered, String> {

@@ -21,9 +21,6 @@ const MAX_ITEMS: usize = 1000;
 /// nanoseconds for each.
 const MAX_VALUES: usize = 10_000;
 
-/// Notices of a translated call that are kept; each is a line in the log for each call.
-const MAX_NOTICES: usize = 20;
-
 /// Names that an error lists, and the longest one of them.
 const MAX_NAMES: usize = 20;
 const MAX_NAME: usize = 400;
@@ -31,6 +28,11 @@ const MAX_NAME: usize = 400;
 /// Cuts a text at a character.
 pub fn text(text: String) -> String {
     cut_at(text, MAX_TEXT)
+}
+
+/// What somebody says, as a part of an error: cut, and on one line.
+pub fn said(text: &str) -> String {
+    crate::escape::line_of(text, MAX_TEXT)
 }
 
 fn cut_at(mut text: String, limit: usize) -> String {
@@ -41,7 +43,8 @@ fn cut_at(mut text: String, limit: usize) -> String {
 /// Cuts a list of names that an error is to show: a component may have any number of them, of any length.
 pub(super) fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut names = names.into_iter();
-    let mut shown: Vec<_> = names.by_ref().take(MAX_NAMES).map(|name| cut_at(name, MAX_NAME)).collect();
+    let mut shown: Vec<_> =
+        names.by_ref().take(MAX_NAMES).map(|name| crate::escape::line_of(&name, MAX_NAME)).collect();
     let more = names.count();
     if more > 0 {
         shown.push(format!("and {more} more"));
@@ -188,12 +191,26 @@ pub(super) fn adapted(mut call: AdaptedCall) -> Result<AdaptedCall, PolicyError>
     if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&call.body).is_err() {
         return Err(PolicyError::nonsense("the arguments of the adapted call are not a JSON object"));
     }
-    call.notices.truncate(MAX_NOTICES);
     for (kind, message) in &mut call.notices {
         *kind = text(std::mem::take(kind));
         *message = text(std::mem::take(message));
     }
     Ok(call)
+}
+
+/// A call of the operation that was called, under the name that V2 has for it.
+///
+/// # Errors
+/// It is of another operation.
+pub fn renamed(call: AdaptedCall, operation: &str, name: &str) -> Result<AdaptedCall, PolicyError> {
+    if call.operation == name {
+        return Ok(call);
+    }
+    let other = text(call.operation);
+    Err(PolicyError::nonsense(format!(
+        "it makes a call of `{other}` of one of `{operation}`, which V2 has as `{name}`; if V2 has another name for that \
+         operation, say so with `operations.{operation}.v2_name` of the migration"
+    )))
 }
 
 fn findings(mut findings: Vec<Finding>) -> Vec<Finding> {

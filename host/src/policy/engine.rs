@@ -33,6 +33,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -91,6 +92,8 @@ pub struct Engine {
     compiler: Compiler,
     counts: Counts,
     ticker: Ticker,
+    /// Instances that are made ahead are made one at a time.
+    making: Mutex<()>,
 }
 
 /// How an engine is to be started.
@@ -192,6 +195,7 @@ impl Engine {
             compiler: Compiler::new(compiler, &limits),
             counts: Counts::default(),
             ticker,
+            making: Mutex::new(()),
         }))
     }
 
@@ -293,7 +297,7 @@ impl Engine {
         let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
         let contracts = contract::versions(exports.iter());
         if let Some(found) = contracts.last().filter(|_| !contracts.iter().any(|v| contract::speaks(v))) {
-            let found = check::text(found.clone());
+            let found = check::said(found);
             return Err(PolicyError::UnknownContract { found, supported: CONTRACT });
         }
         // Types-only imports are satisfied by an empty linker; anything else is named.

@@ -36,6 +36,15 @@ pub enum PolicyError {
         /// What the compiler says.
         message: String,
     },
+    /// What it is compiled to is too large.
+    #[error(
+        "compiles to more than {limit} bytes of machine code and data, which is all that a host keeps of a component; are its \
+         data segments far apart? Lay them closer, or shrink it"
+    )]
+    ImageTooLarge {
+        /// The limit.
+        limit: usize,
+    },
     /// It takes the compiler too long.
     #[error("did not compile within {limit_ms} ms, which `host.policy_limits.compile_time` allows")]
     CompileDeadline {
@@ -203,6 +212,7 @@ impl PolicyError {
             Self::CoreModule => "core-module",
             Self::TooLarge { .. } => "too-large",
             Self::Compile { .. } => "compile",
+            Self::ImageTooLarge { .. } => "image-too-large",
             Self::CompileDeadline { .. } => "compile-deadline",
             Self::CompilerDied { .. } => "compiler-died",
             Self::CompilerBusy { .. } => "compiler-busy",
@@ -230,7 +240,7 @@ impl PolicyError {
 
     /// Shorthand for [`PolicyError::Nonsense`].
     pub fn nonsense(message: impl Into<String>) -> Self {
-        Self::Nonsense { message: message.into() }
+        Self::Nonsense { message: super::check::said(&message.into()) }
     }
 }
 

@@ -25,6 +25,7 @@ use self::{
 };
 use super::{PolicyError, engine::Engine, port::Kind};
 use crate::{
+    blocking::{Blocking, BlockingError},
     clock,
     store::{Store, StoreError, records::Audited},
 };
@@ -76,9 +77,26 @@ pub enum PushError {
         /// Why.
         error: PolicyError,
     },
+    /// No thread had time for it.
+    #[error(transparent)]
+    Blocking(#[from] BlockingError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl PushError {
+    /// The name of the cause, for programs.
+    pub const fn cause(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid",
+            Self::Taken { .. } => "taken",
+            Self::Refused { refused, .. } => refused.cause(),
+            Self::Policy { error, .. } => error.cause(),
+            Self::Blocking(_) => "busy",
+            Self::Store(_) => "store",
+        }
+    }
 }
 
 /// Why nothing was found.
@@ -124,14 +142,16 @@ pub struct Registry {
     pub trust: Trust,
     engine: Arc<Engine>,
     store: Store,
+    /// Where policies are compiled and tried out.
+    admitting: Blocking,
     /// One push at a time: compiling takes a processor and memory.
     pushing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Registry {
     /// The registry of a host.
-    pub fn new(engine: Arc<Engine>, store: Store, trust: Trust) -> Self {
-        Self { trust, engine, store, pushing: Arc::default() }
+    pub fn new(engine: Arc<Engine>, store: Store, trust: Trust, admitting: Blocking) -> Self {
+        Self { trust, engine, store, admitting, pushing: Arc::default() }
     }
 
     /// Makes a policy known, unless it is refused. Pushing what is known changes nothing but adds signatures. Both are
@@ -163,9 +183,8 @@ impl Registry {
         self.trust.screen(claimed, offer.envelope.as_ref()).map_err(untrusted)?;
         self.not_older(&offer.name, &offer.version).await?.map_err(untrusted)?;
         let engine = Arc::clone(&self.engine);
-        let inspected = tokio::task::spawn_blocking(move || (inspect(&engine, &offer), offer)).await;
+        let (inspected, offer) = self.admitting.run(move || (inspect(&engine, &offer), offer)).await?;
         let unwell = |error| PushError::Policy { label: label.clone(), error };
-        let (inspected, offer) = inspected.map_err(|e| unwell(PolicyError::Compile { message: e.to_string() }))?;
         let Inspected { manifest, description, .. } = inspected.map_err(unwell)?;
         let author = if offer.author.is_empty() { actor.to_owned() } else { offer.author };
         let release = Release {
@@ -266,7 +285,7 @@ impl Registry {
     /// # Errors
     /// Why nothing was found.
     pub async fn find(&self, reference: &str) -> Result<(Release, Vec<u8>), FindError> {
-        let asked = || super::check::text(reference.to_owned());
+        let asked = || super::check::said(reference);
         let parsed =
             Reference::parse(reference).map_err(|message| FindError::Invalid { reference: asked(), message })?;
         let mut labels = match parsed {

@@ -1,7 +1,8 @@
 //! Calls in V1's shape that V2 serves: the adapter policy translates them and their replies.
 //!
 //! It is asked where V2's worker is called, so that replayed operations are translated like live ones. A call that the
-//! adapter does not translate is a call that V2 cannot serve.
+//! adapter does not translate is a call that V2 cannot serve. What a call does is not the adapter's to change: it calls the
+//! operation that was called, by the name that the configuration says V2 has for it, or none.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     policy::{
-        PolicyError,
+        PolicyError, check,
         engine::{Asked, Policy},
         port::{AdaptedCall, AdapterCall, AdapterReply, Kind},
         trial::{Job, Trials},
@@ -30,14 +31,14 @@ pub(super) struct Translation {
 }
 
 impl Translation {
-    /// Translates a call.
+    /// Translates a call of an operation, which V2 has under a name.
     ///
     /// # Errors
-    /// The adapter failed; no worker has seen the call.
+    /// The adapter failed, or would have called something else; no worker has seen the call.
     pub(super) async fn of(
         policy: Arc<Policy>,
         trials: Trials,
-        operation: &str,
+        (operation, name): (&str, &str),
         arguments: &Map<String, Value>,
         session: Option<&Arc<str>>,
     ) -> Result<Self, Failure> {
@@ -47,11 +48,15 @@ impl Translation {
             body: serde_json::to_vec(arguments).map_err(|e| Failure::unsent(FailureKind::System, e.to_string()))?,
         };
         let (asked, call) = (Arc::clone(&policy), original.clone());
-        let answered = on_blocking_thread(move || asked.adapt_call(&call)).await?;
+        let answered = on_blocking_thread(&policy, move || asked.adapt_call(&call)).await?;
+        let answered =
+            Asked { answer: answered.answer.and_then(|adapted| check::renamed(adapted, operation, name)), ..answered };
         trials.submit(Kind::Adapter, || Job::Called(original.clone(), answered.clone()));
         let AdaptedCall { operation, body, notices } = judged(&trials, &policy, answered)?;
-        for (kind, message) in notices {
-            tracing::info!(kind, operation = original.operation, "{message}");
+        // One line for a call, whatever it has to say.
+        if let Some((kind, message)) = notices.first() {
+            let more = notices.len() - 1;
+            tracing::info!(kind, operation = original.operation, more, "{message}");
         }
         let arguments =
             serde_json::from_slice(&body).map_err(|e| Failure::unsent(FailureKind::Worker, e.to_string()))?;
@@ -70,7 +75,7 @@ impl Translation {
         let Self { policy, trials, original, .. } = self;
         let was_sent = |failure| Failure { sent: true, ..failure };
         let (asked, call, got) = (Arc::clone(&policy), original.clone(), reply.clone());
-        let answered = on_blocking_thread(move || asked.adapt_reply(&call, got)).await.map_err(was_sent)?;
+        let answered = on_blocking_thread(&policy, move || asked.adapt_reply(&call, got)).await.map_err(was_sent)?;
         trials.submit(Kind::Adapter, || Job::Replied(original, reply, answered.clone()));
         let reply = judged(&trials, &policy, answered).map_err(was_sent)?;
         let body = String::from_utf8(reply.body).ok().and_then(|text| RawValue::from_string(text).ok());
@@ -89,9 +94,15 @@ fn judged<T>(trials: &Trials, policy: &Arc<Policy>, asked: Asked<T>) -> Result<T
     })
 }
 
+/// Asks when it is the policy's turn, so that no thread waits for others that ask it: they would be all that there are.
 async fn on_blocking_thread<T: Send + 'static>(
+    policy: &Policy,
     ask: impl FnOnce() -> Asked<T> + Send + 'static,
 ) -> Result<Asked<T>, Failure> {
-    let answer = tokio::task::spawn_blocking(ask).await;
-    answer.map_err(|e| Failure::unsent(FailureKind::System, format!("the adapter panicked: {e}")))
+    let turn = policy.turn().await;
+    let answer = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        ask()
+    });
+    answer.await.map_err(|e| Failure::unsent(FailureKind::System, format!("the adapter panicked: {e}")))
 }

@@ -1,6 +1,6 @@
 //! What a pool of workers is made of.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -38,6 +38,8 @@ pub struct PoolSpec {
     pub size: Size,
     /// How to start one.
     pub command: WorkerCommand,
+    /// What adapters call operations here, where that is not the name that they have.
+    pub names: Arc<BTreeMap<Arc<str>, Arc<str>>>,
     /// What each worker does before its first call.
     pub warm_up: WarmUp,
     /// How calls wait for a worker.

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     clock::{self, Mono},
-    policy::{facts::Members, trial::Trials},
+    policy::{PolicyError, engine::Policy, facts::Members, port::Kind, trial::Trials},
     request::{Answer, Failure, FailureKind, PoolId},
 };
 
@@ -318,6 +318,17 @@ impl WorkerPool {
         let each = self.0.longest_backoff();
         let spent = format!("{label} has spent its restarts and tries once each {each:?}");
         Some(why.map_or_else(|| spent.clone(), |why| format!("{spent}: {why}")))
+    }
+
+    /// Who translates its calls, if anybody does.
+    pub fn adapter(&self) -> Option<Arc<Policy>> {
+        let of_v2 = self.0.spec.id == PoolId::V2;
+        of_v2.then(|| self.0.trials.slots().get(Kind::Adapter).active()).flatten()
+    }
+
+    /// Counts a failure of whoever translates its calls.
+    pub fn adapter_failed(&self, adapter: &Arc<Policy>, error: &PolicyError) {
+        self.0.trials.failed(Kind::Adapter, Some(adapter), error);
     }
 
     /// Process ids of the workers that run.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
-use super::{Store, StoreError, sql_ms};
+use super::{Store, StoreError, memories, packed, sql_ms};
 use crate::{
     clock::UnixMs,
     policy::{
@@ -35,6 +35,15 @@ pub struct Logged {
 /// Rows that are read at once: each has up to two memories of 64 KiB.
 const ROWS: u32 = 16;
 
+/// The longest answer that is not packed, in bytes.
+const SHORT: usize = 256;
+
+/// The most bytes that an answer unpacks to: several times what may cross from guest to host.
+const MAX_ANSWER: u64 = 256 << 20;
+
+/// Rows that one statement removes, so that decisions get a turn in between.
+const REMOVED_AT_ONCE: u32 = 500;
+
 /// Some calls, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
@@ -44,6 +53,9 @@ pub struct Page {
     pub next: Option<i64>,
     /// Calls between the first and the last of this page that are left out, because their check is not kept any more.
     pub left_out: u32,
+    /// When the oldest call that is kept was made, of all migrations; what is older is gone. As the admin plane tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<UnixMs>,
 }
 
 /// Which calls are wanted.
@@ -144,7 +156,15 @@ impl Store {
                 None => return Ok(None),
             },
         };
-        Logged::from_row(row, check).map(Some)
+        let mut logged = Logged::from_row(row, check)?;
+        // Calls from before have theirs in their own row.
+        if logged.call.memory.0.is_empty() {
+            logged.call.memory = Memory(self.memory(row.try_get("memory_id")?).await?);
+        }
+        if logged.call.memory_after.0.is_empty() {
+            logged.call.memory_after = Memory(self.memory(row.try_get("memory_after_id")?).await?);
+        }
+        Ok(Some(logged))
     }
 
     /// The check of a moment, if it is still kept.
@@ -164,8 +184,18 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn forget_calls(&self, before: UnixMs) -> Result<u64, StoreError> {
-        let deleted = sqlx::query("DELETE FROM policy_calls WHERE at < ?").bind(sql_ms(before)).execute(&self.0);
-        Ok(deleted.await?.rows_affected())
+        let mut removed = 0;
+        loop {
+            let some = "DELETE FROM policy_calls WHERE id IN (SELECT id FROM policy_calls WHERE at < ? LIMIT ?)";
+            let some =
+                sqlx::query(some).bind(sql_ms(before)).bind(REMOVED_AT_ONCE).execute(&self.0).await?.rows_affected();
+            removed += some;
+            if some < REMOVED_AT_ONCE.into() {
+                break;
+            }
+        }
+        self.forget_memories(before).await?;
+        Ok(removed)
     }
 }
 
@@ -204,9 +234,16 @@ async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call
         Question::Routing(situation) => ("routing", None, serde_json::to_value(situation)?),
         Question::Decide(frame) => ("decide", None, serde_json::to_value(frame)?),
     };
+    let memory = memories::keep(tx, &call.memory.0, None, call.at).await?;
+    let memory_after = memories::keep(tx, &call.memory_after.0, memory, call.at).await?;
+    let (answer, packed_answer) = match call.answer.to_string() {
+        short if short.len() <= SHORT => (short, None),
+        long => (String::new(), Some(packed::alone(long.as_bytes()))),
+    };
     sqlx::query(
         "INSERT INTO policy_calls (migration, at, kind, role, policy, digest, wasi_stub, settings_digest, check_at, question, \
-         memory, answer, memory_after, fuel, took_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         memory, memory_after, memory_id, memory_after_id, answer, packed_answer, fuel, took_us) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'', x'', ?, ?, ?, ?, ?, ?)",
     )
     .bind(migration)
     .bind(sql_ms(call.at))
@@ -218,9 +255,10 @@ async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call
     .bind(settings_digest)
     .bind(check_at.map(sql_ms))
     .bind(question.to_string())
-    .bind(&call.memory.0)
-    .bind(call.answer.to_string())
-    .bind(&call.memory_after.0)
+    .bind(memory)
+    .bind(memory_after)
+    .bind(answer)
+    .bind(packed_answer)
     .bind(i64::try_from(call.fuel).unwrap_or(i64::MAX))
     .bind(i64::try_from(call.took_us).unwrap_or(i64::MAX))
     .execute(&mut **tx)
@@ -242,6 +280,14 @@ impl Logged {
             ("decide", _) => Question::Decide(serde_json::from_str(text)?),
             (_, _) => Question::Routing(serde_json::from_str(text)?),
         };
+        let id = row.try_get("id")?;
+        let answer = match row.try_get::<Option<&[u8]>, _>("packed_answer")? {
+            None => serde_json::from_str(row.try_get("answer")?)?,
+            Some(answer) => {
+                let unreadable = |source| StoreError::Answer { id, source };
+                serde_json::from_slice(&packed::read_alone(answer, MAX_ANSWER).map_err(unreadable)?)?
+            }
+        };
         let role = if row.try_get::<&str, _>("role")? == Role::Active.name() { Role::Active } else { Role::Candidate };
         let call = Call {
             at: UnixMs(unsigned("at")?),
@@ -252,12 +298,12 @@ impl Logged {
             settings: row.try_get("settings")?,
             question,
             memory: Memory(row.try_get("memory")?),
-            answer: serde_json::from_str(row.try_get("answer")?)?,
+            answer,
             memory_after: Memory(row.try_get("memory_after")?),
             fuel: unsigned("fuel")?,
             took_us: unsigned("took_us")?,
         };
-        Ok(Self { id: row.try_get("id")?, migration: row.try_get("migration")?, call })
+        Ok(Self { id, migration: row.try_get("migration")?, call })
     }
 }
 
@@ -366,5 +412,109 @@ mod tests {
         }
         let empty = store.calls(&Wanted { before: Some(31), ..of(10, None) }).await.unwrap();
         assert_eq!((empty.calls.len(), empty.left_out, empty.next), (0, 10, Some(21)), "not the end");
+    }
+
+    /// Calls of one policy whose memory changes a little each time, as a judge's does.
+    fn judged(n: u64) -> Call {
+        let memory = |n: u64| {
+            let fields = (0..200)
+                .map(|field| format!("\"f{field}\":0.{}", (field * 7_919 + n * u64::from(field % 20 == 0)) % 99_991));
+            Memory(format!("{{{}}}", fields.collect::<Vec<_>>().join(",")).into_bytes())
+        };
+        Call {
+            at: UnixMs(1_000_000 + n * 5_000),
+            role: Role::Active,
+            policy: "p@1.0.0".into(),
+            digest: "00".into(),
+            wasi_stub: false,
+            settings: "{}".into(),
+            question: Question::Decide(Memory(vec![1])),
+            memory: memory(n),
+            answer: json!({ "ok": { "notes": "the same words again and again, ".repeat(20) } }),
+            memory_after: memory(n + 1),
+            fuel: 1,
+            took_us: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_policy_remembers_is_kept_once_and_comes_back() {
+        let (_folder, store, _) = store(0).await;
+        let calls: Vec<_> = (0..300).map(judged).collect();
+        for call in &calls {
+            store.log_calls("mine", std::slice::from_ref(call)).await.unwrap();
+        }
+        let read = store.calls(&of(1_000, None)).await.unwrap().calls;
+        assert_eq!(read.iter().rev().map(|logged| logged.call.clone()).collect::<Vec<_>>(), calls);
+        let kept: (i64, i64) =
+            sqlx::query_as("SELECT COUNT(*), SUM(length(packed)) FROM memories").fetch_one(&store.0).await.unwrap();
+        let plain: usize = calls.iter().map(|call| call.memory.0.len() + call.memory_after.0.len()).sum();
+        assert_eq!(kept.0, 301, "one for each that there was");
+        assert!(usize::try_from(kept.1).unwrap() * 10 < plain, "{} of {plain} bytes", kept.1);
+    }
+
+    #[tokio::test]
+    async fn memories_go_with_the_last_call_that_names_them_and_not_before() {
+        let (_folder, store, _) = store(0).await;
+        let hours = |n: u64| n * 3_600_000;
+        // The first is what all others follow, and every third call is about it again.
+        for n in 0..60 {
+            let mut call = judged(if n % 3 == 0 { 0 } else { n });
+            call.at = UnixMs(hours(100 + n));
+            store.log_calls("mine", &[call]).await.unwrap();
+        }
+        let count =
+            async || sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM memories").fetch_one(&store.0).await.unwrap();
+        let before = count().await;
+        for cut in [110, 130, 155, 159] {
+            store.forget_calls(UnixMs(hours(cut))).await.unwrap();
+            let left = store.calls(&of(1_000, None)).await.unwrap();
+            assert_eq!((left.calls.len() as u64, left.left_out), (160 - cut, 0));
+        }
+        assert!(count().await < before / 4, "{} of {before}", count().await);
+    }
+
+    #[tokio::test]
+    async fn calls_of_a_host_from_before_are_read_as_they_were() {
+        let (_folder, store, _) = store(0).await;
+        let call = judged(3);
+        store.log_calls("mine", std::slice::from_ref(&call)).await.unwrap();
+        let old = "UPDATE policy_calls SET memory = ?, memory_after = ?, answer = ?, memory_id = NULL, memory_after_id = NULL, packed_answer = NULL";
+        sqlx::query(old)
+            .bind(&call.memory.0)
+            .bind(&call.memory_after.0)
+            .bind(call.answer.to_string())
+            .execute(&store.0)
+            .await
+            .unwrap();
+        sqlx::query("DELETE FROM memories").execute(&store.0).await.unwrap();
+        assert_eq!(store.calls(&of(10, None)).await.unwrap().calls[0].call, call);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_too_large_loses_the_oldest_calls_and_checks_and_never_the_last_hour() {
+        let (_folder, store, _) = store(0).await;
+        let last = UnixMs(50_000_000_000);
+        for n in 0..400_u64 {
+            // Incompressible, as a hostile policy would have it.
+            let chance = (0..2_000_u64)
+                .flat_map(|i| sha2::Sha256::digest((n * 2_000 + i).to_le_bytes())[..8].to_vec())
+                .collect();
+            let mut call = Call { memory_after: Memory(chance), memory: Memory(Vec::new()), ..judged(n) };
+            call.at = UnixMs(last.0 - (399 - n) * 60_000);
+            store.log_calls("mine", &[call]).await.unwrap();
+        }
+        let before = store.bytes().await.unwrap();
+        assert!(before > 400 * 16_000, "{before}");
+        let left = store.fit(before / 2, last).await.unwrap();
+        assert!(left.bytes <= before / 2 && left.rows[0] > 100 && left.rows[0] < 400, "{left:?}");
+        let kept = store.calls(&of(1_000, None)).await.unwrap().calls;
+        assert_eq!((kept[0].call.at, kept.len() as u64), (last, 400 - left.rows[0]));
+        assert!(kept.iter().all(|logged| logged.call.memory_after.0.len() == 16_000), "what is kept is whole");
+        let smallest = store.fit(1, last).await.unwrap();
+        assert_eq!(store.calls(&of(1_000, None)).await.unwrap().calls.len(), 61, "{smallest:?}");
+        assert_eq!((store.removed(crate::store::room::Removed::Calls), store.last_bytes().1), (339, true));
+        let oldest = store.oldest_call().await.unwrap().unwrap();
+        assert_eq!(last.since(oldest).as_secs(), 3_600);
     }
 }

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use super::{
     Store, StoreError,
     lock::{self, Lock, Locked},
+    room::Counts,
     sql_ms,
 };
 use crate::{
@@ -73,6 +74,7 @@ pub(super) struct Ground {
     file: Option<Identity>,
     locks: Mutex<Vec<Lock>>,
     refuses: OnceLock<String>,
+    pub(super) counts: Counts,
     trouble: ArcSwapOption<Trouble>,
     failures: AtomicU64,
 }

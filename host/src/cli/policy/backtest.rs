@@ -2,7 +2,11 @@
 
 mod text;
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -16,7 +20,7 @@ use crate::{
         output,
     },
     clock::{self, UnixMs},
-    config::bundle::Bundle,
+    config::bundle::{Bundle, files},
     policy::{
         backtest::{self, BacktestError, Options, side::Side},
         engine::{Engine, KindLimits, Limits, Policy},
@@ -153,7 +157,7 @@ impl Backtest {
     fn admit(
         &self,
         engine: &Arc<Engine>,
-        path: &PathBuf,
+        path: &Path,
         settings: &Map<String, Value>,
     ) -> Result<(Policy, Title), Failed> {
         let shown = path.display();
@@ -166,10 +170,8 @@ impl Backtest {
             let policy = app::admit(engine, bundle.kind, &bundle.component, &bundle.settings).map_err(refused)?;
             return Ok((policy, Title { name: bundle.name, version: bundle.version }));
         }
-        let component = fs::read(path).map_err(|e| {
-            Failed::usage(format!(
-                "cannot read the policy `{shown}`: {e}; give a bundle's folder or a component's file"
-            ))
+        let component = files::read(path, engine.limits().component_bytes).map_err(|e| {
+            Failed::usage(format!("the policy `{shown}` {e}; give a bundle's folder or a component's file"))
         })?;
         let compiled = engine.compile(&component).map_err(refused)?;
         let kinds: Vec<_> = compiled.kinds.iter().filter(|k| matches!(k, Kind::Rollback | Kind::Stages)).collect();

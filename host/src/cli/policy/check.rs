@@ -6,16 +6,20 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    super::{Format, output},
-    Failed,
+    super::{Format, client::Client, output},
+    Failed, push,
     sandbox::Sandbox,
 };
 use crate::{
-    config::bundle::Bundle,
+    config::{
+        bundle::{Bundle, MAX_COMPONENT, files},
+        environment,
+    },
     policy::{
         author::inspect::{self, Admitted, Report, Shape, Subject},
         engine::Imports,
         port::Kind,
+        registry::Offer,
     },
 };
 
@@ -27,6 +31,9 @@ pub(crate) struct Check {
     /// Fail if there is advice, too.
     #[arg(long)]
     strict: bool,
+    /// Ask a running host, by its admin plane, whether it would admit this bundle; it is not kept there.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
     #[command(flatten)]
     sandbox: Sandbox,
     #[command(flatten)]
@@ -45,13 +52,16 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
     let path = args.policy.as_path();
     let extras =
         if path.is_file() { None } else { Some(Extras { bundle: opened.bundle(path)?, cases: case_files(path) }) };
-    let mut report = if let Some(Extras { bundle, .. }) = &extras {
+    let mut report = if let Some(admin) = &args.admin {
+        let bundle = extras.as_ref().map(|extras| &extras.bundle);
+        asked(admin, bundle.ok_or_else(|| Failed::usage("`--admin` is for a bundle; name its folder"))?)?
+    } else if let Some(Extras { bundle, .. }) = &extras {
         let imports = Imports::of(bundle.wasi_stub);
         let (component, settings) = (&bundle.component, &bundle.settings);
         inspect::inspect(&opened.engine, &Subject { component, kind: Some(bundle.kind), settings, imports })
     } else {
-        let component =
-            std::fs::read(path).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", path.display())))?;
+        let component = files::read(path, MAX_COMPONENT);
+        let component = component.map_err(|e| Failed::usage(format!("`{}` {e}", path.display())))?;
         let subject = Subject { component: &component, kind: None, settings: "{}", imports: Imports::None };
         inspect::inspect(&opened.engine, &subject)
     };
@@ -78,6 +88,14 @@ pub(super) fn run(args: &Check) -> Result<(), Failed> {
         (0, _) => Err(Failed::new(format!("`{}`: {advice} piece(s) of advice, with --strict", path.display()))),
         _ => Err(Failed::new(format!("`{}` has {problems} problem(s)", path.display()))),
     }
+}
+
+/// What a running host says of a bundle.
+fn asked(admin: &str, bundle: &Bundle) -> Result<Report, Failed> {
+    let offer = Offer::bundled(bundle.clone(), &environment::user(), "a check");
+    let answer = Client::patient(admin, push::PATIENCE).post("/api/v1/policies/check", &push::body(offer))?;
+    serde_json::from_value(answer)
+        .map_err(|e| Failed::new(format!("the answer of the host at {admin} is no report: {e}")))
 }
 
 fn case_files(folder: &Path) -> usize {
@@ -172,7 +190,9 @@ fn admitted_rows(admitted: &Admitted, row: &mut impl FnMut(&str, String)) {
     let (us, fuel) = (admitted.start_us, admitted.start_fuel);
     row("starts", format!("in {us} us with {fuel} units of fuel and {memory} of at most {limit} of memory"));
     let schema = serde_json::to_string_pretty(&admitted.settings_schema).unwrap_or_default();
-    row("settings", schema.replace('\n', "\n           "));
+    for (n, line) in schema.lines().enumerate() {
+        row(if n == 0 { "settings" } else { "" }, line.to_owned());
+    }
 }
 
 fn kib(bytes: usize) -> String {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a host may take to compile a policy, and to finish what others have pushed before.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct Push {
@@ -64,20 +64,7 @@ pub(super) fn run(args: &Push) -> Result<(), Failed> {
 }
 
 fn push(offer: Offer, host: &HostAddress) -> Result<(), Failed> {
-    let body = admin::Push {
-        name: offer.name,
-        version: offer.version,
-        kind: offer.kind,
-        component: BASE64_STANDARD.encode(&offer.component),
-        settings: offer.settings.values,
-        script: offer.settings.script,
-        wasi_stub: offer.wasi_stub,
-        author: offer.author,
-        reason: offer.reason,
-        actor: environment::user(),
-        provenance: offer.provenance,
-        envelope: offer.envelope,
-    };
+    let body = body(offer);
     let answer = Client::patient(&host.admin, PATIENCE).post("/api/v1/policies", &body)?;
     if host.format.json {
         output::json(&answer);
@@ -92,6 +79,24 @@ fn push(offer: Offer, host: &HostAddress) -> Result<(), Failed> {
         text("/policy/kind")
     ));
     Ok(())
+}
+
+/// What a host is told of a policy.
+pub(super) fn body(offer: Offer) -> admin::Push {
+    admin::Push {
+        name: offer.name,
+        version: offer.version,
+        kind: offer.kind,
+        component: BASE64_STANDARD.encode(&offer.component),
+        settings: offer.settings.values,
+        script: offer.settings.script,
+        wasi_stub: offer.wasi_stub,
+        author: offer.author,
+        reason: offer.reason,
+        actor: environment::user(),
+        provenance: offer.provenance,
+        envelope: offer.envelope,
+    }
 }
 
 fn publish(to: &str, mut offer: Offer, args: &Push) -> Result<(), Failed> {

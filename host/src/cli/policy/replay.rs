@@ -117,7 +117,13 @@ fn show(shown: &[Shown], json: bool) -> Result<(), Failed> {
         for one in &differ {
             output::line(&format!("{} by {} ({})", one.what, one.policy, one.digest));
             for d in &one.replayed.differences {
-                output::line(&format!("  {}:\n    recorded {}\n    replayed {}", d.what, d.recorded, d.replayed));
+                for line in [
+                    format!("  {}:", d.what),
+                    format!("    recorded {}", d.recorded),
+                    format!("    replayed {}", d.replayed),
+                ] {
+                    output::line(&line);
+                }
             }
         }
     }

@@ -88,7 +88,9 @@ fn patient() -> Limits {
 pub(super) fn engine(limits: &Limits, cache: Option<PathBuf>) -> Result<Arc<Engine>, Failed> {
     // Without a folder it compiles each time, which is no error.
     let cache = cache.filter(|cache| std::fs::create_dir_all(cache).is_ok()).map(|cache| cache.join("compiled"));
-    Engine::start(Options { limits: *limits, cache, ..Options::default() }).map_err(|e| Failed::new(chain(&e)))
+    // In a process of its own and within its limits, as a host does: what one admits the other does.
+    let compiler = std::env::current_exe().ok();
+    Engine::start(Options { limits: *limits, cache, compiler }).map_err(|e| Failed::new(chain(&e)))
 }
 
 impl Opened {

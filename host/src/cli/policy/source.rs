@@ -12,7 +12,10 @@ use dsse::Ed25519Signer;
 use super::Failed;
 use crate::{
     causes::chain,
-    config::{bundle::Bundle, environment},
+    config::{
+        bundle::{Bundle, MAX_COMPONENT, files},
+        environment,
+    },
     policy::{
         engine::{Engine, Limits},
         port::Kind,
@@ -94,7 +97,7 @@ impl Source {
             let message = format!("`{}` is a component without a bundle: say what it is with --{what}", self.place);
             Failed::usage(message)
         };
-        let component = fs::read(file).map_err(|e| Failed::usage(format!("cannot read `{}`: {e}", self.place)))?;
+        let component = files::read(file, MAX_COMPONENT).map_err(|e| Failed::usage(format!("`{}` {e}", self.place)))?;
         Ok(Offer {
             name: self.name.clone().ok_or_else(|| missing("name"))?,
             version: self.version.clone().ok_or_else(|| missing("version"))?,

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Test) -> Result<(), Failed> {
         output::json(&json!({ "passed": passed, "bundles": reports, "errors": wrong }));
     } else {
         for report in &reports {
-            output::line(&report.to_string());
+            output::block(&report.to_string());
         }
     }
     if !wrong.is_empty() {

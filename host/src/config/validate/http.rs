@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
 
 use hyper::{header::HeaderName, http::uri::Authority};
 
-use super::{At, cookie, failed, is_name, own_deadline};
+use super::{At, cookie, failed, is_name, operations::own_deadline};
 use crate::{
     admin,
     causes::chain,
@@ -245,6 +245,9 @@ fn operations(
         let mut at = at.field(&name);
         if !is_name(&name, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')) {
             at.wrong("is not an operation's name; use 1 to 64 characters of `a-z A-Z 0-9 _ - .`");
+        }
+        if operation.v2_name.is_some() {
+            at.field("v2_name").wrong("is for worker pools, whose calls an adapter translates; remove it");
         }
         if operation.class == Class::Replicate || operation.key.is_some() || operation.removes {
             at.wrong("is of HTTP services: the class `replicate`, `key` and `removes` are for worker pools");

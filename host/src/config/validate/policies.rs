@@ -1,13 +1,13 @@
 //! Who is to be in charge of what.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use super::At;
 use crate::{
-    config::{Bundles, bundle::Bundle, raw},
+    config::{Bundles, MigrationConfig, bundle::Bundle, raw},
     policy::port::Kind,
 };
 
@@ -49,4 +49,23 @@ pub(super) fn policies(
         at.field(kind.name()).wrong("is missing; name a bundle, such as one of those in `policies/`");
     }
     (bundles, unreadable)
+}
+
+/// The folders of the bundles of migrations.
+pub(super) fn folders_of(migrations: &[MigrationConfig]) -> BTreeSet<PathBuf> {
+    let bundles = migrations.iter().flat_map(|migration| migration.policies.values());
+    bundles.flat_map(|bundle| spellings(&bundle.folder)).collect()
+}
+
+/// Where requests may find bundles, besides the folders of those that are configured.
+pub(super) fn folders(at: &mut At<'_>, raw: &[PathBuf], base: &Path) -> Vec<PathBuf> {
+    for (n, folder) in raw.iter().enumerate().filter(|(_, folder)| !base.join(folder).is_dir()) {
+        at.field_at(n).wrong(&format!("is `{}`, which is not a folder", base.join(folder).display()));
+    }
+    raw.iter().flat_map(|folder| spellings(&base.join(folder))).collect()
+}
+
+/// A path as it was written, from `/`; and as the system has it, without links and `..`.
+fn spellings(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    [std::path::absolute(path), path.canonicalize()].into_iter().flatten()
 }

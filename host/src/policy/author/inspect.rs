@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::{
@@ -26,7 +26,7 @@ pub struct Subject<'a> {
 }
 
 /// What it is.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Its size.
     pub bytes: usize,
@@ -43,7 +43,7 @@ pub struct Report {
 }
 
 /// What a component offers and needs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Shape {
     /// The kinds that it answers.
     pub kinds: Vec<Kind>,
@@ -64,7 +64,7 @@ pub struct Shape {
 }
 
 /// A kind for which a host would admit it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Admitted {
     /// The kind.
     pub kind: Kind,

@@ -1,10 +1,6 @@
 //! Reads the case files of a bundle, and says everything that is wrong with them at once.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -14,7 +10,13 @@ use super::{
     format::{self, ExpectRefusal, File, Start, Step},
     meaning,
 };
-use crate::policy::port::Kind;
+use crate::{
+    config::bundle::{
+        MAX_TEXT,
+        files::{FileError, Folder},
+    },
+    policy::port::Kind,
+};
 
 /// A case that was read.
 #[derive(Debug)]
@@ -53,9 +55,19 @@ struct Problems<'a> {
 /// What cannot be read, and everything that is wrong with what can.
 pub(super) fn cases(folder: &Path, kind: Kind) -> Result<Cases, CasesError> {
     let (mut cases, mut found) = (Cases::default(), Vec::new());
-    for path in files(&folder.join("cases"))? {
-        let text = fs::read_to_string(&path)
-            .map_err(|source| CasesError::Read { path: path.display().to_string(), source })?;
+    let wrong =
+        |path: &Path, error: FileError| CasesError::Read { path: path.display().to_string(), source: error.into() };
+    let inside = folder.join("cases");
+    let opened = match Folder::open(folder).and_then(|folder| folder.below(Path::new("cases"))) {
+        Err(error) if error.is_missing() => return Ok(cases),
+        opened => opened.map_err(|e| wrong(&inside, e))?,
+    };
+    let mut names = opened.names().map_err(|e| wrong(&inside, e))?;
+    names.retain(|name| notation(name).is_some());
+    names.sort();
+    for name in names {
+        let path = inside.join(&name);
+        let text = opened.text(&name, MAX_TEXT).map_err(|e| wrong(&path, e))?;
         let mut problems = Problems { file: &path, found: Vec::new() };
         if let Some(file) = problems.file(&text) {
             problems.cases(file, kind, &mut cases);
@@ -63,18 +75,6 @@ pub(super) fn cases(folder: &Path, kind: Kind) -> Result<Cases, CasesError> {
         found.append(&mut problems.found);
     }
     if found.is_empty() { Ok(cases) } else { Err(CasesError::Format { problems: found }) }
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>, CasesError> {
-    let wrong = |source| CasesError::Read { path: folder.display().to_string(), source };
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(wrong)?,
-    };
-    let mut files = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
-    files.retain(|path| notation(path).is_some());
-    files.sort();
-    Ok(files)
 }
 
 #[derive(Clone, Copy)]

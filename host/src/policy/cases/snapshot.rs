@@ -10,6 +10,10 @@ use serde_json::Value;
 use similar::TextDiff;
 
 use super::CasesError;
+use crate::config::bundle::files::{FileError, Folder};
+
+/// The most bytes of a snapshot: far more than the answers of a case have.
+const MAX_SNAPSHOT: usize = 64 << 20;
 
 /// Lines around a difference.
 const CONTEXT: usize = 3;
@@ -44,23 +48,34 @@ pub(super) fn hold(path: &Path, answers: &[Value], update: bool) -> Result<Held,
     let wrong = |source| CasesError::Write { path: path.display().to_string(), source };
     let mut actual = serde_json::to_string_pretty(answers).map_err(|e| wrong(e.into()))?;
     actual.push('\n');
-    let stored = match fs::read_to_string(path) {
+    let stored = match stored(path) {
         Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => return Err(CasesError::Read { path: path.display().to_string(), source }),
+        Err(error) if error.is_missing() => None,
+        Err(error) => return Err(CasesError::Read { path: path.display().to_string(), source: error.into() }),
     };
     // A checkout may turn line ends into those of another system.
     let stored = stored.map(|text| text.replace("\r\n", "\n"));
     match stored {
         Some(stored) if stored == actual => Ok(Held::Same),
         _ if update => {
-            fs::create_dir_all(path.parent().unwrap_or(path)).map_err(wrong)?;
-            fs::write(path, actual).map_err(wrong)?;
+            let parent = path.parent().unwrap_or(path);
+            fs::create_dir_all(parent).map_err(wrong)?;
+            // Into its place, not through whatever is there.
+            let draft = parent.join(format!(".{}.draft", std::process::id()));
+            fs::write(&draft, actual).and_then(|()| fs::rename(&draft, path)).map_err(wrong)?;
             Ok(Held::Written)
         }
         None => Ok(Held::Missing(path.to_owned())),
         Some(stored) => Ok(Held::Differs(path.to_owned(), diff(&stored, &actual))),
     }
+}
+
+/// A snapshot below `cases/snapshots` of its bundle.
+fn stored(path: &Path) -> Result<String, FileError> {
+    let mut up = path.ancestors();
+    let bundle = up.nth(3).unwrap_or(path);
+    let below = path.strip_prefix(bundle).unwrap_or(path);
+    Folder::open(bundle)?.text(below, MAX_SNAPSHOT)
 }
 
 /// Snapshots that no case has any more; with `update` they are removed.

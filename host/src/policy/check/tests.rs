@@ -294,7 +294,7 @@ proptest! {
             Ok(kept) => {
                 prop_assert!(serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&kept.body).is_ok());
                 prop_assert!(!kept.operation.is_empty() && kept.operation.len() <= MAX_TEXT);
-                prop_assert!(kept.notices.len() <= MAX_NOTICES);
+                prop_assert_eq!(kept.notices.len(), n);
                 prop_assert!(kept.notices.iter().all(|(kind, message)| kind.len() <= MAX_TEXT && message.len() <= MAX_TEXT));
             }
             Err(error) => prop_assert!(is_short_nonsense(&error), "{error:?}"),

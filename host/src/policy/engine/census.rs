@@ -16,7 +16,7 @@ use wasmparser::{
 const PAGE: u64 = 64 << 10;
 
 /// What one instance of a component needs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Needs {
     /// Core instances.
     pub instances: u32,

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
 use super::{Limits, PolicyError, artefacts::Artefact, guest::said};
+use crate::policy::check;
 
 /// Compilations that may wait for others; each waits on a thread. More are refused.
 const MAX_WAITING: usize = 64;
@@ -30,8 +31,10 @@ const MAX_WAITING: usize = 64;
 /// How much lower than the host's a compiler's priority is: enough that requests come first.
 const NICER: i32 = 5;
 
-/// Bytes of an artefact for each byte of its component. Measured: 1 to 4.
-const GROWTH: u64 = 32;
+/// The most bytes of an artefact: code and data. It has 1 to 4 for each byte of its component as a rule, but a few bytes of
+/// a component can ask for data that lie far apart, and get an image of the memory between them. The largest component that
+/// a host can be configured to take, compiled, fits.
+const MAX_ARTEFACT: usize = 512 << 20;
 
 /// Bytes that are read of what a compiler says went wrong.
 const MAX_MESSAGE: u64 = 16 << 10;
@@ -111,15 +114,19 @@ impl Compiler {
             let how = format!("`{}` cannot be started: {error}", program.display());
             PolicyError::CompilerDied { how }
         })?;
-        let most = GROWTH.saturating_mul(u64::try_from(component.len()).unwrap_or(u64::MAX)).saturating_add(1 << 20);
+        // One more than there may be tells that there are more.
+        let most = u64::try_from(MAX_ARTEFACT).unwrap_or(u64::MAX).saturating_add(1);
         let done = converse(child, component, most, self.time).map_err(failed)?;
         let Done { status, output, message } = done;
+        fits(&output)?;
         match status {
             None => {
                 Err(PolicyError::CompileDeadline { limit_ms: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX) })
             }
             Some(status) if status.success() => Ok(Artefact::of_our_compiler(output)),
-            Some(status) if status.code() == Some(REFUSED) => Err(PolicyError::Compile { message }),
+            Some(status) if status.code() == Some(REFUSED) => {
+                Err(PolicyError::Compile { message: check::said(&message) })
+            }
             Some(status) => Err(PolicyError::CompilerDied { how: last_words(status, &message) }),
         }
     }
@@ -184,15 +191,21 @@ fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
 /// A crash's last line says more than its first.
 fn last_words(status: ExitStatus, message: &str) -> String {
     match message.lines().last() {
-        Some(line) if !line.is_empty() => format!("{status}: {line}"),
+        Some(line) if !line.is_empty() => format!("{status}: {}", check::said(line)),
         _ => status.to_string(),
     }
+}
+
+/// One limit, wherever it was compiled: what a tool admits a host admits.
+fn fits(artefact: &[u8]) -> Result<(), PolicyError> {
+    let limit = MAX_ARTEFACT;
+    if artefact.len() <= limit { Ok(()) } else { Err(PolicyError::ImageTooLarge { limit }) }
 }
 
 /// Compiles in this process.
 fn here(engine: &wasmtime::Engine, component: &[u8]) -> Result<Artefact, PolicyError> {
     match catch_unwind(AssertUnwindSafe(|| engine.precompile_component(component))) {
-        Ok(Ok(artefact)) => Ok(Artefact::of_our_compiler(artefact)),
+        Ok(Ok(artefact)) => fits(&artefact).map(|()| Artefact::of_our_compiler(artefact)),
         Ok(Err(error)) => Err(PolicyError::Compile { message: said(&error) }),
         Err(_panic) => Err(PolicyError::Compile { message: "the compiler panicked".into() }),
     }

@@ -17,6 +17,8 @@ pub(super) struct State {
     limits: KindLimits,
     memory_used: usize,
     refused_memory: bool,
+    /// Whose time is running.
+    span: Span,
     wakeful: Wakeful,
     /// Only the stand-in for WASI asks for it.
     pub(super) chance: Chance,
@@ -46,12 +48,17 @@ pub(super) struct Configured {
 }
 
 impl Configured {
-    /// An instance of a component, configured for a kind.
+    /// An instance of a component, configured for a kind, within the time that a span has.
     ///
     /// # Errors
     /// Why it cannot be had.
-    pub(super) fn new(engine: &Engine, compiled: &Compiled, kind: Kind, settings: &str) -> Result<Self, PolicyError> {
-        Self::of(Guest::new(engine, compiled, kind)?, compiled, kind, settings)
+    pub(super) fn new(
+        engine: &Engine,
+        compiled: &Compiled,
+        (kind, settings): (Kind, &str),
+        span: Span,
+    ) -> Result<Self, PolicyError> {
+        Self::of(Guest::new(engine, compiled, kind, span)?, compiled, kind, settings)
     }
 
     /// The same of an instance that is there and was not asked anything yet.
@@ -68,12 +75,17 @@ impl Configured {
 }
 
 impl Guest {
-    pub(super) fn new(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Self, PolicyError> {
+    /// An instance that was asked nothing yet. It has the time of `span`, with what is asked of it as [`Span::Rest`].
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub(super) fn new(engine: &Engine, compiled: &Compiled, kind: Kind, span: Span) -> Result<Self, PolicyError> {
         let limits = *engine.limits.of(kind);
         let state = State {
             limits,
             memory_used: 0,
             refused_memory: false,
+            span,
             wakeful: engine.ticker.wakeful(),
             chance: Chance::default(),
         };
@@ -82,10 +94,10 @@ impl Guest {
         store.set_hostcall_fuel(limits.output_bytes);
         // Fuel is metered, not limited: time is what runs out in production.
         store.set_fuel(u64::MAX).map_err(|e| PolicyError::NoRoom { message: format!("{e:#}") })?;
-        set_deadline(&mut store, Span::Question);
+        set_deadline(&mut store, span);
         match compiled.pre.instantiate(&mut store) {
             Ok(instance) => Ok(Self { store, instance }),
-            Err(error) => Err(classify(&error, &store, Span::Question)),
+            Err(error) => Err(classify(&error, &store)),
         }
     }
 
@@ -98,7 +110,7 @@ impl Guest {
         if span != Span::Rest {
             set_deadline(&mut self.store, span);
         }
-        call(self).map_err(|error| classify(&error, &self.store, span))
+        call(self).map_err(|error| classify(&error, &self.store))
     }
 
     /// Units of fuel that were used since the store was made or [`Self::reset_fuel`] was called.
@@ -125,6 +137,7 @@ impl Guest {
 
 /// Epochs tick once per [`TICK`]; one more than the limit, because the current one may be about to end.
 fn set_deadline(store: &mut Store<State>, span: Span) {
+    store.data_mut().span = span;
     let limit = store.data().limits.span(span);
     let ticks = u64::try_from(limit.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX / 2);
     store.set_epoch_deadline(ticks.min(u64::MAX / 2) + 1);
@@ -132,8 +145,8 @@ fn set_deadline(store: &mut Store<State>, span: Span) {
 }
 
 /// Tells causes apart by the type of the error and by what the limiter recorded, never by text.
-fn classify(error: &Error, store: &Store<State>, span: Span) -> PolicyError {
-    let State { limits, refused_memory, .. } = store.data();
+fn classify(error: &Error, store: &Store<State>) -> PolicyError {
+    let State { limits, refused_memory, span, .. } = store.data();
     if let Some(call) = error.downcast_ref::<NotOffered>() {
         return PolicyError::Trap { trap: call.to_string() };
     }
@@ -141,13 +154,7 @@ fn classify(error: &Error, store: &Store<State>, span: Span) -> PolicyError {
         return PolicyError::NoRoom { message: said(error) };
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => PolicyError::Deadline {
-            limit_ms: u64::try_from(limits.span(span).as_millis()).unwrap_or(u64::MAX),
-            setting: match span {
-                Span::Question | Span::Rest => "time",
-                Span::Decide => "decide_time",
-            },
-        },
+        Some(Trap::Interrupt) => limits.passed(*span),
         Some(Trap::OutOfFuel) => PolicyError::OutOfFuel { limit: u64::MAX },
         Some(Trap::StackOverflow) => PolicyError::StackOverflow,
         _ if *refused_memory => PolicyError::OutOfMemory { limit_bytes: limits.memory_bytes },
@@ -158,7 +165,7 @@ fn classify(error: &Error, store: &Store<State>, span: Span) -> PolicyError {
 
 /// What wasmtime says, without end: it may name functions, and a guest's names have any length.
 pub(super) fn said(error: &Error) -> String {
-    check::text(format!("{error:#}"))
+    check::said(&format!("{error:#}"))
 }
 
 impl ResourceLimiter for State {

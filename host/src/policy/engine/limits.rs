@@ -165,6 +165,15 @@ impl KindLimits {
         }
     }
 
+    /// That a call took longer.
+    pub(super) fn passed(&self, span: Span) -> PolicyError {
+        let setting = match span {
+            Span::Question | Span::Rest => "time",
+            Span::Decide => "decide_time",
+        };
+        PolicyError::Deadline { limit_ms: u64::try_from(self.span(span).as_millis()).unwrap_or(u64::MAX), setting }
+    }
+
     /// The larger one of each limit.
     fn max(self, other: Self) -> Self {
         Self {

@@ -2,6 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::{
     Compiled, Engine, Kind, KindLimits, PolicyError, Seat,
     contract::{self, CONTRACT, Found},
@@ -9,6 +12,7 @@ use super::{
     gate::{Gate, Place},
     guest::{Configured, Guest, Span},
     size,
+    warm::Spares,
 };
 use crate::{
     clock,
@@ -31,6 +35,10 @@ pub struct Policy {
     /// Its name, version and attributes.
     pub description: Arc<Description>,
     pub(super) gate: Arc<Gate>,
+    /// Turns of those who ask it on threads that they do not own.
+    turns: Arc<Semaphore>,
+    /// Instances for threads that have none yet.
+    pub(super) spares: Arc<Spares>,
     /// What lets it have an instance on every thread, if it is asked per request.
     pub(super) seat: Option<Arc<Seat>>,
 }
@@ -87,10 +95,16 @@ impl Policy {
             settings: settings.into(),
             description: description.into(),
             gate: Arc::new(Gate::new(engine.threads)),
+            turns: Arc::new(Semaphore::new(engine.threads.max(1))),
+            spares: Arc::default(),
             seat,
         };
         // The first instance checks the type of every export of the kind, which compiling does not.
-        policy.configured().map(drop)?;
+        let started = clock::mono();
+        let first = policy.configured()?;
+        if policy.seat.is_some() {
+            policy.keep_first(first, clock::mono().since(started))?;
+        }
         Ok(policy)
     }
 
@@ -140,7 +154,7 @@ impl Policy {
     /// Why there is none.
     pub fn start_up(&self) -> Result<StartUp, PolicyError> {
         let started = clock::mono();
-        let guest = Guest::new(&self.engine, &self.compiled, self.kind)?;
+        let guest = Guest::new(&self.engine, &self.compiled, self.kind, Span::Question)?;
         let instantiated = clock::mono();
         let configured = Configured::of(guest, &self.compiled, self.kind, &self.settings)?;
         let done = clock::mono();
@@ -150,6 +164,12 @@ impl Policy {
             fuel: configured.guest.fuel_used(),
             memory: configured.guest.memory_peak(),
         })
+    }
+
+    /// The turn of one of those who ask it for each call; kept until it is answered.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes it.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
     /// Lets in a question of so many bytes. A policy that is asked for each call is asked on few threads at once; the
@@ -173,7 +193,22 @@ impl Policy {
 
     /// A fresh instance that took its settings, in a store of its own.
     pub(super) fn configured(&self) -> Result<Configured, PolicyError> {
-        Configured::new(&self.engine, &self.compiled, self.kind, &self.settings)
+        self.configured_within(Span::Question)
+    }
+
+    /// The same within the time that a span has.
+    pub(super) fn configured_within(&self, span: Span) -> Result<Configured, PolicyError> {
+        Configured::new(&self.engine, &self.compiled, (self.kind, &self.settings), span)
+    }
+
+    /// Held while an instance is made beside the requests that wait for it.
+    pub(super) fn making(&self) -> &Mutex<()> {
+        &self.engine.making
+    }
+
+    /// Threads that requests are served on.
+    pub(super) fn threads(&self) -> usize {
+        self.engine.threads
     }
 }
 
@@ -185,7 +220,7 @@ impl fmt::Debug for Policy {
 
 /// Asks an unconfigured instance who it is.
 fn describe(engine: &Engine, compiled: &Compiled, kind: Kind) -> Result<Description, PolicyError> {
-    let mut guest = Guest::new(engine, compiled, kind)?;
+    let mut guest = Guest::new(engine, compiled, kind, Span::Question)?;
     let policy = compiled.places.policy(&mut guest)?;
     let description = guest.call(Span::Rest, |guest| policy.cutover_policy_policy().call_describe(&mut guest.store))?;
     check::description(convert::description(description))

@@ -4,7 +4,9 @@
 //! that knows the layout still reads the component.
 //!
 //! A tag may move and a registry may lie: what a reference leads to is pinned by the digest of its manifest, and every
-//! byte is checked against the digest that asked for it. Plain HTTP is spoken to this machine alone, unless it is
+//! byte is checked against the digest that asked for it. What is an answer has no end if a registry likes it so, be it a
+//! manifest, a token or an error, and the client reads most of them whole: so a pull or a push is over when this process
+//! has taken more memory for it than all of them may need. Plain HTTP is spoken to this machine alone, unless it is
 //! asked for. Used by the command line; a host never calls it.
 
 mod address;
@@ -37,6 +39,12 @@ const WHOLE: Duration = Duration::from_mins(5);
 
 /// The largest manifest: what registries must accept at least, says the OCI distribution specification.
 const MAX_MANIFEST: usize = 4 << 20;
+
+/// What an artefact's manifest, tokens and errors may take in memory beside its component, read and written.
+const BESIDE: usize = 16 * MAX_MANIFEST;
+
+/// How often it is looked at what was taken: a registry on this machine sends some megabytes meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How to reach a registry.
 #[derive(Debug, Clone)]
@@ -130,6 +138,16 @@ pub enum OciError {
         /// The limit.
         limit: usize,
     },
+    /// What the registry sends does not end.
+    #[error(
+        "`{reference}`: the registry sent more than an artefact of at most {limit} bytes can have; it was given up"
+    )]
+    Endless {
+        /// What was asked for.
+        reference: String,
+        /// The largest component.
+        limit: usize,
+    },
     /// It is something else.
     #[error("`{reference}` is not a WebAssembly artefact: {message}")]
     Layout {
@@ -153,8 +171,7 @@ pub enum OciError {
 /// # Errors
 /// Why not.
 pub async fn pull(address: &Address, access: &Access) -> Result<Pulled, OciError> {
-    let late = |_elapsed| OciError::Late { reference: address.text() };
-    tokio::time::timeout(WHOLE, pull_now(address, access)).await.map_err(late)?
+    bounded(address, access, pull_now(address, access)).await
 }
 
 /// Publishes a policy. A tag that holds the same policy gets the signatures; one that holds another is left alone.
@@ -167,8 +184,36 @@ pub async fn publish(
     artefact: &Artefact<'_>,
     now: UnixMs,
 ) -> Result<Published, OciError> {
-    let late = |_elapsed| OciError::Late { reference: address.text() };
-    tokio::time::timeout(WHOLE, publish_now(address, access, artefact, now)).await.map_err(late)?
+    bounded(address, access, publish_now(address, access, artefact, now)).await
+}
+
+/// Holds work with a registry to its time and to its memory.
+async fn bounded<T>(
+    address: &Address,
+    access: &Access,
+    work: impl Future<Output = Result<T, OciError>>,
+) -> Result<T, OciError> {
+    let reference = || address.text();
+    // The component is here twice: in pieces and whole.
+    let most = access.max_component.saturating_mul(2).saturating_add(BESIDE);
+    tokio::select! {
+        done = tokio::time::timeout(WHOLE, work) => done.map_err(|_late| OciError::Late { reference: reference() })?,
+        () = grown_by(most) => Err(OciError::Endless { reference: reference(), limit: access.max_component }),
+    }
+}
+
+/// Resolves when this process has so many bytes more resident than now; never where the system does not tell.
+async fn grown_by(most: usize) {
+    let Some(before) = resident() else { return std::future::pending().await };
+    let mut looks = tokio::time::interval(LOOK);
+    while resident().is_none_or(|now| now.saturating_sub(before) <= most) {
+        looks.tick().await;
+    }
+}
+
+fn resident() -> Option<usize> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(statm.split(' ').nth(1)?.parse::<usize>().ok()?.saturating_mul(rustix::param::page_size()))
 }
 
 async fn pull_now(address: &Address, access: &Access) -> Result<Pulled, OciError> {

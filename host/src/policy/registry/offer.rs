@@ -87,7 +87,7 @@ impl Offer {
     }
 
     /// What it claims to be; what only the compiled policy can say is empty.
-    pub(super) fn claimed(&self) -> Manifest {
+    pub fn claimed(&self) -> Manifest {
         Manifest {
             name: self.name.clone(),
             version: self.version.clone(),
@@ -103,7 +103,7 @@ impl Offer {
 
     pub(super) fn check(&self) -> Result<(), PushError> {
         let invalid = |field| move |message: String| PushError::Invalid { field, message };
-        let quoted = |text: &str, why: String| format!("is `{}`, which {why}", check::text(text.to_owned()));
+        let quoted = |text: &str, why: String| format!("is `{}`, which {why}", check::said(text));
         check_name(&self.name).map_err(|e| quoted(&self.name, e)).map_err(invalid("name"))?;
         check_version(&self.version).map_err(|e| quoted(&self.version, e)).map_err(invalid("version"))?;
         if self.reason.trim().is_empty() {

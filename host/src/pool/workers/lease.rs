@@ -132,7 +132,9 @@ impl Lease {
             }
         };
         let trials = self.pool.trials.clone();
-        let there = Translation::of(adapter, trials, call.operation, call.arguments, call.session).await?;
+        let name = self.pool.spec.names.get(call.operation).map_or(call.operation, |name| name);
+        let called = (call.operation, name);
+        let there = Translation::of(adapter, trials, called, call.arguments, call.session).await?;
         let translated = Call { operation: &there.operation, arguments: &there.arguments, ..call };
         let answer = self.exchange(translated).await;
         there.back(answer).await

@@ -17,6 +17,7 @@ mod names;
 mod passing;
 mod pools;
 mod slow;
+mod sockets;
 mod story;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

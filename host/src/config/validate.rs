@@ -33,6 +33,7 @@ use crate::{
         PoolSpec,
         process::WorkerCommand,
         spec::{HealthChecks, Mode},
+        upstream::Address,
     },
     proxy::headers::Forwarding,
     request::{PoolId, Ppm},
@@ -142,12 +143,13 @@ fn not_itself(root: &mut At<'_>, config: &Config, migration: &MigrationConfig) {
         let planes = [("host.data_plane", config.data_plane), ("host.admin", config.admin)];
         for (upstream, (field, own)) in pool.upstreams.iter().flat_map(|upstream| planes.map(|plane| (upstream, plane)))
         {
-            let address = upstream.host.parse::<IpAddr>().ok();
+            let Address::Tcp { host, port, .. } = upstream else { continue };
+            let address = host.parse::<IpAddr>().ok();
             let is_here = |address: IpAddr| address == own.ip() || address.is_loopback() && own.ip().is_unspecified();
-            let is_local = upstream.host.eq_ignore_ascii_case("localhost");
+            let is_local = host.eq_ignore_ascii_case("localhost");
             let is_own =
                 address.is_some_and(is_here) || is_local && (own.ip().is_loopback() || own.ip().is_unspecified());
-            if own.port() != 0 && upstream.port == own.port() && is_own {
+            if own.port() != 0 && *port == own.port() && is_own {
                 let mut at = root.field(&format!("migrations.{}.{}.upstreams", migration.name, pool.id));
                 at.wrong(&format!(
                     "has `{upstream}`, which is `{field}`: the host would call itself; give the service's address"

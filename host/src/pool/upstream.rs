@@ -5,10 +5,12 @@
 //! [`Signals`] tell long streams when to end and what is left when to give up. **Invariant**: a request that was handed
 //! back was never seen by a member.
 
+mod address;
 pub mod balance;
 pub mod budget;
 pub mod callers;
 pub mod connection;
+mod dial;
 mod health;
 mod interim;
 pub mod lane;
@@ -34,22 +36,23 @@ use serde::Serialize;
 use tokio::{sync::Notify, time::timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{
-    budget::Budget,
-    callers::{Callers, Source},
-    lane::Lane,
-    member::Member,
-};
 pub use self::{
+    address::{Address, BadAddress},
     connection::{Connector, TlsError, TlsSettings},
     health::HealthCheck,
     interim::Interims,
-    member::{Address, MemberView},
+    member::MemberView,
     places::NoPlace,
     resolve::Lookup,
     send::{Answered, Ask, Outgoing, Reuse, Unanswered},
     standing::{Checks, Ejection},
     wire::{AnswerBody, Torn},
+};
+use self::{
+    budget::Budget,
+    callers::{Callers, Source},
+    lane::Lane,
+    member::Member,
 };
 use crate::{
     clock::{self, Mono},

@@ -297,10 +297,8 @@ pub(super) fn upstreams(
     let mut addresses = Vec::new();
     for url in &raw.upstreams {
         match Address::parse(url) {
-            Some(address) => addresses.push(address),
-            None => at
-                .field("upstreams")
-                .wrong(&format!("has `{url}`; it must be `http://HOST:PORT` or `https://HOST:PORT` without a path")),
+            Ok(address) => addresses.push(address),
+            Err(why) => at.field("upstreams").wrong(&format!("has `{url}`; {why}")),
         }
     }
     at.field("upstreams").within(raw.upstreams.len(), 1, MAX_UPSTREAMS);
@@ -312,7 +310,7 @@ pub(super) fn upstreams(
     at.field("ejection.failures").within(raw.ejection.failures as usize, 1, 1_000);
     at.field("ejection.most").within(raw.ejection.most as usize, 0, 100);
     let settings = TlsSettings { ca: raw.tls.ca.map(|ca| base.join(ca)), server_name: raw.tls.server_name };
-    let needs_tls = addresses.iter().any(|address| address.tls);
+    let needs_tls = addresses.iter().any(Address::is_tls);
     let connector = Connector::new(raw.http2, needs_tls.then_some(&settings)).unwrap_or_else(|error| {
         at.field("tls").wrong(&format!("cannot be used: {}", chain(&error)));
         Connector::plain(raw.http2)

@@ -1,10 +1,8 @@
-//! Making connections to upstreams: TCP, TLS, HTTP/1.1 or HTTP/2.
+//! What requests are handed to: connections of HTTP/1.1 or HTTP/2 to upstreams.
 
 use std::{
     fmt,
     future::poll_fn,
-    io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,30 +19,23 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject as _},
 };
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
 
 use super::{
     Inner, Outgoing,
+    address::Address,
     interim::Interims,
-    member::{Address, Member},
     resolve::Origin,
     upload::Upload,
-    wire::{self, AnswerBody, Over, Stream, Torn, Wire},
+    wire::{self, AnswerBody, Stream, Torn, Wire},
 };
-use crate::{
-    causes::chain,
-    clock, descriptors,
-    message::{Fields, ReplyHead, RequestHead},
-    request::{Failure, FailureKind},
-};
+use crate::message::{Fields, ReplyHead, RequestHead};
 
 /// How upstreams are spoken to.
 #[derive(Clone)]
 pub struct Connector {
     http2: bool,
-    tls: Option<Arc<ClientConfig>>,
-    server_name: Option<ServerName<'static>>,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) server_name: Option<ServerName<'static>>,
 }
 
 /// What TLS to upstreams is made of.
@@ -176,7 +167,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     if certificates.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(certificates) }
 }
 
-fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
+pub(super) fn server_name(name: &str) -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(name.to_owned()).map_err(|e| TlsError::Name(name.to_owned(), e))
 }
 
@@ -317,7 +308,7 @@ fn for_hyper(
         request.headers_mut().remove(HOST);
         let host = head.fields.text("host").filter(|host| !host.is_empty()).map(str::to_owned);
         let authority = host.unwrap_or_else(|| address.authority());
-        let scheme = if address.tls { "https" } else { "http" };
+        let scheme = if address.is_tls() { "https" } else { "http" };
         let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
             *request.uri_mut() = uri;
@@ -354,53 +345,8 @@ impl fmt::Debug for Sender {
 }
 
 impl Inner {
-    /// A new connection to a member.
-    pub(super) async fn connect(&self, member: &Member) -> Result<Sender, Failure> {
-        let limit = self.spec.connect_timeout;
-        match timeout(limit, self.try_connect(member)).await {
-            Ok(connected) => connected,
-            Err(_elapsed) => Err(unreached(&member.address, &format!("no connection within {limit:?}"))),
-        }
-    }
-
-    async fn try_connect(&self, member: &Member) -> Result<Sender, Failure> {
-        let address = &member.address;
-        let failed = |what: &dyn std::error::Error| unreached(address, &chain(what));
-        let Some(descriptor) = descriptors::for_upstream() else {
-            let message =
-                "the host has as many connections to upstreams as it may have open files; raise `LimitNOFILE=`";
-            return Err(Failure::unsent(FailureKind::Resource, message));
-        };
-        let (places, era) = self.places(member).await.map_err(|e| failed(&e))?;
-        let reached = match reach_one(&places).await {
-            // It may have moved since the name was looked up.
-            Err(_) if self.look_again(member).await => {
-                let (places, _) = self.places(member).await.map_err(|e| failed(&e))?;
-                reach_one(&places).await
-            }
-            reached => reached,
-        };
-        let (stream, place) = reached.map_err(|e| failed(&e))?;
-        let origin = Origin::new((place, era), clock::mono(), self.spec.max_connection_age);
-        stream.set_nodelay(true).map_err(|e| failed(&e))?;
-        if !address.tls {
-            let stream = Stream { over: Over::Tcp(stream), _descriptor: descriptor };
-            return self.begin(stream, origin).await.map_err(|e| failed(&e));
-        }
-        let connector = &self.spec.connector;
-        let Some(tls) = connector.tls.clone() else {
-            return Err(unreached(address, "TLS is not set up"));
-        };
-        let name = match &connector.server_name {
-            Some(name) => name.clone(),
-            None => server_name(&address.host).map_err(|e| failed(&e))?,
-        };
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| failed(&e))?;
-        let stream = Stream { over: Over::Tls(Box::new(stream)), _descriptor: descriptor };
-        self.begin(stream, origin).await.map_err(|e| failed(&e))
-    }
-
-    async fn begin(&self, stream: Stream, origin: Origin) -> hyper::Result<Sender> {
+    /// A connection that was just made, ready for a request.
+    pub(super) async fn begin(&self, stream: Stream, origin: Origin) -> hyper::Result<Sender> {
         if self.spec.connector.http2 {
             return self.handshake(stream, origin).await;
         }
@@ -443,20 +389,4 @@ impl Inner {
             }
         });
     }
-}
-
-/// A connection to the first of some places that can be reached.
-async fn reach_one(places: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
-    let mut failed = io::Error::other("there is no address");
-    for place in places {
-        match TcpStream::connect(place).await {
-            Ok(stream) => return Ok((stream, *place)),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
-}
-
-fn unreached(address: &Address, why: &str) -> Failure {
-    Failure::unsent(FailureKind::Connection, format!("{address} is not reached: {why}"))
 }

@@ -1,7 +1,6 @@
 //! One upstream: where it is, and what is known of it.
 
 use std::{
-    fmt,
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -11,23 +10,13 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::{
+    address::Address,
     balance::{self, Latency},
     reach::Reach,
     resolve::Places,
     standing::{Checks, Ejection, Standing},
 };
 use crate::clock::Mono;
-
-/// Where an upstream is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address {
-    /// Whether it is spoken to over TLS.
-    pub tls: bool,
-    /// Its name or IP address; an IPv6 address without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-}
 
 /// Counts one that waits, however the waiting ends.
 pub(super) struct Waiting<'a>(&'a AtomicUsize);
@@ -83,46 +72,11 @@ pub(super) struct Member {
     pub(super) places: Places,
 }
 
-impl Address {
-    /// From a URL of scheme, host and port: `http://10.0.0.1:8080`, `https://api.internal`.
-    pub fn parse(url: &str) -> Option<Self> {
-        let uri: hyper::Uri = url.parse().ok()?;
-        let tls = match uri.scheme_str()? {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
-        if !matches!(uri.path_and_query().map_or("/", |p| p.as_str()), "/" | "")
-            || uri.authority()?.as_str().contains('@')
-        {
-            return None;
-        }
-        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        (!host.is_empty() && port > 0).then_some(Self { tls, host, port })
-    }
-
-    /// Host and port as a URL or the header `Host` has them.
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
-    }
-}
-
 impl Member {
     pub(super) fn new(address: Address, most: usize, unseen: bool) -> Self {
         let standing = if unseen { Standing::unseen() } else { Standing::default() };
         Self {
-            places: Places::of(&address.host, address.port),
+            places: Places::of(&address),
             address,
             in_flight: AtomicUsize::new(0),
             most,
@@ -303,21 +257,5 @@ mod tests {
         waits.await;
         member.leave();
         assert!(member.enter());
-    }
-
-    #[test]
-    fn addresses_are_scheme_host_and_port() {
-        for (url, shown) in [
-            ("http://10.0.0.1:8080", "http://10.0.0.1:8080"),
-            ("https://api.internal", "https://api.internal:443"),
-            ("http://[::1]:9000/", "http://[::1]:9000"),
-        ] {
-            assert_eq!(Address::parse(url).unwrap().to_string(), shown);
-        }
-        for wrong in
-            ["10.0.0.1:80", "ftp://a", "http://a/path", "http://", "http://user@a", "http://a:0", "http://a?x=1", ""]
-        {
-            assert_eq!(Address::parse(wrong), None, "{wrong}");
-        }
     }
 }

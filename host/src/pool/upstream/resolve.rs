@@ -14,10 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{
-    Inner,
-    member::{Address, Member},
-};
+use super::{Inner, address::Address, member::Member};
 use crate::clock::Mono;
 
 type Looking = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
@@ -41,7 +38,8 @@ pub(super) struct Places {
 /// Where a connection leads, and until when it is used for new requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
-    place: SocketAddr,
+    /// None at a socket of this machine.
+    place: Option<SocketAddr>,
     era: u64,
     until: Option<Mono>,
 }
@@ -79,9 +77,13 @@ impl fmt::Debug for Lookup {
 }
 
 impl Places {
-    /// Of an address or a name; a name leads nowhere yet.
-    pub(super) fn of(host: &str, port: u16) -> Self {
-        let all = host.parse::<IpAddr>().map(|ip| vec![SocketAddr::new(ip, port)]).unwrap_or_default();
+    /// Of an address; a name leads nowhere yet, and a socket never does.
+    pub(super) fn of(address: &Address) -> Self {
+        let ip = match address {
+            Address::Tcp { host, port, .. } => host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, *port)),
+            Address::Unix(_) => None,
+        };
+        let all = ip.into_iter().collect();
         Self { all: ArcSwap::from_pointee(all), era: AtomicU64::new(0), turn: AtomicUsize::new(0) }
     }
 
@@ -110,14 +112,15 @@ impl Places {
 
     /// Whether a connection leads where the name does, and is not too old.
     pub(super) fn keeps(&self, origin: Origin, now: Mono) -> bool {
-        let leads_there = origin.era == self.era.load(Ordering::Acquire) || self.all.load().contains(&origin.place);
+        let leads_there = origin.era == self.era.load(Ordering::Acquire)
+            || origin.place.is_some_and(|place| self.all.load().contains(&place));
         leads_there && origin.until.is_none_or(|until| now < until)
     }
 }
 
 impl Origin {
     /// Of a connection that is made now. Each lives a little less than the others, so that not all end at once.
-    pub(super) fn new((place, era): (SocketAddr, u64), now: Mono, most: Option<Duration>) -> Self {
+    pub(super) fn new((place, era): (Option<SocketAddr>, u64), now: Mono, most: Option<Duration>) -> Self {
         let until = most.map(|most| now + most.mul_f64(1.0 - fastrand::f64() / 10.0));
         Self { place, era, until }
     }
@@ -130,8 +133,9 @@ impl Inner {
         if !known.is_empty() {
             return Ok((known, era));
         }
-        let all = self.spec.lookup.of(&member.address.host, member.address.port).await?;
-        member.places.lead(all);
+        if let Some((name, port)) = member.address.name() {
+            member.places.lead(self.spec.lookup.of(name, port).await?);
+        }
         Ok(member.places.in_turn())
     }
 }
@@ -139,12 +143,9 @@ impl Inner {
 impl Inner {
     /// Looks a name up again, because nobody is where it led; true if it leads somewhere else.
     pub(super) async fn look_again(&self, member: &Member) -> bool {
-        let Address { host, port, .. } = &member.address;
-        if host.parse::<IpAddr>().is_ok() {
-            return false;
-        }
+        let Some((name, port)) = member.address.name() else { return false };
         let before = member.places.era.load(Ordering::Acquire);
-        if let Ok(all) = self.spec.lookup.of(host, *port).await {
+        if let Ok(all) = self.spec.lookup.of(name, port).await {
             member.places.lead(all);
         }
         member.places.era.load(Ordering::Acquire) != before
@@ -153,14 +154,15 @@ impl Inner {
 
 /// Looks up again where a member's name leads, until the pool is shut down.
 pub(super) async fn keep_fresh(pool: Arc<Inner>, at: usize) {
-    let Some(member) = pool.members.get(at).filter(|m| m.address.host.parse::<IpAddr>().is_err()) else { return };
+    let Some(member) = pool.members.get(at) else { return };
+    let Some((name, port)) = member.address.name() else { return };
     let mut has_failed = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(pool.spec.dns_refresh) => {}
             () = pool.shutdown.cancelled() => return,
         }
-        match pool.spec.lookup.of(&member.address.host, member.address.port).await {
+        match pool.spec.lookup.of(name, port).await {
             Ok(all) => {
                 has_failed = false;
                 if member.places.lead(all) {
@@ -188,13 +190,13 @@ mod tests {
 
     #[test]
     fn connections_take_turns_and_end_where_a_name_leads_no_more() {
-        let places = Places::of("service", 80);
+        let places = Places::of(&Address::parse("http://service:80").unwrap());
         assert!(places.in_turn().0.is_empty());
         assert!(!places.lead(vec![place(1), place(2)]), "none is gone");
         let firsts: Vec<_> = (0..4).map(|_| places.in_turn().0[0]).collect();
         assert_eq!(firsts, [place(1), place(2), place(1), place(2)]);
         let now = Mono::default();
-        let of = |n| Origin::new((place(n), places.in_turn().1), now, None);
+        let of = |n| Origin::new((Some(place(n)), places.in_turn().1), now, None);
         let (one, two) = (of(1), of(2));
         assert!(places.keeps(one, now) && places.keeps(two, now));
         assert!(places.lead(vec![place(2), place(3)]));
@@ -204,10 +206,10 @@ mod tests {
 
     #[test]
     fn a_connection_lives_as_long_as_it_may_and_a_little_less() {
-        let places = Places::of("10.0.0.1", 80);
+        let places = Places::of(&Address::parse("http://10.0.0.1:80").unwrap());
         let (all, era) = places.in_turn();
         let now = Mono::default() + Duration::from_secs(100);
-        let origin = Origin::new((all[0], era), now, Some(Duration::from_secs(10)));
+        let origin = Origin::new((Some(all[0]), era), now, Some(Duration::from_secs(10)));
         assert!(
             places.keeps(origin, now + Duration::from_secs(8)) && !places.keeps(origin, now + Duration::from_secs(10))
         );

@@ -26,7 +26,7 @@ use futures_util::task::AtomicWaker;
 use hyper::Method;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::client::TlsStream;
 use tokio_util::io::poll_read_buf;
@@ -60,6 +60,7 @@ pub(super) struct Stream {
 
 pub(super) enum Over {
     Tcp(TcpStream),
+    Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -308,6 +309,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().over {
             Over::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Over::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Over::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -317,6 +319,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().over {
             Over::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Over::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Over::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -324,6 +327,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().over {
             Over::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Over::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Over::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -331,6 +335,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().over {
             Over::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Over::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Over::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
@@ -342,6 +347,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().over {
             Over::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Over::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Over::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
@@ -349,6 +355,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.over {
             Over::Tcp(stream) => stream.is_write_vectored(),
+            Over::Unix(stream) => stream.is_write_vectored(),
             Over::Tls(stream) => stream.is_write_vectored(),
         }
     }

@@ -16,6 +16,7 @@ mod mirrors;
 mod names;
 mod passing;
 mod pools;
+mod rules;
 mod slow;
 mod sockets;
 mod story;

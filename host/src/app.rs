@@ -176,6 +176,14 @@ impl Plane {
         }
     }
 
+    /// Requests that were refused because their callers sent too many, by operation, where that is limited.
+    pub fn rate_limited(&self) -> Vec<(&str, u64)> {
+        match self {
+            Self::Operations(_) => Vec::new(),
+            Self::Http(proxy, _) => proxy.rate_limits.iter().map(|(name, limit)| (&**name, limit.refused())).collect(),
+        }
+    }
+
     /// Mirrored calls that were left out.
     pub fn left_out(&self) -> u64 {
         match self {

@@ -34,7 +34,7 @@ use crate::{
     migration::{controller::Patience, failsafe, rails::Rails},
     policy::{engine::Limits, port::Kind, registry::trust::Trust},
     pool::{PoolSpec, UpstreamSpec},
-    proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding},
+    proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding, limit::Limit},
     request::Class,
     route::{Callers, Control},
 };
@@ -194,6 +194,8 @@ pub struct HttpConfig {
     pub classes: BTreeMap<Arc<str>, Class>,
     /// Those that have a deadline of their own.
     pub deadlines: BTreeMap<Arc<str>, Duration>,
+    /// Those whose callers are limited.
+    pub rate_limits: Vec<(Arc<str>, Arc<Limit>)>,
     /// Those that fail by taking long: from when on, and their own deadlines.
     pub limits: BTreeMap<Arc<str>, (Duration, Option<Duration>)>,
     /// What upstreams are told of callers.

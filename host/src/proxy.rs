@@ -14,34 +14,41 @@ mod grpc;
 pub mod head;
 pub mod headers;
 mod journey;
+pub mod limit;
 pub mod mirror;
 pub mod path;
 pub mod query;
+mod refusals;
 mod routed;
 mod tunnel;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use hyper::{StatusCode, Version, body::Bytes, upgrade::OnUpgrade};
 use tokio_util::task::TaskTracker;
 
-pub use self::download::{Cut, Download, ReplyBody};
 use self::{
     account::{Account, Ended, Whose},
     affinity::SessionCookie,
-    catalogue::{Catalogue, Found},
+    catalogue::{Catalogue, Found, Kind},
     download::Events,
     head::SessionKey,
-    headers::{Caller, Forwarding, Malformed},
+    headers::{Caller, Forwarding},
     journey::{Arrived, Flow, Journey, Repeats, said},
+    limit::Limit,
     mirror::{HttpMirror, Wish},
-    path::{Ambiguous, Form},
+    path::Form,
+    refusals::{refuse_ambiguous, refuse_too_often, unserved},
     routed::Routed,
+};
+pub use self::{
+    download::{Cut, Download, ReplyBody},
+    refusals::{refuse, refuse_body, refuse_malformed, status},
 };
 use crate::{
     clock,
     load::{FULL, NO_ROOM, Room, Served},
-    message::{Fields, ReplyHead, RequestHead},
+    message::{Fields, ReplyHead, RequestHead, rules::HeaderRules},
     observe::Outcome,
     pool::{
         UpstreamPool,
@@ -50,7 +57,7 @@ use crate::{
             upload::{Incomplete, Progress, SHORT, Upload, Wait},
         },
     },
-    request::{Class, Failure, FailureKind, PoolId},
+    request::{Class, FailureKind, PoolId},
     split::Split,
 };
 
@@ -88,6 +95,8 @@ pub struct Proxy {
     pub failover_reserve_percent: u32,
     /// What upstreams are told of callers.
     pub forwarding: Forwarding,
+    /// Operations whose callers are limited.
+    pub rate_limits: Vec<(Arc<str>, Arc<Limit>)>,
     /// Whether callers are told which pool answered, and why.
     pub says_pool: bool,
     /// Where reads are mirrored.
@@ -129,10 +138,9 @@ impl Proxy {
         if let Some(reply) = answer_here(head) {
             return reply;
         }
-        let found = match self.catalogue.of(head, form.path(head.uri.path())) {
-            Ok(Some(found)) => found,
-            Ok(None) => return refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation"),
-            Err(why) => return refuse_ambiguous(why),
+        let found = match self.find(head, form, caller) {
+            Ok(found) => found,
+            Err(refused) => return *refused,
         };
         let kind = found.kind;
         let id = request_id(&mut head.fields);
@@ -152,7 +160,7 @@ impl Proxy {
         let upgrade = headers::upgrade(head);
         let is_tls = caller.is_tls(&head.fields, self.forwarding);
         let mirror = Wish::of(route.mirror && found.class == Class::Read, upgrade.is_some(), room);
-        headers::to_upstream(head, caller, self.forwarding, upgrade.as_deref());
+        self.to_upstream(head, caller, upgrade.as_deref(), kind);
         let is_here = request.body.as_whole().is_some();
         let repeats = repeats(found, head, &request.body, upgrade.is_some());
         let repeatable = repeats == Repeats::Always;
@@ -175,7 +183,9 @@ impl Proxy {
         let mirror = if pool == route.pool { mirror } else { Wish::No };
         let changed = (connection, upgrade.as_deref(), tasks);
         let mut reply = match result {
-            Ok(answered) => self.answer(*answered, journey.whose, (pool, took), mirror, changed),
+            Ok(answered) => self
+                .answer(*answered, journey.whose, (pool, took), mirror, changed)
+                .under([&kind.headers, &self.pool(pool).spec().headers]),
             Err(failure) => unserved(&failure, by_caller),
         };
         self.mark(&mut reply.head, visit, (&route, pool), is_tls);
@@ -186,6 +196,39 @@ impl Proxy {
             reply.head.fields.set(REASON, reason);
         }
         reply
+    }
+
+    /// Makes a request's fields those of one to an upstream.
+    fn to_upstream(&self, head: &mut RequestHead, caller: &Caller, upgrade: Option<&[u8]>, kind: &Kind) {
+        headers::to_upstream(head, caller, self.forwarding, upgrade);
+        if let Some(rules) = &kind.headers {
+            rules.request.apply(&mut head.fields);
+        }
+    }
+
+    /// What operation a request is, if its caller may send one now.
+    fn find(&self, head: &RequestHead, form: &Form, caller: &Caller) -> Result<Found<'_>, Box<Reply>> {
+        let refused = |reply| Err(Box::new(reply));
+        let found = match self.catalogue.of(head, form.path(head.uri.path())) {
+            Ok(Some(found)) => found,
+            Ok(None) => return refused(refuse(StatusCode::NOT_FOUND, "no-operation", "there is no such operation")),
+            Err(why) => return refused(refuse_ambiguous(why)),
+        };
+        match found.kind.limit.as_ref().map(|limit| self.admit(limit, caller, &head.fields)) {
+            None | Some(Ok(())) => Ok(found),
+            Some(Err(wait)) => refused(refuse_too_often(wait)),
+        }
+    }
+
+    /// Counts a request against its caller's limit.
+    fn admit(&self, limit: &Limit, caller: &Caller, fields: &Fields) -> Result<(), Duration> {
+        let session = || {
+            // As routing has it; but one that is only just made is of nobody who was seen before.
+            let visit = self.cookie.as_ref().map(|cookie| cookie.visit(fields, None, clock::unix_ms(), || 0));
+            let signed = visit.filter(|visit| !visit.is_new).map(|visit| Cow::Owned(visit.id));
+            signed.or_else(|| self.session.iter().find_map(|key| key.of(fields)).map(Cow::Borrowed))
+        };
+        limit.admit(caller.address(fields, self.forwarding), session, clock::mono())
     }
 
     /// What the caller gets of an answer: the answer, or the connection that it begins.
@@ -312,6 +355,16 @@ impl Proxy {
     }
 }
 
+impl Reply {
+    /// With what is set and removed in its fields. That comes last: what it said to the host is what its pool said.
+    fn under(mut self, rules: [&Option<Arc<HeaderRules>>; 2]) -> Self {
+        for rules in rules.into_iter().flatten() {
+            rules.response.apply(&mut self.head.fields);
+        }
+        self
+    }
+}
+
 /// The upstream changes the protocol: from now on bytes are passed on as they come.
 fn change(
     (answered, ticket): (Answered, Ticket),
@@ -396,71 +449,5 @@ fn expect(request: &mut Outgoing, can_ask: bool) {
         request.body.hold_back();
     } else {
         request.head.fields.remove("expect");
-    }
-}
-
-/// What a caller is told that gets no answer, because of itself or not.
-fn unserved(failure: &Failure, by_caller: bool) -> Reply {
-    if by_caller && failure.kind == FailureKind::Resource {
-        refuse(StatusCode::TOO_MANY_REQUESTS, "caller", &failure.message)
-    } else if by_caller {
-        refuse_body(failure.kind == FailureKind::Timeout, &failure.message)
-    } else {
-        refuse(status(failure), failure.kind.name(), &failure.message)
-    }
-}
-
-/// What a caller is told of a failure.
-pub const fn status(failure: &Failure) -> StatusCode {
-    match failure.kind {
-        FailureKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        FailureKind::Resource | FailureKind::System | FailureKind::Initialization => StatusCode::SERVICE_UNAVAILABLE,
-        FailureKind::Connection
-        | FailureKind::Communication
-        | FailureKind::HealthCheck
-        | FailureKind::Session
-        | FailureKind::Worker => StatusCode::BAD_GATEWAY,
-    }
-}
-
-/// A request that no proxy may pass on.
-pub fn refuse_malformed(malformed: Malformed) -> Reply {
-    let mut reply = refuse(StatusCode::BAD_REQUEST, "request", &malformed.to_string());
-    // Who cannot be understood once is not listened to any further.
-    reply.head.fields.set("connection", "close");
-    reply
-}
-
-/// A request whose path services read in different ways, where that matters.
-fn refuse_ambiguous(why: Ambiguous) -> Reply {
-    let message = format!(
-        "the path can be read in more than one way: {why}; \
-         `ambiguous_paths = \"exclusive\"` of the migration lets such paths pass"
-    );
-    refuse(StatusCode::BAD_REQUEST, "path", &message)
-}
-
-/// A request whose body did not come whole, because it is malformed or too `late`.
-pub fn refuse_body(late: bool, why: &str) -> Reply {
-    let mut reply = refuse(if late { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }, "body", why);
-    // Where the next request would begin is not known.
-    reply.head.fields.set("connection", "close");
-    reply
-}
-
-/// An answer of the host itself.
-pub fn refuse(status: StatusCode, kind: &str, message: &str) -> Reply {
-    Reply::json(status, serde_json::json!({ "error": { "type": kind, "message": message } }).to_string())
-}
-
-impl Reply {
-    /// JSON. Who is told that there is no room is told when to come back.
-    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        let mut head = ReplyHead::of(status);
-        head.fields.add("content-type", "application/json");
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            head.fields.add("retry-after", "1");
-        }
-        Self { head, body: ReplyBody::whole(body) }
     }
 }

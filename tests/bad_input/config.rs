@@ -57,7 +57,7 @@ fn the_configuration_that_is_broken_below_is_good() {
 }
 
 /// A field, its wrong value, and the words that must be said of it.
-const WRONG_VALUES: [(&str, &str, &str); 64] = [
+const WRONG_VALUES: [(&str, &str, &str); 67] = [
     ("host.data_plane", "'here'", "is `here`; it must be an address and a port"),
     ("host.data_plane", "'127.0.0.1:70000'", "an address and a port"),
     ("host.admin", "'8081'", "an address and a port"),
@@ -75,6 +75,9 @@ const WRONG_VALUES: [(&str, &str, &str); 64] = [
     ("migrations.programs.deadline", "'0s'", "between 1ms and 1h"),
     ("migrations.programs.failover_reserve", "100", "between 0 and 99"),
     ("migrations.programs.shadow_timeout", "'2h'", "between 1ms and 1h"),
+    ("migrations.programs.headers", "{}", "is for HTTP services"),
+    ("migrations.programs.rate_limit", "{ rate = '1/s' }", "is for HTTP services"),
+    ("migrations.programs.operations.list_programs.rate_limit", "{ rate = '1/s' }", "is for HTTP services"),
     ("migrations.programs.operations", "{}", "has no operation"),
     ("migrations.programs.operations.list_programs.key", "'id'", "belong to the class `replicate`"),
     ("migrations.programs.operations.delete_program.key", "", "needs a `key`"),
@@ -192,7 +195,7 @@ fn a_flag_belongs_to_the_migration_with_the_longest_name_that_fits() {
 }
 
 /// A field, a value of a type that it does not take or a name that nobody knows, and what would be right.
-const WRONG_SHAPES: [(&str, &str, &str); 32] = [
+const WRONG_SHAPES: [(&str, &str, &str); 35] = [
     ("host", "1", "is `1`; it must be a table, such as `[host]`"),
     ("host.data_plane", "8080", "is `8080`; it must be text in quotes, such as `\"127.0.0.1:8080\"`"),
     ("host.webhooks", "'http://a/'", "it must be a list, such as `[\"http://127.0.0.1:9000/hook\"]`"),
@@ -206,6 +209,9 @@ const WRONG_SHAPES: [(&str, &str, &str); 32] = [
     ("migrations.programs.deadline", "2", "is `2`; it must be a span of time, such as `\"30s\"`"),
     ("migrations.programs.timeout", "'2s'", "is no field; there are `salt`"),
     ("migrations.programs.failover_reserve", "-1", "is `-1`; it must be a whole number from 0 to 99"),
+    ("migrations.programs.rate_limit", "{}", "misses `rate`; add it, such as `rate = \"100/s\"`"),
+    ("migrations.programs.rate_limit", "'100/s'", "it must be a table, such as `{ rate = \"100/s\" }`"),
+    ("migrations.programs.headers", "{ request = { set = [] } }", "it must be a table, such as `{ x-environment = "),
     ("migrations.programs.shadow_budget", "'16'", "it must be a whole number from 0 on, such as 16"),
     (
         "migrations.programs.operations.execute.class",

@@ -138,6 +138,10 @@ impl Scrape {
                 self.counter("cutover_pairs", help, labels, count);
             }
         }
+        for (operation, count) in migration.plane.rate_limited() {
+            let labels = vec![("migration", name.to_owned()), ("operation", operation.to_owned())];
+            self.counter("cutover_rate_limited", "Requests of callers who sent too many", labels, count);
+        }
         for (pool, failures) in ["v1", "v2"].into_iter().zip(totals.failures) {
             let labels = vec![("migration", name.to_owned()), ("pool", pool.to_owned())];
             self.counter("cutover_worker_failures", "Workers that died or were replaced", labels, failures);

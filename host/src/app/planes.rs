@@ -108,6 +108,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
         deadline: given.deadline,
         failover_reserve_percent: given.failover_reserve_percent,
         forwarding: config.forwarding,
+        rate_limits: config.rate_limits,
         says_pool: true,
         mirror: Arc::new(HttpMirror::new(mirror::Setup {
             v1,
@@ -143,6 +144,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
         deadline: Duration::from_mins(1),
         failover_reserve_percent: 0,
         forwarding,
+        rate_limits: Vec::new(),
         says_pool: false,
         mirror: Arc::new(HttpMirror::new(mirror::Setup {
             v1: pool.clone(),

@@ -184,6 +184,10 @@ pub struct Migration {
     pub ambiguous_paths: Option<String>,
     /// Header fields that mirrored requests are sent without, for HTTP services.
     pub shadow_drop: Option<Vec<String>>,
+    /// What is set and removed in fields of requests and answers, for HTTP services.
+    pub headers: Option<http::Headers>,
+    /// How often each caller may send a request, for HTTP services.
+    pub rate_limit: Option<http::RateLimit>,
     /// Operations by name.
     #[serde(default)]
     pub operations: BTreeMap<String, Operation>,
@@ -263,6 +267,10 @@ pub struct Operation {
     pub query: BTreeMap<String, String>,
     /// What counts as failed; as the migration says unless it is set.
     pub failed: Option<failed::Failed>,
+    /// What is set and removed in fields, after what the migration says, for HTTP services.
+    pub headers: Option<http::Headers>,
+    /// How often each caller may send one; as the migration says unless it is set, for HTTP services.
+    pub rate_limit: Option<http::RateLimit>,
 }
 
 /// What a migration of HTTP services is made of.
@@ -280,6 +288,10 @@ pub struct HttpMigration {
     pub ambiguous_paths: Option<String>,
     /// Header fields that mirrored requests are sent without.
     pub shadow_drop: Vec<String>,
+    /// What is set and removed in fields of requests and answers.
+    pub headers: http::Headers,
+    /// How often each caller may send a request.
+    pub rate_limit: Option<http::RateLimit>,
     /// Operations by name.
     pub operations: BTreeMap<String, Operation>,
     /// What counts as failed, of operations that do not say it themselves.

@@ -4,6 +4,7 @@ mod callers;
 mod cookie;
 mod failed;
 mod failsafe;
+mod headers;
 mod http;
 mod operations;
 mod policies;
@@ -12,7 +13,7 @@ mod workers;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -33,7 +34,6 @@ use crate::{
         PoolSpec,
         process::WorkerCommand,
         spec::{HealthChecks, Mode},
-        upstream::Address,
     },
     proxy::headers::Forwarding,
     request::{PoolId, Ppm},
@@ -96,7 +96,7 @@ pub(super) fn config(
     }
     let migrations = migrations(&mut root, raw.migrations, &config, flags, (base, bundles));
     for migration in &migrations {
-        not_itself(&mut root, &config, migration);
+        http::not_itself(&mut root, &config, migration);
     }
     config.policy_folders.extend(policies::folders_of(&migrations));
     if problems.is_empty() { Ok(Config { migrations, ..config }) } else { Err(problems) }
@@ -136,29 +136,6 @@ fn migrations(
     migrations
 }
 
-/// A host that is its own upstream calls itself until it has no connection left.
-fn not_itself(root: &mut At<'_>, config: &Config, migration: &MigrationConfig) {
-    let PlaneConfig::Http(plane) = &migration.plane else { return };
-    for pool in [&plane.v1, &plane.v2].into_iter().filter(|pool| !pool.is_absent) {
-        let planes = [("host.data_plane", config.data_plane), ("host.admin", config.admin)];
-        for (upstream, (field, own)) in pool.upstreams.iter().flat_map(|upstream| planes.map(|plane| (upstream, plane)))
-        {
-            let Address::Tcp { host, port, .. } = upstream else { continue };
-            let address = host.parse::<IpAddr>().ok();
-            let is_here = |address: IpAddr| address == own.ip() || address.is_loopback() && own.ip().is_unspecified();
-            let is_local = host.eq_ignore_ascii_case("localhost");
-            let is_own =
-                address.is_some_and(is_here) || is_local && (own.ip().is_loopback() || own.ip().is_unspecified());
-            if own.port() != 0 && *port == own.port() && is_own {
-                let mut at = root.field(&format!("migrations.{}.{}.upstreams", migration.name, pool.id));
-                at.wrong(&format!(
-                    "has `{upstream}`, which is `{field}`: the host would call itself; give the service's address"
-                ));
-            }
-        }
-    }
-}
-
 /// Where compiled policies are kept; nowhere, if that is what is said.
 fn policy_cache(said: Option<&Path>, store: &Path, base: &Path) -> Option<PathBuf> {
     match said {
@@ -193,19 +170,11 @@ fn migration(
     environment: BTreeMap<String, serde_json::Value>,
 ) -> Option<MigrationConfig> {
     plain(at, name, raw.failover_reserve, &environment);
+    let set = http_fields(&raw);
     let session = raw.session.unwrap_or_else(|| vec!["header:x-session-id".into()]);
     let plane = match (raw.v1, raw.v2) {
         (v1 @ (None | Some(raw::Pool::Workers(_))), raw::Pool::Workers(v2)) => {
-            only_http(
-                at,
-                &raw.matches,
-                [
-                    ("unnamed", raw.unnamed.is_some()),
-                    ("ambiguous_paths", raw.ambiguous_paths.is_some()),
-                    ("shadow_drop", raw.shadow_drop.is_some()),
-                    ("session_cookie", raw.session_cookie.is_some()),
-                ],
-            );
+            only_http(at, &raw.matches, &set);
             let failed = Arc::new(failed::workers(&mut at.field("failed"), &raw.failed));
             let v1 = v1.and_then(raw::Pool::workers);
             PlaneConfig::Operations(Box::new(operations(at, name, (raw.operations, &failed), (v1, *v2), base)))
@@ -220,6 +189,8 @@ fn migration(
                 unnamed: raw.unnamed,
                 ambiguous_paths: raw.ambiguous_paths,
                 shadow_drop: raw.shadow_drop.unwrap_or_default(),
+                headers: raw.headers.unwrap_or_default(),
+                rate_limit: raw.rate_limit,
                 operations,
                 failed,
                 v1,
@@ -297,12 +268,25 @@ fn rails(at: &mut At<'_>, raw: &raw::rails::Rails, compares: bool) -> Rails {
     }
 }
 
+/// The fields of a migration that worker pools have not, as far as they are set.
+fn http_fields(raw: &raw::Migration) -> Vec<&'static str> {
+    let all = [
+        ("unnamed", raw.unnamed.is_some()),
+        ("ambiguous_paths", raw.ambiguous_paths.is_some()),
+        ("shadow_drop", raw.shadow_drop.is_some()),
+        ("session_cookie", raw.session_cookie.is_some()),
+        ("headers", raw.headers.is_some()),
+        ("rate_limit", raw.rate_limit.is_some()),
+    ];
+    all.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field).collect()
+}
+
 /// Refuses what worker pools have not.
-fn only_http(at: &mut At<'_>, matches: &[raw::http::Match], fields: [(&str, bool); 4]) {
+fn only_http(at: &mut At<'_>, matches: &[raw::http::Match], set: &[&str]) {
     if !matches.is_empty() {
         at.field("match").wrong("is for HTTP services; worker pools are called at `/v1/{migration}/{operation}`");
     }
-    for (field, _) in fields.into_iter().filter(|(_, is_set)| *is_set) {
+    for field in set {
         at.field(field).wrong("is for HTTP services; remove it");
     }
 }

@@ -56,6 +56,7 @@ use self::{
 };
 use crate::{
     clock::{self, Mono},
+    message::rules::{HeaderRules, Rules},
     policy::facts::Members,
     request::{Failure, FailureKind, PoolId},
 };
@@ -101,6 +102,8 @@ pub struct UpstreamSpec {
     pub retry_budget_percent: u32,
     /// When members are ejected.
     pub ejection: Ejection,
+    /// What is set and removed in the fields of requests and answers, if anything.
+    pub headers: Option<Arc<HeaderRules>>,
     /// How members are asked how they are; none for not at all.
     pub health: Option<HealthCheck>,
     /// How long requests in flight may take when the pool is drained.
@@ -110,6 +113,11 @@ pub struct UpstreamSpec {
 }
 
 impl UpstreamSpec {
+    /// What is set and removed in requests.
+    fn request_rules(&self) -> Option<&Rules> {
+        self.headers.as_ref().map(|headers| &headers.request).filter(|rules| !rules.is_empty())
+    }
+
     /// How long a body may take, or a stream.
     pub const fn total(&self, is_stream: bool) -> Option<Duration> {
         if is_stream { self.stream_total_timeout } else { Some(self.total_timeout) }

@@ -13,8 +13,15 @@ use hyper::Method;
 
 use self::names::Names;
 pub use self::names::Pattern;
-use super::path::Ambiguous;
-use crate::{message::RequestHead, observe::Failed, request::Class};
+use super::{
+    limit::{Limit, Limiter},
+    path::Ambiguous,
+};
+use crate::{
+    message::{RequestHead, rules::HeaderRules},
+    observe::Failed,
+    request::Class,
+};
 
 /// Methods that have an operation of their own where nobody named one, and their classes. Safe methods change nothing
 /// (RFC 9110, 9.2.1).
@@ -44,6 +51,21 @@ pub struct Kind {
     pub deadline: Option<Duration>,
     /// What counts as failed.
     pub failed: Arc<Failed>,
+    /// What is set and removed in the fields of its requests and their answers, if anything.
+    pub headers: Option<Arc<HeaderRules>>,
+    /// How often each caller may send one, if that is limited.
+    pub limit: Option<Arc<Limit>>,
+}
+
+/// What holds for operations of which nobody has said otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// What counts as failed.
+    pub failed: Arc<Failed>,
+    /// What is set and removed in fields.
+    pub headers: Option<Arc<HeaderRules>>,
+    /// How often each caller may send a request, all of these operations together.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 /// A request's operation.
@@ -90,15 +112,22 @@ pub struct PatternError {
 
 impl Default for ByMethod {
     fn default() -> Self {
-        Self::new(&[], &Arc::default(), true)
+        Self::new(&[], &Defaults::default(), true)
     }
 }
 
 impl ByMethod {
-    fn new(said: &[Kind], failed: &Arc<Failed>, reads: bool) -> Self {
+    fn new(said: &[Kind], defaults: &Defaults, reads: bool) -> Self {
         let kind = |(name, class): (&str, Class)| {
             let class = if reads { class } else { Class::Exclusive };
-            let usual = || Kind { name: name.into(), class, deadline: None, failed: Arc::clone(failed) };
+            let usual = || Kind {
+                name: name.into(),
+                class,
+                deadline: None,
+                failed: Arc::clone(&defaults.failed),
+                headers: defaults.headers.clone(),
+                limit: defaults.limiter.as_ref().map(Limit::of),
+            };
             let said = said.iter().find(|kind| *kind.name == *name).cloned();
             (said.clone().unwrap_or_else(usual), said.is_some())
         };
@@ -123,18 +152,13 @@ impl ByMethod {
 
 impl Catalogue {
     /// Of operations that somebody named. `said` are those that go by a method's name and of which something was said;
-    /// `failed` is what counts as failed for the others.
+    /// `defaults` are for the others.
     ///
     /// # Errors
     /// A pattern that is none, or contradicts another.
-    pub fn new(
-        patterns: Vec<Pattern>,
-        said: &[Kind],
-        failed: &Arc<Failed>,
-        rules: Rules,
-    ) -> Result<Self, PatternError> {
+    pub fn new(patterns: Vec<Pattern>, said: &[Kind], defaults: &Defaults, rules: Rules) -> Result<Self, PatternError> {
         let names = if patterns.is_empty() { None } else { Some(Names::new(patterns)?) };
-        let methods = ByMethod::new(said, failed, names.is_none() || rules.unnamed_reads);
+        let methods = ByMethod::new(said, defaults, names.is_none() || rules.unnamed_reads);
         Ok(Self { names, methods, rules })
     }
 
@@ -147,6 +171,12 @@ impl Catalogue {
     pub fn classes(&self, patterns: &[Pattern]) -> BTreeMap<Arc<str>, Class> {
         let named = patterns.iter().map(|p| (Arc::clone(&p.kind.name), p.kind.class));
         self.methods.0.iter().map(|(kind, _)| (Arc::clone(&kind.name), kind.class)).chain(named).collect()
+    }
+
+    /// Those of its operations whose callers are limited.
+    pub fn limits(&self, patterns: &[Pattern]) -> Vec<(Arc<str>, Arc<Limit>)> {
+        let all = self.methods.0.iter().map(|(kind, _)| kind).chain(patterns.iter().map(|pattern| &pattern.kind));
+        all.filter_map(|kind| Some((Arc::clone(&kind.name), Arc::clone(kind.limit.as_ref()?)))).collect()
     }
 
     /// The deadlines of those of its operations that have one of their own.
@@ -229,7 +259,7 @@ mod tests {
     };
 
     fn kind(name: &str, class: Class) -> Kind {
-        Kind { name: name.into(), class, deadline: None, failed: Arc::default() }
+        Kind { name: name.into(), class, deadline: None, failed: Arc::default(), headers: None, limit: None }
     }
 
     fn pattern(name: &str, class: Class, methods: &[&str], path: &str) -> Pattern {
@@ -243,7 +273,7 @@ mod tests {
     }
 
     fn of_patterns(patterns: Vec<Pattern>, rules: Rules) -> Catalogue {
-        Catalogue::new(patterns, &[], &Arc::default(), rules).unwrap()
+        Catalogue::new(patterns, &[], &Defaults::default(), rules).unwrap()
     }
 
     /// Name, class, and whether it may be sent again.
@@ -275,7 +305,8 @@ mod tests {
             pattern("search", Class::Read, &["POST"], "/orders/search"),
             pattern("order", Class::Exclusive, &[], "/orders/{id}"),
         ];
-        let catalogue = Catalogue::new(patterns.clone(), &[kind("put", Class::Read)], &Arc::default(), READS).unwrap();
+        let catalogue =
+            Catalogue::new(patterns.clone(), &[kind("put", Class::Read)], &Defaults::default(), READS).unwrap();
         for (line, name, class) in [
             ("GET /orders", "list_orders", Class::Read),
             ("HEAD /orders", "list_orders", Class::Read),
@@ -299,11 +330,11 @@ mod tests {
         assert_eq!(asked(&careful, "GET /other", &[]), ("get".into(), Class::Exclusive, true));
         assert_eq!(careful.classes(&named)["get"], Class::Exclusive, "policies are told the same");
         assert_eq!(of(&of_patterns(named.clone(), READS), "GET /other"), is("get", Class::Read));
-        let said = Catalogue::new(named, &[kind("get", Class::Read)], &Arc::default(), Rules::default()).unwrap();
+        let said = Catalogue::new(named, &[kind("get", Class::Read)], &Defaults::default(), Rules::default()).unwrap();
         assert_eq!((of(&said, "GET /other").1, of(&said, "HEAD /other").1), (Class::Read, Class::Exclusive));
         assert_eq!(of(&Catalogue::default(), "GET /other/;a"), is("get", Class::Read));
         let says_exclusive = [kind("get", Class::Exclusive)];
-        let said = Catalogue::new(vec![], &says_exclusive, &Arc::default(), Rules::default()).unwrap();
+        let said = Catalogue::new(vec![], &says_exclusive, &Defaults::default(), Rules::default()).unwrap();
         assert_eq!(asked(&said, "GET /", &[]), ("get".into(), Class::Exclusive, false));
     }
 
@@ -384,7 +415,7 @@ mod tests {
     #[test]
     fn patterns_that_cannot_be_told_apart_are_refused() {
         let clash = vec![pattern("a", Class::Read, &[], "/x/{a}"), pattern("b", Class::Read, &[], "/x/{b}")];
-        let error = Catalogue::new(clash, &[], &Arc::default(), Rules::default()).unwrap_err();
+        let error = Catalogue::new(clash, &[], &Defaults::default(), Rules::default()).unwrap_err();
         assert!(error.to_string().starts_with("the path `/x/{b}`"), "{error}");
     }
 }

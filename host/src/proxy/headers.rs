@@ -99,7 +99,7 @@ pub fn host(head: &mut RequestHead) -> Result<(), Malformed> {
 }
 
 /// Whether it is a name or an address, and at most a port (RFC 3986, 3.2.2 and 3.2.3).
-fn is_host(bytes: &[u8]) -> bool {
+pub fn is_host(bytes: &[u8]) -> bool {
     let bracket = bytes.iter().rposition(|b| *b == b']');
     let colon = bytes.iter().rposition(|b| *b == b':').filter(|colon| bracket.is_none_or(|end| *colon > end));
     let (name, port) = bytes.split_at(colon.unwrap_or(bytes.len()));
@@ -168,6 +168,11 @@ pub fn to_caller(fields: &mut Fields, upgraded: Option<&[u8]>) {
     }
 }
 
+/// Whether a field, whose name is in lower case, belongs to one connection alone, or is between a proxy and its neighbour.
+pub fn is_of_connection(name: &str) -> bool {
+    HOP.contains(&name) || matches!(name, "proxy-authorization" | "proxy-authenticate")
+}
+
 /// Removes what belongs to one connection alone. `Trailer` stays: it tells of fields that are passed on.
 fn remove_connection(fields: &mut Fields) {
     if !HOP.iter().any(|name| fields.has(name)) {
@@ -201,17 +206,22 @@ impl Caller {
         said.map_or(self.tls, |said| said.eq_ignore_ascii_case("https"))
     }
 
+    /// Who sent a request, as pools tell callers apart.
+    pub fn source(&self, fields: &Fields, forwarding: Forwarding) -> Source {
+        if forwarding.trust { Source::of(self.address(fields, forwarding)) } else { self.source }
+    }
+
     /// Who sent a request: whoever is at the other end of the connection, or, if proxies before the host are trusted, who
     /// they say that it was.
-    pub fn source(&self, fields: &Fields, forwarding: Forwarding) -> Source {
+    pub fn address(&self, fields: &Fields, forwarding: Forwarding) -> IpAddr {
         if !forwarding.trust {
-            return self.source;
+            return self.address;
         }
         let name = if fields.has("x-forwarded-for") { "x-forwarded-for" } else { "forwarded" };
         let said: Vec<_> = fields.tokens(name).collect();
         let hops = usize::from(forwarding.trusted_hops.max(1));
         let said = said.len().checked_sub(hops).and_then(|at| said.get(at)).copied();
-        said.and_then(address_in).map_or(self.source, Source::of)
+        said.and_then(address_in).unwrap_or(self.address)
     }
 }
 

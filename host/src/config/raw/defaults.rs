@@ -79,3 +79,7 @@ pub(super) fn lax() -> String {
 pub(super) fn share() -> String {
     "share".into()
 }
+
+pub(super) fn address() -> String {
+    "address".into()
+}

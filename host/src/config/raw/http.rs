@@ -186,6 +186,9 @@ pub struct Upstreams {
     /// When upstreams are ejected.
     #[serde(default)]
     pub ejection: Ejection,
+    /// What is set and removed in fields.
+    #[serde(default)]
+    pub headers: Headers,
     /// How upstreams are asked how they are.
     pub health: Option<Health>,
     /// How long requests may take when the pool is drained.
@@ -194,6 +197,39 @@ pub struct Upstreams {
     /// How long streams may go on when the pool is drained.
     #[serde(default = "super::defaults::ten_seconds")]
     pub stream_timeout: String,
+}
+
+/// `headers` of a migration, an operation or a pool of upstreams.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Headers {
+    /// Fields of requests.
+    pub request: FieldRules,
+    /// Fields of their answers.
+    pub response: FieldRules,
+}
+
+/// `request` and `response` of `headers`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FieldRules {
+    /// Names, and the only value that each has.
+    pub set: BTreeMap<String, String>,
+    /// Names.
+    pub remove: Vec<String>,
+}
+
+/// `rate_limit` of a migration or an operation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// What makes a caller: `address` or `session`.
+    #[serde(default = "super::defaults::address")]
+    pub per: String,
+    /// So many in a second, minute or hour: `100/s`.
+    pub rate: String,
+    /// So many at once; as many as `rate` has unless it is set.
+    pub burst: Option<u32>,
 }
 
 /// `tls` of a pool of upstreams.

@@ -56,7 +56,7 @@ const SPANS: [&str; 44] = [
 const SHARES: [&str; 6] = ["approval_over", "first_share", "from", "holdback", "largest_step", "share"];
 
 /// Whole numbers and what they may be, by the end of their paths.
-const NUMBERS: [(&str, &str); 27] = [
+const NUMBERS: [(&str, &str); 28] = [
     ("admin_plane.max_connections", "4 to 10000"),
     ("caller_share", "1 to 100"),
     ("max_pending", "1 to 1000000"),
@@ -83,11 +83,12 @@ const NUMBERS: [(&str, &str); 27] = [
     ("optimizer.shrink_below", "0 to 50"),
     ("optimizer.most_overflow", "0 to 1024"),
     ("warm_up.stage", "1 to 1024"),
+    ("rate_limit.burst", "1 to 1000000"),
     ("v1_errors", "1 to 100"),
 ];
 
 /// Other fields, by the end of their paths, as they are written.
-const EXAMPLES: [(&str, &str); 22] = [
+const EXAMPLES: [(&str, &str); 27] = [
     ("host.data_plane", "\"127.0.0.1:8080\""),
     ("host.admin", "\"127.0.0.1:8081\""),
     ("host.store", "\"cutover.db\""),
@@ -109,6 +110,11 @@ const EXAMPLES: [(&str, &str); 22] = [
     ("certificate", "\"chain.pem\""),
     ("key", "\"key.pem\""),
     ("keys", "[{ name = \"ops\", public_key = \"..\" }]"),
+    ("rate_limit", "{ rate = \"100/s\" }"),
+    ("rate", "\"100/s\""),
+    ("per", "\"address\""),
+    ("remove", "[\"server\"]"),
+    ("set", "{ x-environment = \"blue\" }"),
     ("calls", "[{ operation = \"load_model\" }]"),
 ];
 

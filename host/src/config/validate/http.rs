@@ -1,30 +1,30 @@
 //! What is said about HTTP, checked.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use hyper::{header::HeaderName, http::uri::Authority};
 
-use super::{At, cookie, failed, is_name, operations::own_deadline};
+use super::{At, cookie, failed, headers, is_name, operations::own_deadline};
 use crate::{
     admin,
     causes::chain,
-    config::{HttpConfig, raw},
+    config::{Config, HttpConfig, MigrationConfig, PlaneConfig, raw},
     ingress::{
         Settings,
         table::{HostMatch, Match},
         tls,
         watch::Limits,
     },
-    observe::Failed,
     pace::Pace,
     pool::{
         UpstreamSpec,
         upstream::{Address, Checks, Connector, Ejection, HealthCheck, Lookup, TlsSettings},
     },
     proxy::{
-        catalogue::{Catalogue, Kind, Pattern, Rules},
+        catalogue::{Catalogue, Defaults, Kind, Pattern, Rules},
         head::SessionKey,
         headers::Forwarding,
+        limit::{Limit, Limiter, Per, Rate},
         path,
         query::Wanted,
     },
@@ -132,11 +132,15 @@ pub(super) fn plane(
     });
     let session: Vec<_> = session.collect();
     let cookie = raw.session_cookie.and_then(|raw| cookie::of(&mut at.field("session_cookie"), raw, &session, base));
-    let failed = Arc::new(failed::http(&mut at.field("failed"), &raw.failed));
+    let defaults = Defaults {
+        failed: Arc::new(failed::http(&mut at.field("failed"), &raw.failed)),
+        headers: headers::rules(&mut at.field("headers"), &raw.headers),
+        limiter: raw.rate_limit.as_ref().and_then(|raw| rate_limit(&mut at.field("rate_limit"), raw)),
+    };
     let rules = rules(at, raw.unnamed.as_deref(), raw.ambiguous_paths.as_deref());
     let shadow_drop = shadow_drop(&mut at.field("shadow_drop"), raw.shadow_drop);
-    let (patterns, by_method) = operations(&mut at.field("operations"), raw.operations, &failed);
-    let catalogue = Catalogue::new(patterns.clone(), &by_method, &failed, rules).unwrap_or_else(|error| {
+    let (patterns, by_method) = operations(&mut at.field("operations"), raw.operations, &defaults);
+    let catalogue = Catalogue::new(patterns.clone(), &by_method, &defaults, rules).unwrap_or_else(|error| {
         at.field("operations").wrong(&format!("cannot be told apart: {error}"));
         Catalogue::default()
     });
@@ -160,6 +164,7 @@ pub(super) fn plane(
         cookie,
         classes: catalogue.classes(&patterns),
         deadlines: catalogue.deadlines(&patterns),
+        rate_limits: catalogue.limits(&patterns),
         catalogue,
         forwarding,
         shadow_drop,
@@ -238,7 +243,7 @@ fn shadow_drop(at: &mut At<'_>, raw: Vec<String>) -> Vec<String> {
 fn operations(
     at: &mut At<'_>,
     raw: BTreeMap<String, raw::Operation>,
-    failed: &Arc<Failed>,
+    defaults: &Defaults,
 ) -> (Vec<Pattern>, Vec<Kind>) {
     let (mut patterns, mut by_method) = (Vec::new(), Vec::new());
     for (name, operation) in raw {
@@ -254,9 +259,13 @@ fn operations(
         }
         let goes_by_method = Catalogue::method_names().any(|method| method == name);
         let own = operation.failed.as_ref().map(|raw| Arc::new(failed::http(&mut at.field("failed"), raw)));
-        let failed = own.unwrap_or_else(|| Arc::clone(failed));
+        let failed = own.unwrap_or_else(|| Arc::clone(&defaults.failed));
         let deadline = own_deadline(&mut at, operation.deadline.as_deref());
-        let kind = Kind { name: Arc::from(name), class: operation.class, deadline, failed };
+        let own = operation.headers.as_ref().and_then(|raw| headers::rules(&mut at.field("headers"), raw));
+        let headers = headers::both(defaults.headers.as_ref(), own);
+        let own = operation.rate_limit.as_ref().and_then(|raw| rate_limit(&mut at.field("rate_limit"), raw));
+        let limit = own.as_ref().or(defaults.limiter.as_ref()).map(Limit::of);
+        let kind = Kind { name: Arc::from(name), class: operation.class, deadline, failed, headers, limit };
         match operation.path {
             None if goes_by_method && !operation.query.is_empty() => {
                 at.field("query").wrong("needs a `path`, and an operation with another name than a method's");
@@ -273,6 +282,27 @@ fn operations(
         }
     }
     (patterns, by_method)
+}
+
+/// How often each caller may send a request.
+fn rate_limit(at: &mut At<'_>, raw: &raw::http::RateLimit) -> Option<Arc<Limiter>> {
+    let per = match raw.per.as_str() {
+        "address" => Per::Address,
+        "session" => Per::Session,
+        other => {
+            at.field("per").wrong(&format!("is `{other}`; it must be `address` or `session`"));
+            return None;
+        }
+    };
+    if let Some(burst) = raw.burst {
+        at.field("burst").within(burst as usize, 1, 1_000_000);
+    }
+    let rate = Rate::parse(&raw.rate, raw.burst);
+    if rate.is_none() {
+        let what = "a number from 1 to 1000000 in a second, minute or hour, such as `100/s`, `30/m` or `1000/h`";
+        at.field("rate").wrong(&format!("is `{}`; it must be {what}", raw.rate));
+    }
+    rate.map(|rate| Arc::new(Limiter::new(rate, per)))
 }
 
 /// How a path with a query is to be written.
@@ -341,6 +371,7 @@ pub(super) fn upstreams(
             time: at.field("ejection.time").duration(&raw.ejection.time, "10ms", "1d"),
             most_percent: raw.ejection.most,
         },
+        headers: headers::rules(&mut at.field("headers"), &raw.headers),
         health: raw.health.map(|raw| health(&mut at.field("health"), raw)),
         drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),
         stream_timeout: at.field("stream_timeout").duration(&raw.stream_timeout, "0s", "1d"),
@@ -362,5 +393,28 @@ fn health(at: &mut At<'_>, raw: raw::http::Health) -> HealthCheck {
         interval: at.field("interval").duration(&raw.interval, "10ms", "1h"),
         timeout: at.field("timeout").duration(&raw.timeout, "1ms", "1h"),
         rule: Checks { failures: raw.failures, successes: raw.successes },
+    }
+}
+
+/// A host that is its own upstream calls itself until it has no connection left.
+pub(super) fn not_itself(root: &mut At<'_>, config: &Config, migration: &MigrationConfig) {
+    let PlaneConfig::Http(plane) = &migration.plane else { return };
+    for pool in [&plane.v1, &plane.v2].into_iter().filter(|pool| !pool.is_absent) {
+        let planes = [("host.data_plane", config.data_plane), ("host.admin", config.admin)];
+        for (upstream, (field, own)) in pool.upstreams.iter().flat_map(|upstream| planes.map(|plane| (upstream, plane)))
+        {
+            let Address::Tcp { host, port, .. } = upstream else { continue };
+            let address = host.parse::<IpAddr>().ok();
+            let is_here = |address: IpAddr| address == own.ip() || address.is_loopback() && own.ip().is_unspecified();
+            let is_local = host.eq_ignore_ascii_case("localhost");
+            let is_own =
+                address.is_some_and(is_here) || is_local && (own.ip().is_loopback() || own.ip().is_unspecified());
+            if own.port() != 0 && *port == own.port() && is_own {
+                let mut at = root.field(&format!("migrations.{}.{}.upstreams", migration.name, pool.id));
+                at.wrong(&format!(
+                    "has `{upstream}`, which is `{field}`: the host would call itself; give the service's address"
+                ));
+            }
+        }
     }
 }

@@ -51,6 +51,11 @@ fn operation(at: &mut At<'_>, name: &str, raw: raw::Operation, failed: &Arc<Fail
     if raw.path.is_some() || !raw.methods.is_empty() || !raw.query.is_empty() {
         at.field("path").wrong("and `methods` and `query` are for HTTP services; remove them");
     }
+    for (field, is_set) in [("headers", raw.headers.is_some()), ("rate_limit", raw.rate_limit.is_some())] {
+        if is_set {
+            at.field(field).wrong("is for HTTP services; remove it");
+        }
+    }
     let own = raw.failed.as_ref().map(|raw| Arc::new(failed::workers(&mut at.field("failed"), raw)));
     let failed = own.unwrap_or_else(|| Arc::clone(failed));
     let deadline = own_deadline(at, raw.deadline.as_deref());

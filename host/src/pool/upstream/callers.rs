@@ -38,13 +38,17 @@ pub(super) struct Callers(Box<[AtomicU32]>);
 impl Source {
     /// The caller at an address.
     pub fn of(address: IpAddr) -> Self {
-        let network = match address.to_canonical() {
-            IpAddr::V4(address) => u128::from(u32::from(address)),
-            IpAddr::V6(address) => u128::from(address) & NETWORK,
-        };
-        let hash = SEED.get_or_init(RandomState::default).hash_one(network);
+        let hash = SEED.get_or_init(RandomState::default).hash_one(network(address));
         // As many as are told apart is a power of two below 2^16.
         Self(u16::try_from(hash % KNOWN as u64).unwrap_or_default())
+    }
+}
+
+/// What of an address makes a caller: all of it, or its network of IPv6.
+pub fn network(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address) & NETWORK,
     }
 }
 

@@ -21,7 +21,7 @@ use rustls::{
 };
 
 use super::{
-    Inner, Outgoing,
+    Inner, Outgoing, UpstreamSpec,
     address::Address,
     interim::Interims,
     resolve::Origin,
@@ -215,7 +215,7 @@ impl Sender {
     ) -> Sent {
         let sender = match (self, &request) {
             (Self::Wire(wire), Some(request)) if wire::takes(request) => {
-                return match wire.exchange(request).await {
+                return match wire.exchange(request, pool.spec.request_rules()).await {
                     Ok((head, body, wire)) => Ok(Begun { head, body, upgraded: None, sender: wire.map(Self::Wire) }),
                     Err(wire::Unsent { why, seen, is_silent }) => Err(NotSent { why: why.into(), seen, is_silent }),
                 };
@@ -242,7 +242,7 @@ impl Sender {
         let nothing = || NotSent::unseen(wire::Broken::Closed);
         let Outgoing { head, body, interims } = slot.take().ok_or_else(nothing)?;
         let copy = again.then(|| body.again()).flatten();
-        let request = for_hyper(&head, body, interims.clone(), (address, &pool.spec.connector));
+        let request = for_hyper(&head, body, interims.clone(), (address, &pool.spec));
         // It stays in its slot also if the wait for an answer is given up.
         let kept = if let Some(body) = copy {
             *slot = Some(Outgoing { head, body, interims });
@@ -295,18 +295,21 @@ fn for_hyper(
     head: &RequestHead,
     body: Upload,
     interims: Option<Arc<Interims>>,
-    (address, connector): (&Address, &Connector),
+    (address, spec): (&Address, &UpstreamSpec),
 ) -> Request<Upload> {
     let asked = body.asked();
     let has_length = hyper::body::Body::size_hint(&body).exact().is_some();
     let mut request = Request::new(body);
     head.method.clone_into(request.method_mut());
     *request.headers_mut() = head.fields.to_map();
-    if connector.is_http2() {
+    if let Some(rules) = spec.request_rules() {
+        rules.apply_to_map(request.headers_mut());
+    }
+    if spec.connector.is_http2() {
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().remove(EXPECT);
-        request.headers_mut().remove(HOST);
-        let host = head.fields.text("host").filter(|host| !host.is_empty()).map(str::to_owned);
+        let host = request.headers_mut().remove(HOST).filter(|host| !host.is_empty());
+        let host = host.and_then(|host| host.to_str().ok().map(str::to_owned));
         let authority = host.unwrap_or_else(|| address.authority());
         let scheme = if address.is_tls() { "https" } else { "http" };
         let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);

@@ -37,7 +37,7 @@ use super::{Outgoing, interim::Interims, resolve::Origin};
 use crate::{
     descriptors::OfUpstream,
     http1::{MAX_HEAD, may_end},
-    message::ReplyHead,
+    message::{ReplyHead, rules::Rules},
     scratch,
 };
 
@@ -167,17 +167,18 @@ impl Wire {
         self.stream
     }
 
-    /// Sends a request and reads the head of its answer. The connection comes back with the body, or at once if all of
+    /// Sends a request, with what the pool has set and removed in it, and reads the head of its answer. The connection comes back with the body, or at once if all of
     /// the body is there.
     pub(super) async fn exchange(
         mut self: Box<Self>,
         request: &Outgoing,
+        rules: Option<&Rules>,
     ) -> Result<(ReplyHead, AnswerBody, Option<Box<Self>>), Unsent> {
         let (body, interims) = (request.body.as_whole().unwrap_or_default(), request.interims.as_deref());
         let request = &*request.head;
         let mut write = WRITE.take();
         write.clear();
-        head::write(request, body.len(), &mut write);
+        head::write(request, body.len(), rules, &mut write);
         write.extend_from_slice(body);
         let sent = self.write(&write).await;
         if write.capacity() <= MAX_HEAD {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     http1::{MAX_FIELDS, MAX_HEAD},
-    message::{Fields, ReplyHead, RequestHead},
+    message::{Fields, ReplyHead, RequestHead, rules::Rules},
 };
 
 /// The head of an answer, and what comes after it.
@@ -31,15 +31,22 @@ impl Answer {
     }
 }
 
-/// Writes the head of a request with a body of that length.
-pub(super) fn write(head: &RequestHead, length: usize, out: &mut Vec<u8>) {
+/// Writes the head of a request with a body of that length, with what the pool has set and removed.
+pub(super) fn write(head: &RequestHead, length: usize, rules: Option<&Rules>, out: &mut Vec<u8>) {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // What is written below is what holds.
-    head.fields.write(out, |name| !matches!(name, b"content-length" | b"transfer-encoding"));
+    let is_written = |name: &[u8]| !matches!(name, b"content-length" | b"transfer-encoding");
+    match rules {
+        None => head.fields.write(out, is_written),
+        Some(rules) => {
+            head.fields.write(out, |name| is_written(name) && !rules.touches(name));
+            rules.write_set(out);
+        }
+    }
     // Who could have sent a body says that there is none (RFC 9110, 8.6).
     let says_none = || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
     if length > 0 || says_none() || head.fields.has("content-length") {
@@ -142,7 +149,7 @@ mod tests {
             let fields = [("host", "x")].into_iter().chain(given.map(|length| ("content-length", length))).collect();
             let (method, uri) = (method.parse().unwrap(), "/a?b=c".parse().unwrap());
             let mut out = Vec::new();
-            write(&RequestHead { method, uri, version: Version::HTTP_11, fields }, length, &mut out);
+            write(&RequestHead { method, uri, version: Version::HTTP_11, fields }, length, None, &mut out);
             String::from_utf8(out).unwrap()
         };
         assert_eq!(written("GET", None, 0), "GET /a?b=c HTTP/1.1\r\nhost: x\r\n\r\n");

@@ -8,7 +8,7 @@ use cutover::{
         port::{Condition, Kind, Plan, Rule, Target, Test},
         slot::Seat,
     },
-    request::{PoolId, Ppm},
+    request::{Attributes as _, PoolId, Ppm},
     route::{Control, Published, Router},
 };
 use cutover_contract::frame;

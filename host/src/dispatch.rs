@@ -16,7 +16,7 @@ use crate::{
     observe::{Failed, Observation, Outcome, failed::Counted},
     policy::PolicyError,
     pool::{Call, WorkerPool, journal::Journal, workers::Tried},
-    request::{Answer, Class, Failure, FailureKind, PoolId, Request, Served},
+    request::{Answer, Class, Failure, FailureKind, PoolId, Reason, Request, Served},
     route::Route,
     shadow::Mirror,
     split::Split,
@@ -152,7 +152,7 @@ impl Dispatch {
         if is_counted {
             self.observe(PoolId::V2, &request, operation, &v2, (took, result.is_ok(), route.apart));
         }
-        Served { result, pool: PoolId::V1, reason: "failover".into() }
+        Served { result, pool: PoolId::V1, reason: Reason::Word("failover") }
     }
 
     /// A read that V2 refused after an adapter translated it: what V1 answers was the adapter's fault, and what V1 refuses as
@@ -177,7 +177,7 @@ impl Dispatch {
         if let Some(adapter) = self.v2.adapter() {
             self.v2.adapter_failed(&adapter, &PolicyError::nonsense(message));
         }
-        Served { result, pool: PoolId::V1, reason: "failover".into() }
+        Served { result, pool: PoolId::V1, reason: Reason::Word("failover") }
     }
 
     /// Lets the other pool answer, too, as far as there is room.
@@ -190,7 +190,7 @@ impl Dispatch {
     }
 
     async fn replicate(&self, request: Request, operation: &Operation) -> Served {
-        let (reason, keeper) = ("replicate".into(), self.split.keeper());
+        let (reason, keeper) = (Reason::Word("replicate"), self.split.keeper());
         let session = request.session.clone().unwrap_or_else(|| "".into());
         if let Err(full) = self.journal.admits(&session, operation.removes) {
             let result = Err(Failure::unsent(FailureKind::Resource, full.to_string()));
@@ -219,7 +219,7 @@ impl Dispatch {
         match result {
             Err(failure) if route.pool == PoolId::V2 && elsewhere(&failure) && !self.split.is_v1_gone() => {
                 let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
-                Served { result, pool: PoolId::V1, reason: "failover".into() }
+                Served { result, pool: PoolId::V1, reason: Reason::Word("failover") }
             }
             result => Served { result, pool: route.pool, reason: route.reason },
         }
@@ -316,7 +316,7 @@ impl Dispatch {
 /// The host serves too much to serve V2's calls, too. That is no fault of V2, and V1 must not have to bear it.
 fn no_room() -> Served {
     let failure = Failure::unsent(FailureKind::Resource, NO_ROOM);
-    Served { result: Err(failure), pool: PoolId::V2, reason: "overload".into() }
+    Served { result: Err(failure), pool: PoolId::V2, reason: Reason::Word("overload") }
 }
 
 /// The arguments to replicate and what they are about. A key that V1 chose goes into the arguments, so that V2 uses the

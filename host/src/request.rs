@@ -160,6 +160,33 @@ pub enum Attribute {
     Header(String),
 }
 
+/// Why a request went to its pool: the name of a rule, or one of the host's own words. Those are counted by nobody, so that a
+/// request that no rule matches touches no memory that other threads write.
+#[derive(Debug, Clone)]
+pub enum Reason {
+    /// The host's own word.
+    Word(&'static str),
+    /// A rule's name.
+    Rule(Arc<str>),
+}
+
+impl std::ops::Deref for Reason {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Word(word) => word,
+            Self::Rule(name) => name,
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self)
+    }
+}
+
 /// Where a session stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home {
@@ -332,7 +359,7 @@ pub struct Served {
     /// The pool that gave it.
     pub pool: PoolId,
     /// Why it went there: a rule's name, `share`, `failover`, `replicate`.
-    pub reason: Arc<str>,
+    pub reason: Reason,
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
         port::{Condition, Plan, Target, Test},
         slot::Seat,
     },
-    request::{Attribute, Attributes, PoolId, Ppm},
+    request::{Attribute, Attributes, PoolId, Ppm, Reason},
 };
 
 /// A plan and what goes with it, as `act` publishes it.
@@ -71,8 +71,9 @@ pub enum By {
 pub struct Route {
     /// The pool that answers.
     pub pool: PoolId,
-    /// A rule's name, `share`, `decide` or `v2-closed`.
-    pub reason: Arc<str>,
+    /// A rule's name, or `share`, `otherwise`, `stays`, `holdback`, `v2-closed`, `policy-failed`, `override-v1` or
+    /// `override-v2`.
+    pub reason: Reason,
     /// Whether the request is mirrored to the other pool.
     pub mirror: bool,
     /// What chose the pool.
@@ -129,7 +130,6 @@ struct Compiled {
     decided: AtomicU32,
     /// Since when V2 has callers of the share, if it has.
     since: UnixMs,
-    reasons: Reasons,
 }
 
 #[derive(Debug)]
@@ -138,19 +138,6 @@ struct CompiledRule {
     conditions: Vec<(Attribute, Test)>,
     target: Target,
     apart: bool,
-}
-
-/// Reasons that are not a rule's name, made once so that a request only counts references.
-#[derive(Debug)]
-struct Reasons {
-    share: Arc<str>,
-    otherwise: Arc<str>,
-    holdback: Arc<str>,
-    stays: Arc<str>,
-    closed: Arc<str>,
-    failed: Arc<str>,
-    /// By pool.
-    chosen: [Arc<str>; 2],
 }
 
 impl Router {
@@ -238,15 +225,6 @@ impl Compiled {
             decider,
             decided: AtomicU32::new(0),
             since,
-            reasons: Reasons {
-                share: "share".into(),
-                otherwise: "otherwise".into(),
-                holdback: "holdback".into(),
-                stays: "stays".into(),
-                closed: "v2-closed".into(),
-                failed: "policy-failed".into(),
-                chosen: ["override-v1".into(), "override-v2".into()],
-            },
         }
     }
 
@@ -268,34 +246,34 @@ impl Compiled {
         // Those who stay are no sample of V1's, nor are those who were there before V2 had anybody.
         let apart = apart || stays || home.is_some_and(|home| self.has_callers() && home.begun < self.since);
         let (pool, fallback) = match target {
-            Target::Share if stays => (PoolId::V1, &self.reasons.stays),
-            Target::V2 if named.is_none() && self.is_held_back(request) => (PoolId::V1, &self.reasons.holdback),
-            Target::V2 => (PoolId::V2, &self.reasons.otherwise),
-            Target::Share if self.is_v2(request) => (PoolId::V2, &self.reasons.share),
-            Target::Share => (PoolId::V1, &self.reasons.share),
-            Target::V1 | Target::Decide => (PoolId::V1, &self.reasons.otherwise),
+            Target::Share if stays => (PoolId::V1, "stays"),
+            Target::V2 if named.is_none() && self.is_held_back(request) => (PoolId::V1, "holdback"),
+            Target::V2 => (PoolId::V2, "otherwise"),
+            Target::Share if self.is_v2(request) => (PoolId::V2, "share"),
+            Target::Share => (PoolId::V1, "share"),
+            Target::V1 | Target::Decide => (PoolId::V1, "otherwise"),
         };
         let (pool, reason) = match pool {
-            PoolId::V2 if !self.may_have(request) => (PoolId::V1, &self.reasons.closed),
-            _ if error.is_some() => (PoolId::V1, &self.reasons.failed),
-            PoolId::V1 | PoolId::V2 => (pool, named.unwrap_or(fallback)),
+            PoolId::V2 if !self.may_have(request) => (PoolId::V1, Reason::Word("v2-closed")),
+            _ if error.is_some() => (PoolId::V1, Reason::Word("policy-failed")),
+            PoolId::V1 | PoolId::V2 => {
+                (pool, named.map_or(Reason::Word(fallback), |name| Reason::Rule(Arc::clone(name))))
+            }
         };
         let mirror = self.mirrors(pool, request);
         let by = if named.is_some() && target != Target::Share { By::Rule } else { By::Share };
-        Route { pool, reason: Arc::clone(reason), mirror, by, apart, error, sampled }
+        Route { pool, reason, mirror, by, apart, error, sampled }
     }
 
     /// A caller that may choose a pool has chosen one.
     fn chosen(&self, choice: &Choice, pool: PoolId, request: &impl Attributes) -> Route {
         let may_have = pool == PoolId::V1 || (choice.testers && self.v2_serves) || self.may_have(request);
-        let [v1, v2] = &self.reasons.chosen;
         let (pool, reason) = match pool {
-            _ if !may_have => (PoolId::V1, &self.reasons.closed),
-            PoolId::V1 => (pool, v1),
-            PoolId::V2 => (pool, v2),
+            _ if !may_have => (PoolId::V1, "v2-closed"),
+            PoolId::V1 => (pool, "override-v1"),
+            PoolId::V2 => (pool, "override-v2"),
         };
-        let (mirror, apart) = (self.mirrors(pool, request), !choice.evidence);
-        let reason = Arc::clone(reason);
+        let (mirror, apart, reason) = (self.mirrors(pool, request), !choice.evidence, Reason::Word(reason));
         Route { pool, reason, mirror, by: By::Caller, apart, error: None, sampled: None }
     }
 

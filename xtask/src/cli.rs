@@ -1,7 +1,7 @@
 //! The verbs, each a list of steps.
 
 use std::ffi::{OsStr, OsString};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -91,6 +91,7 @@ const CI: &[Step] = &[
     LANGUAGES,
     BUILD_TESTS,
     Step { name: "testing the workspace", action: test_everything },
+    Step { name: "running each bench once", action: try_benches },
 ];
 
 impl Cli {
@@ -125,9 +126,9 @@ fn build_release(workspace: &Workspace) -> Result<()> {
 /// change what the host is built with; it is built in the same folder, so that what is the same is built once.
 fn bench(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
     let mut hosts = workspace.cargo(["bench", "--package", "cutover-benches"]);
-    let mut peers = workspace.cargo(["bench", "--manifest-path", "benches/peers/Cargo.toml"]);
+    let mut peers = peers(workspace, "bench");
     hosts.args(args);
-    peers.env("CARGO_TARGET_DIR", &workspace.target).args(args);
+    peers.args(args);
     match named_bench(args) {
         Some(name) if name == PEERS => process::hand_over(&mut peers),
         Some(_) => process::hand_over(&mut hosts),
@@ -136,6 +137,18 @@ fn bench(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
             process::hand_over(&mut peers)
         }
     }
+}
+
+fn peers(workspace: &Workspace, verb: &str) -> Command {
+    let mut cargo = workspace.cargo([verb, "--manifest-path", "benches/peers/Cargo.toml"]);
+    cargo.env("CARGO_TARGET_DIR", &workspace.target);
+    cargo
+}
+
+/// Whatever the documents tell people to run compiles. The benches of criterion also do once what they measure.
+fn try_benches(workspace: &Workspace) -> Result<()> {
+    process::run(&mut workspace.cargo(["test", "--workspace", "--bench", "*"]))?;
+    process::run(peers(workspace, "test").args(["--bench", PEERS]))
 }
 
 /// What `--bench` asks for, as cargo reads it.

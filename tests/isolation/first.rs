@@ -93,7 +93,7 @@ async fn forty_nine_policies_that_are_slow_to_begin_do_not_keep_the_first_reques
         let routing = format!("{{ bundle = '.', settings = {{ n = {n} }} }}");
         write!(text, "{}", migration(&format!("slow-{n}"), &routing, urls)).unwrap();
     }
-    for other in ["alone", "beside"] {
+    for other in ["beside", "later"] {
         write!(text, "{}", migration(other, &bundle("sticky-share", ""), urls)).unwrap();
     }
     let config = Config::parse(&text, folder.path(), &[]).unwrap_or_else(|e| panic!("{e}"));
@@ -105,18 +105,22 @@ async fn forty_nine_policies_that_are_slow_to_begin_do_not_keep_the_first_reques
         let settled = async || (handle.snapshot().state.phase == Phase::Shadow).then_some(());
         eventually(&format!("{name} to be in shadow"), settled).await;
     }
-    let alone = longest(host, "alone").await;
-    let mut slow = JoinSet::new();
-    for n in 0..SLOW {
-        for _ in 0..CONNECTIONS {
-            slow.spawn(async move { asked(host, &format!("slow-{n}")).await });
+    let mut times = Vec::new();
+    // The second time, nothing is new but the migration that is looked at.
+    for first in ["beside", "later"] {
+        let mut slow = JoinSet::new();
+        for n in 0..SLOW {
+            for _ in 0..CONNECTIONS {
+                slow.spawn(async move { asked(host, &format!("slow-{n}")).await });
+            }
         }
+        times.push(longest(host, first).await);
+        slow.join_all().await;
     }
-    let beside = longest(host, "beside").await;
-    slow.join_all().await;
+    let [beside, later] = times[..] else { panic!("{times:?}") };
+    eprintln!("the first request takes {beside:?} beside {SLOW} slow policies, and {later:?} when they are there");
     // Each thread would make half of the instances at least before it gets to it.
     let all = SETTINGS * SLOW;
-    eprintln!("the first request takes {alone:?} alone, and {beside:?} beside {SLOW} slow policies");
-    assert!(beside < alone + all / 4, "{beside:?}, {alone:?} alone");
+    assert!(beside < later + all / 4, "{beside:?}, {later:?} when they are there");
     app.shut_down().await;
 }

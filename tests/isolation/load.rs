@@ -1,13 +1,13 @@
 //! What one migration's policies do does not make those of another late.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use cutover::{
     clock::{self, Mono},
     judge,
     policy::{
         PolicyError,
-        engine::{Engine, Policy},
+        engine::{Engine, KindLimits, Limits, Policy},
         port::{AdapterCall, Kind},
         slot::{Seat, Slots},
     },
@@ -130,4 +130,23 @@ async fn an_adapter_that_loops_for_every_caller_makes_no_judge_late() {
     let refused: u64 = callers.join_all().await.into_iter().sum();
     // Two threads could have asked 32 times in that time; the others were told at once.
     assert!(refused > 1_000, "{refused}");
+}
+
+#[test]
+fn judges_that_compute_for_long_take_turns_so_that_each_has_its_time() {
+    let settings = r#"{ "in": "rollback", "spins": 50000000 }"#;
+    let within = |time| Engine::new(Limits::alike(KindLimits { time, ..KindLimits::default() })).unwrap();
+    let patient = admit(&within(Duration::from_mins(1)), &guest("hostile"), Kind::Rollback, settings);
+    let alone = (0..3).map(|n| patient.judge(&check(n, 0), &[]).took).max().unwrap();
+    // All at once, each would take 16 times as long as alone.
+    let all = 16 * thread::available_parallelism().unwrap().get();
+    let judge = admit(&within(8 * alone), &guest("hostile"), Kind::Rollback, settings);
+    for n in 0..3 {
+        judge.judge(&check(n, 0), &[]).answer.unwrap();
+    }
+    let late = thread::scope(|scope| {
+        let asked: Vec<_> = (0..all).map(|_| scope.spawn(|| judge.judge(&check(9, 0), &[]).answer.is_err())).collect();
+        asked.into_iter().map(|asked| asked.join().unwrap()).filter(|late| *late).count()
+    });
+    assert_eq!(late, 0, "of {all}, with 8 times {alone:?} each");
 }

@@ -14,6 +14,7 @@ mod contract;
 mod convert;
 mod gate;
 mod guest;
+mod lanes;
 mod limits;
 mod policy;
 mod size;
@@ -42,6 +43,7 @@ use self::{
     cache::Cache,
     compiler::Compiler,
     guest::{State, said},
+    lanes::Lanes,
     ticker::Ticker,
     world::Places,
 };
@@ -94,6 +96,8 @@ pub struct Engine {
     ticker: Ticker,
     /// Instances that are made ahead are made one at a time.
     making: Mutex<()>,
+    /// Turns of policies that compute for long.
+    lanes: Lanes,
 }
 
 /// How an engine is to be started.
@@ -196,6 +200,7 @@ impl Engine {
             counts: Counts::default(),
             ticker,
             making: Mutex::new(()),
+            lanes: Lanes::new(threads),
         }))
     }
 

@@ -73,6 +73,7 @@ const RECYCLE_AFTER: u32 = 10_000;
 
 impl Asker for Fresh<'_> {
     fn ask<T>(&mut self, bytes: usize, ask: impl FnOnce(&World, &mut Store<State>) -> Said<T>) -> Asked<T> {
+        let turn = self.0.turn_to_compute();
         let started = clock::mono();
         let (mut fuel, mut memory_peak) = (0, 0);
         let said = self.0.admitted(bytes).and_then(|_place| {
@@ -83,8 +84,10 @@ impl Asker for Fresh<'_> {
             memory_peak = configured.guest.memory_peak();
             said
         });
-        self.0.learn(&said);
-        Asked::new(said, fuel, clock::mono().since(started), memory_peak)
+        let took = clock::mono().since(started);
+        drop(turn);
+        self.0.learn(&said, took);
+        Asked::new(said, fuel, took, memory_peak)
     }
 
     fn policy(&self) -> &Policy {

@@ -11,6 +11,7 @@ use super::{
     convert,
     gate::{Gate, Place},
     guest::{Configured, Guest, Span},
+    lanes::{Habit, Turn},
     size,
     warm::Spares,
 };
@@ -35,6 +36,8 @@ pub struct Policy {
     /// Its name, version and attributes.
     pub description: Arc<Description>,
     pub(super) gate: Arc<Gate>,
+    /// Whether it computes for long.
+    habit: Arc<Habit>,
     /// Turns of those who ask it on threads that they do not own.
     turns: Arc<Semaphore>,
     /// Instances for threads that have none yet.
@@ -95,6 +98,7 @@ impl Policy {
             settings: settings.into(),
             description: description.into(),
             gate: Arc::new(Gate::new(engine.threads)),
+            habit: Arc::default(),
             turns: Arc::new(Semaphore::new(engine.threads.max(1))),
             spares: Arc::default(),
             seat,
@@ -172,6 +176,11 @@ impl Policy {
         Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
+    /// Waits for the policy's turn, if it computes for long. An adapter, for which callers wait, has its gate.
+    pub(super) fn turn_to_compute(&self) -> Option<Turn<'_>> {
+        (self.kind != Kind::Adapter && self.habit.is_slow()).then(|| self.engine.lanes.turn())
+    }
+
     /// Lets in a question of so many bytes. A policy that is asked for each call is asked on few threads at once; the
     /// others are asked by one task of their migration.
     pub(super) fn admitted(&self, bytes: usize) -> Result<Option<Place<'_>>, PolicyError> {
@@ -179,8 +188,9 @@ impl Policy {
         if self.kind == Kind::Adapter { self.gate.enter().map(Some) } else { Ok(None) }
     }
 
-    /// Learns what became of a question.
-    pub(super) fn learn<T>(&self, answer: &Result<T, PolicyError>) {
+    /// Learns what became of a question, and how long it took.
+    pub(super) fn learn<T>(&self, answer: &Result<T, PolicyError>, took: Duration) {
+        self.habit.learn(took);
         if self.kind == Kind::Adapter {
             self.gate.learn(answer, self.limits().time);
         }

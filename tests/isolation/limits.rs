@@ -6,7 +6,7 @@ use cutover::{
     clock, judge,
     policy::{
         PolicyError,
-        engine::{Engine, Limits, Policy},
+        engine::{Engine, KindLimits, Limits, Policy},
         port::{AdapterCall, Kind, Situation, Target},
         slot::{Seat, Slots},
     },
@@ -97,7 +97,9 @@ const FRAME: [u8; 12] = [0; 12];
 
 #[test]
 fn no_more_policies_with_decide_are_admitted_than_there_is_room_for() {
-    let engine = Engine::new(Limits { live_instances: 16, ..Limits::default() }).unwrap();
+    // A busy machine may not give an instance the processor for 5 ms.
+    let patient = Limits::alike(KindLimits { decide_time: Duration::from_secs(20), ..KindLimits::default() });
+    let engine = Engine::new(Limits { live_instances: 16, ..patient }).unwrap();
     let compiled = engine.compile(&guest("hostile")).unwrap();
     let one_more = || Policy::admit(&engine, compiled.clone(), Kind::Routing, r#"{ "in": "decide" }"#);
     let mut seated = Vec::new();

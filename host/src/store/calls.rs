@@ -310,6 +310,7 @@ impl Logged {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
     use tempfile::TempDir;
 
     use super::*;
@@ -489,6 +490,39 @@ mod tests {
             .unwrap();
         sqlx::query("DELETE FROM memories").execute(&store.0).await.unwrap();
         assert_eq!(store.calls(&of(10, None)).await.unwrap().calls[0].call, call);
+    }
+
+    #[tokio::test]
+    async fn a_store_from_before_gets_its_new_tables_and_keeps_its_calls() {
+        let folder = TempDir::new().unwrap();
+        let (path, call) = (folder.path().join("old.db"), judged(3));
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut old = SqliteConnection::connect_with(&options).await.unwrap();
+        let mut before = sqlx::migrate!();
+        before.migrations.to_mut().retain(|migration| migration.version < 10);
+        before.run(&mut old).await.unwrap();
+        let Question::Decide(frame) = &call.question else { panic!("{call:?}") };
+        sqlx::query("INSERT INTO policy_settings (digest, settings) VALUES ('s', '{}')")
+            .execute(&mut old)
+            .await
+            .unwrap();
+        let row = "INSERT INTO policy_calls (migration, at, kind, role, policy, digest, wasi_stub, settings_digest, question, \
+                   memory, answer, memory_after, fuel, took_us) \
+                   VALUES ('mine', ?, 'decide', 'active', 'p@1.0.0', '00', 0, 's', ?, ?, ?, ?, 1, 1)";
+        sqlx::query(row)
+            .bind(sql_ms(call.at))
+            .bind(serde_json::to_string(frame).unwrap())
+            .bind(&call.memory.0)
+            .bind(call.answer.to_string())
+            .bind(&call.memory_after.0)
+            .execute(&mut old)
+            .await
+            .unwrap();
+        old.close().await.unwrap();
+        let store = Store::open(&path).await.unwrap();
+        assert_eq!(store.calls(&of(10, None)).await.unwrap().calls[0].call, call);
+        store.log_calls("mine", &[judged(4)]).await.unwrap();
+        assert_eq!(store.calls(&of(10, None)).await.unwrap().calls[0].call, judged(4));
     }
 
     #[tokio::test]

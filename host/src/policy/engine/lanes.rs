@@ -106,29 +106,41 @@ mod tests {
     }
 
     #[test]
-    fn no_more_have_a_turn_at_once_than_there_are_lanes_and_who_came_first_is_first() {
-        let (lanes, at_once, order) = (Lanes::new(2), AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let both = (lanes.turn(), lanes.turn());
+    fn no_more_have_a_turn_at_once_than_there_are_lanes() {
+        let (lanes, at_once, had) = (Lanes::new(2), AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for n in 0..20 {
-                let (lanes, at_once, order) = (&lanes, &at_once, &order);
-                scope.spawn(move || {
+            for _ in 0..20 {
+                scope.spawn(|| {
                     let _turn = lanes.turn();
                     assert!(at_once.fetch_add(1, Ordering::SeqCst) < 2);
-                    order.lock().push(n);
+                    thread::yield_now();
                     at_once.fetch_sub(1, Ordering::SeqCst);
+                    had.fetch_add(1, Ordering::SeqCst);
                 });
-                // One after the other, each waits.
-                while lanes.tickets.lock().given < n + 3 {
+            }
+        });
+        assert_eq!(had.into_inner(), 20);
+    }
+
+    #[test]
+    fn who_came_first_is_first() {
+        let (lanes, order) = (Lanes::new(1), Mutex::new(Vec::new()));
+        let taken = lanes.turn();
+        thread::scope(|scope| {
+            for n in 0..20 {
+                let (lanes, order) = (&lanes, &order);
+                scope.spawn(move || {
+                    let _turn = lanes.turn();
+                    order.lock().push(n);
+                });
+                // The next one comes when this one waits.
+                while lanes.tickets.lock().given < n + 2 {
                     thread::yield_now();
                 }
             }
             assert_eq!(order.lock().len(), 0);
-            drop(both);
+            drop(taken);
         });
-        // Two at once may note their numbers in either order.
-        let order = order.into_inner();
-        assert!(order.iter().enumerate().all(|(at, n)| n.abs_diff(at as u64) <= 2), "{order:?}");
-        assert_eq!(order.len(), 20);
+        assert_eq!(order.into_inner(), (0..20).collect::<Vec<_>>());
     }
 }

@@ -62,13 +62,33 @@ impl Drop for Upstream {
 }
 
 impl Upstream {
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Does with each connection what it is told, byte by byte.
     async fn raw<F: Future<Output = ()> + Send + 'static>(each: impl Fn(TcpStream) -> F + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), each)
+    }
+
+    /// Another service where one was before.
+    pub(crate) async fn instead_of(address: SocketAddr, name: &'static str) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        Self::on(listener, move |stream| async move {
+            let service = service_fn(move |request| answer(name, request));
+            // The host may have closed it.
+            drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+        })
+    }
+
+    fn on<F: Future<Output = ()> + Send + 'static>(
+        listener: TcpListener,
+        each: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();

@@ -181,11 +181,35 @@ impl Fields {
         true
     }
 
-    /// Removes all fields whose names begin so.
+    /// Removes all fields whose names begin so, `_` being `-`, as services have it that take them as variables (RFC 3875,
+    /// 4.1.18).
     pub fn remove_prefixed(&mut self, prefix: &[u8]) {
-        if self.list.iter().any(|line| self.name(line).starts_with(prefix)) {
-            self.keep_if(|name| !name.starts_with(prefix));
+        let begins = |name: &[u8]| {
+            name.len() >= prefix.len() && name.iter().zip(prefix).all(|(a, b)| a == b || (*a == b'_' && *b == b'-'))
+        };
+        if self.list.iter().any(|line| begins(self.name(line))) {
+            self.keep_if(|name| !begins(name));
         }
+    }
+
+    /// Removes all fields of a name, `_` being `-`.
+    pub fn remove_variable(&mut self, name: &str) {
+        let is_same = |other: &[u8]| {
+            other.len() == name.len()
+                && other.iter().zip(name.bytes()).all(|(a, b)| *a == b || (*a == b'_' && b == b'-'))
+        };
+        if self.list.iter().any(|line| is_same(self.name(line))) {
+            self.keep_if(|other| !is_same(other));
+        }
+    }
+
+    /// The values of all fields of a name, `_` being `-`.
+    pub fn get_variables<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let is_same = move |other: &[u8]| {
+            other.len() == name.len()
+                && other.iter().zip(name.bytes()).all(|(a, b)| *a == b || (*a == b'_' && b == b'-'))
+        };
+        self.iter().filter(move |(other, _)| is_same(other)).map(|(_, value)| value)
     }
 
     /// Keeps fields of these names alone.

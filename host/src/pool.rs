@@ -69,11 +69,29 @@ impl Pool {
         }
     }
 
+    /// Its members were replaced by others. Workers are the host's own, which knows it.
+    pub fn forget(&self) {
+        if let Self::Upstreams(pool) = self {
+            pool.forget();
+        }
+    }
+
     /// Whether it lets calls in.
     pub fn is_open(&self) -> bool {
         match self {
             Self::Workers(pool) => pool.is_open(),
             Self::Upstreams(pool) => pool.is_open(),
+        }
+    }
+
+    /// Waits until somebody is there: workers that are ready, or upstreams that were reached since they were replaced.
+    ///
+    /// # Errors
+    /// Why nobody is.
+    pub async fn reached_by(&self, deadline: Mono) -> Result<(), Failure> {
+        match self {
+            Self::Workers(pool) => pool.ready_by(deadline).await,
+            Self::Upstreams(pool) => pool.reached_by(deadline).await,
         }
     }
 

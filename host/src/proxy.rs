@@ -168,7 +168,10 @@ impl Proxy {
         let journey = Journey {
             again: repeatable || (mirror == Wish::Yes && is_here),
             repeats,
-            may_fail_over: found.class == Class::Read && repeatable && !self.split.is_v1_gone(),
+            may_fail_over: found.class == Class::Read
+                && repeatable
+                && !self.split.is_v1_gone()
+                && self.may_go_to_v1(visit.as_ref()),
             whose: Whose::of(&self.split.recorder, kind, session, route.apart),
             progress: progress.filter(|_| !is_here),
             source,

@@ -9,15 +9,25 @@ struct Browser(Vec<(String, String)>);
 impl Browser {
     /// Asks, and says who answered.
     async fn visit(&mut self, site: &Site, path: &str) -> String {
+        let reply = site.send(get(path, &[("cookie", &self.cookies())])).await;
+        if reply.status != 200 {
+            return format!("{} of {}", reply.status, reply.header("x-cutover-pool"));
+        }
+        self.keep(&reply);
+        reply.header("x-cutover-pool").to_owned()
+    }
+
+    fn cookies(&self) -> String {
         let cookies: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let reply = site.send(get(path, &[("cookie", &cookies.join("; "))])).await;
-        assert_eq!(reply.status, 200);
+        cookies.join("; ")
+    }
+
+    fn keep(&mut self, reply: &Reply) {
         for set in reply.headers.get_all("set-cookie") {
             let (name, value) = set.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
             self.0.retain(|(had, _)| had != name);
             self.0.push((name.to_owned(), value.to_owned()));
         }
-        reply.header("x-cutover-pool").to_owned()
     }
 }
 
@@ -113,6 +123,48 @@ async fn a_session_of_v1_stays_until_v2_has_everybody() {
         assert_eq!(browser.visit(&site, "/login").await, "v2");
         assert_eq!(browser.visit(&site, "/").await, "v2");
     }
+    site.app.shut_down().await;
+}
+
+/// Who logs in where V2 is down is V1's, and who is V2's is not sent to a V1 that does not know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_apart_are_at_home_where_they_were_answered_and_do_not_fail_over() {
+    let v1 = service("one").await;
+    let down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let v2 = Upstream::serving(false, move |_request| {
+        let down = is_down.load(std::sync::atomic::Ordering::SeqCst);
+        async move { Ok(whole(if down { StatusCode::BAD_GATEWAY } else { StatusCode::OK }, "two")) }
+    })
+    .await;
+    let site = site(&v1, &v2, ", stay = 'creator'").await;
+    for share in [50_000, 100_000, 250_000, 500_000] {
+        site.ask(Verb::Advance).await;
+        eventually("the share", async || {
+            (site.app.host.migrations["shop"].split.router.share().get() == share).then_some(())
+        })
+        .await;
+    }
+    let mut failed_over = Vec::new();
+    while failed_over.len() < 10 {
+        let mut browser = Browser::default();
+        let reply = site.send(get("/login", &[])).await;
+        if reply.header("x-cutover-reason") == "failover" {
+            browser.keep(&reply);
+            failed_over.push(browser);
+        }
+    }
+    down.store(false, std::sync::atomic::Ordering::SeqCst);
+    for browser in &mut failed_over {
+        assert_eq!(browser.visit(&site, "/").await, "v1", "it is logged in there");
+    }
+    let mut on_v2 = Browser::default();
+    while on_v2.visit(&site, "/").await != "v2" {
+        on_v2 = Browser::default();
+    }
+    down.store(true, std::sync::atomic::Ordering::SeqCst);
+    let reply = site.send(get("/", &[("cookie", &on_v2.cookies())])).await;
+    assert_eq!((reply.status, reply.header("x-cutover-pool")), (502, "v2"), "V1 would log it out");
     site.app.shut_down().await;
 }
 

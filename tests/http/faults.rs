@@ -103,7 +103,7 @@ async fn a_broken_v1_costs_its_caller_an_error_in_time() {
 async fn a_body_that_stands_still_until_its_caller_gives_up_is_a_failure() {
     let stalls = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
     let reads_on = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
-    for (answer, waits, failed) in [(stalls, 1_200, 1), (stalls, 10, 0), (reads_on, 1_200, 0)] {
+    for (answer, waits, failed) in [(stalls, 1_200, 1), (stalls, 10, 0), (reads_on, 1_200, 1), (reads_on, 10, 0)] {
         let upstream = Upstream::saying(answer.as_bytes()).await;
         let site = Setup::of(&[&upstream], &[&upstream]).start().await;
         let mut body = site.open(get("/", &[])).await.into_body();
@@ -112,6 +112,25 @@ async fn a_body_that_stands_still_until_its_caller_gives_up_is_a_failure() {
         drop(body);
         let (all, errors, timeouts, _) = site.counted("get", 0, 1).await;
         assert_eq!((all, errors, timeouts), (1, failed, failed), "{answer:?} {waits}");
+        site.app.shut_down().await;
+    }
+}
+
+/// A pool that lets everybody wait has failed them, also if none of them waits until the host would give up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_leaves_before_its_answer_is_counted_by_how_long_it_waited() {
+    for (waits, failed) in [(1_200, 1), (100, 0)] {
+        let (good, silent) = (Upstream::named("one").await, Upstream::saying(b"").await);
+        let migration = "match = [{ host = '*' }]\ndeadline = '1h'";
+        let site = Setup { migration, ..Setup::of(&[&good], &[&silent]) }.start().await;
+        let asked = try_open(site.address, get("/", &[("x-cutover-pool", "v2")]));
+        assert!(timeout(Duration::from_millis(waits), asked).await.is_err(), "nothing comes");
+        let (all, errors, timeouts, failed_over) = site.counted("get", 1, 1).await;
+        assert_eq!((all, errors, timeouts, failed_over), (1, failed, failed, 0), "{waits}");
+        let totals = site.app.host.migrations["shop"].history.totals();
+        assert_eq!(totals.answers.get(&("v2.4xx", "get".to_owned())).copied().unwrap_or(0), 1 - failed);
+        let slowest = totals.operations["get"][1].latency.quantile_us(1_000_000).unwrap_or(u64::MAX);
+        assert!(failed == 1 || slowest >= 90_000, "it took at least as long as its caller waited: {slowest}");
         site.app.shut_down().await;
     }
 }

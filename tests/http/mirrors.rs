@@ -128,6 +128,18 @@ async fn the_same_program_takes_as_long_on_both_sides_however_late_its_body_is()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mirrored_answer_whose_body_never_ends_is_a_failure_of_v2() {
+    let v1 = Upstream::serving(false, |_request| async { Ok(json_of("{\"a\":1}")) }).await;
+    let v2 = Upstream::saying(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await;
+    let migration = "match = [{ host = '*' }]\nshadow_timeout = '100ms'";
+    let site = Setup { migration, mirrored: "100%", ..Setup::of(&[&v1], &[&v2]) }.start().await;
+    assert_eq!(site.get("/").await.body, "{\"a\":1}");
+    let (all, errors, timeouts, _) = site.counted("get", 2, 1).await;
+    assert_eq!((all, errors, timeouts), (1, 1, 1));
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn v1_is_asked_what_v2_has_answered_once_v2_has_everything_but_only_what_changes_nothing() {
     let (asked, mut seen) = mpsc::channel(64);
     let v1 = Upstream::serving(false, move |request: Request<Incoming>| {

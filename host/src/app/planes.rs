@@ -18,6 +18,7 @@ use crate::{
     },
     proxy::{
         Proxy,
+        affinity::SessionCookie,
         catalogue::Catalogue,
         headers::Forwarding,
         mirror::{self, HttpMirror},
@@ -191,7 +192,7 @@ fn worker_configuration(spec: &PoolSpec) -> PoolConfiguration {
 
 /// What tells sessions, in the order that it counts.
 fn sessions(config: &HttpConfig) -> Vec<String> {
-    let cookie = config.cookie.iter().map(|cookie| format!("the host's cookie `{}`", cookie.name));
+    let cookie = config.cookie.iter().map(SessionCookie::described);
     cookie.chain(config.session.iter().map(ToString::to_string)).collect()
 }
 

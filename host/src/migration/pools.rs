@@ -115,10 +115,12 @@ impl Controller {
     /// Waits until V2 is ready again after it was replaced, and reports it.
     pub(super) fn await_v2(&self) {
         let (split, settled) = (Arc::clone(&self.parts.split), self.settled.clone());
+        // What it was before it was replaced says nothing of what it is now.
+        split.v2.forget();
         split.v2.open();
         self.parts.tasks.spawn(async move {
             loop {
-                let report = match split.v2.ready_by(clock::mono() + START_PATIENCE).await {
+                let report = match split.v2.reached_by(clock::mono() + START_PATIENCE).await {
                     Ok(()) => Settled::Returned,
                     Err(failure) => Settled::StillStarting { v1: None, v2: Some(failure.message) },
                 };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::body::Bytes;
 
-use super::{catalogue::Kind, mirror::Original};
+use super::{catalogue::Kind, download::STILL, mirror::Original};
 use crate::{
     message::{Fields, ReplyHead},
     observe::{
@@ -65,7 +65,19 @@ pub struct Ended {
     pub took: Duration,
 }
 
+/// The status of an exchange whose caller left before it was over, as others have it in their logs; nobody is sent it.
+const CALLER_LEFT: u16 = 499;
+
 impl Ended {
+    /// Before the head was there, as its caller left. Who waited for long was let down; whoever did not counts as one who
+    /// left, with a latency of at least so long.
+    pub fn abandoned(pool: PoolId, took: Duration) -> Self {
+        if took >= STILL {
+            return Self::without_answer(pool, FailureKind::Timeout, took);
+        }
+        Self { pool, outcome: Outcome::Answered, status: CALLER_LEFT, unread: false, failed_over: false, took }
+    }
+
     /// Without an answer.
     pub const fn without_answer(pool: PoolId, kind: FailureKind, took: Duration) -> Self {
         Self { pool, outcome: Outcome::Failed(kind), status: 0, unread: false, failed_over: false, took }
@@ -160,6 +172,14 @@ impl Account {
         self.mirrored = None;
         self.unread();
         self.close(None);
+    }
+
+    /// Tells that its caller left before its end.
+    pub fn abandon(&mut self) {
+        if let Some(ended) = self.ended.as_mut().filter(|ended| ended.outcome == Outcome::Answered) {
+            ended.status = CALLER_LEFT;
+        }
+        self.leave();
     }
 
     /// Tells what became of it; `instead` if that is not what head and body said.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     clock::UnixMs,
@@ -87,6 +87,14 @@ impl SessionCookie {
         };
         let is_known = known.is_some();
         Visit { id: format!("{id:032x}"), is_new: true, is_known, pool: PoolId::V1, begun: now, issued: now }
+    }
+
+    /// What it is, for people: who has another key, or stays otherwise, sends sessions elsewhere.
+    pub fn described(&self) -> String {
+        let key = Sha256::digest(self.key);
+        let [a, b, c, ..] = <[u8; 32]>::from(key);
+        let stay = if self.stays { "creator" } else { "share" };
+        format!("the host's cookie `{}` (key {a:02x}{b:02x}{c:02x}, stay {stay})", self.name)
     }
 
     /// Where a session stays, if sessions do.

@@ -205,7 +205,7 @@ impl Catalogue {
     /// The less harmless of what a request is by its own method and by those that its fields name.
     fn overridden<'a>(&'a self, own: Found<'a>, head: &RequestHead, path: Option<&str>, query: &str) -> Found<'a> {
         let mut found = own;
-        for value in OVERRIDES.into_iter().flat_map(|name| head.fields.get_all(name)) {
+        for value in OVERRIDES.into_iter().flat_map(|name| head.fields.get_variables(name)) {
             found.is_idempotent = false;
             let method = Method::from_bytes(&value.trim_ascii().to_ascii_uppercase());
             // What is no method, or a list of them, is none that changes nothing.
@@ -403,6 +403,7 @@ mod tests {
             ("GET /orders", "x-http-method-override", "DELETE", "clear", Class::Exclusive),
             ("GET /orders", "x-http-method", " delete ", "clear", Class::Exclusive),
             ("GET /orders", "x-method-override", "PATCH", "patch", Class::Exclusive),
+            ("GET /orders", "x_http_method-override", "DELETE", "clear", Class::Exclusive),
             ("GET /orders", "x-http-method-override", "no method", "list", Class::Exclusive),
             ("GET /orders", "x-http-method-override", "GET", "list", Class::Read),
             ("POST /orders", "x-http-method-override", "GET", "post", Class::Exclusive),

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a body of a known length has stood still when its caller gives up, for that to be the pool's failure.
-const STILL: Duration = Duration::from_secs(1);
+pub(super) const STILL: Duration = Duration::from_secs(1);
 
 /// A body that is under way for longer counts by its head, and not only when it ends: it may never.
 const COUNTED_AFTER: Duration = Duration::from_mins(1);
@@ -284,13 +284,17 @@ impl Drop for Download {
         if let Some(mut exchange) = self.exchange.take() {
             let still = clock::mono().since(exchange.last);
             let waits = exchange.alarms.is_some() && !exchange.moves && still >= STILL;
-            if waits && self.inner.size_hint().exact().is_some_and(|left| left > 0) {
+            // Of a stream of events or a call of gRPC nobody knows whether there was more to come.
+            let is_stream = exchange.events.is_some() || exchange.has_failed.is_some();
+            let is_unfinished = self.inner.size_hint().exact().map_or(!is_stream, |left| left > 0);
+            if waits && is_unfinished {
                 exchange.ticket.count_failure(&crate::causes::chain(&Cut::GivenUp(still)));
                 exchange.account.close(Some(Outcome::Failed(FailureKind::Timeout)));
                 return;
             }
             match exchange.decide() {
                 Some(failed) => exchange.account.close(Some(failed)),
+                None if is_unfinished => exchange.account.abandon(),
                 None => exchange.account.leave(),
             }
         }

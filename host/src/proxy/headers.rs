@@ -24,7 +24,7 @@ const HOP: [&str; 7] =
 const OWN: &[u8] = b"x-cutover-";
 
 /// Fields that say who is behind a proxy.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
 /// What upstreams are told of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,7 +141,7 @@ pub fn to_upstream(head: &mut RequestHead, caller: &Caller, forwarding: Forwardi
     via(fields, head.version);
     if !forwarding.trust {
         for name in FORWARDED {
-            fields.remove(name);
+            fields.remove_variable(name);
         }
     }
     forward(fields, caller, forwarding);
@@ -392,8 +392,17 @@ mod tests {
 
     #[test]
     fn what_callers_say_in_the_hosts_name_stays_behind() {
-        let all = [("x-cutover-shadow", "1"), ("x-cutover-pool", "v2"), ("x-cutovers", "1"), ("a", "b")];
-        assert_eq!(sent(&all, Forwarding::default()), ["a: b", "via: 1.1 cutover", "x-cutovers: 1"]);
+        let all = [
+            ("x-cutover-shadow", "1"),
+            ("x-cutover-pool", "v2"),
+            ("x_cutover-pool", "v2"),
+            ("x_cutovers", "1"),
+            ("x-cutovers", "1"),
+            ("a", "b"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
+        ];
+        assert_eq!(sent(&all, Forwarding::default()), ["a: b", "via: 1.1 cutover", "x-cutovers: 1", "x_cutovers: 1"]);
     }
 
     #[test]

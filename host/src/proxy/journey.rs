@@ -118,9 +118,12 @@ impl Journey<'_> {
         } else {
             self.deadline
         };
-        let ticket = match pool.check_out(Some(self.source), target.avoid, deadline, started).await {
+        let mut waiting = Waiting { journey: self, target, is_over: false };
+        let found = pool.check_out(Some(self.source), target.avoid, deadline, started).await;
+        let ticket = match found {
             Ok(ticket) => ticket,
             Err(NoPlace { failure, by_caller }) => {
+                waiting.is_over = true;
                 let unanswered = Unanswered { failure, request: Some(request), by_caller };
                 return self.after(proxy, unanswered, (target, None));
             }
@@ -132,7 +135,9 @@ impl Journey<'_> {
             again: self.again,
             may_race: self.repeats != Repeats::Never,
         };
-        match ticket.send(request, ask).await {
+        let sent = ticket.send(request, ask).await;
+        waiting.is_over = true;
+        match sent {
             Ok(answered) if fails_over && is_failure(answered.head.status) => {
                 self.failed_read((answered, ticket), target.since)
             }
@@ -188,6 +193,25 @@ impl Journey<'_> {
         }
         self.whose.observe(ended);
         Attempt::Failed(failure)
+    }
+}
+
+/// An attempt under way. It is dropped before it is over if its caller leaves: what the caller waited for is counted, or
+/// else a pool that lets everybody wait would have failed nobody.
+struct Waiting<'a, 'b> {
+    journey: &'a Journey<'b>,
+    target: Target,
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_, '_> {
+    fn drop(&mut self) {
+        let Journey { progress, flow, whose, .. } = self.journey;
+        // Who has not sent all was not waiting for the pool; a stream may begin when there is something to say.
+        let is_sent = progress.as_ref().is_none_or(|progress| progress.is_done());
+        if !self.is_over && is_sent && *flow == Flow::Body {
+            whose.observe(Ended::abandoned(self.target.pool, clock::mono().since(self.target.since)));
+        }
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Original {
     by: PoolId,
     request: Outgoing,
     answer: Kept,
+    /// When its head was here.
+    began: Mono,
     permit: OwnedSemaphorePermit,
 }
 
@@ -156,7 +158,8 @@ impl HttpMirror {
         let (mirror, operation) = (Arc::clone(self), Arc::clone(whose.operation));
         let failed = Arc::clone(whose.failed);
         let answer = Kept::of(answer, grpc::is_call(&answer.fields) && grpc::has_failed(&answer.fields));
-        Some(Box::new(Original { mirror, operation, failed, session: whose.session, by, request, answer, permit }))
+        let (session, began) = (whose.session, clock::mono());
+        Some(Box::new(Original { mirror, operation, failed, session, by, request, answer, began, permit }))
     }
 
     /// A read that a pool answers is not mirrored although it was to be.
@@ -221,12 +224,14 @@ impl Original {
     }
 
     async fn run(self: Box<Self>) {
-        let Self { mirror, operation, failed, session, by, request, answer, permit } = *self;
+        let Self { mirror, operation, failed, session, by, request, answer, began, permit } = *self;
+        // The other may take as long for its body as this one did.
+        let kind = (&operation, &*failed, clock::mono().since(began));
         let pairs = mirror.parts.recorder.pairs();
         match by {
             PoolId::V1 => {
                 let asked = pairs.ask(&operation);
-                match mirror.ask(PoolId::V2, request, (&operation, &failed), None).await {
+                match mirror.ask(PoolId::V2, request, kind, None).await {
                     // A V2 that failed has not answered otherwise; how often it fails is the judge's to weigh.
                     Ok(v2) if v2.is_failure() && !answer.is_failure() => {
                         mirror.parts.comparer.leave(asked, Uncompared::Unanswered, &v2.failure());
@@ -239,7 +244,7 @@ impl Original {
             }
             // What V1 did not answer is no pair: nobody is to be judged by a pool that may be on its way out.
             PoolId::V2 => {
-                if let Ok(v1) = mirror.ask(PoolId::V1, request, (&operation, &failed), session).await
+                if let Ok(v1) = mirror.ask(PoolId::V1, request, kind, session).await
                     && (answer.is_failure() || !v1.is_failure())
                 {
                     mirror.hand_in(pairs.ask(&operation), by, v1, answer);
@@ -250,13 +255,16 @@ impl Original {
     }
 }
 
+/// Why a mirrored answer is none.
+const LATE: &str = "the mirrored answer did not end in time";
+
 impl HttpMirror {
     /// Asks a pool, and counts the call.
     async fn ask(
         &self,
         id: PoolId,
         mut request: Outgoing,
-        (operation, failed): (&Arc<str>, &Failed),
+        (operation, failed, body): (&Arc<str>, &Failed, Duration),
         session: Option<Session>,
     ) -> Result<Kept, Failure> {
         let Setup { v1, v2, recorder, timeout, limits, .. } = &self.parts;
@@ -271,7 +279,7 @@ impl HttpMirror {
         }
         let started = clock::mono();
         let mut head_at = None;
-        let deadline = started + *limits.get(operation).unwrap_or(timeout);
+        let deadline = started + *limits.get(operation).unwrap_or(timeout) + body;
         let answer = ask(pool, request, deadline, &mut head_at, failed).await;
         let took = head_at.unwrap_or_else(clock::mono).since(started);
         let outcome = match &answer {
@@ -349,8 +357,7 @@ impl Kept {
     fn read(self, whose: &str) -> Result<Side, (Uncompared, String)> {
         let Self { status, media_type, encoding, fails_call, body, .. } = self;
         let too_large = || (Uncompared::TooLarge, format!("the answer of {whose} is larger than {} KiB", MOST >> 10));
-        let late = |what| (what, format!("the answer of {whose} did not end in time"));
-        let body = body.map_err(|what| if what == Uncompared::TooLarge { too_large() } else { late(what) })?;
+        let body = body.map_err(|_too_large| too_large())?;
         let body = match decode(&encoding, &body, MOST) {
             Ok(Some(decoded)) => decoded,
             // What is not what it says to be is left to those who know what it should be.
@@ -393,8 +400,11 @@ async fn ask(
             let message = format!("the mirrored answer broke off: {error}");
             return Err(Failure::sent(FailureKind::Communication, message));
         }
-        // It is the head that counts, as for callers.
-        Err(_elapsed) => kept.body = Err(Uncompared::Unanswered),
+        // The pool whose answer it is held against has ended its own.
+        Err(_elapsed) => {
+            ticket.count_failure(LATE);
+            return Err(Failure::sent(FailureKind::Timeout, LATE.to_owned()));
+        }
     }
     kept.judge(failed, &answered.head.fields);
     Ok(kept)

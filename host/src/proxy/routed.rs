@@ -46,6 +46,12 @@ impl Proxy {
         Routed { route, session, visit }
     }
 
+    /// Whether V1 may answer for V2 as far as the session goes: where pools have sessions apart, V1 does not know it.
+    pub(super) fn may_go_to_v1(&self, visit: Option<&Visit>) -> bool {
+        let home = self.cookie.as_ref().zip(visit).and_then(|(cookie, visit)| cookie.home(visit));
+        home.is_none_or(|home| home.pool == PoolId::V1)
+    }
+
     /// Sets the host's cookie with an answer of a pool, where it has to be.
     pub(super) fn mark(
         &self,
@@ -55,8 +61,9 @@ impl Proxy {
         is_tls: bool,
     ) {
         let Some((cookie, visit)) = self.cookie.as_ref().zip(visit) else { return };
-        // What a rule or the caller chose, or V1 answered for V2, says nothing of where the session is at home.
-        let is_home = route.by == By::Share && pool == route.pool;
+        // A new session is at home where it was answered. What a rule or the caller chose later, or V1 answered for V2, says
+        // nothing of where it is.
+        let is_home = visit.is_new || route.by == By::Share && pool == route.pool;
         if is_home
             && !affinity::is_shared(&head.fields)
             && let Some(set) = cookie.set(&visit, pool, clock::unix_ms(), is_tls)

@@ -42,9 +42,14 @@ pub(super) async fn watch(pool: Arc<Inner>, at: usize) {
                 () = pool.shutdown.cancelled() => return,
             }
         }
+        let replaced = pool.replaced.load(Ordering::Acquire);
         let asked = timeout(check.timeout, ask(&pool, member, check)).await;
         let result =
             asked.unwrap_or_else(|_elapsed| Err(format!("no answer to a health check within {:?}", check.timeout)));
+        if pool.replaced.load(Ordering::Acquire) != replaced {
+            // It was another that was asked.
+            continue;
+        }
         let why = result.as_ref().err().cloned().unwrap_or_default();
         if member.checked(check.rule, result) {
             let (label, upstream) = (&pool.spec.label, &member.address);
@@ -60,6 +65,8 @@ pub(super) async fn watch(pool: Arc<Inner>, at: usize) {
             if member.is_usable(clock::mono()) { check.interval } else { check.interval.min(Duration::from_secs(1)) };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            // It may be another by now.
+            () = pool.renewed.notified() => {}
             () = pool.shutdown.cancelled() => return,
         }
     }

@@ -93,6 +93,16 @@ impl Member {
         }
     }
 
+    /// It was replaced by another: nothing that is known of it counts any more.
+    pub(super) fn forget(&self, is_checked: bool) {
+        let mut standing = self.standing.lock();
+        *standing = if is_checked { Standing::unseen() } else { Standing::default() };
+        self.down.store(standing.is_down(), Ordering::Relaxed);
+        self.out_until.store(0, Ordering::Relaxed);
+        drop(standing);
+        "was not reached yet since it was replaced".clone_into(&mut self.why.lock());
+    }
+
     pub(super) fn is_usable(&self, now: Mono) -> bool {
         !self.down.load(Ordering::Relaxed) && self.out_until.load(Ordering::Relaxed) <= now.nanos()
     }

@@ -16,6 +16,7 @@ mod mirrors;
 mod names;
 mod passing;
 mod pools;
+mod proxied;
 mod rules;
 mod slow;
 mod sockets;

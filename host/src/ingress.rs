@@ -10,6 +10,7 @@ pub(crate) mod guard;
 pub mod listen;
 pub mod operations;
 mod plain;
+pub mod proxied;
 pub(crate) mod pulse;
 mod strict;
 pub mod table;
@@ -34,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     carry::{Adopter, Carried},
     connection::Serving,
+    proxied::Trusted,
     table::Table,
     tls::Tls,
     watch::{Limits, Watch},
@@ -53,6 +55,8 @@ pub struct Settings {
     pub max_pending: usize,
     /// How long callers may take.
     pub limits: Limits,
+    /// Whose headers of the PROXY protocol connections begin with, if they do.
+    pub proxied: Option<Arc<Trusted>>,
     /// TLS, if it is spoken.
     pub tls: Option<Tls>,
 }

@@ -36,6 +36,7 @@ pub mod pace;
 pub mod policy;
 pub mod pool;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod request;
 pub mod route;
 pub mod scratch;

@@ -95,6 +95,8 @@ pub struct Proxy {
     pub failover_reserve_percent: u32,
     /// What upstreams are told of callers.
     pub forwarding: Forwarding,
+    /// Whether a pool is told of callers by the PROXY protocol.
+    pub tells_ends: bool,
     /// Operations whose callers are limited.
     pub rate_limits: Vec<(Arc<str>, Arc<Limit>)>,
     /// Whether callers are told which pool answered, and why.
@@ -157,6 +159,7 @@ impl Proxy {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "overload", NO_ROOM);
         }
         let source = caller.source(&head.fields, self.forwarding);
+        request.ends = self.tells_ends.then(|| Box::new(caller.ends(&head.fields, self.forwarding)));
         let upgrade = headers::upgrade(head);
         let is_tls = caller.is_tls(&head.fields, self.forwarding);
         let mirror = Wish::of(route.mirror && found.class == Class::Read, upgrade.is_some(), room);

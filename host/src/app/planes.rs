@@ -95,6 +95,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
     let sessions = sessions(&config);
     let pools = [upstream_configuration(&config.v1, &sessions), upstream_configuration(&config.v2, &sessions)];
     let pool = |spec| UpstreamPool::new(spec, common.threads);
+    let tells_ends = config.v1.proxy_protocol.or(config.v2.proxy_protocol).is_some();
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let both = (Pool::Upstreams(v1.clone()), Pool::Upstreams(v2.clone()));
     let (recorder, trials) = (Arc::clone(&given.recorder), given.trials.clone());
@@ -109,6 +110,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
         deadline: given.deadline,
         failover_reserve_percent: given.failover_reserve_percent,
         forwarding: config.forwarding,
+        tells_ends,
         rate_limits: config.rate_limits,
         says_pool: true,
         mirror: Arc::new(HttpMirror::new(mirror::Setup {
@@ -129,6 +131,7 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
 
 /// Upstreams for what belongs to no migration: nothing is routed, judged or mirrored.
 pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Common) -> Arc<Proxy> {
+    let tells_ends = spec.proxy_protocol.is_some();
     let pool = UpstreamPool::new(spec, common.threads);
     pool.open();
     let (trials, _nobody) = Trials::new(Arc::<Slots>::default());
@@ -145,6 +148,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
         deadline: Duration::from_mins(1),
         failover_reserve_percent: 0,
         forwarding,
+        tells_ends,
         rate_limits: Vec::new(),
         says_pool: false,
         mirror: Arc::new(HttpMirror::new(mirror::Setup {

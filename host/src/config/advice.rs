@@ -23,6 +23,11 @@ pub fn advice(config: &Config) -> Vec<Problem> {
         );
         all.push(problem("host.admin", message));
     }
+    if config.http.proxied.as_ref().is_some_and(|trusted| trusted.is_everybody()) {
+        let message = "trusts everybody: whoever reaches `host.data_plane` may say that it is somebody else; give the \
+                       addresses of the load balancers";
+        all.push(problem("host.http.proxy_protocol_from", message.to_owned()));
+    }
     all.extend(same_match(&config.migrations));
     for migration in &config.migrations {
         let at = |field: &str| format!("migrations.{}.{field}", migration.name);

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -33,6 +33,7 @@ use super::{
     guard::{Guarded, end, guard},
     operations,
     plain::{Ended, Plain},
+    proxied::{self, Trusted},
     pulse::{Active, Pulse, Shortage},
     strict,
     table::Table,
@@ -40,6 +41,7 @@ use super::{
     watched::Watched,
 };
 use crate::{
+    causes::chain,
     clock,
     http1::{MAX_FIELDS, MAX_HEAD},
     load::{FULL, Load, Room, Served},
@@ -53,6 +55,7 @@ use crate::{
         path::Form,
         refuse, refuse_malformed,
     },
+    proxy_protocol::{self, Said},
 };
 
 /// How long to wait when no connection can be accepted: for descriptors to come back, as a rule.
@@ -66,6 +69,9 @@ const MAX_LIST: u32 = 64 << 10;
 
 /// Streams of one connection of HTTP/2 that are open at once.
 const MAX_STREAMS: u32 = 128;
+
+/// Where a connection leads of which the system does not say it.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What one thread serves.
 pub(super) struct Serving {
@@ -85,6 +91,22 @@ pub(super) struct Serving {
     /// Those of all threads.
     pub(super) watches: Arc<[Arc<Watch>]>,
     pub(super) shortage: Arc<Shortage>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy)]
+struct Peer {
+    address: SocketAddr,
+    /// Where it connected to, if that is not where the host listens.
+    to: Option<SocketAddr>,
+    /// Whether the system says so.
+    is_direct: bool,
+}
+
+impl Peer {
+    const fn direct(address: SocketAddr) -> Self {
+        Self { address, to: None, is_direct: true }
+    }
 }
 
 /// A body that counts as served until it has been sent.
@@ -135,7 +157,12 @@ impl Serving {
                 () = self.ends.shutdown.cancelled() => return,
                 () = self.ends.leave.cancelled() => return self.give_away(Carried::over(stream, Bytes::new(), true)).await,
             };
-            self.connection(stream, peer, (Bytes::new(), true), permit);
+            match &self.settings.proxied {
+                None => self.connection(stream, Peer::direct(peer), (Bytes::new(), true), permit),
+                Some(trusted) => {
+                    drop(self.tasks.spawn(Arc::clone(&self).proxied(stream, peer, Arc::clone(trusted), permit)))
+                }
+            }
         }
     }
 
@@ -153,7 +180,13 @@ impl Serving {
             };
             let Some((permit, carried)) = next else { return };
             match carried.open() {
-                Ok((stream, peer, read, is_new)) => self.connection(stream, peer, (read, is_new), permit),
+                Ok((stream, peer, read, is_new)) => match &self.settings.proxied {
+                    Some(trusted) if is_new && read.is_empty() => {
+                        let (this, trusted) = (Arc::clone(&self), Arc::clone(trusted));
+                        self.tasks.spawn(this.proxied(stream, peer, trusted, permit));
+                    }
+                    _ => self.connection(stream, Peer::direct(peer), (read, is_new), permit),
+                },
                 Err(error) => tracing::debug!(%error, "a connection was closed while it was carried over"),
             }
         }
@@ -175,12 +208,41 @@ impl Serving {
         }
     }
 
+    /// Serves a connection that has to begin with a header of the PROXY protocol. What that says cannot be handed to another
+    /// host with the connection.
+    async fn proxied(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        trusted: Arc<Trusted>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        if !trusted.has(peer.ip()) {
+            return tracing::debug!(%peer, "is not in `proxy_protocol_from`");
+        }
+        let pulse = self.watch.add(false, true);
+        pulse.head_began();
+        let said = match guard(pin!(proxied::take(&mut stream)), &pulse, |_taking| {}).await {
+            Guarded::Ended(Ok(said)) => said,
+            Guarded::Ended(Err(error)) => {
+                return tracing::debug!(%peer, error = chain(&error), "no header of the PROXY protocol");
+            }
+            Guarded::Closed | Guarded::Left => return tracing::debug!(%peer, "the PROXY protocol took too long"),
+        };
+        drop(pulse);
+        let peer = match said {
+            Said::Local => Peer { is_direct: false, ..Peer::direct(peer) },
+            Said::Proxied(ends) => Peer { address: ends.source, to: Some(ends.destination), is_direct: false },
+        };
+        self.connection(stream, peer, (Bytes::new(), true), permit);
+    }
+
     /// Serves a connection of which some bytes were read before, in a task of its own; no request has come over one that is
     /// new.
     fn connection(
         self: &Arc<Self>,
         stream: TcpStream,
-        peer: SocketAddr,
+        peer: Peer,
         (read, is_new): (Bytes, bool),
         permit: Option<OwnedSemaphorePermit>,
     ) {
@@ -190,7 +252,9 @@ impl Serving {
         }
         // What has begun without TLS goes on so.
         let tls = self.settings.tls.as_ref().filter(|_| is_new && read.is_empty());
-        let caller = Arc::new(Caller::new(peer.ip(), tls.is_some()));
+        let to = peer.to.or_else(|| stream.local_addr().ok()).unwrap_or(UNKNOWN);
+        let caller =
+            Arc::new(Caller::new(proxy_protocol::Ends { source: peer.address, destination: to }, tls.is_some()));
         if let Some(tls) = tls {
             let (this, accepting) = (Arc::clone(self), TlsAcceptor::from(tls.config()).accept(stream));
             self.tasks.spawn(async move {
@@ -199,7 +263,7 @@ impl Serving {
             });
             return;
         }
-        let pulse = self.watch.add(true, is_new);
+        let pulse = self.watch.add(peer.is_direct, is_new);
         let plain = Plain::new(Watched::new(stream, read, Arc::clone(&pulse)), pulse);
         self.tasks.spawn(Arc::clone(self).plain(plain, caller, permit));
     }
@@ -392,7 +456,7 @@ fn receive(mut request: Request<Incoming>, pace: Pace, active: &Active) -> Recei
     // Streams of gRPC may be silent for as long as there is nothing to say.
     let pace = if is_stream(&head) { Pace::NONE } else { pace };
     let (body, progress) = Upload::of(body, is_http2, pace, |progress| Box::new(active.arriving(progress)));
-    Received { request: Outgoing { head, body, interims: None }, progress, upgrade }
+    Received { request: Outgoing { head, body, interims: None, ends: None }, progress, upgrade }
 }
 
 fn overloaded() -> Reply {
@@ -431,7 +495,15 @@ mod tests {
             send_timeout: Duration::from_secs(1),
             pace: Pace::NONE,
         };
-        let settings = Settings { threads: 1, max_connections: 1, max_pending: 1, max_in_flight: 1, limits, tls: None };
+        let settings = Settings {
+            threads: 1,
+            max_connections: 1,
+            max_pending: 1,
+            max_in_flight: 1,
+            limits,
+            proxied: None,
+            tls: None,
+        };
         let shortage = Arc::<Shortage>::default();
         let watch = Arc::new(Watch::new(limits, 1, Arc::clone(&shortage)));
         Arc::new(Serving {
@@ -457,7 +529,8 @@ mod tests {
         let serving = serving();
         let pulse = serving.watch.add(true, true);
         let plain = Plain::new(Watched::new(stream, Bytes::new(), Arc::clone(&pulse)), pulse);
-        let size = size_of_val(&Arc::clone(&serving).plain(plain, Arc::new(Caller::new(peer.ip(), false)), None));
+        let caller = Caller::new(proxy_protocol::Ends { source: peer, destination: peer }, false);
+        let size = size_of_val(&Arc::clone(&serving).plain(plain, Arc::new(caller), None));
         assert!(size <= MOST, "{size} bytes");
     }
 }

@@ -58,6 +58,7 @@ use crate::{
     clock::{self, Mono},
     message::rules::{HeaderRules, Rules},
     policy::facts::Members,
+    proxy_protocol::Version,
     request::{Failure, FailureKind, PoolId},
 };
 
@@ -102,6 +103,8 @@ pub struct UpstreamSpec {
     pub retry_budget_percent: u32,
     /// When members are ejected.
     pub ejection: Ejection,
+    /// Which version of the PROXY protocol connections begin with, if they do. Each is then one caller's.
+    pub proxy_protocol: Option<Version>,
     /// What is set and removed in the fields of requests and answers, if anything.
     pub headers: Option<Arc<HeaderRules>>,
     /// How members are asked how they are; none for not at all.
@@ -272,7 +275,7 @@ impl UpstreamPool {
         loop {
             let mut why = format!("{}: it is closed", self.0.spec.label);
             for member in self.0.members.iter().filter(|_| self.is_open()) {
-                match self.0.connect(member).await {
+                match self.0.connect(member, None).await {
                     Ok(_) => {
                         member.reach.meet(clock::mono());
                         return Ok(());

@@ -4,7 +4,7 @@
 //! Connection fields are those of RFC 9110, 7.6.1; `Via` is 7.6.3; `Host` and the target's forms are RFC 9112, 3.2;
 //! `Forwarded` is RFC 7239. `traceparent` and `tracestate` (W3C Trace Context) pass as they are.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hyper::{
     Method, Uri, Version,
@@ -14,6 +14,7 @@ use hyper::{
 use crate::{
     message::{Fields, RequestHead},
     pool::upstream::callers::Source,
+    proxy_protocol::Ends,
 };
 
 /// Fields that belong to one connection. The last is what asks for HTTP/2 in the middle of one (RFC 7540, 3.2.1).
@@ -42,6 +43,7 @@ pub struct Forwarding {
 /// Who sends requests over a connection, and how.
 #[derive(Debug, Clone)]
 pub struct Caller {
+    ends: Ends,
     address: IpAddr,
     text: Box<str>,
     source: Source,
@@ -194,16 +196,24 @@ fn remove_connection(fields: &mut Fields) {
 }
 
 impl Caller {
-    /// At an address, over TLS or not.
-    pub fn new(address: IpAddr, tls: bool) -> Self {
-        let address = address.to_canonical();
-        Self { address, text: address.to_string().into(), source: Source::of(address), tls }
+    /// At one end of a connection, over TLS or not.
+    pub fn new(ends: Ends, tls: bool) -> Self {
+        let address = ends.source.ip().to_canonical();
+        Self { ends, address, text: address.to_string().into(), source: Source::of(address), tls }
     }
 
     /// Whether a request came over TLS: to the host, or, if proxies before it are trusted, to the first of them.
     pub fn is_tls(&self, fields: &Fields, forwarding: Forwarding) -> bool {
         let said = fields.text("x-forwarded-proto").filter(|_| forwarding.trust);
         said.map_or(self.tls, |said| said.eq_ignore_ascii_case("https"))
+    }
+
+    /// Who sent a request and to where, as upstreams are told that speak the PROXY protocol. Whoever is known by what proxies
+    /// say has no port.
+    pub fn ends(&self, fields: &Fields, forwarding: Forwarding) -> Ends {
+        let address = self.address(fields, forwarding);
+        let source = if address == self.address { self.ends.source } else { SocketAddr::new(address, 0) };
+        Ends { source, ..self.ends }
     }
 
     /// Who sent a request, as pools tell callers apart.
@@ -299,10 +309,15 @@ mod tests {
         RequestHead { method: Method::GET, uri: target.parse().unwrap(), version: Version::HTTP_11, fields }
     }
 
+    fn caller(tls: bool) -> Caller {
+        let end = |port| SocketAddr::from(([192, 0, 2, 7], port));
+        Caller::new(Ends { source: end(51_000), destination: end(443) }, tls)
+    }
+
     fn sent(headers: &[(&str, &str)], forwarding: Forwarding) -> Vec<String> {
         let mut head = head("/", headers);
         let upgrade = upgrade(&head);
-        let caller = Caller::new([192, 0, 2, 7].into(), true);
+        let caller = caller(true);
         to_upstream(&mut head, &caller, forwarding, upgrade.as_deref());
         let mut out = Vec::new();
         head.fields.write(&mut out, |_| true);
@@ -407,7 +422,7 @@ mod tests {
 
     #[test]
     fn the_caller_is_at_the_other_end_unless_proxies_before_the_host_are_trusted() {
-        let peer = Caller::new([192, 0, 2, 7].into(), false);
+        let peer = caller(false);
         let by = |trust, trusted_hops, headers: &[(&str, &str)]| {
             let fields = headers.iter().copied().collect();
             peer.source(&fields, Forwarding { x_forwarded: true, forwarded: false, trust, trusted_hops })

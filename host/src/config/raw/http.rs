@@ -34,6 +34,10 @@ pub struct Http {
     pub trust_forwarded: bool,
     /// How many proxies are before the host, if they are trusted.
     pub trusted_hops: u8,
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Whose headers are believed.
+    pub proxy_protocol_from: Vec<String>,
     /// TLS, if it is spoken.
     pub tls: Option<Identity>,
     /// Who gets what belongs to no migration.
@@ -91,6 +95,8 @@ impl Default for Http {
             forwarded: "x-forwarded".into(),
             trust_forwarded: false,
             trusted_hops: 1,
+            proxy_protocol: false,
+            proxy_protocol_from: Vec::new(),
             tls: None,
             default: None,
         }
@@ -186,6 +192,8 @@ pub struct Upstreams {
     /// When upstreams are ejected.
     #[serde(default)]
     pub ejection: Ejection,
+    /// Which version of the PROXY protocol is spoken to them.
+    pub proxy_protocol: Option<String>,
     /// What is set and removed in fields.
     #[serde(default)]
     pub headers: Headers,

@@ -88,7 +88,7 @@ const NUMBERS: [(&str, &str); 28] = [
 ];
 
 /// Other fields, by the end of their paths, as they are written.
-const EXAMPLES: [(&str, &str); 27] = [
+const EXAMPLES: [(&str, &str); 29] = [
     ("host.data_plane", "\"127.0.0.1:8080\""),
     ("host.admin", "\"127.0.0.1:8081\""),
     ("host.store", "\"cutover.db\""),
@@ -110,6 +110,8 @@ const EXAMPLES: [(&str, &str); 27] = [
     ("certificate", "\"chain.pem\""),
     ("key", "\"key.pem\""),
     ("keys", "[{ name = \"ops\", public_key = \"..\" }]"),
+    ("proxy_protocol_from", "[\"10.0.0.0/8\"]"),
+    ("proxy_protocol", "\"v2\""),
     ("rate_limit", "{ rate = \"100/s\" }"),
     ("rate", "\"100/s\""),
     ("per", "\"address\""),

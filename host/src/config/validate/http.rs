@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use hyper::{header::HeaderName, http::uri::Authority};
+use ipnet::IpNet;
 
 use super::{At, cookie, failed, headers, is_name, operations::own_deadline};
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     config::{Config, HttpConfig, MigrationConfig, PlaneConfig, raw},
     ingress::{
         Settings,
+        proxied::Trusted,
         table::{HostMatch, Match},
         tls,
         watch::Limits,
@@ -28,6 +30,7 @@ use crate::{
         path,
         query::Wanted,
     },
+    proxy_protocol::Version,
     request::{Class, PoolId},
 };
 
@@ -71,7 +74,45 @@ pub(super) fn listener(at: &mut At<'_>, raw: &raw::http::Http, base: &Path) -> S
                 grace: at.field("min_rate_grace").duration(&raw.min_rate_grace, "10ms", "1h"),
             },
         },
+        proxied: proxied(at, raw),
         tls,
+    }
+}
+
+/// Whose headers of the PROXY protocol are believed, if connections begin with one.
+fn proxied(at: &mut At<'_>, raw: &raw::http::Http) -> Option<Arc<Trusted>> {
+    let mut at = at.field("proxy_protocol_from");
+    let mut networks = Vec::new();
+    for text in &raw.proxy_protocol_from {
+        let alone = text.parse::<IpAddr>().map(IpNet::from);
+        match alone.or_else(|_network| text.parse::<IpNet>()) {
+            Ok(network) => networks.push(network),
+            Err(_neither) => {
+                at.wrong(&format!("has `{text}`; it must be an address or a network, such as `10.0.0.0/8`"))
+            }
+        }
+    }
+    match (raw.proxy_protocol, raw.proxy_protocol_from.is_empty()) {
+        (true, true) => at.wrong(
+            "is missing: whoever connects could say who it is; give the addresses of the load balancers, such as \
+             `[\"10.0.0.0/8\"]`",
+        ),
+        (false, false) => at.wrong("is for `proxy_protocol = true`; set that, or leave it out"),
+        (true, false) => return Some(Arc::new(Trusted::new(networks))),
+        (false, true) => {}
+    }
+    None
+}
+
+/// Which version of the PROXY protocol is spoken to upstreams.
+fn proxy_protocol(at: &mut At<'_>, raw: Option<&str>) -> Option<Version> {
+    match raw? {
+        "v1" => Some(Version::V1),
+        "v2" => Some(Version::V2),
+        other => {
+            at.wrong(&format!("is `{other}`; it must be `v1` or `v2`"));
+            None
+        }
     }
 }
 
@@ -371,6 +412,7 @@ pub(super) fn upstreams(
             time: at.field("ejection.time").duration(&raw.ejection.time, "10ms", "1d"),
             most_percent: raw.ejection.most,
         },
+        proxy_protocol: proxy_protocol(&mut at.field("proxy_protocol"), raw.proxy_protocol.as_deref()),
         headers: headers::rules(&mut at.field("headers"), &raw.headers),
         health: raw.health.map(|raw| health(&mut at.field("health"), raw)),
         drain_timeout: at.field("drain_timeout").duration(&raw.drain_timeout, "0s", "1d"),

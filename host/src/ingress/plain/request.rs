@@ -89,7 +89,7 @@ pub(super) fn take(read: &mut BytesMut) -> Taken {
         *read = BytesMut::new();
     }
     let head = Box::new(RequestHead { method, uri, version: Version::HTTP_11, fields });
-    Taken::Request { request: Outgoing { head, body: Upload::whole(body), interims: None }, is_last }
+    Taken::Request { request: Outgoing { head, body: Upload::whole(body), interims: None, ends: None }, is_last }
 }
 
 /// What a field says of the message, or of the connection.

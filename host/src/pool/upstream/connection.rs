@@ -240,15 +240,15 @@ impl Sender {
         again: bool,
     ) -> Sent {
         let nothing = || NotSent::unseen(wire::Broken::Closed);
-        let Outgoing { head, body, interims } = slot.take().ok_or_else(nothing)?;
+        let Outgoing { head, body, interims, ends } = slot.take().ok_or_else(nothing)?;
         let copy = again.then(|| body.again()).flatten();
         let request = for_hyper(&head, body, interims.clone(), (address, &pool.spec));
         // It stays in its slot also if the wait for an answer is given up.
         let kept = if let Some(body) = copy {
-            *slot = Some(Outgoing { head, body, interims });
+            *slot = Some(Outgoing { head, body, interims, ends });
             None
         } else {
-            Some((head, interims))
+            Some((head, interims, ends))
         };
         let sent = match &mut self {
             Self::Wire(_) => return Err(nothing()),
@@ -272,8 +272,8 @@ impl Sender {
             Err(mut error) => {
                 let unsent = error.take_message();
                 let seen = unsent.is_none();
-                if let (Some(unsent), Some((head, interims))) = (unsent, kept) {
-                    *slot = Some(Outgoing { head, body: unsent.into_body(), interims });
+                if let (Some(unsent), Some((head, interims, ends))) = (unsent, kept) {
+                    *slot = Some(Outgoing { head, body: unsent.into_body(), interims, ends });
                 }
                 let error = error.into_error();
                 // A connection of HTTP/2 says which requests it has not seen.

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     causes::chain,
     clock, descriptors,
+    proxy_protocol::{self, Ends},
     request::{Failure, FailureKind},
 };
 
@@ -26,16 +28,17 @@ use crate::{
 const QUEUE_FULL: Duration = Duration::from_millis(5);
 
 impl Inner {
-    /// A new connection to a member.
-    pub(super) async fn connect(&self, member: &Member) -> Result<Sender, Failure> {
+    /// A new connection to a member, for who is at these ends; for nobody if the host itself asks. The PROXY protocol says
+    /// so, if the pool speaks it.
+    pub(super) async fn connect(&self, member: &Member, ends: Option<&Ends>) -> Result<Sender, Failure> {
         let limit = self.spec.connect_timeout;
-        match timeout(limit, self.try_connect(member)).await {
+        match timeout(limit, self.try_connect(member, ends)).await {
             Ok(connected) => connected,
             Err(_elapsed) => Err(unreached(&member.address, &format!("no connection within {limit:?}"))),
         }
     }
 
-    async fn try_connect(&self, member: &Member) -> Result<Sender, Failure> {
+    async fn try_connect(&self, member: &Member, ends: Option<&Ends>) -> Result<Sender, Failure> {
         let address = &member.address;
         let failed = |what: &dyn std::error::Error| unreached(address, &chain(what));
         let Some(descriptor) = descriptors::for_upstream() else {
@@ -44,15 +47,29 @@ impl Inner {
             return Err(Failure::unsent(FailureKind::Resource, message));
         };
         let (over, place) = match address {
-            Address::Unix(path) => (Over::Unix(at_socket(path).await.map_err(|e| failed(&e))?), (None, 0)),
+            Address::Unix(path) => {
+                let mut stream = at_socket(path).await.map_err(|e| failed(&e))?;
+                self.introduce(&mut stream, ends).await.map_err(|e| failed(&e))?;
+                (Over::Unix(stream), (None, 0))
+            }
             Address::Tcp { tls, host, .. } => {
-                let (stream, place) = self.over_tcp(member).await.map_err(|e| failed(&e))?;
+                let (mut stream, place) = self.over_tcp(member).await.map_err(|e| failed(&e))?;
+                self.introduce(&mut stream, ends).await.map_err(|e| failed(&e))?;
                 let over = if *tls { self.over_tls(stream, member, host).await? } else { Over::Tcp(stream) };
                 (over, place)
             }
         };
         let origin = Origin::new(place, clock::mono(), self.spec.max_connection_age);
+        let origin = origin.of_caller(ends.filter(|_| self.spec.proxy_protocol.is_some()).map(|ends| ends.source));
         self.begin(Stream { over, _descriptor: descriptor }, origin).await.map_err(|e| failed(&e))
+    }
+
+    /// Says who is at the ends of a connection, before all else.
+    async fn introduce(&self, stream: &mut (impl AsyncWrite + Unpin), ends: Option<&Ends>) -> io::Result<()> {
+        match self.spec.proxy_protocol {
+            None => Ok(()),
+            Some(version) => stream.write_all(&proxy_protocol::write(version, ends)).await,
+        }
     }
 
     /// A connection to where a member's name leads, where that is, and the era of it.

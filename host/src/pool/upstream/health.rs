@@ -87,7 +87,7 @@ async fn probe(pool: &Inner, member: &Member) {
         }
         probed = now;
         if pool.open.load(Ordering::Acquire) {
-            match pool.connect(member).await {
+            match pool.connect(member, None).await {
                 Ok(_) => member.reach.meet(clock::mono()),
                 Err(failure) => member.miss(&failure.message),
             }
@@ -97,7 +97,7 @@ async fn probe(pool: &Inner, member: &Member) {
 
 /// On a connection of its own, so that it says something about connecting, too.
 async fn ask(pool: &Inner, member: &Member, check: &HealthCheck) -> Result<(), String> {
-    let sender = pool.connect(member).await.map_err(|failure| failure.message)?;
+    let sender = pool.connect(member, None).await.map_err(|failure| failure.message)?;
     let authority = member.address.authority();
     let host = check.host.as_deref().unwrap_or(&authority);
     let fields = [("host", host), ("user-agent", "cutover-health-check")].into_iter().collect();

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +16,7 @@ use super::{Inner, connection::Sender, member::Member};
 use crate::{
     clock::{self, Mono},
     descriptors,
+    proxy_protocol::Ends,
 };
 
 thread_local! {
@@ -23,6 +25,9 @@ thread_local! {
 
 /// How often connections that waited too long are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// Connections to a member that wait if each is one caller's: few of those who sent a request will send another.
+const OWN: usize = 64;
 
 /// Says which of the serving threads this is, from 1 on. All other threads share lane 0.
 pub fn enter(lane: usize) {
@@ -113,12 +118,14 @@ impl Inner {
         }
     }
 
-    /// The connection to a member that was used last, if one waits here.
-    pub(super) fn reuse(&self, member: usize, now: Mono) -> Option<Sender> {
+    /// The connection to a member that was used last, if one waits here; one of the caller's own, if they are not shared.
+    pub(super) fn reuse(&self, member: usize, ends: Option<&Ends>, now: Mono) -> Option<Sender> {
         let idle = self.lane()?.idle.get(member)?;
         let places = &self.members.get(member)?.places;
+        let is_shared = self.spec.proxy_protocol.is_none();
         loop {
-            let Idle { mut sender, .. } = idle.lock().pop()?;
+            let Idle { mut sender, .. } =
+                if is_shared { idle.lock().pop()? } else { take_own(&mut idle.lock(), ends.map(|ends| ends.source))? };
             if places.keeps(sender.origin(), now) && !sender.is_closed() {
                 // One connection of HTTP/2 has room for more than one request.
                 if let Some(shared) = sender.share() {
@@ -141,8 +148,18 @@ impl Inner {
         if let Sender::Wire(wire) = &mut sender {
             wire.rest();
         }
-        idle.lock().push(Idle { sender, since });
+        let mut idle = idle.lock();
+        let oldest = (self.spec.proxy_protocol.is_some() && idle.len() >= OWN).then(|| idle.remove(0));
+        idle.push(Idle { sender, since });
+        drop(idle);
+        drop(oldest);
     }
+}
+
+/// The last of those that wait for a caller's next request.
+fn take_own(idle: &mut Vec<Idle>, caller: Option<SocketAddr>) -> Option<Idle> {
+    let at = idle.iter().rposition(|idle| idle.sender.origin().caller() == caller)?;
+    Some(idle.remove(at))
 }
 
 /// Closes connections that have waited longer than the pool's idle timeout.

@@ -42,6 +42,8 @@ pub(super) struct Origin {
     place: Option<SocketAddr>,
     era: u64,
     until: Option<Mono>,
+    /// Whose it is, if connections are not shared.
+    caller: Option<SocketAddr>,
 }
 
 impl Lookup {
@@ -122,7 +124,17 @@ impl Origin {
     /// Of a connection that is made now. Each lives a little less than the others, so that not all end at once.
     pub(super) fn new((place, era): (Option<SocketAddr>, u64), now: Mono, most: Option<Duration>) -> Self {
         let until = most.map(|most| now + most.mul_f64(1.0 - fastrand::f64() / 10.0));
-        Self { place, era, until }
+        Self { place, era, until, caller: None }
+    }
+
+    /// Of a connection that is one caller's.
+    pub(super) const fn of_caller(self, caller: Option<SocketAddr>) -> Self {
+        Self { caller, ..self }
+    }
+
+    /// Whose it is, if connections are not shared.
+    pub(super) const fn caller(&self) -> Option<SocketAddr> {
+        self.caller
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     causes::chain,
     clock::{self, Mono},
     message::{ReplyHead, RequestHead},
+    proxy_protocol::Ends,
     request::{Failure, FailureKind},
 };
 
@@ -51,6 +52,8 @@ pub struct Outgoing {
     pub body: Upload,
     /// Where interim answers are left, if anybody passes them on.
     pub interims: Option<Arc<Interims>>,
+    /// Who sent it and to where, if a pool is told by the PROXY protocol.
+    pub ends: Option<Box<Ends>>,
 }
 
 /// An answer's head, and its body to come.
@@ -90,7 +93,7 @@ pub struct Unanswered {
 impl Outgoing {
     /// Without a body.
     pub fn of(head: RequestHead) -> Self {
-        Self { head: Box::new(head), body: Upload::default(), interims: None }
+        Self { head: Box::new(head), body: Upload::default(), interims: None, ends: None }
     }
 }
 
@@ -132,12 +135,17 @@ impl Ticket {
         };
         // Once it was closed under a request that the member may have seen, no other that waits is tried.
         let mut has_raced = false;
+        let ends = request.as_ref().and_then(|request| request.ends.as_deref().copied());
         for attempt in 0.. {
-            let waiting = if attempt < STALE && !has_raced { pool.reuse(self.member, clock::mono()) } else { None };
+            let waiting = if attempt < STALE && !has_raced {
+                pool.reuse(self.member, ends.as_ref(), clock::mono())
+            } else {
+                None
+            };
             let is_new = waiting.is_none();
             let mut sender = match waiting {
                 Some(sender) => sender,
-                None => self.connect(member, ask.deadline).await.map_err(|failure| (failure, false))?,
+                None => self.connect(member, ends.as_ref(), ask.deadline).await.map_err(|failure| (failure, false))?,
             };
             if !is_new && !self.is_ready(&mut sender).await {
                 continue;
@@ -172,10 +180,10 @@ impl Ticket {
         }
     }
 
-    async fn connect(&self, member: &Member, deadline: Mono) -> Result<Sender, Failure> {
+    async fn connect(&self, member: &Member, ends: Option<&Ends>, deadline: Mono) -> Result<Sender, Failure> {
         let address = &member.address;
         // Apart from the request, which would carry the room for it otherwise: connecting is rare.
-        let connecting = Box::pin(self.pool.0.connect(member));
+        let connecting = Box::pin(self.pool.0.connect(member, ends));
         let connected = timeout_at(deadline.timer(), connecting).await.unwrap_or_else(|_elapsed| {
             Err(Failure::unsent(FailureKind::Timeout, format!("{address} was not reached in time")))
         });

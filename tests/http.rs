@@ -8,6 +8,7 @@ mod conformance;
 mod connections;
 mod cookies;
 mod drain;
+mod extended;
 mod faults;
 mod framing;
 mod gone;

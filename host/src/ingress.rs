@@ -6,6 +6,7 @@
 
 pub mod carry;
 mod connection;
+mod extended;
 pub(crate) mod guard;
 pub mod listen;
 pub mod operations;

@@ -24,7 +24,7 @@ mod tunnel;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use hyper::{StatusCode, Version, body::Bytes, upgrade::OnUpgrade};
+use hyper::{StatusCode, Version, body::Bytes};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -44,6 +44,7 @@ use self::{
 pub use self::{
     download::{Cut, Download, ReplyBody},
     refusals::{refuse, refuse_body, refuse_malformed, status},
+    tunnel::Upgrading,
 };
 use crate::{
     clock,
@@ -113,7 +114,7 @@ pub struct Received {
     /// How far its body has come, if it has one.
     pub progress: Option<Arc<Progress>>,
     /// Its connection, once that has changed its protocol; if it can.
-    pub upgrade: Option<OnUpgrade>,
+    pub upgrade: Option<Upgrading>,
 }
 
 /// Where and when a request came in.
@@ -244,7 +245,7 @@ impl Proxy {
         whose: Whose<'_>,
         (pool, took): (PoolId, Duration),
         mirror: Wish,
-        (connection, asked, tasks): (Option<OnUpgrade>, Option<&[u8]>, &TaskTracker),
+        (connection, asked, tasks): (Option<Upgrading>, Option<&[u8]>, &TaskTracker),
     ) -> Reply {
         if answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
             return self.pass_on((answered, ticket), whose, (pool, took), mirror);
@@ -374,7 +375,7 @@ impl Reply {
 /// The upstream changes the protocol: from now on bytes are passed on as they come.
 fn change(
     (answered, ticket): (Answered, Ticket),
-    (caller, asked): (Option<(OnUpgrade, &TaskTracker)>, &[u8]),
+    (caller, asked): (Option<(Upgrading, &TaskTracker)>, &[u8]),
     whose: Whose<'_>,
     (pool, took): (PoolId, Duration),
 ) -> Reply {

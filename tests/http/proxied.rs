@@ -35,7 +35,9 @@ async fn a_load_balancer_says_who_called_and_who_says_nothing_is_not_served() {
         let said = after(&site, local).await;
         assert!(said.contains(r#""x-forwarded-for":"127.0.0.1""#), "{said}");
     }
-    for wrong in ["", "PROXY TCP4 192.0.2.7 10.0.0.1\r\n", "PROXY TCP4 1.1.1.1 1.1.1.1 1 99999\r\n", "\r\n\r\n\0\r\nQUIT\n\x11"] {
+    for wrong in
+        ["", "PROXY TCP4 192.0.2.7 10.0.0.1\r\n", "PROXY TCP4 1.1.1.1 1.1.1.1 1 99999\r\n", "\r\n\r\n\0\r\nQUIT\n\x11"]
+    {
         assert_eq!(after(&site, wrong).await, "", "{wrong:?} is closed without a word");
     }
     site.app.shut_down().await;
@@ -144,11 +146,16 @@ async fn what_one_load_balancer_says_another_host_is_told_over_http_2_and_in_che
 #[test]
 fn trust_in_whoever_connects_is_refused_and_in_everybody_warned_of() {
     let with = |http: &'static str, pool: &'static str| {
-        let setup = Setup { v1: vec!["http://a".into()], v2: vec!["http://b".into()], http, pool, ..Setup::of(&[], &[]) };
+        let setup =
+            Setup { v1: vec!["http://a".into()], v2: vec!["http://b".into()], http, pool, ..Setup::of(&[], &[]) };
         Config::parse(&setup.text(), &crate::harness::root(), &[])
     };
     for (http, pool, words) in [
-        ("proxy_protocol = true", "", "`host.http.proxy_protocol_from` is missing: whoever connects could say who it is"),
+        (
+            "proxy_protocol = true",
+            "",
+            "`host.http.proxy_protocol_from` is missing: whoever connects could say who it is",
+        ),
         ("proxy_protocol_from = ['::1']", "", "`host.http.proxy_protocol_from` is for `proxy_protocol = true`"),
         ("proxy_protocol = true\nproxy_protocol_from = ['here']", "", "has `here`; it must be an address or a network"),
         ("", "proxy_protocol = 'v3'", "`migrations.shop.v1.proxy_protocol` is `v3`; it must be `v1` or `v2`"),

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     pin::{Pin, pin},
     sync::Arc,
@@ -30,10 +30,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Ends, Settings,
     carry::Carried,
+    extended,
     guard::{Guarded, end, guard},
     operations,
     plain::{Ended, Plain},
-    proxied::{self, Trusted},
+    proxied::Peer,
     pulse::{Active, Pulse, Shortage},
     strict,
     table::Table,
@@ -41,7 +42,6 @@ use super::{
     watched::Watched,
 };
 use crate::{
-    causes::chain,
     clock,
     http1::{MAX_FIELDS, MAX_HEAD},
     load::{FULL, Load, Room, Served},
@@ -49,13 +49,13 @@ use crate::{
     pace::Pace,
     pool::upstream::{Outgoing, upload::Upload},
     proxy::{
-        Cut, Received, Reply, ReplyBody, Scene,
+        Cut, Received, Reply, ReplyBody, Scene, Upgrading,
         headers::{self, Caller},
         is_stream,
         path::Form,
         refuse, refuse_malformed,
     },
-    proxy_protocol::{self, Said},
+    proxy_protocol,
 };
 
 /// How long to wait when no connection can be accepted: for descriptors to come back, as a rule.
@@ -91,22 +91,6 @@ pub(super) struct Serving {
     /// Those of all threads.
     pub(super) watches: Arc<[Arc<Watch>]>,
     pub(super) shortage: Arc<Shortage>,
-}
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Copy)]
-struct Peer {
-    address: SocketAddr,
-    /// Where it connected to, if that is not where the host listens.
-    to: Option<SocketAddr>,
-    /// Whether the system says so.
-    is_direct: bool,
-}
-
-impl Peer {
-    const fn direct(address: SocketAddr) -> Self {
-        Self { address, to: None, is_direct: true }
-    }
 }
 
 /// A body that counts as served until it has been sent.
@@ -208,38 +192,9 @@ impl Serving {
         }
     }
 
-    /// Serves a connection that has to begin with a header of the PROXY protocol. What that says cannot be handed to another
-    /// host with the connection.
-    async fn proxied(
-        self: Arc<Self>,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        trusted: Arc<Trusted>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) {
-        if !trusted.has(peer.ip()) {
-            return tracing::debug!(%peer, "is not in `proxy_protocol_from`");
-        }
-        let pulse = self.watch.add(false, true);
-        pulse.head_began();
-        let said = match guard(pin!(proxied::take(&mut stream)), &pulse, |_taking| {}).await {
-            Guarded::Ended(Ok(said)) => said,
-            Guarded::Ended(Err(error)) => {
-                return tracing::debug!(%peer, error = chain(&error), "no header of the PROXY protocol");
-            }
-            Guarded::Closed | Guarded::Left => return tracing::debug!(%peer, "the PROXY protocol took too long"),
-        };
-        drop(pulse);
-        let peer = match said {
-            Said::Local => Peer { is_direct: false, ..Peer::direct(peer) },
-            Said::Proxied(ends) => Peer { address: ends.source, to: Some(ends.destination), is_direct: false },
-        };
-        self.connection(stream, peer, (Bytes::new(), true), permit);
-    }
-
     /// Serves a connection of which some bytes were read before, in a task of its own; no request has come over one that is
     /// new.
-    fn connection(
+    pub(super) fn connection(
         self: &Arc<Self>,
         stream: TcpStream,
         peer: Peer,
@@ -380,6 +335,7 @@ impl Serving {
         });
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_LIST);
+        http.enable_connect_protocol();
         let connection = pin!(http.serve_connection(io, service));
         end(pulse, &guard(connection, pulse, http2::Connection::graceful_shutdown).await);
     }
@@ -399,16 +355,18 @@ impl Serving {
         let (served, room) = self.load.enter();
         let is_http2_head = request.version() == Version::HTTP_2 && request.method() == Method::HEAD;
         let verified = strict::verify(request.version(), request.headers_mut());
+        let is_extended = extended::to_upgrade(&mut request, || fastrand::u128(..));
         // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
         let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
         // Also of one that is refused it has to be known whether the rest of its body comes.
         let received = receive(request, self.settings.limits.pace, &active);
-        let Reply { mut head, mut body } = match verified {
+        let reply = match verified {
             Err(refused) => refused.reply(),
             Ok(()) if room == Room::None => overloaded(),
             Ok(()) => self.route(received, (caller, &served, room)).await,
         };
+        let Reply { mut head, mut body } = if is_extended { extended::to_answer(reply) } else { reply };
         if was_chunked {
             head.fields.set("connection", "close");
         }
@@ -449,9 +407,14 @@ impl Serving {
 
 /// A request that hyper has read.
 fn receive(mut request: Request<Incoming>, pace: Pace, active: &Active) -> Received {
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let connection = request.extensions_mut().remove::<OnUpgrade>();
     let (parts, body) = request.into_parts();
     let is_http2 = parts.version == Version::HTTP_2;
+    // The connection goes on with other requests, and is not idle while this one goes on as something else.
+    let upgrade = connection.map(|connection| Upgrading {
+        connection,
+        hold: is_http2.then(|| Box::new(active.another()) as Box<dyn fmt::Debug + Send>),
+    });
     let head: Box<RequestHead> = Box::new(parts.into());
     // Streams of gRPC may be silent for as long as there is nothing to say.
     let pace = if is_stream(&head) { Pace::NONE } else { pace };

@@ -1,11 +1,24 @@
 //! Connections that come over a load balancer which says who is behind it ([PROXY protocol](crate::proxy_protocol)).
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+};
 
+use hyper::body::Bytes;
 use ipnet::IpNet;
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::OwnedSemaphorePermit};
 
-use crate::proxy_protocol::{self, Invalid, LONGEST, Said};
+use super::{
+    connection::Serving,
+    guard::{Guarded, guard},
+};
+use crate::{
+    causes::chain,
+    proxy_protocol::{self, Invalid, LONGEST, Said},
+};
 
 /// Whose headers are believed. Nobody else is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +26,7 @@ pub struct Trusted(Vec<IpNet>);
 
 /// Why there is no header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoHeader {
+enum NoHeader {
     /// What came is none.
     #[error("the connection is malformed")]
     Invalid(#[from] Invalid),
@@ -40,8 +53,55 @@ impl Trusted {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Where it connected to, if that is not where the host listens.
+    pub(super) to: Option<SocketAddr>,
+    /// Whether the system says so.
+    pub(super) is_direct: bool,
+}
+
+impl Peer {
+    pub(super) const fn direct(address: SocketAddr) -> Self {
+        Self { address, to: None, is_direct: true }
+    }
+}
+
+impl Serving {
+    /// Serves a connection that has to begin with a header of the PROXY protocol. What that says cannot be handed to another
+    /// host with the connection.
+    pub(super) async fn proxied(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        trusted: Arc<Trusted>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        if !trusted.has(peer.ip()) {
+            return tracing::debug!(%peer, "is not in `proxy_protocol_from`");
+        }
+        let pulse = self.watch.add(false, true);
+        pulse.head_began();
+        let said = match guard(pin!(take(&mut stream)), &pulse, |_taking| {}).await {
+            Guarded::Ended(Ok(said)) => said,
+            Guarded::Ended(Err(error)) => {
+                return tracing::debug!(%peer, error = chain(&error), "no header of the PROXY protocol");
+            }
+            Guarded::Closed | Guarded::Left => return tracing::debug!(%peer, "the PROXY protocol took too long"),
+        };
+        drop(pulse);
+        let peer = match said {
+            Said::Local => Peer { is_direct: false, ..Peer::direct(peer) },
+            Said::Proxied(ends) => Peer { address: ends.source, to: Some(ends.destination), is_direct: false },
+        };
+        self.connection(stream, peer, (Bytes::new(), true), permit);
+    }
+}
+
 /// Takes the header that a connection begins with, and nothing of what comes after it.
-pub(super) async fn take(stream: &mut TcpStream) -> Result<Said, NoHeader> {
+async fn take(stream: &mut TcpStream) -> Result<Said, NoHeader> {
     let (mut read, mut ahead) = (Vec::new(), vec![0; LONGEST]);
     loop {
         let peeked = stream.peek(&mut ahead).await?;

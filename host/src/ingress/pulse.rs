@@ -321,6 +321,11 @@ impl Shortage {
 }
 
 impl Active {
+    /// What comes of it is under way, too.
+    pub(crate) fn another(&self) -> Self {
+        self.0.begin()
+    }
+
     /// Its body comes in, so far.
     pub(crate) fn arriving(&self, progress: &Arc<Progress>) -> Arriving {
         self.0.arriving.fetch_add(1, Ordering::Relaxed);

@@ -109,10 +109,11 @@ pub fn is_host(bytes: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(in_name) && port.iter().skip(1).all(u8::is_ascii_digit)
 }
 
-/// The protocols that a request of HTTP/1.1 asks to change to, but for HTTP/2: that is nothing to change to in the middle
+/// The protocols that a request asks to change to (over HTTP/2 only what the host itself has made such a request of: there
+/// is no field for it), but for HTTP/2: that is nothing to change to in the middle
 /// of a connection any more (RFC 9113, 3.1).
 pub fn upgrade(head: &RequestHead) -> Option<Vec<u8>> {
-    if head.version != Version::HTTP_11 || !head.fields.has("upgrade") {
+    if !matches!(head.version, Version::HTTP_11 | Version::HTTP_2) || !head.fields.has("upgrade") {
         return None;
     }
     let is_http2 = |protocol: &str| {

@@ -4,7 +4,7 @@
 //! status 1001, "going away", between two frames of its own. For that the frames are followed, not read ([`Frames`]).
 //! Other protocols are cut when the pool is stopped.
 
-use std::io;
+use std::{fmt, io};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,15 @@ const CLOSE_FROM_SERVER: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 /// The same from a client, whose frames are masked; the mask is zero.
 const CLOSE_FROM_CLIENT: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
+/// A caller's connection that is to change its protocol, or one of its streams.
+#[derive(Debug)]
+pub struct Upgrading {
+    /// The connection, once it has.
+    pub connection: OnUpgrade,
+    /// What is kept until it is over.
+    pub hold: Option<Box<dyn fmt::Debug + Send>>,
+}
+
 /// Where in a stream of WebSocket frames it is (RFC 6455, 5.2).
 #[derive(Debug, Clone, Copy, Default)]
 struct Frames {
@@ -33,8 +42,9 @@ struct Frames {
 }
 
 /// Passes bytes on until one side is done, or the pool is drained or stopped.
-pub(super) async fn run(caller: OnUpgrade, upstream: OnUpgrade, ticket: Ticket, is_websocket: bool) {
-    let (caller, upstream) = match tokio::try_join!(caller, upstream) {
+pub(super) async fn run(caller: Upgrading, upstream: OnUpgrade, ticket: Ticket, is_websocket: bool) {
+    let Upgrading { connection, hold: _hold } = caller;
+    let (caller, upstream) = match tokio::try_join!(connection, upstream) {
         Ok(both) => both,
         Err(error) => {
             tracing::debug!(%error, "a connection did not change its protocol");

@@ -3,6 +3,7 @@
 mod aliases;
 mod attacks;
 mod bodies;
+mod certified;
 mod choosing;
 mod conformance;
 mod connections;

@@ -5,6 +5,7 @@
 //! [`table`] says which migration a request belongs to.
 
 pub mod carry;
+pub mod certified;
 mod connection;
 mod extended;
 pub(crate) mod guard;

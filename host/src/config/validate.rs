@@ -6,6 +6,7 @@ mod failed;
 mod failsafe;
 mod headers;
 mod http;
+mod listener;
 mod operations;
 mod policies;
 mod trust;
@@ -57,7 +58,7 @@ pub(super) fn config(
     let components = raw.host.components.map_or_else(|| environment::components(base), |said| base.join(said));
     let mut host = root.field("host");
     let forwarding = http::forwarding(&mut host.field("http"), &raw.host.http);
-    let settings = http::listener(&mut host.field("http"), &raw.host.http, base);
+    let settings = listener::listener(&mut host.field("http"), &raw.host.http, base);
     let default = raw
         .host
         .http

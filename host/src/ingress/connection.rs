@@ -38,6 +38,7 @@ use super::{
     pulse::{Active, Pulse, Shortage},
     strict,
     table::Table,
+    tls::Tls,
     watch::{Watch, make_room},
     watched::Watched,
 };
@@ -144,7 +145,7 @@ impl Serving {
             match &self.settings.proxied {
                 None => self.connection(stream, Peer::direct(peer), (Bytes::new(), true), permit),
                 Some(trusted) => {
-                    drop(self.tasks.spawn(Arc::clone(&self).proxied(stream, peer, Arc::clone(trusted), permit)))
+                    drop(self.tasks.spawn(Arc::clone(&self).proxied(stream, peer, Arc::clone(trusted), permit)));
                 }
             }
         }
@@ -208,8 +209,13 @@ impl Serving {
         // What has begun without TLS goes on so.
         let tls = self.settings.tls.as_ref().filter(|_| is_new && read.is_empty());
         let to = peer.to.or_else(|| stream.local_addr().ok()).unwrap_or(UNKNOWN);
-        let caller =
-            Arc::new(Caller::new(proxy_protocol::Ends { source: peer.address, destination: to }, tls.is_some()));
+        let caller = Caller::new(proxy_protocol::Ends { source: peer.address, destination: to }, tls.is_some());
+        // Who has shown no certificate must not say what one would.
+        let fields = self.settings.tls.as_ref().map(Tls::fields).filter(|fields| !fields.is_empty());
+        let caller = Arc::new(match fields {
+            None => caller,
+            Some(fields) => caller.vouched(fields.of(None)),
+        });
         if let Some(tls) = tls {
             let (this, accepting) = (Arc::clone(self), TlsAcceptor::from(tls.config()).accept(stream));
             self.tasks.spawn(async move {
@@ -249,6 +255,13 @@ impl Serving {
             Guarded::Closed | Guarded::Left => return tracing::debug!("TLS took too long"),
         };
         pulse.is_known(clock::mono());
+        let (_, tls) = accepted.get_ref();
+        let shown = tls.peer_certificates().and_then(|shown| shown.first());
+        let fields = self.settings.tls.as_ref().map(Tls::fields).filter(|fields| !fields.is_empty());
+        let caller = match (fields, shown) {
+            (Some(fields), Some(shown)) => Arc::new(Caller::clone(&caller).vouched(fields.of(Some(shown)))),
+            _ => caller,
+        };
         if accepted.get_ref().1.alpn_protocol() == Some(b"h2") {
             return Box::pin(self.http2(accepted, Bytes::new(), (&pulse, caller))).await;
         }

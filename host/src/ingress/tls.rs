@@ -10,17 +10,18 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::CryptoProvider,
     pki_types::{
         PrivateKeyDer,
         pem::{self, PemObject as _},
     },
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use tokio::task::spawn_blocking;
 
+use super::certified::CertificateFields;
 use crate::{
     causes::chain,
     pool::upstream::{TlsError, connection::certificates},
@@ -34,6 +35,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Tls {
     config: Arc<ServerConfig>,
     identity: Arc<Identity>,
+    fields: CertificateFields,
 }
 
 #[derive(Debug)]
@@ -46,14 +48,28 @@ struct Identity {
     seen: Mutex<[Option<Stamp>; 2]>,
 }
 
+/// How callers show who they are.
+#[derive(Debug, Clone)]
+pub struct ClientAuth {
+    /// Whose certificates are believed, as PEM.
+    pub ca: PathBuf,
+    /// Whether callers without one are served, too.
+    pub is_optional: bool,
+}
+
 /// What changes when a file is written or replaced, or given to somebody else: where it is, how long, and when it changed.
 type Stamp = (u64, u64, u64, i64, i64);
 
-/// Reads a certificate chain and its key, both PEM.
+/// Reads a certificate chain and its key, both PEM; and, if callers are to show certificates, who vouches for those.
+/// `fields` are those in which upstreams are told of them.
 ///
 /// # Errors
 /// When they cannot be read, or do not belong together.
-pub fn server(certificate: &Path, key: &Path) -> Result<Tls, TlsError> {
+pub fn server(
+    (certificate, key): (&Path, &Path),
+    clients: Option<&ClientAuth>,
+    fields: CertificateFields,
+) -> Result<Tls, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let seen = [certificate, key].map(stamp);
     let identity = Arc::new(Identity {
@@ -63,10 +79,23 @@ pub fn server(certificate: &Path, key: &Path) -> Result<Tls, TlsError> {
         provider: Arc::clone(&provider),
         seen: Mutex::new(seen),
     });
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = config.with_no_client_auth().with_cert_resolver(Arc::clone(&identity) as Arc<_>);
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let config = match clients {
+        None => config.with_no_client_auth(),
+        Some(clients) => config.with_client_cert_verifier(verifier(clients, provider)?),
+    };
+    let mut config = config.with_cert_resolver(Arc::clone(&identity) as Arc<_>);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Tls { config: Arc::new(config), identity })
+    Ok(Tls { config: Arc::new(config), identity, fields })
+}
+
+fn verifier(clients: &ClientAuth, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&clients.ca)? {
+        roots.add(certificate)?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    Ok(if clients.is_optional { builder.allow_unauthenticated() } else { builder }.build()?)
 }
 
 fn read(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, TlsError> {
@@ -85,6 +114,11 @@ impl Tls {
     /// What connections are accepted with.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// The fields in which upstreams are told of callers' certificates.
+    pub fn fields(&self) -> &CertificateFields {
+        &self.fields
     }
 
     /// Looks at the files now, whether they have changed or not; true if another certificate is in use since.
@@ -152,7 +186,7 @@ mod tests {
         let first = renew();
         fs::write(&certificate, first.cert.pem()).unwrap();
         fs::write(&key, first.signing_key.serialize_pem()).unwrap();
-        let identity = server(&certificate, &key).unwrap().identity;
+        let identity = server((&certificate, &key), None, CertificateFields::default()).unwrap().identity;
         let shown = || identity.current.read().cert.first().unwrap().to_vec();
         assert!(!identity.look().unwrap(), "nothing has changed");
         let second = renew();

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::{
     Method, Uri, Version,
+    header::HeaderName,
     http::uri::{PathAndQuery, Scheme},
 };
 
@@ -40,6 +41,9 @@ pub struct Forwarding {
     pub trusted_hops: u8,
 }
 
+/// What TLS vouches for: fields, and what each says, if there is anything to say. Callers themselves never say it.
+pub type Vouched = Box<[(HeaderName, Option<Box<str>>)]>;
+
 /// Who sends requests over a connection, and how.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -48,6 +52,7 @@ pub struct Caller {
     text: Box<str>,
     source: Source,
     tls: bool,
+    vouched: Vouched,
 }
 
 /// A request that no proxy may pass on.
@@ -147,6 +152,12 @@ pub fn to_upstream(head: &mut RequestHead, caller: &Caller, forwarding: Forwardi
             fields.remove_variable(name);
         }
     }
+    for (name, value) in &caller.vouched {
+        fields.remove_variable(name.as_str());
+        if let Some(value) = value {
+            fields.add(name.as_str(), value.as_bytes());
+        }
+    }
     forward(fields, caller, forwarding);
     if let Some(left) = max_forwards(&head.method, fields).filter(|left| *left > 0) {
         fields.set("max-forwards", (left - 1).to_string());
@@ -176,6 +187,11 @@ pub fn is_of_connection(name: &str) -> bool {
     HOP.contains(&name) || matches!(name, "proxy-authorization" | "proxy-authenticate")
 }
 
+/// Whether a field, whose name is in lower case, says who is behind a proxy.
+pub fn is_forwarded(name: &str) -> bool {
+    FORWARDED.contains(&name)
+}
+
 /// Removes what belongs to one connection alone. `Trailer` stays: it tells of fields that are passed on.
 fn remove_connection(fields: &mut Fields) {
     if !HOP.iter().any(|name| fields.has(name)) {
@@ -200,7 +216,20 @@ impl Caller {
     /// At one end of a connection, over TLS or not.
     pub fn new(ends: Ends, tls: bool) -> Self {
         let address = ends.source.ip().to_canonical();
-        Self { ends, address, text: address.to_string().into(), source: Source::of(address), tls }
+        Self {
+            ends,
+            address,
+            text: address.to_string().into(),
+            source: Source::of(address),
+            tls,
+            vouched: Vouched::default(),
+        }
+    }
+
+    /// With what TLS vouches for.
+    #[must_use]
+    pub fn vouched(self, vouched: Vouched) -> Self {
+        Self { vouched, ..self }
     }
 
     /// Whether a request came over TLS: to the host, or, if proxies before it are trusted, to the first of them.

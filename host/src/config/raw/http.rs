@@ -52,6 +52,14 @@ pub struct Identity {
     pub certificate: PathBuf,
     /// Its key, as PEM.
     pub key: PathBuf,
+    /// Whose certificates of callers are believed, as PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Whether callers have to show one: `require` or `optional`.
+    pub client_auth: Option<String>,
+    /// The field in which upstreams are told its subject.
+    pub client_subject_header: Option<String>,
+    /// The field in which they are told all of it.
+    pub client_cert_header: Option<String>,
 }
 
 /// `[migrations.NAME.session_cookie]`.
@@ -248,6 +256,10 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// The name that certificates must be for.
     pub server_name: Option<String>,
+    /// The certificate that the host shows, and those that vouch for it, as PEM.
+    pub client_cert: Option<PathBuf>,
+    /// Its key, as PEM.
+    pub client_key: Option<PathBuf>,
 }
 
 /// `ejection` of a pool of upstreams.

@@ -88,7 +88,7 @@ const NUMBERS: [(&str, &str); 28] = [
 ];
 
 /// Other fields, by the end of their paths, as they are written.
-const EXAMPLES: [(&str, &str); 29] = [
+const EXAMPLES: [(&str, &str); 35] = [
     ("host.data_plane", "\"127.0.0.1:8080\""),
     ("host.admin", "\"127.0.0.1:8081\""),
     ("host.store", "\"cutover.db\""),
@@ -110,6 +110,12 @@ const EXAMPLES: [(&str, &str); 29] = [
     ("certificate", "\"chain.pem\""),
     ("key", "\"key.pem\""),
     ("keys", "[{ name = \"ops\", public_key = \"..\" }]"),
+    ("client_ca", "\"clients.pem\""),
+    ("client_auth", "\"require\""),
+    ("client_subject_header", "\"x-client-subject\""),
+    ("client_cert_header", "\"client-cert\""),
+    ("client_cert", "\"client.pem\""),
+    ("client_key", "\"client-key.pem\""),
     ("proxy_protocol_from", "[\"10.0.0.0/8\"]"),
     ("proxy_protocol", "\"v2\""),
     ("rate_limit", "{ rate = \"100/s\" }"),

@@ -77,6 +77,15 @@ fn name(at: &mut At<'_>, text: &str, side: Side, is_set: bool) -> Option<HeaderN
     }
 }
 
+/// The field in which upstreams are told what TLS vouches for.
+pub(super) fn vouched(at: &mut At<'_>, text: Option<&str>) -> Option<HeaderName> {
+    let name = name(at, text?, Side::Request, true)?;
+    if matches!(name.as_str(), "host" | "cookie" | "content-type") || headers::is_forwarded(name.as_str()) {
+        at.wrong(&format!("is `{name}`, which says something else; use another name, such as `x-client-subject`"));
+    }
+    Some(name)
+}
+
 /// Why a field is not for rules.
 fn refused(name: &str, side: Side, is_set: bool) -> Option<&'static str> {
     match name {

@@ -1,9 +1,8 @@
 //! What is said about HTTP, checked.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use hyper::{header::HeaderName, http::uri::Authority};
-use ipnet::IpNet;
 
 use super::{At, cookie, failed, headers, is_name, operations::own_deadline};
 use crate::{
@@ -11,10 +10,7 @@ use crate::{
     causes::chain,
     config::{Config, HttpConfig, MigrationConfig, PlaneConfig, raw},
     ingress::{
-        Settings,
-        proxied::Trusted,
         table::{HostMatch, Match},
-        tls,
         watch::Limits,
     },
     pace::Pace,
@@ -34,9 +30,6 @@ use crate::{
     request::{Class, PoolId},
 };
 
-/// Threads that may serve.
-const MAX_THREADS: usize = 256;
-
 /// How fast operators' bodies must come and their answers be taken: as those of callers, unless the configuration says
 /// otherwise of those.
 const ADMIN_PACE: Pace = Pace { rate: 500, grace: Duration::from_secs(10) };
@@ -46,63 +39,6 @@ const BODY: Duration = Duration::from_hours(1);
 
 /// Upstreams that a pool may have.
 const MAX_UPSTREAMS: usize = 256;
-
-/// How connections are served.
-pub(super) fn listener(at: &mut At<'_>, raw: &raw::http::Http, base: &Path) -> Settings {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = raw.threads.unwrap_or(cores);
-    at.field("threads").within(threads, 1, MAX_THREADS);
-    at.field("max_connections").within(raw.max_connections, 1, 1_000_000);
-    at.field("max_pending").within(raw.max_pending, 1, 1_000_000);
-    at.field("min_rate").within(usize::try_from(raw.min_rate).unwrap_or(usize::MAX), 0, 1 << 30);
-    at.field("max_requests").within(raw.max_requests, 1, 1_000_000);
-    let tls = raw.tls.as_ref().and_then(|identity| {
-        let loaded = tls::server(&base.join(&identity.certificate), &base.join(&identity.key));
-        loaded.map_err(|error| at.field("tls").wrong(&format!("cannot be used: {}", chain(&error)))).ok()
-    });
-    Settings {
-        threads,
-        max_connections: raw.max_connections,
-        max_in_flight: raw.max_requests,
-        max_pending: raw.max_pending,
-        limits: Limits {
-            header_timeout: at.field("header_timeout").duration(&raw.header_timeout, "10ms", "1h"),
-            keep_alive: at.field("keep_alive").duration(&raw.keep_alive, "10ms", "1d"),
-            send_timeout: at.field("send_timeout").duration(&raw.send_timeout, "10ms", "1h"),
-            pace: Pace {
-                rate: raw.min_rate,
-                grace: at.field("min_rate_grace").duration(&raw.min_rate_grace, "10ms", "1h"),
-            },
-        },
-        proxied: proxied(at, raw),
-        tls,
-    }
-}
-
-/// Whose headers of the PROXY protocol are believed, if connections begin with one.
-fn proxied(at: &mut At<'_>, raw: &raw::http::Http) -> Option<Arc<Trusted>> {
-    let mut at = at.field("proxy_protocol_from");
-    let mut networks = Vec::new();
-    for text in &raw.proxy_protocol_from {
-        let alone = text.parse::<IpAddr>().map(IpNet::from);
-        match alone.or_else(|_network| text.parse::<IpNet>()) {
-            Ok(network) => networks.push(network),
-            Err(_neither) => {
-                at.wrong(&format!("has `{text}`; it must be an address or a network, such as `10.0.0.0/8`"))
-            }
-        }
-    }
-    match (raw.proxy_protocol, raw.proxy_protocol_from.is_empty()) {
-        (true, true) => at.wrong(
-            "is missing: whoever connects could say who it is; give the addresses of the load balancers, such as \
-             `[\"10.0.0.0/8\"]`",
-        ),
-        (false, false) => at.wrong("is for `proxy_protocol = true`; set that, or leave it out"),
-        (true, false) => return Some(Arc::new(Trusted::new(networks))),
-        (false, true) => {}
-    }
-    None
-}
 
 /// Which version of the PROXY protocol is spoken to upstreams.
 fn proxy_protocol(at: &mut At<'_>, raw: Option<&str>) -> Option<Version> {
@@ -380,7 +316,15 @@ pub(super) fn upstreams(
     at.field("retry_budget").within(raw.retry_budget as usize, 0, 100);
     at.field("ejection.failures").within(raw.ejection.failures as usize, 1, 1_000);
     at.field("ejection.most").within(raw.ejection.most as usize, 0, 100);
-    let settings = TlsSettings { ca: raw.tls.ca.map(|ca| base.join(ca)), server_name: raw.tls.server_name };
+    if raw.tls.client_cert.is_some() != raw.tls.client_key.is_some() {
+        at.field("tls").wrong("has only one of `client_cert` and `client_key`; give both, or neither");
+    }
+    let identity = raw.tls.client_cert.zip(raw.tls.client_key);
+    let settings = TlsSettings {
+        ca: raw.tls.ca.map(|ca| base.join(ca)),
+        server_name: raw.tls.server_name,
+        identity: identity.map(|(certificate, key)| (base.join(certificate), base.join(key))),
+    };
     let needs_tls = addresses.iter().any(Address::is_tls);
     let connector = Connector::new(raw.http2, needs_tls.then_some(&settings)).unwrap_or_else(|error| {
         at.field("tls").wrong(&format!("cannot be used: {}", chain(&error)));

@@ -17,7 +17,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject as _},
+    pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 
 use super::{
@@ -45,6 +45,8 @@ pub struct TlsSettings {
     pub ca: Option<PathBuf>,
     /// The name that certificates must be for; the upstream's host unless it is set.
     pub server_name: Option<String>,
+    /// The certificate that the host shows and its key, as PEM; none unless it is set.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// Why TLS cannot be set up.
@@ -68,6 +70,9 @@ pub enum TlsError {
     /// What is in it cannot be used.
     #[error("the certificates or the key cannot be used")]
     Unusable(#[from] rustls::Error),
+    /// Those who vouch for callers cannot.
+    #[error("the certificates of who vouches for callers cannot be used")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
     /// A name that is none.
     #[error("`{0}` is not a server's name")]
     Name(String, #[source] InvalidDnsNameError),
@@ -121,7 +126,17 @@ impl Connector {
         let Some(settings) = tls else { return Ok(Self::plain(http2)) };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let mut config = config.with_root_certificates(roots(settings.ca.as_ref())?).with_no_client_auth();
+        let config = config.with_root_certificates(roots(settings.ca.as_ref())?);
+        let mut config = match &settings.identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let pem = |source| TlsError::Pem { path: key.clone(), source };
+                config.with_client_auth_cert(
+                    certificates(certificate)?,
+                    PrivateKeyDer::from_pem_file(key).map_err(pem)?,
+                )?
+            }
+        };
         config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         let server_name = settings.server_name.as_ref().map(|name| server_name(name)).transpose()?;
         Ok(Self { http2, tls: Some(Arc::new(config)), server_name })

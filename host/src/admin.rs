@@ -322,6 +322,11 @@ fn find<'a>(host: &'a Host, name: &str) -> Result<&'a Migration, Refusal> {
 
 fn who(actor: &str) -> Result<&str, Refusal> {
     bounded("actor", actor, MAX_ACTOR)?;
+    // On record these are nobody else.
+    if ["host", "policy"].contains(&actor.trim().to_ascii_lowercase().as_str()) {
+        let message = format!("`actor` is `{actor}`, which is how the host names itself on record; say who you are");
+        return Err(Refusal::coded(StatusCode::BAD_REQUEST, "invalid", message));
+    }
     Ok(if actor.is_empty() { "unknown" } else { actor })
 }
 

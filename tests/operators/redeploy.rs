@@ -29,6 +29,12 @@ async fn upstreams_are_replaced_by_a_command_or_by_somebody_who_says_so() {
 
     let done = host.verb(&["redeploy", "shop", "--reason", "r", "--json", "--", "true"]).json();
     assert_eq!(done["message"], "V2 is back: shop is ramping, with 5% on V2", "{done}");
+    // Somebody else says it sooner.
+    let said =
+        format!("{} redeploy shop --done --reason r --admin {}", crate::harness::binary().display(), host.http.admin);
+    let told =
+        host.verb(&["redeploy", "shop", "--reason", "r", "--", "sh", "-c", &format!("until {said}; do :; done")]);
+    assert_eq!(told.code, Some(0), "{told:?}");
     let failed = host.verb(&["redeploy", "shop", "--reason", "r", "--", "false"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(failed.err.contains("`false` ended with") && failed.err.contains("`--done`"), "{failed:?}");

@@ -71,6 +71,8 @@ pub(super) fn run(args: &Redeploy) -> Result<(), Failed> {
         loop {
             match tell(true) {
                 Ok(_) => break,
+                // Somebody else has said so, or has gone back.
+                Err(_) if client.get(&path)?.get("redeploys").and_then(Value::as_bool) != Some(true) => break,
                 Err(refused) if refused.kind != "wrong-phase" || clock::mono() >= deadline => return Err(refused),
                 Err(_) => thread::sleep(LOOK),
             }

@@ -91,9 +91,11 @@ pub fn outlook(seen: &Seen<'_>) -> Outlook {
         Some(if state.share == Ppm::ALL { rows.len() } else { 0 })
     };
     let next = state.table.as_ref().and_then(|table| table.next(state.share)).map(|row| row.share);
-    let waits: Vec<_> = seen.waiting_for.iter().map(|finding| waits(seen, finding)).collect();
-    let holds: Vec<_> =
-        phase(seen).into_iter().chain(of_flags(seen)).chain(of_host(seen)).chain(verdict(seen)).collect();
+    let judged = verdict(seen);
+    let is_told = !judged.is_empty() || matches!(seen.verdict, Some((Verdict::Healthy, _)));
+    let waiting_for = seen.waiting_for.iter().filter(|finding| !is_met(finding, is_told));
+    let waits: Vec<_> = waiting_for.map(|finding| waits(seen, finding)).collect();
+    let holds: Vec<_> = phase(seen).into_iter().chain(of_flags(seen)).chain(of_host(seen)).chain(judged).collect();
     let holds = if holds.is_empty() && waits.is_empty() { unasked(state).into_iter().collect() } else { holds };
     let known = waits.iter().map(|hold| hold.expected_ms).collect::<Option<Vec<_>>>();
     let expected_ms = known.filter(|_| holds.is_empty() && !waits.is_empty()).and_then(|all| all.into_iter().max());
@@ -139,7 +141,10 @@ fn phase(seen: &Seen<'_>) -> Vec<Hold> {
 /// Flags that keep it where it is, or callers less safe.
 fn of_flags(seen: &Seen<'_>) -> impl Iterator<Item = Hold> {
     let name = seen.name;
-    seen.off.iter().map(move |off| {
+    // Where V2 has everybody there is nothing to raise.
+    let is_whole = seen.state.share == Ppm::ALL;
+    let off = seen.off.iter().filter(move |off| !(is_whole && off.flag == "auto_advance"));
+    off.map(move |off| {
         let value = if off.flag == "gradual_rollout_percentage" { "100" } else { "true" };
         hold(off.flag, off.meaning.clone(), format!("`cutover flags set {name} {} {value} --reason TEXT`", off.flag))
     })
@@ -180,6 +185,19 @@ fn verdict(seen: &Seen<'_>) -> Vec<Hold> {
     };
     let shown = findings.iter().filter(|finding| holds && !finding.note.is_empty());
     shown.map(|finding| hold(&what, format!("{}: {}", finding.rule, finding.note), moves)).collect()
+}
+
+/// Whether what a finding of the stages policy names is there: policies also say what they have seen. `is_told` if the
+/// judge's verdict holds nothing, or is told by its own findings.
+fn is_met(finding: &Finding, is_told: bool) -> bool {
+    match finding.rule.as_str() {
+        "soak" | "kept-soak" | "compared" | "v2-requests" | "rail-soak" | "coverage" => {
+            finding.observed >= finding.limit
+        }
+        "incomparable" | "different" => finding.observed <= finding.limit,
+        "verdict" => is_told,
+        _ => false,
+    }
 }
 
 /// What the stages policy waits for, as far as that is known by its rule.
@@ -268,6 +286,19 @@ mod tests {
         assert_eq!(outlook(&seen(&between, &[])).stage, None, "a share that is none of the table's");
         let last = ramping(100);
         assert_eq!(outlook(&seen(&last, &[])).next, None);
+    }
+
+    #[test]
+    fn what_is_there_holds_nothing() {
+        let state = ramping(10);
+        let met = [finding("soak", 29_000, 0), finding("compared", 176, 100), finding("coverage", 80, 50)];
+        let told = [met.as_slice(), &[finding("verdict", 0, 0), finding("incomparable", 0, 1)]].concat();
+        let off = [Off { flag: "auto_advance", meaning: "a person advances".into() }];
+        let shown = |state| outlook(&Seen { off: &off, verdict: Some((Verdict::Healthy, &[])), ..seen(state, &told) });
+        let named = |ahead: Outlook| ahead.holds.into_iter().map(|hold| hold.what).collect::<Vec<_>>();
+        assert_eq!(named(shown(&state)), ["auto_advance"]);
+        let whole = State { share: Ppm::ALL, ..state.clone() };
+        assert_eq!(named(shown(&whole)), ["check"], "nothing is left to raise");
     }
 
     #[test]

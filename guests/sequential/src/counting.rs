@@ -5,8 +5,8 @@
 //!
 //! - `errors`: sessions with a call, and those that failed for the first time in this stage. In the phase `shadow` V2
 //!   has no sessions; there it is mirrored calls against V1's calls. They are drawn call by call, so a session that
-//!   fails on each of its calls does so on both sides. Where V1 was not called for a minute, V2 is held against what is
-//!   known of V1, or against the objective.
+//!   fails on each of its calls does so on both sides. Where V1 is called no more, V2 is held against what is known of
+//!   V1, or against the objective.
 //! - `statuses`: sessions whose calls were answered with a status of 4xx for the first time in this stage, and the same
 //!   for 3xx; in `shadow`, calls. V2 may have more of them, or fewer: these are two metrics, because more is harm.
 //! - `slow`: calls beyond V1's p99, which about 1 % of V1's are.
@@ -70,6 +70,17 @@ pub struct Before {
     pub far_us: Option<u64>,
 }
 
+/// V2's calls of an operation within a span that took some time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Timed {
+    /// The operation.
+    pub name: String,
+    /// How many.
+    pub calls: u64,
+    /// Whether there was something to hold them against.
+    pub is_judged: bool,
+}
+
 /// Entries by metric, ascending by operation.
 #[derive(Debug, Default, PartialEq)]
 pub struct Counted {
@@ -85,6 +96,8 @@ pub struct Counted {
     pub p99: Vec<Entry>,
     /// See the module.
     pub failures: Vec<Entry>,
+    /// What latencies there were.
+    pub timed: Vec<Timed>,
 }
 
 /// Units and bad units of V1 and of V2.
@@ -97,6 +110,7 @@ struct Operation {
     statuses: [Sums; 2],
     slow: Sums,
     p99: Sums,
+    timed: u64,
 }
 
 /// Cuts batches, oldest first, into those that are counted together.
@@ -147,6 +161,7 @@ impl Operation {
                 add(sums, class.count(batch, calls, mirrored));
             }
         }
+        self.timed = self.timed.saturating_add(latency::slow(v2, 0)[0]);
         if let Some(limits) = known.limits {
             let beyond = latency::slow(v1, limits.p99_us);
             add(&mut self.slow, [beyond, latency::slow(v2, limits.p99_us)]);
@@ -175,6 +190,10 @@ impl Operation {
                 counted.fewer.push(beside(&name, [n2, x2, n1, x1]));
                 counted.statuses.push(beside(&name, sums));
             }
+        }
+        if self.timed > 0 {
+            let is_judged = known.limits.is_some() || known.far_us.is_some();
+            counted.timed.push(Timed { name: name.to_owned(), calls: self.timed, is_judged });
         }
         if known.limits.is_some() {
             counted.slow.push(beside(name, self.slow));

@@ -32,6 +32,9 @@ pub struct Hours {
     /// Units of V1 and those that failed that are no measure of an hour or a day: of a V1 that had few, or of the last hour
     /// that is not remembered. Better than nothing, where nothing else is known.
     lately: [u64; 2],
+    /// The same of the hours and stages just over, of which half is forgotten with each hour. Not those in which both pools
+    /// were ill.
+    recent: [u64; 2],
 }
 
 /// V1's units, those that failed, and its p99 in microseconds, 0 if it is unknown.
@@ -60,6 +63,12 @@ impl Hours {
         }
         let mut all = self.read();
         let now = std::mem::take(&mut self.now);
+        let added = if ill { [0, 0] } else { [now.units, now.errors] };
+        let hours = hour.saturating_sub(self.hour).min(63);
+        self.recent = [0, 1].map(|i: usize| {
+            let of = |pair: [u64; 2]| pair.get(i).copied().unwrap_or(0);
+            of(self.recent).saturating_add(of(added)) >> hours
+        });
         if let Some(past) = all.get_mut(of_the_day(self.hour)).filter(|_| !ill) {
             past.units = past.units.saturating_add(now.units);
             past.errors = past.errors.saturating_add(now.errors);
@@ -99,12 +108,14 @@ impl Hours {
     }
 
     /// The rate of failed units that V1 is taken to have had just before it was gone: the one that is known; or what it had
-    /// in the hour under way, where that is more beyond chance, and both pools are not `ill` in it. Where none is known, the
-    /// objective, or what little was seen of V1, if that is more.
+    /// in the hour under way and just before it, where that is more beyond chance, and both pools are not `ill` in it. Where
+    /// none is known, the objective, or what little was seen of V1, if that is more.
     #[must_use]
     pub fn had(&self, objective: f64, ill: bool) -> f64 {
         let Hour { units, errors, .. } = self.now;
         if let Some(rate) = self.known.rate {
+            let [before, failed] = self.recent;
+            let (units, errors) = (units.saturating_add(before), errors.saturating_add(failed));
             let sure = real(errors) - 2.0 * libm::sqrt(real(errors));
             return if !ill && sure > rate * real(units) { rate.max(widened(units, errors)) } else { rate };
         }
@@ -135,7 +146,8 @@ impl Hours {
         text.number(self.now.units).number(self.now.errors).number(self.now.p99_us);
         text.doubles(rate.as_slice()).number(p99_us.unwrap_or(0));
         let [units, errors] = self.lately;
-        text.number(units).number(errors);
+        let [recent, failed] = self.recent;
+        text.number(units).number(errors).number(recent).number(failed);
     }
 
     /// Reads it again.
@@ -144,9 +156,10 @@ impl Hours {
         let [hour, units, errors, p99_us] = fields.numbers()?;
         let rate = fields.doubles()?.first().copied();
         let known = Known { rate, p99_us: Some(fields.number()?).filter(|us| *us > 0) };
-        // That of versions before ends here.
+        // That of versions before ends here, or after the next two.
         let lately = if fields.is_over() { [0, 0] } else { fields.numbers()? };
-        Some(Self { past, hour, now: Hour { units, errors, p99_us }, known, lately })
+        let recent = if fields.is_over() { [0, 0] } else { fields.numbers()? };
+        Some(Self { past, hour, now: Hour { units, errors, p99_us }, known, lately, recent })
     }
 }
 
@@ -248,6 +261,12 @@ mod tests {
         known.add([160, 59]);
         near(known.had(0.01, false), (60.0 + 15.492 + 1.0) / 180.0);
         near(known.had(0.01, true), 0.01);
+        // Just before the hour, as well, but not for ever.
+        let mut begun = seen(&[(3, 4_000, 40), (27, 360, 120)]);
+        begun.arrive(28 * HOUR_MS, false, false);
+        near(begun.had(0.01, false), (60.0 + 15.492 + 1.0) / 180.0);
+        begun.arrive(48 * HOUR_MS, false, false);
+        assert!(begun.had(0.01, false) < 0.04);
     }
 
     #[test]
@@ -257,7 +276,9 @@ mod tests {
         hours.write(&mut text);
         let text = String::from(text);
         assert_eq!(Hours::read_from(&mut Fields::new(&text)), Some(hours.clone()));
-        let of_before = text.rsplitn(3, '|').last().unwrap();
-        assert!(Hours::read_from(&mut Fields::new(of_before)).is_some());
+        for fields in [2, 4] {
+            let of_before = text.rsplitn(fields + 1, '|').last().unwrap();
+            assert!(Hours::read_from(&mut Fields::new(of_before)).is_some());
+        }
     }
 }

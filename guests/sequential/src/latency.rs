@@ -5,6 +5,10 @@
 //!
 //! Five slices slide over the window. A slice that is full keeps its slowest tenth in buckets and the rest as a number
 //! in one: the percentile of five slices of about the same size lies within their slowest twentieths.
+//!
+//! Where calls are few the window reaches back until it has enough of them, for a day at most: slices are longer then,
+//! until they have a fifth of what is enough, and an old one is forgotten once those after it have enough. So there are
+//! about a dozen at most, however few the calls are.
 
 use cutover_contract::histogram::{self, Sum};
 use cutover_policy::memory::{Fields, Packed, Text};
@@ -23,7 +27,10 @@ const KEPT_PPM: u32 = 900_000;
 const QUANTILE_PPM: u32 = 990_000;
 
 /// Calls of V1 that a percentile is taken from, at least: two of them are beyond it.
-const MIN_CALLS: u64 = 200;
+pub const MIN_CALLS: u64 = 200;
+
+/// The window reaches back so far at most: what calls took at the same hour of the day before still tells something.
+const LONGEST_MS: u64 = 86_400_000;
 
 /// Latencies of V1's calls of one operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,17 +54,31 @@ pub struct Limits {
 }
 
 impl Baseline {
-    /// Adds V1's calls from `start_ms` on, and forgets what is older than the window.
-    pub fn add(&mut self, calls: &Calls, start_ms: u64, window_ms: u64) {
-        self.0.retain(|slice| slice.start_ms.saturating_add(window_ms) > start_ms);
+    /// Goes on to a span that begins at `start_ms`: forgets what is older than the window, as long as what is left has
+    /// `enough` calls.
+    pub fn slide(&mut self, start_ms: u64, window_ms: u64, enough: u64) {
+        let mut younger = self.calls();
+        self.0.retain(|slice| {
+            younger = younger.saturating_sub(slice.count());
+            let ends = |after_ms: u64| slice.start_ms.saturating_add(after_ms) <= start_ms;
+            !ends(LONGEST_MS) && (!ends(window_ms) || younger < enough)
+        });
+        if let Some(last) = self.0.last_mut() {
+            let lasts = |length_ms: u64| start_ms >= last.start_ms.saturating_add(length_ms);
+            let has_part = last.count() >= enough / SLICES;
+            if lasts(LONGEST_MS / SLICES) || (has_part && lasts((window_ms / SLICES).max(1))) {
+                last.fold();
+                self.0.push(Slice { start_ms, calls: Vec::new() });
+            }
+        }
+    }
+
+    /// Adds calls of the span that began at `start_ms`.
+    pub fn add(&mut self, calls: &Calls, start_ms: u64) {
         if calls.latency.is_empty() {
             return;
         }
-        let length_ms = (window_ms / SLICES).max(1);
-        if self.0.last().is_none_or(|slice| start_ms >= slice.start_ms.saturating_add(length_ms)) {
-            if let Some(full) = self.0.last_mut() {
-                full.fold();
-            }
+        if self.0.is_empty() {
             self.0.push(Slice { start_ms, calls: Vec::new() });
         }
         if let Some(slice) = self.0.last_mut() {
@@ -70,7 +91,7 @@ impl Baseline {
     /// Calls that it holds.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.0.iter().flat_map(|slice| &slice.calls).map(|&(_, count)| count).fold(0, u64::saturating_add)
+        self.0.iter().map(Slice::count).fold(0, u64::saturating_add)
     }
 
     /// The limits that it gives; none from too few calls. `ratio_ppm` is what V2's percentile may be of V1's, and
@@ -80,14 +101,16 @@ impl Baseline {
         let mut all = Sum::default();
         self.0.iter().flat_map(|slice| &slice.calls).for_each(|&(index, count)| all.add(index, count));
         let p99_us = all.quantile_us(QUANTILE_PPM).filter(|_| all.total() >= MIN_CALLS)?.max(floor_us);
-        let doubled = u128::from(p99_us) * u128::from(ratio_ppm) / 1_000_000;
-        Some(Limits { p99_us, doubled_us: u64::try_from(doubled).unwrap_or(u64::MAX) })
+        Some(Limits::of(p99_us, ratio_ppm))
     }
+}
 
-    /// Whether it holds nothing.
+impl Limits {
+    /// Those of a p99; `ratio_ppm` is what V2's may be of it.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn of(p99_us: u64, ratio_ppm: u32) -> Self {
+        let doubled = u128::from(p99_us) * u128::from(ratio_ppm) / 1_000_000;
+        Self { p99_us, doubled_us: u64::try_from(doubled).unwrap_or(u64::MAX) }
     }
 }
 
@@ -114,6 +137,10 @@ packed!(Slice);
 impl Slice {
     fn histogram(&self) -> Histogram {
         self.calls.iter().copied().collect()
+    }
+
+    fn count(&self) -> u64 {
+        self.calls.iter().map(|&(_, count)| count).fold(0, u64::saturating_add)
     }
 
     /// Puts the faster nine tenths into one bucket.
@@ -157,9 +184,14 @@ mod tests {
         Calls { latency, ..calls(0, 0, 0) }
     }
 
+    fn add(baseline: &mut Baseline, calls: &Calls, start_ms: u64) {
+        baseline.slide(start_ms, WINDOW_MS, MIN_CALLS);
+        baseline.add(calls, start_ms);
+    }
+
     fn filled(seconds: u64) -> Baseline {
         let mut baseline = Baseline::default();
-        (0..seconds).for_each(|s| baseline.add(&spread(0, 100), s * 1_000, WINDOW_MS));
+        (0..seconds).for_each(|s| add(&mut baseline, &spread(0, 100), s * 1_000));
         baseline
     }
 
@@ -188,10 +220,31 @@ mod tests {
     #[test]
     fn what_is_older_than_the_window_is_forgotten() {
         let mut baseline = filled(100);
-        baseline.add(&spread(0, 1_000), 1_000_000, WINDOW_MS);
+        add(&mut baseline, &spread(0, 1_000), 1_000_000);
+        add(&mut baseline, &calls(0, 0, 0), 2_000_000);
         assert!(baseline.limits(2_000_000, 0).unwrap().p99_us > 980_000);
-        baseline.add(&calls(0, 0, 0), 2_000_000, WINDOW_MS);
-        assert!(baseline.is_empty());
+        add(&mut baseline, &calls(0, 0, 0), LONGEST_MS + 1_000_000);
+        assert_eq!(baseline.calls(), 0);
+    }
+
+    /// One call in so many seconds, of 50 ms; later ones take 80 ms.
+    #[test]
+    fn few_calls_are_kept_until_there_are_enough_of_them() {
+        for seconds in [2, 20, 120, 300] {
+            let mut baseline = Baseline::default();
+            let mut most = 0;
+            for n in 0..1_000 {
+                let us = if n < 500 { 50_000 } else { 80_000 };
+                add(&mut baseline, &calls(1, 0, us), n * seconds * 1_000);
+                most = most.max(baseline.0.len());
+                assert_eq!(baseline.limits(2_000_000, 0).is_some(), n >= 199, "{n} calls, one in {seconds} s");
+            }
+            assert!(most <= 12 && baseline.calls() < 400, "{most} slices, {} calls", baseline.calls());
+            assert!(baseline.limits(2_000_000, 0).unwrap().p99_us >= 80_000);
+        }
+        let mut baseline = Baseline::default();
+        (0..1_000).for_each(|n| add(&mut baseline, &calls(1, 0, 50_000), n * 600_000));
+        assert!(baseline.limits(2_000_000, 0).is_none() && baseline.0.len() <= 12, "less than 200 in a day");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub mod safety;
 pub mod sessions;
 pub mod settings;
 mod units;
+mod unjudged;
 mod verdict;
 mod words;
 
@@ -44,9 +45,9 @@ use std::collections::BTreeMap;
 use cutover_policy::{Batch, Check, Judgement, Phase, Policy, Problem, Rollback, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::counting::{Before, Counted};
+use crate::counting::{Before, Counted, Timed};
 use crate::facts::Facts;
-use crate::operation::Operation;
+use crate::operation::{Moment, Operation};
 use crate::process::{Entry, Fund, Game, Portfolio, Units, ln_binomial};
 use crate::safety::{Limits, Safety};
 use crate::settings::{Settings, part};
@@ -143,22 +144,20 @@ impl Rollback for Sequential {
         // Batches that began before the stage mix shares.
         let batches: Vec<&Batch> = check.batches.iter().filter(|b| b.start_ms >= check.stage_started_ms).collect();
         for span in counting::spans(&batches) {
-            let warm =
-                span.first().is_some_and(|first| first.start_ms - check.stage_started_ms >= self.settings.warm_up.0);
-            self.count(&span, mirrored, warm, memory);
+            let at = Moment::of(check, span.first().map_or(0, |first| first.start_ms));
+            self.count(&span, mirrored, at, memory);
         }
         Ok(self.verdict(memory, mirrored))
     }
 }
 
 impl Sequential {
-    /// Adds what happened within a few seconds. Latencies count once V2 is `warm`.
-    fn count(&self, span: &[&Batch], mirrored: bool, warm: bool, memory: &mut Memory) {
-        let Some(first) = span.first() else { return };
+    /// Adds what happened within a few seconds. Latencies count once V2 is warm.
+    fn count(&self, span: &[&Batch], mirrored: bool, at: Moment, memory: &mut Memory) {
         let settings = &self.settings;
         let ill = memory.combined.wealth() >= self.warns_at;
         let known = memory.operations.iter_mut().map(|(name, operation)| {
-            let before = operation.before(settings, first.start_ms, ill);
+            let before = operation.before(settings, at, ill);
             if let Some(limits) = before.limits {
                 operation.keep_p99(limits.p99_us);
             }
@@ -166,8 +165,8 @@ impl Sequential {
         });
         let before: BTreeMap<&str, Before> = known.collect();
         let mut counted = counting::count(span, mirrored, &before);
-        if !warm {
-            (counted.slow, counted.p99) = Default::default();
+        if at.start_ms.saturating_sub(at.stage_started_ms) < settings.warm_up.0 {
+            (counted.slow, counted.p99, counted.timed) = Default::default();
         }
         let clusters = memory.facts.clusters[0].index();
         for batch in span {
@@ -183,7 +182,12 @@ impl Sequential {
             }
         }
         memory.safety.count(&self.limits, span, mirrored);
-        memory.learn(span, settings, self.warns_at);
+        memory.learn(span, settings, at, self.warns_at);
+        for Timed { name, calls, is_judged } in &counted.timed {
+            if let Some(operation) = memory.operations.get_mut(name) {
+                operation.count_timed(*calls, *is_judged);
+            }
+        }
     }
 
     /// All that is bet against V2. `doubts` are the metrics of which the span alone would be a reason to warn.
@@ -272,24 +276,23 @@ impl Memory {
     }
 
     /// Adds what V1 was like, for what comes after.
-    fn learn(&mut self, span: &[&Batch], settings: &Settings, warns_at: f64) {
+    fn learn(&mut self, span: &[&Batch], settings: &Settings, at: Moment, warns_at: f64) {
         let ill = self.combined.wealth() >= warns_at;
-        let start_ms = span.first().map_or(0, |first| first.start_ms);
         let all = || span.iter().flat_map(|batch| &batch.operations);
         for calls in all() {
             if !self.operations.contains_key(&calls.operation) && self.operations.len() < MOST_OPERATIONS {
                 self.operations.insert(calls.operation.clone(), Operation::default());
             }
             if let Some(operation) = self.operations.get_mut(&calls.operation) {
-                operation.add(start_ms, calls, ill);
+                operation.add(at.start_ms, calls, settings, ill);
             }
         }
         for calls in all() {
             if let Some(operation) = self.operations.get_mut(&calls.operation) {
-                operation.learn(start_ms, calls, settings);
+                operation.learn(at, calls);
             }
         }
-        self.operations.values_mut().for_each(|operation| operation.end_span(start_ms));
+        self.operations.values_mut().for_each(|operation| operation.end_span(at));
     }
 }
 

@@ -2,18 +2,29 @@
 //! called.
 
 use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::{OperationCalls, packed};
+use cutover_policy::{Check, OperationCalls, packed};
 use serde::{Deserialize, Serialize};
 
 use crate::counting::Before;
 use crate::hours::Hours;
-use crate::latency::Baseline;
+use crate::latency::{self, Baseline, Limits};
 use crate::process::Plain;
 use crate::settings::Settings;
 use crate::units;
 
-/// V1 is gone if it was not called for so long.
+/// V1 is gone if it was not called for so long, all of it in this stage.
 const GONE_MS: u64 = 60_000;
+
+/// And if it would have been called so often meanwhile, going by V2's units and share: chance has a rare V1 wait for so
+/// many with a probability of e^-12.
+const GONE_UNITS: u64 = 12;
+
+/// V2's units are counted up to this, a million million.
+const MOST_WAITED: u64 = 1 << 40;
+
+/// Calls of V2 that were held against a limit, from which on an operation's latency is judged: if it is out of all
+/// bounds, so many show it.
+const SETTLED: u64 = 20;
 
 /// Calls that V2's own p99 is taken from, where nothing is known of V1.
 const OWN_CALLS: u64 = 1_000;
@@ -30,21 +41,49 @@ struct Facts {
     /// When the latest batch began in which V1 was called; 0 for never.
     called_ms: u64,
     hours: Hours,
+    /// V2's units in this stage since V1 was called.
+    waited: u64,
+    /// Whether the latencies are V2's own.
+    is_own: bool,
+    /// V2's calls in this stage whose latency was held against nothing, and the others.
+    timed: [u64; 2],
+}
+
+/// A span, and the stage that it is in.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// When the span began.
+    pub start_ms: u64,
+    /// When the stage began.
+    pub stage_started_ms: u64,
+    /// V2's share in parts per million.
+    pub share: u32,
+}
+
+impl Moment {
+    /// A span that began at `start_ms`, in the check's stage.
+    #[must_use]
+    pub const fn of(check: &Check, start_ms: u64) -> Self {
+        Self { start_ms, stage_started_ms: check.stage_started_ms, share: check.share }
+    }
 }
 
 impl Operation {
-    /// What is known of it before a span that begins at `start_ms`; `ill` if both pools fail more than V1 did.
+    /// What is known of it before a span; `ill` if both pools fail more than V1 did.
     #[must_use]
-    pub fn before(&self, settings: &Settings, start_ms: u64, ill: bool) -> Before {
+    pub fn before(&self, settings: &Settings, at: Moment, ill: bool) -> Before {
         let ratio_ppm = settings.max_p99_ratio.0;
-        if !self.is_gone(start_ms) {
+        let stated = Some(settings.objective_p99.0.saturating_mul(1_000)).filter(|us| *us > 0);
+        if !self.is_gone(at) {
             let floor_us = settings.slow_floor.0.saturating_mul(1_000);
-            return Before { limits: self.baseline.limits(ratio_ppm, floor_us), ..Before::default() };
+            let own = if self.facts.is_own { None } else { self.baseline.limits(ratio_ppm, floor_us) };
+            let known = || self.facts.hours.p99_us().map(|us| Limits::of(us.max(floor_us), ratio_ppm));
+            let limits = own.or_else(known);
+            return Before { limits, far_us: stated.filter(|_| limits.is_none()), alone: None };
         }
         let times = |us: u64| u128::from(us) * u128::from(ratio_ppm) / 1_000_000;
         let far = self.facts.hours.p99_us().map(|us| u64::try_from(times(us)).unwrap_or(u64::MAX)).map(times);
         let far = far.map(|us| u64::try_from(us).unwrap_or(u64::MAX));
-        let stated = Some(settings.objective_p99.0.saturating_mul(1_000)).filter(|us| *us > 0);
         Before { limits: None, alone: Some(self.alone(settings, ill)), far_us: stated.or(far) }
     }
 
@@ -65,9 +104,13 @@ impl Operation {
 
     /// Adds calls of a span that began at `start_ms`, for what comes after. What was counted of an hour is left out if
     /// both pools were `ill` in it. All calls of the span are added before any is learnt from.
-    pub fn add(&mut self, start_ms: u64, calls: &OperationCalls, ill: bool) {
-        let Facts { called_ms, hours } = &mut self.facts;
+    pub fn add(&mut self, start_ms: u64, calls: &OperationCalls, settings: &Settings, ill: bool) {
+        let Facts { called_ms, hours, waited, is_own, .. } = &mut self.facts;
+        let enough = if *is_own { OWN_CALLS } else { latency::MIN_CALLS };
+        self.baseline.slide(start_ms, settings.slow_window.0, enough);
         hours.arrive(start_ms, false, ill);
+        let [units, _] = units::few(units::units(&calls.v2));
+        *waited = waited.saturating_add(units).min(MOST_WAITED);
         if calls.v1.requests > 0 {
             *called_ms = start_ms;
             hours.add(units::few(units::units(&calls.v1)));
@@ -75,40 +118,71 @@ impl Operation {
     }
 
     /// Learns how long calls take: V1's, and V2's own only where V1 was called in none of the span's batches.
-    pub fn learn(&mut self, start_ms: u64, calls: &OperationCalls, settings: &Settings) {
-        let window_ms = settings.slow_window.0;
-        let gone = self.is_gone(start_ms);
-        let hours = &mut self.facts.hours;
-        if !gone {
-            self.baseline.add(&calls.v1, start_ms, window_ms);
+    pub fn learn(&mut self, at: Moment, calls: &OperationCalls) {
+        let is_own = self.is_gone(at);
+        // Nobody can say what V2 was to be like; it is held against how it began.
+        if is_own && self.facts.hours.p99_us().is_some() {
             return;
         }
-        // Nobody can say what V2 was to be like; it is held against how it began.
-        if hours.p99_us().is_none() {
-            self.baseline.add(&calls.v2, start_ms, window_ms);
+        let calls = if is_own { &calls.v2 } else { &calls.v1 };
+        if is_own != self.facts.is_own && !calls.latency.is_empty() {
+            (self.baseline, self.facts.is_own) = (Baseline::default(), is_own);
         }
+        self.baseline.add(calls, at.start_ms);
     }
 
     /// The span is over.
-    pub fn end_span(&mut self, start_ms: u64) {
-        if self.is_gone(start_ms) && self.facts.hours.p99_us().is_none() && self.baseline.calls() >= OWN_CALLS {
+    pub fn end_span(&mut self, at: Moment) {
+        if self.facts.called_ms == at.start_ms {
+            self.facts.waited = 0;
+        }
+        let is_known = !self.facts.is_own || self.facts.hours.p99_us().is_some();
+        if self.is_gone(at) && !is_known && self.baseline.calls() >= OWN_CALLS {
             self.facts.hours.add_p99(self.baseline.limits(1_000_000, 0).map_or(0, |limits| limits.p99_us));
             self.baseline = Baseline::default();
         }
     }
 
-    /// Keeps V1's p99 of now.
+    /// Keeps V1's p99 of now, if it is that of its latest calls.
     pub fn keep_p99(&mut self, p99_us: u64) {
-        self.facts.hours.add_p99(p99_us);
+        if self.v1_calls() >= latency::MIN_CALLS {
+            self.facts.hours.add_p99(p99_us);
+        }
+    }
+
+    /// Counts V2's calls of a span, and whether there was something to hold their latency against.
+    pub fn count_timed(&mut self, calls: u64, is_judged: bool) {
+        let [unjudged, judged] = &mut self.facts.timed;
+        let sum = if is_judged { judged } else { unjudged };
+        *sum = sum.saturating_add(calls);
+    }
+
+    /// V2's calls in this stage, and those whose latency could not be judged: none once it can be.
+    #[must_use]
+    pub const fn timed(&self) -> [u64; 2] {
+        let [unjudged, judged] = self.facts.timed;
+        [unjudged.saturating_add(judged), if judged < SETTLED { unjudged } else { 0 }]
+    }
+
+    /// V1's calls that its p99 would be taken from.
+    #[must_use]
+    pub fn v1_calls(&self) -> u64 {
+        if self.facts.is_own { 0 } else { self.baseline.calls() }
     }
 
     /// The stage is over.
     pub fn end_stage(&mut self, now_ms: u64, ill: bool) {
         self.facts.hours.arrive(now_ms, true, ill);
+        (self.facts.waited, self.facts.timed) = Default::default();
     }
 
-    fn is_gone(&self, now_ms: u64) -> bool {
-        self.facts.called_ms == 0 || self.facts.called_ms.saturating_add(GONE_MS) < now_ms
+    /// Whether V1 is called no more. At a share of 100 % that is a matter of time; else a V1 that has few callers would
+    /// seem to be gone each time that they come late.
+    fn is_gone(&self, at: Moment) -> bool {
+        let since_ms = self.facts.called_ms.max(at.stage_started_ms);
+        let (share, v1_share) = (u64::from(at.share), 1_000_000_u64.saturating_sub(at.share.into()));
+        let due = self.facts.waited.saturating_mul(v1_share) >= share.saturating_mul(GONE_UNITS);
+        since_ms.saturating_add(GONE_MS) < at.start_ms && (v1_share == 0 || due)
     }
 }
 
@@ -129,10 +203,15 @@ impl Packed for Facts {
     fn write(&self, text: &mut Text) {
         text.number(self.called_ms);
         self.hours.write(text);
+        let [unjudged, judged] = self.timed;
+        text.number(self.waited).number(self.is_own.into()).number(unjudged).number(judged);
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        Some(Self { called_ms: fields.number()?, hours: Hours::read_from(fields)? })
+        let (called_ms, hours) = (fields.number()?, Hours::read_from(fields)?);
+        // That of versions before ends here.
+        let [waited, is_own, unjudged, judged] = if fields.is_over() { [0; 4] } else { fields.numbers()? };
+        Some(Self { called_ms, hours, waited, is_own: is_own != 0, timed: [unjudged, judged] })
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Settings {
     pub effects: u32,
     /// Checks with a bad unit within which V2 is likely to become worse, if it does. At least 1.
     pub planned_checks: u32,
-    /// How far back V1's p99 reaches, 1m to 1h.
+    /// How far back V1's p99 reaches, 1m to 1h, or until it is of 200 calls.
     pub slow_window: Span,
     /// Calls faster than this are never slow.
     pub slow_floor: Span,
@@ -72,7 +72,7 @@ pub struct Settings {
     /// V1's rate of failed sessions where nothing is known of it: what V2 is held against without V1, and both
     /// together.
     pub objective_error_rate: Share,
-    /// V2's p99 that is good enough without V1; 0ms to hold it against what is known of V1.
+    /// V2's p99 that is good enough without V1, or with too few calls of it; 0ms to hold it against what is known of V1.
     pub objective_p99: Span,
     /// Calls in a row that V2 fails, all of them, from which everything goes back at once, whatever V1's rate is; where
     /// V1 hardly ever fails, five are enough. At least 1.

@@ -3,6 +3,7 @@
 //! simulations`).
 
 mod clustered;
+mod small;
 
 use cutover_policy::testing::{batch, operation};
 use cutover_policy::{Batch, Calls, Check, Gauge, LatencyBucket, Members};

@@ -59,7 +59,8 @@ fn v2_is_no_part_of_what_is_known_of_v1_where_v1_is_called_in_the_same_seconds()
     first.operations[0].v2 = calls(300, 0, 900_000);
     let second = Batch { start_ms: 6_000, ..served(1, (300, 0), (10, 0)) };
     policy.judge(&ramping(vec![first, second]), &mut memory).unwrap();
-    let limits = memory.operations["execute"].before(&Settings::default(), 10_000, false).limits.unwrap();
+    let at = Moment { start_ms: 10_000, stage_started_ms: 0, share: 50_000 };
+    let limits = memory.operations["execute"].before(&Settings::default(), at, false).limits.unwrap();
     assert!(limits.p99_us < 60_000, "{limits:?}");
 }
 

@@ -3,6 +3,7 @@
 use cutover_policy::{Finding, Judgement, Verdict};
 
 use crate::settings::part;
+use crate::unjudged::Unjudged;
 use crate::{Memory, Sequential, budget, words};
 
 impl Sequential {
@@ -22,6 +23,7 @@ impl Sequential {
         let facts = &memory.facts;
         let outage = facts.outage.is_total(settings).then(|| words::outage(settings, facts.outage));
         let need = memory.safety.need(&self.limits);
+        let unjudged = Unjudged::of(&memory.operations).filter(|_| settings.objective_p99.0 == 0);
         let suspicious = evidence >= self.warns_at;
         let [errors, ..] = &self.games;
         let seen = memory.safety.seen();
@@ -40,7 +42,7 @@ impl Sequential {
             Verdict::RollBack
         } else if !findings.is_empty() {
             Verdict::Warn
-        } else if need.is_some() || facts.doubts != 0 || facts.differs || facts.ill {
+        } else if need.is_some() || unjudged.is_some() || facts.doubts != 0 || facts.differs || facts.ill {
             Verdict::Hold
         } else {
             Verdict::Healthy
@@ -48,6 +50,7 @@ impl Sequential {
         if verdict == Verdict::Hold {
             findings.extend(need.map(|need| words::need(settings, need, mirrored)));
             findings.extend(words::doubts(facts));
+            findings.extend(unjudged.as_ref().map(words::unjudged));
         }
         Judgement { verdict, findings, evidence: millionths(libm::log10(evidence.max(f64::MIN_POSITIVE))) }
     }

@@ -10,6 +10,7 @@ use crate::process::{Portfolio, Suspicion};
 use crate::run::Run;
 use crate::safety::{Need, Seen};
 use crate::settings::Settings;
+use crate::unjudged::Unjudged;
 
 /// V2 answers nothing.
 pub(crate) fn outage(settings: &Settings, outage: Outage) -> Finding {
@@ -128,6 +129,18 @@ pub(crate) fn doubts(facts: &Facts) -> Option<Finding> {
     said.extend(facts.ill.then_some("errors of both pools"));
     let note = format!("the last seconds alone would be a reason to warn: {}", said.join(", "));
     (!said.is_empty()).then(|| finding("in-doubt", said.len() as u64, 0, "count", note))
+}
+
+/// V2 may be slow, and nobody could say so.
+pub(crate) fn unjudged(unjudged: &Unjudged<'_>) -> Finding {
+    let Unjudged { calls, of, operation, v1_calls } = *unjudged;
+    let least = crate::latency::MIN_CALLS;
+    let (calls, of, had) = (grouped(calls), grouped(of), grouped(v1_calls));
+    let note = format!(
+        "the latency of {calls} of V2's {of} calls in this stage was held against nothing: V1 had {had} of the {least} calls \
+         that its p99 takes, in `{operation}`; `objective_p99` says what V2 may take without them"
+    );
+    finding("latency-unjudged", v1_calls, least, "count", note)
 }
 
 /// How long a run has been going on.

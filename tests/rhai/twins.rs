@@ -215,6 +215,70 @@ fn sequential_gives_the_verdicts_of_its_original() {
     assert!(rules.len() >= 6 && verdicts.len() >= 3, "the inputs reach what they are for: {rules:?} {verdicts:?}");
 }
 
+/// A second in which V1 has a call or two at times, and V2 has more; V2's take so many times as long.
+fn rare(draw: &mut Draw, start_ms: u64, serves_v1: bool, times: u64) -> Batch {
+    let mut batch = draw.batch(start_ms);
+    batch.gauges.clear();
+    batch.v2 = batch.v1;
+    batch.operations.truncate(1);
+    let mut calls = |most: u64, times: u64| {
+        let requests = draw.below(most + 1);
+        let errors = u64::from(requests > 0 && draw.one_in(9));
+        let mut calls = Calls { requests, errors, units: requests, unit_errors: errors, ..Calls::default() };
+        (0..requests).for_each(|_| calls.latency.record((10_000 + draw.below(40_000)) * times));
+        calls
+    };
+    let (v1, v2) = (calls(u64::from(serves_v1), 1), calls(2, times));
+    let execute = OperationCalls { operation: "execute".into(), class: Class::Read, v1, v2, shadow: Calls::default() };
+    batch.operations = vec![execute];
+    batch
+}
+
+/// Of a V1 that has few calls, later still fewer, and at last none: what its p99 is, and whether it is gone.
+#[test]
+fn sequential_and_its_twin_know_the_same_of_a_v1_with_few_calls() {
+    let mut rules = std::collections::BTreeSet::new();
+    for (settings, share, times) in [
+        ("", 750_000, 1),
+        ("alpha_rollback = '0.0001%'\nwarm_up = '0s'", 750_000, 100),
+        ("slow_window = '1m'\nobjective_p99 = '200ms'\nunsafe_error_rate = '50%'", 900_000, 1),
+        ("objective_p99 = '200ms'", 900_000, 100),
+    ] {
+        let (original, twin) = (bundle("sequential", settings), bundle("sequential-rhai", settings));
+        let mut draw = Draw::new(share);
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let (mut now, mut started, mut stage) = (1_000_000, 1_000_000, 0);
+        for step in 0..450_u64 {
+            let gone = (260..300).contains(&step) || step >= 400;
+            let length = if step < 200 { 5_000 } else { 400_000 };
+            if step == 150 || step == 400 {
+                (stage, started) = (stage + 1, now);
+            }
+            let served = |draw: &mut Draw| !gone && draw.one_in(2);
+            let batches = (0..4).map(|n| {
+                let serves_v1 = served(&mut draw);
+                rare(&mut draw, now + n * 1_000, serves_v1, times)
+            });
+            let check = Check {
+                batches: batches.collect(),
+                now_ms: UnixMs(now + 5_000),
+                phase: Phase::Ramping,
+                stage,
+                share: Ppm::new(if stage == 2 { 1_000_000 } else { u32::try_from(share).unwrap() }),
+                stage_started_ms: UnixMs(started),
+            };
+            let (a, b) = (original.judge(&check, &one), twin.judge(&check, &other));
+            let (expected, got) = (a.answer.unwrap(), b.answer.unwrap());
+            assert_eq!((got.verdict, &got.findings), (expected.verdict, &expected.findings), "{settings} {step}");
+            rules.extend(expected.findings.into_iter().map(|f: Finding| f.rule));
+            (one, other, now) = (a.memory, b.memory, now + length);
+        }
+    }
+    for rule in ["combined-errors", "latency-unjudged", "v2-p99", "v2-slow-alone"] {
+        assert!(rules.contains(rule), "{rule}: {rules:?}");
+    }
+}
+
 /// Nothing that fits the contract is an error, in the sandbox as natively.
 #[test]
 fn sequential_and_its_twin_judge_counts_of_any_size() {

@@ -222,3 +222,68 @@ impl From<Plain> for Facts {
         match plain {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cutover_policy::testing::{calls, operation};
+
+    use super::*;
+
+    fn at(start_ms: u64, share: u32) -> Moment {
+        Moment { start_ms, stage_started_ms: 1_000_000, share }
+    }
+
+    /// Adds a span in which each pool has so many calls.
+    fn add(known: &mut Operation, at: Moment, v1: u64, v2: u64) {
+        let mut execute = operation("execute");
+        (execute.v1, execute.v2) = (calls(v1, 0, 20_000), calls(v2, 0, 20_000));
+        known.add(at.start_ms, &execute, &Settings::default(), false);
+        known.learn(at, &execute);
+        known.end_span(at);
+    }
+
+    #[test]
+    fn v1_is_gone_after_a_minute_of_the_stage_in_which_it_would_have_been_called() {
+        let mut known = Operation::default();
+        assert!(!known.is_gone(at(1_060_000, 1_000_000)) && known.is_gone(at(1_060_001, 1_000_000)));
+        // At 90 % a call of V1 is due with the ninth of V2.
+        add(&mut known, at(1_000_000, 900_000), 0, 107);
+        assert!(!known.is_gone(at(2_000_000, 900_000)));
+        add(&mut known, at(1_005_000, 900_000), 0, 1);
+        assert!(known.is_gone(at(2_000_000, 900_000)) && !known.is_gone(at(1_060_000, 900_000)));
+        add(&mut known, at(2_000_000, 900_000), 1, 500);
+        assert!(!known.is_gone(at(2_100_000, 900_000)));
+        add(&mut known, at(2_100_000, 900_000), 0, 108);
+        assert!(known.is_gone(at(2_105_000, 900_000)));
+        known.end_stage(2_105_000, false);
+        assert!(!known.is_gone(at(2_105_000, 900_000)));
+    }
+
+    #[test]
+    fn what_is_known_by_hour_is_held_against_v2_where_v1_has_too_few_calls() {
+        let settings = Settings::default();
+        let mut known = Operation::default();
+        add(&mut known, at(1_000_000, 500_000), 150, 100);
+        let limits = |known: &Operation, start_ms| known.before(&settings, at(start_ms, 500_000), false).limits;
+        assert_eq!(limits(&known, 1_005_000), None);
+        known.facts.hours.add_p99(70_000);
+        assert_eq!(limits(&known, 1_005_000), Some(Limits { p99_us: 70_000, doubled_us: 140_000 }));
+        known.keep_p99(900_000);
+        assert_eq!(known.facts.hours.p99_us(), Some(70_000), "it is no p99 of now");
+        add(&mut known, at(1_005_000, 500_000), 50, 0);
+        assert!(limits(&known, 1_010_000).unwrap().p99_us < 21_000);
+    }
+
+    #[test]
+    fn what_versions_before_remembered_is_read() {
+        let mut known = Operation::default();
+        add(&mut known, at(1_000_000, 500_000), 150, 100);
+        known.count_timed(9, true);
+        let text = serde_json::to_string(&known.facts).unwrap();
+        assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), known.facts);
+        // Without the last four fields, and the two that came with them.
+        let of_before = format!("{}\"", text.rsplitn(7, '|').last().unwrap());
+        let read: Facts = serde_json::from_str(&of_before).unwrap();
+        assert_eq!((read.called_ms, read.timed, read.is_own), (1_000_000, [0, 0], false));
+    }
+}

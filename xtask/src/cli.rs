@@ -91,7 +91,6 @@ const CI: &[Step] = &[
     LANGUAGES,
     BUILD_TESTS,
     Step { name: "testing the workspace", action: test_everything },
-    Step { name: "running each bench once", action: try_benches },
 ];
 
 impl Cli {
@@ -143,12 +142,6 @@ fn peers(workspace: &Workspace, verb: &str) -> Command {
     let mut cargo = workspace.cargo([verb, "--manifest-path", "benches/peers/Cargo.toml"]);
     cargo.env("CARGO_TARGET_DIR", &workspace.target);
     cargo
-}
-
-/// Whatever the documents tell people to run compiles. The benches of criterion also do once what they measure.
-fn try_benches(workspace: &Workspace) -> Result<()> {
-    process::run(&mut workspace.cargo(["test", "--workspace", "--bench", "*"]))?;
-    process::run(peers(workspace, "test").args(["--bench", PEERS]))
 }
 
 /// What `--bench` asks for, as cargo reads it.

@@ -181,12 +181,9 @@ impl Fields {
         true
     }
 
-    /// Removes all fields whose names begin so, `_` being `-`, as services have it that take them as variables (RFC 3875,
-    /// 4.1.18).
+    /// Removes all fields whose names begin so, `_` being `-`.
     pub fn remove_prefixed(&mut self, prefix: &[u8]) {
-        let begins = |name: &[u8]| {
-            name.len() >= prefix.len() && name.iter().zip(prefix).all(|(a, b)| a == b || (*a == b'_' && *b == b'-'))
-        };
+        let begins = |name: &[u8]| name.get(..prefix.len()).is_some_and(|start| is_variable(start, prefix));
         if self.list.iter().any(|line| begins(self.name(line))) {
             self.keep_if(|name| !begins(name));
         }
@@ -194,22 +191,14 @@ impl Fields {
 
     /// Removes all fields of a name, `_` being `-`.
     pub fn remove_variable(&mut self, name: &str) {
-        let is_same = |other: &[u8]| {
-            other.len() == name.len()
-                && other.iter().zip(name.bytes()).all(|(a, b)| *a == b || (*a == b'_' && b == b'-'))
-        };
-        if self.list.iter().any(|line| is_same(self.name(line))) {
-            self.keep_if(|other| !is_same(other));
+        if self.list.iter().any(|line| is_variable(self.name(line), name.as_bytes())) {
+            self.keep_if(|other| !is_variable(other, name.as_bytes()));
         }
     }
 
     /// The values of all fields of a name, `_` being `-`.
-    pub fn get_variables<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let is_same = move |other: &[u8]| {
-            other.len() == name.len()
-                && other.iter().zip(name.bytes()).all(|(a, b)| *a == b || (*a == b'_' && b == b'-'))
-        };
-        self.iter().filter(move |(other, _)| is_same(other)).map(|(_, value)| value)
+    pub fn get_variables(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.iter().filter(move |(other, _)| is_variable(other, name.as_bytes())).map(|(_, value)| value)
     }
 
     /// Keeps fields of these names alone.
@@ -373,6 +362,11 @@ impl From<response::Parts> for ReplyHead {
         let reason = parts.extensions.get::<ReasonPhrase>().map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
         Self { status: parts.status, reason, fields: Fields::from(&parts.headers) }
     }
+}
+
+/// Whether a field is of a name for a service that takes fields as variables, in which `-` is `_` (RFC 3875, 4.1.18).
+fn is_variable(field: &[u8], name: &[u8]) -> bool {
+    field.len() == name.len() && field.iter().zip(name).all(|(a, b)| a == b || (*a == b'_' && *b == b'-'))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The verbs, each a list of steps.
 
 use std::ffi::{OsStr, OsString};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -125,9 +125,9 @@ fn build_release(workspace: &Workspace) -> Result<()> {
 /// change what the host is built with; it is built in the same folder, so that what is the same is built once.
 fn bench(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
     let mut hosts = workspace.cargo(["bench", "--package", "cutover-benches"]);
-    let mut peers = peers(workspace, "bench");
+    let mut peers = workspace.cargo(["bench", "--manifest-path", "benches/peers/Cargo.toml"]);
     hosts.args(args);
-    peers.args(args);
+    peers.env("CARGO_TARGET_DIR", &workspace.target).args(args);
     match named_bench(args) {
         Some(name) if name == PEERS => process::hand_over(&mut peers),
         Some(_) => process::hand_over(&mut hosts),
@@ -136,12 +136,6 @@ fn bench(workspace: &Workspace, args: &[OsString]) -> Result<ExitCode> {
             process::hand_over(&mut peers)
         }
     }
-}
-
-fn peers(workspace: &Workspace, verb: &str) -> Command {
-    let mut cargo = workspace.cargo([verb, "--manifest-path", "benches/peers/Cargo.toml"]);
-    cargo.env("CARGO_TARGET_DIR", &workspace.target);
-    cargo
 }
 
 /// What `--bench` asks for, as cargo reads it.

@@ -93,12 +93,12 @@ async fn drip(at: usize) {
     let starts: [&[u8]; 5] = [
         b"",
         b"P",
-        b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ",
-        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nx",
-        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: ",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n",
     ];
     let (address, start) = match at {
-        _ if at < READERS => (DATA, &b"GET /long HTTP/1.1\r\nhost: a\r\n\r\n"[..]),
+        _ if at < READERS => (DATA, &b"GET /long HTTP/1.1\r\nhost: localhost\r\n\r\n"[..]),
         // Chunks begin at once, so these have places, until they are cut off.
         _ if at.is_multiple_of(200) => (DATA, starts[4]),
         _ if at.is_multiple_of(10) => (ADMIN, starts[2]),
@@ -158,7 +158,7 @@ fn report(name: &str, took: &[u64], resident: usize) {
 
 /// Sends a request and reads its answer, whose length is known; the status.
 async fn ask(stream: &mut TcpStream, path: &str) -> Option<u16> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-cutover-pool: v1\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut read = Vec::new();
     loop {

@@ -3,7 +3,8 @@
 //! All three give a quarter of the sessions to V2, by a hash of the same header, and tell the upstream who called; the host
 //! also observes, judges and says who answered. They take turns, so that what disturbs the machine disturbs all; rows are
 //! medians. Needs `nginx`, `haproxy` and `wrk`: `apt-get install nginx-light haproxy wrk`.
-//! `cargo bench --bench proxy -- [--rounds=N] [--seconds=N] [--same-fields]`.
+//! `cargo bench --bench proxy -- [--rounds=N] [--seconds=N] [--same-fields] [--program=FILE]`; the program is what is
+//! shipped (`cargo xtask dist`) unless another is named.
 //!
 //! As a rule each adds to messages what it adds by itself, the others a fifth of what the host does: a request id, who was
 //! asked for and how, `Via`, and in the answer the id, the pool and the reason. With `--same-fields` they add as much.
@@ -238,7 +239,8 @@ fn host(folder: &Path, port: u16, admin: u16) -> Running {
         at("policies/standard-stages"),
     );
     fs::write(&file, text).unwrap();
-    let program = root().join("target/dist/cutover");
+    let given = std::env::args().find_map(|arg| arg.strip_prefix("--program=").map(PathBuf::from));
+    let program = given.unwrap_or_else(|| root().join("target/dist/cutover"));
     assert!(program.exists(), "build the host as it is shipped first: cargo xtask dist");
     let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(file);
@@ -255,7 +257,7 @@ fn host(folder: &Path, port: u16, admin: u16) -> Running {
 fn share(admin: u16) -> Option<u64> {
     use std::io::{Read as _, Write as _};
     let mut stream = TcpStream::connect(("127.0.0.1", admin)).ok()?;
-    stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").ok()?;
+    stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).ok()?;
     let status: Value = serde_json::from_str(reply.get(reply.find('{')?..=reply.rfind('}')?)?).ok()?;

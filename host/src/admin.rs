@@ -377,7 +377,7 @@ impl From<Declined> for Refusal {
             Code::NoReason => StatusCode::BAD_REQUEST,
             Code::Folder => StatusCode::FORBIDDEN,
             Code::Stopping | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Code::WrongPhase | Code::NotRecorded | Code::WrongFlag | Code::Policy(_) | Code::Refused => {
+            Code::WrongPhase | Code::Moved | Code::NotRecorded | Code::WrongFlag | Code::Policy(_) | Code::Refused => {
                 StatusCode::CONFLICT
             }
         };

@@ -83,3 +83,62 @@ async fn differences_that_a_person_accepted_hold_the_ramp_no_longer() {
     assert_eq!((&entry["detail"]["operation"], &entry["detail"]["reason"]), (&json!("execute"), &json!("V2 is right")));
     host.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn differences_hold_the_ramp_after_a_restart_with_another_stage_table() {
+    let with = |min_requests: u32| {
+        let shadow = "shadow = { soak = '0s', min_compared = 5 }, pairs = { min_coverage = '0%' }";
+        still().with("stages", bundle("standard-stages", &format!("{shadow}, min_requests = {min_requests}")))
+    };
+    let holds = async |host: &Host| {
+        let status = host.http.admin(Method::GET, "/api/v1/migrations/programs", &Value::Null).await.body;
+        let holds = status["outlook"]["holds"].as_array().unwrap().clone();
+        holds.into_iter().map(|hold| hold["what"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let host = with(1_000_000).start().await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    host.ask(Verb::SetFlag("auto_advance".into(), true.into())).await.unwrap();
+    host.break_v2(&json!({ "wrong_share": 1.0 }));
+    assert_eq!(host.http.create("ada").await.status, StatusCode::OK);
+    let held = eventually("differences to hold the ramp", async || {
+        host.http.greet("ada", &[]).await;
+        let held = holds(&host).await;
+        (held.contains(&"different".into()) && !held.contains(&"compared".into())).then_some(())
+    });
+    held.await;
+    let folder = std::sync::Arc::clone(&host.folder);
+    host.app.shut_down().await;
+
+    let host = with(2_000_000).start_in(folder).await;
+    let judged = host.until("a check", |s| !s.waiting_for.is_empty()).await;
+    assert_eq!(judged.state.phase, Phase::Shadow);
+    let held = holds(&host).await;
+    assert!(held.contains(&"different".into()) && !held.contains(&"compared".into()), "{held:?}");
+    let audit = host.http.admin(Method::GET, "/api/v1/migrations/programs/audit", &Value::Null).await.body;
+    let of_stages = |entry: &&Value| entry["action"] == "activate-policy" && entry["detail"]["kind"] == "stages";
+    let entry = audit["audit"].as_array().unwrap().iter().find(of_stages).unwrap();
+    assert!(entry["detail"]["replayed"]["checks"].as_u64() > Some(0), "{entry}");
+    host.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_asked_for_twice_at_once_is_one() {
+    let host = still().start().await;
+    host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    // The second may come a moment late, and then is another step.
+    let mut refused = None;
+    for _ in 0..20 {
+        let (first, second) = tokio::join!(host.ask(Verb::Advance), host.ask(Verb::Advance));
+        refused = first.err().or(second.err());
+        if refused.is_some() {
+            break;
+        }
+        host.ask(Verb::Rollback).await.unwrap();
+        host.ask(Verb::Resume).await.unwrap();
+        host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
+    }
+    assert!(refused.unwrap().contains("moved after this was asked for"));
+    let state = &host.migration().handle.snapshot().state;
+    assert_eq!((state.phase, state.share.get()), (Phase::Ramping, 50_000), "one step");
+    host.app.shut_down().await;
+}

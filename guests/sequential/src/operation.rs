@@ -87,6 +87,12 @@ impl Operation {
         Before { limits: None, alone: Some(self.alone(settings, ill)), far_us: stated.or(far) }
     }
 
+    /// Whether V1's rate of failed units is known from before.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.facts.hours.known().rate.is_some()
+    }
+
     /// The rate of failed units that is good enough without V1: as many times what V1 had as are no harm beside it.
     /// Where that is not known, it is taken to have been at the objective.
     #[must_use]

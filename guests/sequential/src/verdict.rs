@@ -2,6 +2,7 @@
 
 use cutover_policy::{Finding, Judgement, Verdict};
 
+use crate::operation::Operation;
 use crate::settings::part;
 use crate::unjudged::Unjudged;
 use crate::{Memory, Sequential, budget, words};
@@ -59,7 +60,8 @@ impl Sequential {
     fn warnings(&self, memory: &Memory, mirrored: bool) -> Vec<Finding> {
         let mut findings = Vec::new();
         if memory.combined.wealth() >= self.warns_at {
-            findings.push(words::combined(memory.combined.run()));
+            let is_known = memory.operations.values().all(Operation::is_known);
+            findings.push(words::combined(memory.combined.run(), is_known));
         }
         let [_, statuses, ..] = &memory.against;
         if self.evidence(memory) < self.warns_at && statuses.wealth() >= self.warns_at {

@@ -109,14 +109,19 @@ pub(crate) fn fewer(settings: &Settings, portfolio: &Portfolio, mirrored: bool) 
     finding("v2-fewer-statuses", run.odds_ratio_ppm(), limit.into(), "ratio-ppm", note)
 }
 
-/// Both fail more than V1 did.
-pub(crate) fn combined(run: &Run) -> Finding {
+/// Both fail more than V1 did, or, if that is not known, more than the objective says.
+pub(crate) fn combined(run: &Run, is_known: bool) -> Finding {
     let (n, x, within) = (grouped(run.n2), grouped(run.x2), within(run));
-    let allowed = text::percent(text::round_up(run.allowed_ppm()));
-    let note = format!(
-        "V1 and V2 together failed {x} of {n} sessions within {within}, where at most {allowed} would be as before: V2 may harm what \
-         both use"
-    );
+    let most = text::percent(text::round_up(run.allowed_ppm()));
+    let both = format!("V1 and V2 together failed {x} of {n} sessions within {within}");
+    let note = if is_known {
+        format!("{both}, where at most {most} would be as before: V2 may harm what both use")
+    } else {
+        format!(
+            "{both}, and by `objective_error_rate`, because too little is known of V1, at most {most} may: V2 may harm what both \
+             use, or V1 always fails more than the objective says"
+        )
+    };
     finding("combined-errors", run.rate_ppm(), run.allowed_ppm(), "ppm", note)
 }
 

@@ -8,12 +8,14 @@ use super::{Shared, StartError};
 use crate::{
     clock,
     config::bundle::Bundle,
+    migration::{rehearse, state::State},
     notify::Notice,
     policy::{
         PolicyError,
         candidate::Candidate,
         engine::{Engine, Imports, Policy},
         port::Kind,
+        rehearsal::Rehearsal,
         slot::{Seat, Slot, Slots, Title},
     },
     store::{
@@ -174,13 +176,15 @@ async fn fill_slot(
     };
     match admitted {
         (Ok(policy), component) => {
+            let policy = Arc::new(policy);
+            let replayed = replayed(migration, &policy, shared).await?;
             let record = SeatRecord {
                 title: title.clone(),
                 digest: policy.digest().to_string(),
                 wasi_stub: bundle.wasi_stub,
                 settings,
                 configured: configured.clone(),
-                memory: Vec::new(),
+                memory: replayed.memory.clone(),
                 held: None,
                 rule: None,
                 evidence: None,
@@ -188,7 +192,8 @@ async fn fill_slot(
                 updated_by: "configuration".into(),
                 component,
             };
-            let detail = serde_json::json!({ "kind": kind, "to": record.digest, "bundle": folder });
+            let shown = serde_json::json!({ "checks": replayed.checks, "failed": replayed.failed, "first_failure": replayed.first_failure });
+            let detail = serde_json::json!({ "kind": kind, "to": record.digest, "bundle": folder, "replayed": shown });
             let audited = Audited {
                 at: clock::unix_ms(),
                 actor: "configuration".into(),
@@ -207,8 +212,8 @@ async fn fill_slot(
             if let Some(message) = before.and_then(|before| same_name(kind, &before, &record)) {
                 tell(migration, ("policy-changed", "warning"), message, shared);
             }
-            let seat = Seat { policy: Arc::new(policy), title, wasi_stub: bundle.wasi_stub };
-            slot.activate(seat, Vec::new());
+            let seat = Seat { policy, title, wasi_stub: bundle.wasi_stub };
+            slot.activate(seat, replayed.memory);
             restore_others(migration, kind, Some(&bundle), slot, shared).await?;
         }
         (Err(error), _) => {
@@ -218,6 +223,13 @@ async fn fill_slot(
         }
     }
     Ok((configured, problem))
+}
+
+/// What a policy that takes charge at start remembers of the phase or stage that goes on.
+async fn replayed(migration: &str, policy: &Arc<Policy>, shared: &Shared) -> Result<Rehearsal, StartError> {
+    let state = shared.store.state(migration).await?.filter(State::is_judged);
+    let Some(state) = state else { return Ok(Rehearsal::default()) };
+    Ok(rehearse::caught_up(&shared.store, migration, policy, state.since).await)
 }
 
 /// A seat of before, if those that the host trusts now still vouch for who sat there: as a release, or as the bundle that

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     clock::{
-        Mono, UnixMs,
+        self, Mono, UnixMs,
         timeline::{Anchor, Clock},
     },
     notify::Notifier,
@@ -157,6 +157,8 @@ pub struct Controller {
     pub(super) state: State,
     /// Counts states, so that answers about a state that is gone are recognised.
     pub(super) epoch: u64,
+    /// When the migration moved last.
+    pub(super) moved_at: Mono,
     /// With the policy that its `decide` is asked of.
     pub(super) last_plan: Option<(Plan, Option<Arc<Seat>>)>,
     pub(super) stale_plan: Option<String>,
@@ -251,6 +253,7 @@ impl Controller {
             parts,
             state,
             epoch: 0,
+            moved_at: Mono::default(),
             last_plan: None,
             stale_plan: None,
             pending: Vec::new(),
@@ -373,6 +376,7 @@ impl Controller {
                 let failed = self.perform(next, effects, cause).await;
                 if moved && failed.is_none() {
                     self.epoch += 1;
+                    self.moved_at = clock::mono();
                     self.waiting_for.clear();
                 }
                 failed.map(|why| Declined::new(Code::NotRecorded, why))

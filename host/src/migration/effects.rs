@@ -118,6 +118,8 @@ impl Controller {
                 Effect::BeginStage => {
                     // A batch belongs to one stage: what came before must not count for or against what follows.
                     self.end_batch(Recorder::begin_stage);
+                    // What was said of the stage before is no verdict on this one.
+                    self.verdict = None;
                     self.forget_sessions();
                 }
                 Effect::Withhold(withheld, findings) => self.withhold(withheld, findings),

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{seats::Install, snapshot::Snapshot};
 use crate::{
+    clock::{self, Mono},
     policy::{PolicyError, slot::Seat},
     request::Ppm,
 };
@@ -30,6 +31,8 @@ pub struct Command {
     pub actor: String,
     /// Why.
     pub reason: String,
+    /// When: a step to the next or last stage is one from the stage that there was then.
+    pub at: Mono,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Ordered, Declined>>,
 }
@@ -49,6 +52,8 @@ pub struct Declined {
 pub enum Code {
     /// Not in this phase, or not in this direction.
     WrongPhase,
+    /// The migration moved between the order and its turn.
+    Moved,
     /// The store did not take it, so nothing was done.
     NotRecorded,
     /// There is no such flag, or it cannot have this value, or the environment has set it.
@@ -72,6 +77,7 @@ impl Code {
     pub const fn name(self) -> &'static str {
         match self {
             Self::WrongPhase => "wrong-phase",
+            Self::Moved => "moved",
             Self::NotRecorded => "not-recorded",
             Self::WrongFlag => "wrong-flag",
             Self::NoReason => "no-reason",
@@ -187,7 +193,7 @@ impl Handle {
     /// Why it was refused, as a sentence.
     pub async fn ask(&self, verb: Verb, actor: &str, reason: &str) -> Result<Ordered, Declined> {
         let (reply, answer) = oneshot::channel();
-        let command = Command { verb, actor: actor.into(), reason: reason.into(), reply };
+        let command = Command { verb, actor: actor.into(), reason: reason.into(), at: clock::mono(), reply };
         let stopping = || Declined::new(Code::Stopping, "the host is stopping");
         let queue = if command.verb.is_urgent() { &self.urgent } else { &self.commands };
         queue.send(command).await.map_err(|_gone| stopping())?;

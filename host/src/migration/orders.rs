@@ -21,8 +21,10 @@ use crate::{
 
 impl Controller {
     pub(super) async fn command(&mut self, command: Command) {
-        let Command { verb, actor, reason, reply } = command;
+        let Command { verb, actor, reason, at, reply } = command;
         let answer = match verb {
+            // Given twice at once, by two people or by a client that tries again, it is one step.
+            Verb::Advance | Verb::Retreat(None) if at < self.moved_at => Err(self.moved()),
             Verb::Install(what) => {
                 let installing = Installing { what: *what, actor, reason, reply: Some(reply), started: clock::mono() };
                 return self.install(installing).await;
@@ -46,6 +48,16 @@ impl Controller {
         self.show();
         // Whoever asked may have gone; what was done is on record.
         drop(reply.send(answer));
+    }
+
+    fn moved(&self) -> Declined {
+        let State { phase, share, .. } = self.state;
+        let message = format!(
+            "{} moved after this was asked for, and is {phase} now, with {share} on V2, so nothing was done; if it is to go on \
+             from there, ask again",
+            self.parts.name
+        );
+        Declined::new(Code::Moved, message)
     }
 
     async fn order(&mut self, order: Order, actor: &str, reason: &str) -> Result<Ordered, Declined> {

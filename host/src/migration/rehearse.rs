@@ -32,6 +32,9 @@ const LOST_ROUNDS: u32 = 2;
 /// Checks that may be shown while no new one is made: at their time limit they delay it by a second.
 const LAST: usize = 4;
 
+/// How often it is said that a start takes long.
+const TELL_EACH: Duration = Duration::from_secs(2);
+
 /// A policy that is being shown what it would have seen.
 #[derive(Debug)]
 pub struct Rehearsed {
@@ -127,25 +130,10 @@ impl Rehearsed {
 
     /// Shows the checks that the store has until before `to`.
     async fn show_stored(&mut self, store: &Store, migration: &str, policy: &Arc<Policy>, to: UnixMs) {
-        let mut after = 0;
+        let mut stored = StoredChecks::new(store, migration, (self.from, to));
         while self.rehearsal.failed < ENOUGH_FAILURES {
-            let page = match store.checks(migration, self.from, to, after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::error!(migration, "recorded checks cannot be replayed: {}", chain(&error));
-                    break;
-                }
-            };
-            let Some(last) = page.last() else { break };
-            after = last.id;
-            let readable = page.into_iter().filter_map(|stored| match stored.read() {
-                Ok(Recorded { check, verdict, .. }) => Some((check, verdict)),
-                Err(error) => {
-                    tracing::error!(%error, "a recorded check cannot be read");
-                    None
-                }
-            });
-            self.show(policy, readable.collect()).await;
+            let Some(page) = stored.page().await else { break };
+            self.show(policy, page).await;
         }
         self.from = to;
     }
@@ -157,25 +145,83 @@ impl Rehearsed {
     }
 
     async fn show(&mut self, policy: &Arc<Policy>, mut checks: Vec<Shown>) {
-        let (asked, mut rehearsal) = (Arc::clone(policy), self.rehearsal.clone());
         let until = checks.last().map(|(check, _)| check.now_ms);
         checks.retain(|(check, verdict)| !self.is_owed(check, *verdict));
-        let shown = tokio::task::spawn_blocking(move || {
-            let mut warm = asked.warm();
-            for (check, verdict) in checks {
-                rehearsal.show(asked.kind, &mut warm, &check, verdict);
-                if rehearsal.failed >= ENOUGH_FAILURES {
-                    break;
-                }
-            }
-            rehearsal
-        });
-        match shown.await {
-            Ok(rehearsal) => self.rehearsal = rehearsal,
-            Err(error) => tracing::error!(%error, "a rehearsal panicked"),
-        }
+        self.rehearsal = shown(policy, self.rehearsal.clone(), checks).await;
         self.from = until.map_or(self.from, |until| UnixMs(until.0 + 1));
     }
+}
+
+/// The checks of a span that the store has, a page at a time.
+struct StoredChecks<'a> {
+    store: &'a Store,
+    migration: &'a str,
+    span: (UnixMs, UnixMs),
+    after: i64,
+}
+
+impl<'a> StoredChecks<'a> {
+    const fn new(store: &'a Store, migration: &'a str, span: (UnixMs, UnixMs)) -> Self {
+        Self { store, migration, span, after: 0 }
+    }
+
+    /// The next ones; none when there are no more, or when they cannot be read.
+    async fn page(&mut self) -> Option<Vec<Shown>> {
+        let Self { store, migration, span: (from, to), after } = self;
+        let page = match store.checks(migration, *from, *to, *after, PAGE).await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(migration, "recorded checks cannot be replayed: {}", chain(&error));
+                return None;
+            }
+        };
+        *after = page.last()?.id;
+        let readable = page.into_iter().filter_map(|stored| match stored.read() {
+            Ok(Recorded { check, verdict, .. }) => Some((check, verdict)),
+            Err(error) => {
+                tracing::error!(%error, "a recorded check cannot be read");
+                None
+            }
+        });
+        Some(readable.collect())
+    }
+}
+
+/// Shows a policy checks, on a thread that may be held up.
+async fn shown(policy: &Arc<Policy>, mut rehearsal: Rehearsal, checks: Vec<Shown>) -> Rehearsal {
+    let (policy, before) = (Arc::clone(policy), rehearsal.clone());
+    let shown = tokio::task::spawn_blocking(move || {
+        let mut warm = policy.warm();
+        for (check, verdict) in checks {
+            rehearsal.show(policy.kind, &mut warm, &check, verdict);
+            if rehearsal.failed >= ENOUGH_FAILURES {
+                break;
+            }
+        }
+        rehearsal
+    });
+    shown.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a rehearsal panicked");
+        before
+    })
+}
+
+/// What a policy remembers that takes charge while a host starts: that of the checks that the store has of the phase or
+/// stage, as if it had been activated while the host ran. A stages policy would otherwise forget pairs that differ, and a
+/// judge what it has seen of V1.
+pub async fn caught_up(store: &Store, migration: &str, policy: &Arc<Policy>, since: UnixMs) -> Rehearsal {
+    let mut rehearsal = Rehearsal::new(Vec::new());
+    let (started, mut told) = (clock::mono(), Duration::ZERO);
+    let mut stored = StoredChecks::new(store, migration, (since, UnixMs(u64::MAX)));
+    while rehearsal.failed < ENOUGH_FAILURES && Rehearsal::is_for(policy.kind) {
+        let Some(page) = stored.page().await else { break };
+        rehearsal = shown(policy, rehearsal, page).await;
+        if clock::mono().since(started) >= told + TELL_EACH {
+            told = clock::mono().since(started);
+            tracing::info!(migration, kind = %policy.kind, checks = rehearsal.checks, "a new policy is shown recorded checks");
+        }
+    }
+    rehearsal
 }
 
 impl Controller {

@@ -16,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-use cutover::{clock, descriptors};
+use cutover::descriptors;
+use cutover_model::clock;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

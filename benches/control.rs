@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use cutover::clock::{self, Mono};
+use cutover_model::clock::{self, Mono};
 use fixtures::root;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};

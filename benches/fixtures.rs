@@ -10,12 +10,12 @@ use std::{
 
 use cutover::{
     app::{admit, admit_bundle},
-    clock::{Mono, UnixMs},
     config::bundle::Bundle,
-    policy::{
-        engine::{Engine, KindLimits, Limits, Policy},
-        port::{Kind, Phase, Situation},
-    },
+    policy::engine::{Engine, KindLimits, Limits, Policy},
+};
+use cutover_model::{
+    clock::{Mono, UnixMs},
+    port::{Kind, Phase, Situation},
     request::{Class, Head, Ppm, Request},
 };
 

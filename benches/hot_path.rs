@@ -11,16 +11,14 @@ mod fixtures;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::{
-    clock::UnixMs,
-    policy::{
-        facts::{Batch, Calls, OperationCalls},
-        port::{Check, Kind, Phase},
-    },
-    request::{Class, PoolId, Ppm, Request},
-    route::{Control, Published, Router},
-};
+use cutover::route::{Control, Published, Router};
 use cutover_contract::{frame, share};
+use cutover_model::{
+    clock::UnixMs,
+    facts::{Batch, Calls, OperationCalls},
+    port::{Check, Kind, Phase},
+    request::{Class, PoolId, Ppm, Request},
+};
 use fixtures::{SALT, SHARE, bundled, engine, policy, request, situation};
 
 /// What somebody would write by hand for the same rules: a header that overrides, else the hash.

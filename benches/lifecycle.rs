@@ -13,11 +13,11 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use cutover::{
     policy::{
         engine::{Engine, Limits, Options, Policy, StartUp},
-        port::Kind,
         slot::{Seat, Slots},
     },
     route::{Control, Published, Router},
 };
+use cutover_model::port::Kind;
 use fixtures::{bundled, component, engine, policy, situation};
 
 /// Bundles from the smallest component to the largest that is written in Rust.
@@ -92,7 +92,7 @@ fn swaps(c: &mut Criterion) {
     let published = || Published {
         plan: plan.clone(),
         v2_serves: true,
-        most: cutover::request::Ppm::ALL,
+        most: cutover_model::request::Ppm::ALL,
         decider: None,
         control: Control::default(),
     };

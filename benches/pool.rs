@@ -19,7 +19,6 @@ use std::{
 };
 
 use cutover::{
-    clock::{self, Mono},
     config::{Config, PlaneConfig},
     policy::{slot::Slots, trial::Trials},
     pool::{
@@ -28,6 +27,9 @@ use cutover::{
         process::Worker,
         spawner::Spawner,
     },
+};
+use cutover_model::{
+    clock::{self, Mono},
     request::{Answer, Class},
 };
 use rustix::{

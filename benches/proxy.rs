@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use cutover::clock;
+use cutover_model::clock;
 use serde_json::Value;
 use tempfile::TempDir;
 

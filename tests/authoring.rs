@@ -9,7 +9,8 @@ use std::{
     process::Command,
 };
 
-use cutover::{migration::Verb, policy::port::Phase};
+use cutover::migration::Verb;
+use cutover_model::port::Phase;
 use serde_json::Value;
 use tempfile::TempDir;
 

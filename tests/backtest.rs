@@ -8,13 +8,10 @@ use std::{
 };
 
 use cutover::{
-    clock::UnixMs,
     migration::Verb,
-    policy::{
-        history::{FAULT, Mark, synthetic::Synthetic},
-        port::Phase,
-    },
+    policy::history::{FAULT, Mark, synthetic::Synthetic},
 };
+use cutover_model::{clock::UnixMs, port::Phase};
 use serde_json::Value;
 use tempfile::TempDir;
 

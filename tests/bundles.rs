@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
+use cutover::migration::Verb;
+use cutover_model::{
     clock,
-    migration::Verb,
-    policy::port::{Kind, Phase},
+    port::{Kind, Phase},
 };
 use hyper::{Method, StatusCode};
 use rustix::{

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use cutover::{
-    clock::{self, UnixMs},
     migration::Verb,
-    policy::port::{Kind, Phase},
     store::{calls::Wanted, records::Decision},
+};
+use cutover_model::{
+    clock::{self, UnixMs},
+    port::{Kind, Phase},
 };
 use serde_json::json;
 use tempfile::TempDir;

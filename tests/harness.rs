@@ -10,10 +10,10 @@ use std::{
 
 use cutover::{
     app::{App, Migration},
-    clock,
     config::{Bundles, Config},
     migration::{Verb, snapshot::Snapshot},
 };
+use cutover_model::clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes};
 use hyper_util::{

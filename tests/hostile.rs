@@ -23,10 +23,8 @@ use std::{
     time::Duration,
 };
 
-use cutover::policy::{
-    port::Kind,
-    slot::{Seat, Title},
-};
+use cutover::policy::slot::{Seat, Title};
+use cutover_model::port::Kind;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;

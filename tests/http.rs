@@ -26,7 +26,8 @@ mod story;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use cutover::{app::App, config::Config, migration::Verb, policy::port::Phase, pool::UpstreamPool};
+use cutover::{app::App, config::Config, migration::Verb, pool::UpstreamPool};
+use cutover_model::port::Phase;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     Request, Response, StatusCode,

@@ -9,13 +9,11 @@ mod warm;
 
 use std::{fs, sync::Arc};
 
-use cutover::{
+use cutover::policy::engine::{Engine, Limits, Policy};
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        engine::{Engine, Limits, Policy},
-        facts::{Batch, Calls, OperationCalls},
-        port::{Check, Kind, Phase},
-    },
+    facts::{Batch, Calls, OperationCalls},
+    port::{Check, Kind, Phase},
     request::{Class, Ppm},
 };
 

@@ -12,8 +12,8 @@ use std::{fs, sync::Arc, time::Duration};
 use cutover::policy::{
     engine::{Engine, Imports, KindLimits, Limits, Policy},
     error::PolicyError,
-    port::Kind,
 };
+use cutover_model::port::Kind;
 
 use crate::harness::root;
 

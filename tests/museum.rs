@@ -3,16 +3,16 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use cutover::{
+use cutover::policy::{
+    PolicyError,
+    engine::{CONTRACT, Engine, Limits, Policy},
+};
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        PolicyError,
-        engine::{CONTRACT, Engine, Limits, Policy},
-        facts::{Batch, Calls, Comparisons, Finding, Gauge, Members, OperationCalls},
-        port::{
-            Action, AdapterCall, AdapterReply, Check, Comparison, Condition, Difference, Kind, Pair, Phase, Plan,
-            Progress, Rule, Side, Situation, Step, Target, Test, Verdict,
-        },
+    facts::{Batch, Calls, Comparisons, Finding, Gauge, Members, OperationCalls},
+    port::{
+        Action, AdapterCall, AdapterReply, Check, Comparison, Condition, Difference, Kind, Pair, Phase, Plan, Progress,
+        Rule, Side, Situation, Step, Target, Test, Verdict,
     },
     request::{Class, Ppm},
 };

@@ -13,7 +13,6 @@ use std::{
 };
 
 use cutover::{
-    clock,
     config::{Config, PlaneConfig},
     policy::{slot::Slots, trial::Trials},
     pool::{
@@ -22,6 +21,9 @@ use cutover::{
         spawner::Spawner,
         workers::WorkerView,
     },
+};
+use cutover_model::{
+    clock,
     request::{Answer, Failure},
 };
 use serde_json::{Map, Value, json};

@@ -12,14 +12,16 @@ use std::{
 };
 
 use cutover::{
-    clock::UnixMs,
     config::bundle::Bundle,
     policy::{
         engine::{Compiled, Engine, KindLimits, Limits, Policy},
         error::PolicyError,
-        facts::{Batch, Calls, Finding, OperationCalls},
-        port::{Check, Kind, Phase, Progress, Verdict},
     },
+};
+use cutover_model::{
+    clock::UnixMs,
+    facts::{Batch, Calls, Finding, OperationCalls},
+    port::{Check, Kind, Phase, Progress, Verdict},
     request::{Class, Ppm},
 };
 use serde_json::{Value, json};

@@ -3,14 +3,16 @@
 use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use cutover::{
-    clock::{self, UnixMs},
     migration::Verb,
     policy::{
         engine::{Engine, Limits},
-        port::{Kind, Phase},
         replay::replay,
     },
     store::calls::{Logged, Wanted},
+};
+use cutover_model::{
+    clock::{self, UnixMs},
+    port::{Kind, Phase},
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -20,13 +20,12 @@ use std::{
 use arbitrary::Unstructured;
 use cutover::{
     app::admit,
-    clock,
     policy::{
         PolicyError,
         engine::{Engine, Limits, Policy},
-        port::Kind,
     },
 };
+use cutover_model::{clock, port::Kind};
 use wasm_smith::{Config, Module};
 
 use crate::{

@@ -1,8 +1,8 @@
 //! A migration from its first request to its rollback.
 
-use cutover::{
-    migration::Verb,
-    policy::port::{Phase, Verdict},
+use cutover::migration::Verb;
+use cutover_model::{
+    port::{Phase, Verdict},
     request::Ppm,
 };
 use hyper::{Method, StatusCode};

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use cutover::{
+use cutover::{migration::Verb, pool::breaker::Position};
+use cutover_model::{
     clock,
-    migration::Verb,
-    policy::port::{Kind, Phase},
-    pool::breaker::Position,
+    port::{Kind, Phase},
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

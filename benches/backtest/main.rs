@@ -20,14 +20,14 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
+use cutover::policy::{
+    backtest::{self, Options, report::SideReport, side::Side},
+    engine::Engine,
+    history::{FAULT, Mark, read::Lines, synthetic::Synthetic},
+    slot::Title,
+};
+use cutover_model::{
     clock::{self, UnixMs},
-    policy::{
-        backtest::{self, Options, report::SideReport, side::Side},
-        engine::Engine,
-        history::{FAULT, Mark, read::Lines, synthetic::Synthetic},
-        slot::Title,
-    },
     request::Ppm,
 };
 use fixtures::{bundled, engine};

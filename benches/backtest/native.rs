@@ -1,14 +1,10 @@
 //! The rules of the guests, compiled into this process: no sandbox, and memory that is never written or read. What is
 //! shown to them is converted as it is for guests, but for what crosses into the sandbox.
 
-use cutover::{
-    clock,
-    policy::{
-        backtest::side::Side,
-        engine::Asked,
-        facts,
-        port::{self, Judgement, Phase},
-    },
+use cutover::policy::{backtest::side::Side, engine::Asked};
+use cutover_model::{
+    clock, facts,
+    port::{self, Judgement, Phase},
     request::Class,
 };
 use cutover_policy::{self as sdk, Rollback};

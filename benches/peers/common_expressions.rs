@@ -10,7 +10,7 @@ use cel::{
     },
     context::VariableResolver,
 };
-use cutover::request::{Attribute, Request};
+use cutover_model::request::{Attribute, Request};
 
 use crate::{Ask, Shown, fixtures::SHARE, position};
 

@@ -2,15 +2,8 @@
 
 use std::sync::Arc;
 
-use cutover::{
-    policy::{
-        engine::{Engine, Policy},
-        port::{Condition, Kind, Plan, Rule, Target, Test},
-        slot::Seat,
-    },
-    request::{Attributes as _, PoolId, Ppm},
-    route::{Control, Published, Router},
-};
+use cutover::{policy::{engine::{Engine, Policy}, slot::Seat}, route::{Control, Published, Router}};
+use cutover_model::{port::{Condition, Kind, Plan, Rule, Target, Test}, request::{Attributes as _, PoolId, Ppm}};
 use cutover_contract::frame;
 
 use crate::{

@@ -18,7 +18,7 @@ mod rego;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::request::{Attribute, Request};
+use cutover_model::request::{Attribute, Request};
 use cutover_contract::share;
 use fixtures::{SALT, SHARE, request};
 

@@ -2,7 +2,7 @@
 
 use regorus::{Engine, Rc, Value, languages::rego::compiler::Compiler, rvm::vm::RegoVM};
 
-use cutover::request::{Attribute, Request};
+use cutover_model::request::{Attribute, Request};
 
 use crate::{Ask, Shown, fixtures::SHARE, position};
 

@@ -36,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{Host, Migration},
     migration::{Declined, Ordered, Verb, handle::Code},
-    request::Ppm,
 };
+use cutover_model::request::Ppm;
 
 /// Bodies are names, reasons and settings.
 const MAX_BODY: usize = 1 << 20;
@@ -175,7 +175,7 @@ pub async fn serve(
 async fn ready(State(host): Shared) -> Response {
     let mut waiting: Vec<String> = Vec::new();
     if let Err(error) = host.store.ping().await {
-        waiting.push(crate::causes::chain(&error));
+        waiting.push(cutover_model::causes::chain(&error));
     } else if let Some(trouble) = host.store.trouble() {
         waiting.push(trouble.why.clone());
     }
@@ -272,14 +272,16 @@ impl Wanted {
 async fn decisions(State(host): Shared, Path(name): Path<String>, wanted: Query<Wanted>) -> Answer<Value> {
     find(&host, &name)?;
     let decisions = host.store.decisions(&name, wanted.most()).await;
-    let decisions = decisions.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(&e)))?;
+    let decisions =
+        decisions.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, cutover_model::causes::chain(&e)))?;
     Ok(Json(json!({ "decisions": decisions })))
 }
 
 async fn audit(State(host): Shared, Path(name): Path<String>, wanted: Query<Wanted>) -> Answer<Value> {
     find(&host, &name)?;
     let audited = host.store.audited(&name, wanted.most()).await;
-    let audited = audited.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(&e)))?;
+    let audited =
+        audited.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, cutover_model::causes::chain(&e)))?;
     Ok(Json(json!({ "audit": audited })))
 }
 

@@ -31,7 +31,6 @@ pub use self::{
     prepare::Prepared,
 };
 use crate::{
-    clock,
     compare::Comparer,
     config::Config,
     dispatch::Dispatch,
@@ -47,19 +46,22 @@ use crate::{
     observe::{History, machine::Machine},
     policy::{
         engine::{Engine, EngineError},
-        port::{Kind, Phase},
         registry::Registry,
         slot::Slots,
     },
     pool::{UpstreamPool, spawner::Spawner},
     proxy::Proxy,
-    request::Ppm,
     split::Split,
     store::{
         Store, StoreError,
         markers::Markers,
         room::{Left, Removed},
     },
+};
+use cutover_model::{
+    clock,
+    port::{Kind, Phase},
+    request::Ppm,
 };
 
 /// How often what is old is removed, and room is made.
@@ -333,7 +335,7 @@ async fn keep_house(store: Store, keep: Arc<ArcSwap<Keep>>, stop: CancellationTo
 async fn make_room(store: &Store, most: u64, now: clock::UnixMs) {
     let Left { rows: [calls, checks, metrics], bytes } = match store.fit(most, now).await {
         Ok(left) => left,
-        Err(error) => return tracing::error!("no room is made in the store: {}", crate::causes::chain(&error)),
+        Err(error) => return tracing::error!("no room is made in the store: {}", cutover_model::causes::chain(&error)),
     };
     if calls + checks + metrics > 0 {
         tracing::warn!(
@@ -359,6 +361,6 @@ fn removed(store: &Store, what: Removed, rows: Result<u64, StoreError>) {
             tracing::info!(rows, "removed old {}", what.name());
         }
         Ok(_) => {}
-        Err(error) => tracing::error!("old {} are not removed: {}", what.name(), crate::causes::chain(&error)),
+        Err(error) => tracing::error!("old {} are not removed: {}", what.name(), cutover_model::causes::chain(&error)),
     }
 }

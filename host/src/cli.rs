@@ -25,7 +25,7 @@ use std::{borrow::Cow, path::PathBuf, process::ExitCode, str::FromStr, time::Dur
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::request::Ppm;
+use cutover_model::request::Ppm;
 
 /// Why a verb failed, with its exit code.
 #[derive(Debug)]

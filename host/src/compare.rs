@@ -23,11 +23,11 @@ use crate::{
     policy::{
         PolicyError,
         engine::Policy,
-        port::{Comparison, Difference, Kind, Pair},
         slot::Slots,
         trial::{Job, Trials},
     },
 };
+use cutover_model::port::{Comparison, Difference, Kind, Pair};
 
 /// Pairs that may wait; at 64 KiB each they are 64 MiB.
 const QUEUE: usize = 1_024;

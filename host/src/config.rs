@@ -28,16 +28,15 @@ use toml::de::DeTable;
 use self::bundle::Bundle;
 use crate::{
     admin,
-    clock::Wall,
     dispatch::Operation,
     ingress::{Settings, table::Match},
     migration::{controller::Patience, failsafe, rails::Rails},
-    policy::{engine::Limits, port::Kind, registry::trust::Trust},
+    policy::{engine::Limits, registry::trust::Trust},
     pool::{PoolSpec, UpstreamSpec},
     proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding, limit::Limit},
-    request::Class,
     route::{Callers, Control},
 };
+use cutover_model::{clock::Wall, port::Kind, request::Class};
 
 /// Mistakes of syntax that are told at once: after one, the parser may take others for some.
 const MOST_ERRORS: usize = 5;

@@ -22,13 +22,13 @@ use crate::{
         App, StartError,
         install::{Choice, Order, Source},
     },
-    clock::{self, Mono},
     config::{Config, ConfigError},
     migration::{Declined, Handle, Verb, snapshot::Snapshot},
-    policy::{
-        facts::Comparisons,
-        port::{Kind, Phase},
-    },
+};
+use cutover_model::{
+    clock::{self, Mono},
+    facts::Comparisons,
+    port::{Kind, Phase},
 };
 
 /// The migration's name.

@@ -11,15 +11,17 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    clock::{self, Mono},
     load::{NO_ROOM, Room},
     observe::{Failed, Observation, Outcome, failed::Counted},
     policy::PolicyError,
     pool::{Call, WorkerPool, journal::Journal, workers::Tried},
-    request::{Answer, Class, Failure, FailureKind, PoolId, Reason, Request, Served},
     route::Route,
     shadow::Mirror,
     split::Split,
+};
+use cutover_model::{
+    clock::{self, Mono},
+    request::{Answer, Class, Failure, FailureKind, PoolId, Reason, Request, Served},
 };
 
 /// Replications to V2 that may be under way at once. What does not fit is caught up with by the session's next call.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use crate::{
-    clock::{self, Mono},
     migration::state::Event,
     policy::{
         PolicyError,
         engine::Asked,
-        facts::{Batch, Finding},
-        port::{Check, Judgement, Kind, Verdict},
         slot::{Seat, Slots},
     },
+};
+use cutover_model::{
+    clock::{self, Mono},
+    facts::{Batch, Finding},
+    port::{Check, Judgement, Kind, Verdict},
 };
 
 /// What became of asking a policy.

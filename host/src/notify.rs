@@ -21,7 +21,7 @@ use hyper_util::{
 use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::{clock::UnixMs, escape, policy::facts::Finding};
+use cutover_model::{clock::UnixMs, escape, facts::Finding};
 
 /// The most bytes of a message, and of each part of a finding, before it is escaped.
 const MAX_MESSAGE: usize = 4 << 10;
@@ -216,9 +216,15 @@ mod tests {
 
     use super::*;
 
+    /// Any text, and often what does something.
+    fn hostile() -> impl Strategy<Value = String> {
+        let harmful = proptest::sample::select(&escape::HARMFUL[..]);
+        proptest::collection::vec(prop_oneof![any::<char>(), harmful], 0..40).prop_map(String::from_iter)
+    }
+
     proptest! {
         #[test]
-        fn a_notice_is_sent_as_text_and_within_its_bounds(text in escape::tests::hostile(), n in 0..300_usize, long in 0..3_usize) {
+        fn a_notice_is_sent_as_text_and_within_its_bounds(text in hostile(), n in 0..300_usize, long in 0..3_usize) {
             let text = text.repeat(1 + long * 500);
             let [rule, note, unit] = [(); 3].map(|()| text.clone());
             let finding = Finding { rule, note, unit, observed: 1, limit: 2 };

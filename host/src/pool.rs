@@ -29,9 +29,9 @@ pub use spec::PoolSpec;
 pub use upstream::{UpstreamPool, UpstreamSpec};
 pub use workers::{Call, WorkerPool};
 
-use crate::{
+use cutover_model::{
     clock::Mono,
-    policy::facts::{Gauge, Members},
+    facts::{Gauge, Members},
     request::{Failure, PoolId},
 };
 

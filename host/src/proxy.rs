@@ -47,7 +47,6 @@ pub use self::{
     tunnel::Upgrading,
 };
 use crate::{
-    clock,
     load::{FULL, NO_ROOM, Room, Served},
     message::{Fields, ReplyHead, RequestHead, rules::HeaderRules},
     observe::Outcome,
@@ -58,8 +57,11 @@ use crate::{
             upload::{Incomplete, Progress, SHORT, Upload, Wait},
         },
     },
-    request::{Class, FailureKind, PoolId},
     split::Split,
+};
+use cutover_model::{
+    clock,
+    request::{Class, FailureKind, PoolId},
 };
 
 const REQUEST_ID: &str = "x-request-id";

@@ -14,14 +14,10 @@ use arc_swap::ArcSwap;
 use cutover_contract::{frame, share};
 
 pub use self::choice::{Callers, Choice, Key};
-use crate::{
+use crate::policy::{PolicyError, engine::Policy, slot::Seat};
+use cutover_model::{
     clock::{self, UnixMs},
-    policy::{
-        PolicyError,
-        engine::Policy,
-        port::{Condition, Plan, Target, Test},
-        slot::Seat,
-    },
+    port::{Condition, Plan, Target, Test},
     request::{Attribute, Attributes, PoolId, Ppm, Reason},
 };
 
@@ -363,9 +359,9 @@ impl CompiledRule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use cutover_model::{
         clock::Mono,
-        policy::port::Rule,
+        port::Rule,
         request::{Head, Home, Request},
     };
 

@@ -17,11 +17,13 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    clock,
     compare::Comparer,
     observe::{Asked, Failed, Observation, Recorder, Uncompared, failed::Counted},
-    policy::port::{Pair, Side},
     pool::{Call, WorkerPool},
+};
+use cutover_model::{
+    clock,
+    port::{Pair, Side},
     request::{Answer, Class, Failure, FailureKind, PoolId, Request},
 };
 

@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 
 use crate::{
     observe::Recorder,
-    policy::{
-        port::Kind,
-        trial::{Job, Trials},
-    },
+    policy::trial::{Job, Trials},
     pool::{Backing, Pool},
-    request::{Attributes, Class, PoolId, Ppm, Request},
     route::{By, Callers, Route, Router},
+};
+use cutover_model::{
+    port::Kind,
+    request::{Attributes, Class, PoolId, Ppm, Request},
 };
 
 /// See the module.

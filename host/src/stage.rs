@@ -1,13 +1,13 @@
 //! Asks the stages policy, and turns its answer into an event. A policy that fails has said `hold`.
 
 use crate::{
-    clock,
     judge::{Answered, failure},
     migration::state::Event,
-    policy::{
-        port::{Action, Kind, Move, Progress},
-        slot::Slots,
-    },
+    policy::slot::Slots,
+};
+use cutover_model::{
+    clock,
+    port::{Action, Kind, Move, Progress},
 };
 
 /// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.

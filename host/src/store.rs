@@ -35,10 +35,11 @@ use self::{
     identity::Identity,
     records::{Audited, Decision, PoolConfiguration},
 };
-use crate::{
+use crate::migration::State;
+use cutover_model::{
     clock::{self, UnixMs},
-    migration::State,
-    policy::{facts::Batch, port::Kind},
+    facts::Batch,
+    port::Kind,
 };
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use cutover::policy::port::Phase;
+use cutover_model::port::Phase;
 use serde_json::Value;
 use tempfile::TempDir;
 

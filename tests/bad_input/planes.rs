@@ -1,6 +1,6 @@
 //! What callers and operators send that cannot be served.
 
-use cutover::policy::port::Phase;
+use cutover_model::port::Phase;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{

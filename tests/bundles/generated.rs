@@ -17,11 +17,9 @@ use std::{
 use cutover::{
     app::admit_bundle,
     config::bundle::{Bundle, files::Folder},
-    policy::{
-        engine::{Engine, Limits},
-        port::Kind,
-    },
+    policy::engine::{Engine, Limits},
 };
+use cutover_model::port::Kind;
 use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 use tempfile::TempDir;
 

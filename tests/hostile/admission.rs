@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use cutover::policy::port::Kind;
+use cutover_model::port::Kind;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 

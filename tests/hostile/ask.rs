@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use cutover::{
     app::admit,
-    clock::UnixMs,
     policy::{
         PolicyError,
         engine::{Engine, Policy},
-        facts::Batch,
-        port::{AdapterCall, AdapterReply, Check, Pair, Phase, Progress, Side, Situation, Verdict},
     },
+};
+use cutover_model::{
+    clock::UnixMs,
+    facts::Batch,
+    port::{AdapterCall, AdapterReply, Check, Pair, Phase, Progress, Side, Situation, Verdict},
     request::{Class, Ppm},
 };
 

@@ -4,11 +4,11 @@ use std::{fs, time::Duration};
 
 use cutover::{
     app::admit,
+    policy::engine::{Engine, Limits},
+};
+use cutover_model::{
     clock,
-    policy::{
-        engine::{Engine, Limits},
-        port::{Kind, Pair, Side},
-    },
+    port::{Kind, Pair, Side},
 };
 
 use super::{

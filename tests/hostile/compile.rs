@@ -4,13 +4,12 @@ use std::{fmt::Write as _, time::Duration};
 
 use cutover::{
     app::admit,
-    clock,
     policy::{
         PolicyError,
         engine::{Engine, Limits, Options},
-        port::Kind,
     },
 };
+use cutover_model::{clock, port::Kind};
 
 use super::{
     alone::alone,

@@ -4,7 +4,7 @@
 //! What a test does not write is sane: the policy says that it is `alpha`, takes any settings, and gives the plainest
 //! answer of its kind.
 
-use cutover::policy::port::Kind;
+use cutover_model::port::Kind;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Function, Resolve, WorldId, WorldItem, WorldKey, abi::AbiVariant, abi::WasmType};
 

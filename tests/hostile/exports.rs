@@ -3,13 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover::{
-    clock,
-    policy::{
-        PolicyError,
-        engine::{Engine, Limits, Policy},
-    },
+use cutover::policy::{
+    PolicyError,
+    engine::{Engine, Limits, Policy},
 };
+use cutover_model::clock;
 
 use super::{
     alone::alone,
@@ -270,7 +268,7 @@ fn a_trap_that_comes_only_under_load_costs_the_question_that_it_comes_with() {
     let decides = cutover::app::admit(&engine, Export::Decide.kind(), &guest(Export::Decide, "0"), "{}").unwrap();
     let causes: Vec<_> = (0..12).map(|_| decides.decide(&frame()).map_err(|error| error.cause())).collect();
     for (n, answered) in causes.iter().enumerate() {
-        let wanted = if n % 4 == 3 { Err("trap") } else { Ok(cutover::policy::port::Target::V1) };
+        let wanted = if n % 4 == 3 { Err("trap") } else { Ok(cutover_model::port::Target::V1) };
         assert_eq!(*answered, wanted, "call {n}");
     }
 

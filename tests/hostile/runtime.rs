@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use cutover::{
-    migration::{Verb, snapshot::Snapshot},
-    policy::port::{Kind, Phase, Verdict},
+use cutover::migration::{Verb, snapshot::Snapshot};
+use cutover_model::{
+    port::{Kind, Phase, Verdict},
     request::Ppm,
 };
 use hyper::{Method, StatusCode};

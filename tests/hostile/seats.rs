@@ -9,14 +9,16 @@ use std::{
 };
 
 use cutover::{
-    clock,
     migration::Verb,
-    policy::port::{Kind, Phase},
     store::{
         calls::Wanted,
         records::Audited,
         seats::{Place, SeatRecord},
     },
+};
+use cutover_model::{
+    clock,
+    port::{Kind, Phase},
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! A host whose configuration names a policy that is not let in.
 
-use cutover::policy::port::{Kind, Phase};
+use cutover_model::port::{Kind, Phase};
 use hyper::StatusCode;
 use serde_json::json;
 use tempfile::TempDir;

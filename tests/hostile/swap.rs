@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
-    migration::Verb,
-    policy::port::{Kind, Phase},
-};
+use cutover::migration::Verb;
+use cutover_model::port::{Kind, Phase};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 

@@ -76,7 +76,7 @@ async fn a_broken_v1_costs_its_caller_an_error_in_time() {
             ..Setup::of(&[&upstream], &[&upstream])
         };
         let site = site.start().await;
-        let asked = cutover::clock::mono();
+        let asked = cutover_model::clock::mono();
         // What is cut at once may be cut before its head is sent.
         let was_cut = match try_open(site.address, get("/", &[])).await {
             Err(_) => true,
@@ -90,7 +90,7 @@ async fn a_broken_v1_costs_its_caller_an_error_in_time() {
             }
         };
         assert_eq!(was_cut, cut, "{what}");
-        assert!(cutover::clock::mono().since(asked) < Duration::from_secs(5), "{what}");
+        assert!(cutover_model::clock::mono().since(asked) < Duration::from_secs(5), "{what}");
         let (all, errors, ..) = site.counted("get", 0, 1).await;
         assert_eq!((all, errors), (1, 1), "{what}");
         assert_eq!(site.in_flight(0), 0, "{what}");

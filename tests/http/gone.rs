@@ -125,7 +125,7 @@ async fn without_v1_a_store_that_is_lost_does_not_take_v2_down() {
         let warned = app.host.warnings.iter().any(|change| change.what == "v1-left-out");
         assert!(warned, "{how}: {:?}", app.host.warnings);
         let state = app.host.migrations["shop"].handle.snapshot().state.clone();
-        assert_eq!((state.phase, state.share), (Phase::Complete, cutover::request::Ppm::ALL));
+        assert_eq!((state.phase, state.share), (Phase::Complete, cutover_model::request::Ppm::ALL));
         let is_there = app.host.store.refuses().is_none();
         assert_eq!(is_there, matches!(how, "deleted" | "empty"));
         if !is_there {
@@ -147,7 +147,7 @@ async fn without_v1_a_store_that_is_lost_does_not_take_v2_down() {
         assert!(refused.contains("the configuration has no V1"), "{refused}");
         // Nor do flags count that were set before V1 was left out.
         let audited = Audited {
-            at: cutover::clock::unix_ms(),
+            at: cutover_model::clock::unix_ms(),
             actor: "test".into(),
             migration: "shop".into(),
             action: "set-flag".into(),

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use cutover::{
     app::install::{Choice, Order, Source},
     observe::pairs::Fates,
-    policy::port::Kind,
 };
+use cutover_model::port::Kind;
 use flate2::{Compression, write::GzEncoder};
 
 use super::*;

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use cutover::clock;
+use cutover_model::clock;
 
 use super::*;
 

@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, thread, 
 use cutover::policy::{
     PolicyError,
     engine::{Compilations, Engine, Limits, Options, Policy},
-    port::Kind,
 };
+use cutover_model::port::Kind;
 use tempfile::TempDir;
 
 use super::{check, guest};

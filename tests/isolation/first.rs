@@ -4,12 +4,12 @@ use std::{fmt::Write as _, fs, net::SocketAddr, time::Duration};
 
 use cutover::{
     app::App,
-    clock,
     config::Config,
-    policy::{
-        engine::{Engine, KindLimits, Limits},
-        port::{Kind, Phase},
-    },
+    policy::engine::{Engine, KindLimits, Limits},
+};
+use cutover_model::{
+    clock,
+    port::{Kind, Phase},
 };
 use tempfile::TempDir;
 use tokio::{

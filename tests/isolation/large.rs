@@ -3,18 +3,20 @@
 use std::{fs, sync::Arc};
 
 use cutover::{
-    clock::UnixMs,
     compare, judge,
     observe::Recorder,
     policy::{
         engine::{Engine, Limits},
-        port::{Check, Kind, Pair, Phase, Progress, Side},
         record::Question,
         slot::{Seat, Slots},
         trial::Trials,
     },
     stage,
     store::calls::Wanted,
+};
+use cutover_model::{
+    clock::UnixMs,
+    port::{Check, Kind, Pair, Phase, Progress, Side},
 };
 use tempfile::TempDir;
 
@@ -113,7 +115,7 @@ async fn a_host_that_is_behind_checks_what_is_left_at_once_and_goes_up_only_when
     assert!(round.iter().all(|(check, answer)| check.batches.len() == 1 && answer["ok"].is_object()), "{round:#?}");
     let seconds: Vec<_> = round.iter().map(|(check, _)| &check.batches[0]).collect();
     let follows = |pair: &[&_]| {
-        let [a, b]: [&cutover::policy::facts::Batch; 2] = pair.try_into().unwrap();
+        let [a, b]: [&cutover_model::facts::Batch; 2] = pair.try_into().unwrap();
         a.start_ms.0 + u64::from(a.duration_ms) == b.start_ms.0
     };
     assert!(seconds.windows(2).all(follows), "{seconds:#?}");

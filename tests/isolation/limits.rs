@@ -3,13 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use cutover::{
-    clock, judge,
+    judge,
     policy::{
         PolicyError,
         engine::{Engine, KindLimits, Limits, Policy},
-        port::{AdapterCall, Kind, Situation, Target},
         slot::{Seat, Slots},
     },
+};
+use cutover_model::{
+    clock,
+    port::{AdapterCall, Kind, Situation, Target},
     request::Ppm,
 };
 
@@ -141,7 +144,7 @@ fn a_plan_is_asked_under_the_limits_of_routing() {
     let situation = Situation {
         now_ms: clock::UnixMs(0),
         migration: "m".into(),
-        phase: cutover::policy::port::Phase::Ramping,
+        phase: cutover_model::port::Phase::Ramping,
         stage: 0,
         share: Ppm::ZERO,
         salt: "m".into(),

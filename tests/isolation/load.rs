@@ -3,14 +3,16 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use cutover::{
-    clock::{self, Mono},
     judge,
     policy::{
         PolicyError,
         engine::{Engine, KindLimits, Limits, Policy},
-        port::{AdapterCall, Kind},
         slot::{Seat, Slots},
     },
+};
+use cutover_model::{
+    clock::{self, Mono},
+    port::{AdapterCall, Kind},
 };
 use tokio::{
     task::{JoinSet, spawn_blocking},

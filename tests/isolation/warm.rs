@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use cutover::{
+use cutover::policy::{
+    PolicyError,
+    engine::{Engine, KindLimits, Limits},
+};
+use cutover_model::{
     clock,
-    policy::{
-        PolicyError,
-        engine::{Engine, KindLimits, Limits},
-        port::{Kind, Verdict},
-    },
+    port::{Kind, Verdict},
 };
 
 use super::{admit, check, engine, guest};

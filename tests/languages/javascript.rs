@@ -1,12 +1,12 @@
 //! `guests/javascript`: the rollback policy `burn-rate` under the limits that every policy has.
 
-use cutover::{
+use cutover::policy::{
+    engine::{Engine, KindLimits, Limits, Policy},
+    error::PolicyError,
+};
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        engine::{Engine, KindLimits, Limits, Policy},
-        error::PolicyError,
-        port::{Check, Kind, Phase, Verdict},
-    },
+    port::{Check, Kind, Phase, Verdict},
     request::Ppm,
 };
 use serde_json::{Value, json};

@@ -3,8 +3,8 @@
 use cutover::policy::{
     engine::{Engine, Limits},
     error::PolicyError,
-    port::{Comparison, Kind, Pair, Side},
 };
+use cutover_model::port::{Comparison, Kind, Pair, Side};
 
 use super::{admit, component, generous, problems};
 

@@ -7,9 +7,9 @@ use cutover::{
     policy::{
         engine::{Compiled, Engine, Imports, Limits, Policy},
         error::PolicyError,
-        port::{Kind, Verdict},
     },
 };
+use cutover_model::port::{Kind, Verdict};
 
 use super::{admit, admit_with, component, generous, javascript};
 use crate::harness::Setup;

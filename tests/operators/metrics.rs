@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cutover::policy::port::Phase;
+use cutover_model::port::Phase;
 use hyper::{Method, StatusCode};
 
 use super::still;

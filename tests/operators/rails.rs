@@ -1,6 +1,7 @@
 //! What no policy passes.
 
-use cutover::{migration::Verb, policy::port::Phase, request::Ppm};
+use cutover::migration::Verb;
+use cutover_model::{port::Phase, request::Ppm};
 
 use crate::harness::{Setup, bundle, eventually};
 

@@ -1,6 +1,7 @@
 //! Settings that are changed while a policy is in charge, and differences that are accepted.
 
-use cutover::{migration::Verb, policy::port::Phase};
+use cutover::migration::Verb;
+use cutover_model::port::Phase;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use cutover::{
+use cutover::pool::{Backing, Call, breaker::Position, workers::Tried};
+use cutover_model::{
     clock,
-    pool::{Backing, Call, breaker::Position, workers::Tried},
     request::{Class, FailureKind},
 };
 use serde_json::{Value, json};

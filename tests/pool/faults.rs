@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover::{
+use cutover::pool::Call;
+use cutover_model::{
     clock,
-    pool::Call,
     request::{Class, FailureKind},
 };
 use serde_json::{Value, json};
@@ -196,7 +196,7 @@ async fn session(pool: Arc<Pool>, name: String, operations: usize) -> (usize, us
         let deadline = clock::mono() + Duration::from_secs(20);
         let call = Call { operation: "get", arguments: &nothing, session: Some(&id), deadline };
         match pool.inner.serve(call, Class::Read).await.result {
-            Ok(cutover::request::Answer::Success(result)) => {
+            Ok(cutover_model::request::Answer::Success(result)) => {
                 let result: Value = serde_json::from_str(result.get()).unwrap();
                 let state = result["state"].as_object().unwrap();
                 assert_eq!(result["session"], *name);

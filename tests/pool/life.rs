@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cutover::{clock, pool::lifecycle::Stage, request::FailureKind};
+use cutover::pool::lifecycle::Stage;
+use cutover_model::{clock, request::FailureKind};
 use serde_json::json;
 use tokio::runtime;
 

@@ -84,7 +84,7 @@ async fn an_optimizer_that_is_switched_off_leaves_the_size_as_it_is() {
 async fn pools_are_shown_on_the_admin_plane_and_in_metrics() {
     let setup = Setup { v2: pool("concurrent", 2, &[]), ..Setup::default() };
     let host = setup.start().await;
-    host.until("the shadow phase", |s| s.state.phase == cutover::policy::port::Phase::Shadow).await;
+    host.until("the shadow phase", |s| s.state.phase == cutover_model::port::Phase::Shadow).await;
     assert_eq!(host.http.create("s").await.status, 200);
     let shown = eventually("samples", async || {
         let shown = host.http.admin(Method::GET, "/api/v1/migrations/programs/pools", &Value::Null).await.body;

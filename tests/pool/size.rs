@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover::request::FailureKind;
+use cutover_model::request::FailureKind;
 use serde_json::json;
 use tokio::task::JoinSet;
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use cutover::policy::port::{Kind, Phase};
+use cutover_model::port::{Kind, Phase};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -7,7 +7,7 @@ async fn being_stopped_is_no_soak_and_nobody_is_lost_for_it() {
     let hosts = Plan { programs: false, pool: "", http: "" }.start().await;
     let now = async || hosts.status("shop").await["clock"].clone();
     let before = now().await;
-    let began = cutover::clock::mono();
+    let began = cutover_model::clock::mono();
     hosts.signal(Signal::STOP);
     // Longer than what counts, and with the failsafe's default of two minutes not long enough to be rolled back for.
     tokio::time::sleep(std::time::Duration::from_secs(12)).await;
@@ -19,7 +19,7 @@ async fn being_stopped_is_no_soak_and_nobody_is_lost_for_it() {
     .await;
     let ms = |clock: &Value, pointer: &str| clock.pointer(pointer).unwrap().as_u64().unwrap();
     assert!(ms(&gap, "/last_gap/by_ms") >= 6_000, "{gap}");
-    let passed = u64::try_from(cutover::clock::mono().since(began).as_millis()).unwrap();
+    let passed = u64::try_from(cutover_model::clock::mono().since(began).as_millis()).unwrap();
     let counted = ms(&gap, "/now") - ms(&before, "/now");
     assert!(counted + ms(&gap, "/last_gap/by_ms") <= passed + 1_000, "{counted} of {passed}: {gap}");
     hosts.until_logged(0, "the host did not run for").await;

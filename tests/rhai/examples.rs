@@ -1,6 +1,6 @@
 //! The example bundles, each with the story that it is for.
 
-use cutover::policy::{
+use cutover_model::{
     facts::Comparisons,
     port::{Action, Situation, Step, Target, Test},
 };

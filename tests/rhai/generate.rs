@@ -1,11 +1,9 @@
 //! Inputs that are drawn: the same for each run, so that a failure can be repeated by its number.
 
-use cutover::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::{Batch, Calls, Comparisons, Gauge, Members, OperationCalls},
-        port::{Pair, Phase, Side, Situation},
-    },
+    facts::{Batch, Calls, Comparisons, Gauge, Members, OperationCalls},
+    port::{Pair, Phase, Side, Situation},
     request::{Class, Ppm},
 };
 use serde_json::{Map, Value};

@@ -1,11 +1,9 @@
 //! The script twins of the shipped policies give the answers of their originals.
 
-use cutover::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::{Batch, Calls, Finding, Gauge, OperationCalls},
-        port::{Check, Comparison, Phase, Progress, Verdict},
-    },
+    facts::{Batch, Calls, Finding, Gauge, OperationCalls},
+    port::{Check, Comparison, Phase, Progress, Verdict},
     request::{Class, Ppm},
 };
 

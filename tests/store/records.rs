@@ -7,12 +7,12 @@ use cutover::{
     policy::{
         engine::{Engine, Limits, WarmPolicy},
         history::synthetic::Synthetic,
-        port::{Kind, Progress, Verdict},
         record::{Call, Memory, Question, Role},
         slot::{Seat, Title},
     },
     store::Store,
 };
+use cutover_model::port::{Kind, Progress, Verdict};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{Refusal, Shared, find};
-use crate::{causes::chain, clock::UnixMs};
+use cutover_model::{causes::chain, clock::UnixMs};
 
 /// Lines of a page: some megabytes at the most.
 const PAGE: u32 = 500;

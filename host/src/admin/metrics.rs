@@ -13,12 +13,12 @@ use self::text::{BOUNDS_US, Family, Labels, Value};
 use crate::{
     app::Host,
     migration::{failsafe::Thing, snapshot::Snapshot},
-    policy::{
-        engine::Compilations,
-        facts::{Calls, Members},
-        port::{Phase, Verdict},
-    },
+    policy::engine::Compilations,
     store::{Store, room::Removed},
+};
+use cutover_model::{
+    facts::{Calls, Members},
+    port::{Phase, Verdict},
 };
 
 /// Everything that one scrape shows.

@@ -23,11 +23,9 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{MAX_ACTOR, MAX_REASON, Refusal, Shared, bounded};
 use crate::{
     app::Host,
-    causes::chain,
     policy::{
         author::inspect::{Report, Subject, inspect},
         engine::Imports,
-        port::Kind,
         registry::{
             MAX_ENVELOPE, MAX_SETTINGS, Offer, PushError,
             release::{self, Provenance, Release, Settings, check_version},
@@ -35,6 +33,7 @@ use crate::{
     },
     store::StoreError,
 };
+use cutover_model::{causes::chain, port::Kind};
 
 /// How long a push may wait for its turn, and how long its body may take to arrive.
 const TURN: Duration = Duration::from_secs(30);

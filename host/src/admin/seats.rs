@@ -17,11 +17,9 @@ use crate::{
         Host,
         install::{Choice, Order as By, Source},
     },
-    clock::UnixMs,
     migration::Install,
     policy::{
         candidate::{Rule, Weighed},
-        port::Kind,
         slot::{Seat, Slot},
     },
     store::{
@@ -29,6 +27,7 @@ use crate::{
         calls::{Page, Wanted},
     },
 };
+use cutover_model::{clock::UnixMs, port::Kind};
 
 /// Calls that are shown unless fewer are asked for, and the most that may be asked for.
 const CALLS: u32 = 50;
@@ -215,7 +214,7 @@ fn named<'a>(host: &Host, path: &'a [String]) -> Result<(&'a str, Option<Kind>),
 }
 
 fn broken(error: &StoreError) -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, crate::causes::chain(error))
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, cutover_model::causes::chain(error))
 }
 
 /// A slot that anybody sits in, or that is held.

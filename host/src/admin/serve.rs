@@ -31,7 +31,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock,
     ingress::{
         Ends,
         guard::{end, guard},
@@ -41,6 +40,7 @@ use crate::{
     },
     pool::upstream::upload::{Incomplete, Upload, Wait},
 };
+use cutover_model::clock;
 
 /// What has to be here of a body before anybody looks at the request: most bodies are no longer.
 const GATHERED: usize = 64 << 10;

@@ -11,8 +11,10 @@ use crate::{
         snapshot::Snapshot,
     },
     observe::PoolWindow,
-    policy::facts::Comparisons,
     pool::{WorkerPool, breaker::Position, load::Load},
+};
+use cutover_model::{
+    facts::Comparisons,
     request::{PoolId, Ppm},
 };
 

@@ -10,13 +10,15 @@ use super::{StartError, planes, policies::fingerprint};
 use crate::{
     config::{MigrationConfig, PlaneConfig, bundle::Bundle},
     migration::{State, flags::Flags, table::Table},
-    policy::port::{Kind, Phase},
-    request::{Class, Ppm},
     store::{
         Store, StoreError,
         in_force::{InCharge, InForce},
         records::PoolConfiguration,
     },
+};
+use cutover_model::{
+    port::{Kind, Phase},
+    request::{Class, Ppm},
 };
 
 /// Something that is not what it was.
@@ -342,7 +344,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{clock::UnixMs, policy::port::Phase, store::records::Decision};
+    use crate::store::records::Decision;
+    use cutover_model::{clock::UnixMs, port::Phase};
 
     async fn at_half(folder: &TempDir) -> Store {
         at(folder, Phase::Ramping, Ppm::new(500_000)).await

@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 use super::{Host, Migration, policies::admit_with};
 use crate::{
     blocking::{Blocking, BlockingError},
-    causes::chain,
     config::bundle::{
         Bundle,
         files::{FileError, Folder},
@@ -28,7 +27,6 @@ use crate::{
         candidate::Rule,
         check,
         engine::Limits,
-        port::Kind,
         registry::{
             FindError, Offer, PushError,
             release::{Manifest, Settings},
@@ -37,6 +35,7 @@ use crate::{
         slot::{Seat, Title},
     },
 };
+use cutover_model::{causes::chain, port::Kind};
 
 /// Threads that read bundles, how long one may wait for a thread, and how long reading may take.
 const READERS: (usize, Duration, Duration) = (4, Duration::from_secs(2), Duration::from_secs(10));

@@ -11,21 +11,15 @@ use super::{
     policies::{self, Filled},
 };
 use crate::{
-    clock::{
-        self, UnixMs, Wall,
-        timeline::{Clock, Known, Mended, Resumed, Timeline},
-    },
     compare::{self, Comparer},
     config::{MigrationConfig, PlaneConfig, bundle::Bundle},
     migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
     observe::{History, Recorder},
     policy::{
-        port::{Kind, Phase},
         slot::Slots,
         trial::{Queues, Trials},
     },
     pool::Pool,
-    request::Ppm,
     route::Control,
     split::Split,
     store::{
@@ -35,6 +29,14 @@ use crate::{
         plans::LastPlan,
         records::{Decision, PoolConfiguration},
     },
+};
+use cutover_model::{
+    clock::{
+        self, UnixMs, Wall,
+        timeline::{Clock, Known, Mended, Resumed, Timeline},
+    },
+    port::{Kind, Phase},
+    request::Ppm,
 };
 
 /// A migration whose pools are made and closed.
@@ -337,7 +339,7 @@ impl Found {
 /// A last plan that cannot be read is none: the routing policy makes another.
 fn readable(migration: &str, last: Result<Option<LastPlan>, StoreError>) -> Option<LastPlan> {
     last.unwrap_or_else(|error| {
-        tracing::error!(migration, "the last plan cannot be read: {}", crate::causes::chain(&error));
+        tracing::error!(migration, "the last plan cannot be read: {}", cutover_model::causes::chain(&error));
         None
     })
 }

@@ -6,7 +6,6 @@ use tokio::runtime::Handle;
 
 use super::{Common, Plane};
 use crate::{
-    clock,
     compare::Comparer,
     config::{HttpConfig, OperationsConfig, PlaneConfig},
     dispatch::{self, Dispatch},
@@ -23,12 +22,12 @@ use crate::{
         headers::Forwarding,
         mirror::{self, HttpMirror},
     },
-    request::PoolId,
     route::Callers,
     shadow::{self, Mirror},
     split::Split,
     store::records::PoolConfiguration,
 };
+use cutover_model::{clock, request::PoolId};
 
 /// What both planes have.
 pub(super) struct Given {

@@ -6,7 +6,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Shared, StartError};
 use crate::{
-    clock,
     config::bundle::Bundle,
     migration::{rehearse, state::State},
     notify::Notice,
@@ -14,7 +13,6 @@ use crate::{
         PolicyError,
         candidate::Candidate,
         engine::{Engine, Imports, Policy},
-        port::Kind,
         rehearsal::Rehearsal,
         slot::{Seat, Slot, Slots, Title},
     },
@@ -23,6 +21,7 @@ use crate::{
         seats::{Place, SeatRecord},
     },
 };
+use cutover_model::{clock, port::Kind};
 
 /// Compiles a component that imports nothing and admits it for a kind with settings.
 ///
@@ -259,7 +258,7 @@ async fn vouched(
             tracing::error!(migration, %kind, policy = seat.title.name, "nobody vouches for a policy that had a seat");
         }
         Err(error) => {
-            tracing::error!(migration, %kind, "cannot tell who vouches for a policy: {}", crate::causes::chain(&error));
+            tracing::error!(migration, %kind, "cannot tell who vouches for a policy: {}", cutover_model::causes::chain(&error));
         }
     }
     None

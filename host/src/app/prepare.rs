@@ -23,7 +23,7 @@ use super::{
     table, watch,
 };
 use crate::{
-    admin, clock,
+    admin,
     config::{Config, MigrationConfig},
     descriptors,
     ingress::{Ends, Ingress, Started, carry::Adopter},
@@ -35,6 +35,7 @@ use crate::{
     pool::spawner::Spawner,
     store::{Store, markers::Markers},
 };
+use cutover_model::clock;
 
 /// How long a host waits for its pools before it takes over from another: what is not up then was not up there either, or
 /// comes up later.

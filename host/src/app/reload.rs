@@ -10,10 +10,8 @@ use arc_swap::ArcSwap;
 use hyper::Uri;
 
 use super::{App, Keep};
-use crate::{
-    causes::chain,
-    config::{Config, differences::differences},
-};
+use crate::config::{Config, differences::differences};
+use cutover_model::causes::chain;
 
 /// What is put in force at once, as paths of fields.
 const AT_ONCE: [&str; 6] = [

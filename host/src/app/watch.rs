@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock,
     notify::{Notice, Notifier},
     store::Store,
 };
+use cutover_model::clock;
 
 /// How often it is looked: more often than the shortest check that anybody would want.
 const LOOK: Duration = Duration::from_secs(1);

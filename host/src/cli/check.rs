@@ -7,11 +7,11 @@ use serde_json::json;
 use super::{Failed, output};
 use crate::{
     app::{self, changes::Change},
-    causes::chain,
     config::{Config, Problem, advice::advice},
     policy::{PolicyError, engine::Engine},
     store::{Examined, Store},
 };
+use cutover_model::causes::chain;
 
 pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(), Failed> {
     let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;

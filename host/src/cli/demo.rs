@@ -3,7 +3,8 @@
 use tokio::runtime;
 
 use super::{Demo, Failed, output};
-use crate::{causes::chain, demo};
+use crate::demo;
+use cutover_model::causes::chain;
 
 pub(super) fn run(arguments: Demo) -> Result<(), Failed> {
     let guard = std::env::current_exe().map_err(|e| Failed::new(format!("cannot find this program: {e}")))?;

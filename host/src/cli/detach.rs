@@ -13,7 +13,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{Failed, Serve, client::Client, output};
-use crate::{causes::chain, clock, config::Config};
+use crate::config::Config;
+use cutover_model::{causes::chain, clock};
 
 /// How often it is looked whether the host serves.
 const LOOK: Duration = Duration::from_millis(100);

@@ -13,7 +13,8 @@ use serde_json::json;
 
 use self::source::{Origin, Span};
 use super::{Failed, HostAddress, output};
-use crate::{clock::UnixMs, policy::history::read::parse};
+use crate::policy::history::read::parse;
+use cutover_model::clock::UnixMs;
 
 /// Lines between two words of progress.
 const PROGRESS: u64 = 20_000;

@@ -31,7 +31,8 @@ use tracing_subscriber::{
 };
 
 use super::Failed;
-use crate::{clock, config::environment, escape};
+use crate::config::environment;
+use cutover_model::{clock, escape};
 
 /// Only the host's user reads a log: it has names and reasons.
 const MODE: u32 = 0o600;
@@ -52,7 +53,7 @@ pub(super) enum LogFormat {
 /// Where the log goes, and how.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct LogTo {
-    /// How the log is written. Levels are set by `CUTOVER_LOG`, such as `info` or `warn,cutover::store=debug`.
+    /// How the log is written. Levels are set by `CUTOVER_LOG`, such as `info` or `warn,crate::store=debug`.
     #[arg(long, value_enum, value_name = "FORMAT", env = "CUTOVER_LOG_FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
     /// The file that the log is appended to, instead of standard error; SIGUSR1 opens it again.
@@ -84,7 +85,7 @@ struct Fields(Map<String, Value>);
 pub(super) fn begin(level: &str, to: &LogTo) -> Result<(), Failed> {
     let filter = match environment::log() {
         Some(said) => EnvFilter::builder().parse(&said).map_err(|e| {
-            let example = "`info`, or `warn,cutover::store=debug`";
+            let example = "`info`, or `warn,crate::store=debug`";
             Failed::usage(format!(
                 "`CUTOVER_LOG` is `{said}`, which is no filter: {e}; write a level such as {example}"
             ))
@@ -281,9 +282,15 @@ mod tests {
         assert!(text.ends_with("it is so migration=\"programs\" n=3\n"), "{text}");
     }
 
+    /// Any text, and often what does something.
+    fn hostile() -> impl Strategy<Value = String> {
+        let harmful = proptest::sample::select(&escape::HARMFUL[..]);
+        proptest::collection::vec(prop_oneof![any::<char>(), harmful], 0..40).prop_map(String::from_iter)
+    }
+
     proptest! {
         #[test]
-        fn nobody_writes_a_second_line_into_the_log(text in escape::tests::hostile()) {
+        fn nobody_writes_a_second_line_into_the_log(text in hostile()) {
             let error = std::io::Error::other(text.clone());
             for shown in logged(|| tracing::error!(text, debug = ?text, %error, "he said {text}")) {
                 let one = shown.strip_suffix('\n').unwrap();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::escape;
+use cutover_model::escape;
 
 /// One line on standard output. A reader that has gone away is not an error.
 pub(super) fn line(text: &str) {
@@ -49,9 +49,15 @@ mod tests {
 
     use super::*;
 
+    /// Any text, and often what does something.
+    fn hostile() -> impl Strategy<Value = String> {
+        let harmful = proptest::sample::select(&escape::HARMFUL[..]);
+        proptest::collection::vec(prop_oneof![any::<char>(), harmful], 0..40).prop_map(String::from_iter)
+    }
+
     proptest! {
         #[test]
-        fn nobody_writes_a_second_line_to_the_terminal(text in escape::tests::hostile()) {
+        fn nobody_writes_a_second_line_to_the_terminal(text in hostile()) {
             let mut out = Vec::new();
             write(&mut out, &escape::line(&text));
             let out = String::from_utf8(out).unwrap();

@@ -4,7 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{Failed, HostAddress, client::Client, control::done, output};
-use crate::{admin::Acceptance, clock::UnixMs, config::environment, request::Ppm};
+use crate::{admin::Acceptance, config::environment};
+use cutover_model::{clock::UnixMs, request::Ppm};
 
 #[derive(Debug, Args)]
 pub(super) struct Records {

@@ -14,7 +14,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Failed, Order, client::Client, control::done, output};
-use crate::{admin, clock, config::environment};
+use crate::{admin, config::environment};
+use cutover_model::clock;
 
 /// How often it is looked how far it is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -87,8 +88,11 @@ pub(super) fn run(args: &Redeploy) -> Result<(), Failed> {
         if status.get("redeploys").and_then(Value::as_bool) != Some(true) {
             let share =
                 status.get("share").and_then(Value::as_u64).and_then(|ppm| u32::try_from(ppm).ok()).unwrap_or(0);
-            let message =
-                format!("V2 is back: {} is {phase}, with {} on V2", order.migration, crate::request::Ppm::new(share));
+            let message = format!(
+                "V2 is back: {} is {phase}, with {} on V2",
+                order.migration,
+                cutover_model::request::Ppm::new(share)
+            );
             if as_json {
                 output::json(&serde_json::json!({ "message": message, "detail": null, "state": status }));
             } else {

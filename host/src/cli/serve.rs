@@ -22,12 +22,11 @@ use crate::{
         sockets::{Found, Sockets},
     },
     blocking::Blocking,
-    causes::chain,
-    clock,
     config::{Config, advice::advice, environment},
     handover::{HandOverError, Predecessor, Successor},
     ingress::carry::{Adopter, Carried},
 };
+use cutover_model::{causes::chain, clock};
 
 /// Threads for questions to policies, which there are as many of as are under way: about ten for each migration at the most.
 const QUESTIONS: usize = 2_048;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Failed, HostAddress, client::Client, output};
-use crate::{clock, policy::port::Phase, request::Ppm};
+use cutover_model::{clock, port::Phase, request::Ppm};
 
 /// How often it is looked: a person notices no shorter one.
 const LOOK: Duration = Duration::from_millis(200);

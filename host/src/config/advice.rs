@@ -6,10 +6,9 @@ use super::{Config, MigrationConfig, PlaneConfig, Problem};
 use crate::{
     dispatch::Operation,
     ingress::table::Match,
-    policy::port::Kind,
     pool::{PoolSpec, UpstreamSpec},
-    request::Class,
 };
+use cutover_model::{port::Kind, request::Class};
 
 /// Everything that a person would look at twice.
 pub fn advice(config: &Config) -> Vec<Problem> {

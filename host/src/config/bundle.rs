@@ -16,12 +16,12 @@ use sha2::{Digest as _, Sha256};
 use self::files::{FileError, Folder};
 use crate::policy::{
     check,
-    port::Kind,
     registry::{
         MAX_ENVELOPE,
         release::{Manifest as Released, Settings, check_name, check_version},
     },
 };
+use cutover_model::port::Kind;
 
 /// The most bytes of a `policy.toml`, and of a script: several times what any registry takes.
 pub const MAX_TEXT: usize = 1 << 20;

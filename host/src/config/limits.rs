@@ -3,10 +3,8 @@
 use serde::Deserialize;
 
 use super::validate::At;
-use crate::policy::{
-    engine::{KindLimits, Limits},
-    port::Kind,
-};
+use crate::policy::engine::{KindLimits, Limits};
+use cutover_model::port::Kind;
 
 /// `[host.policy_limits]`.
 #[derive(Debug, Default, Deserialize)]

@@ -15,7 +15,7 @@ use serde::{
 };
 
 use super::limits::PolicyLimits;
-use crate::request::Class;
+use cutover_model::request::Class;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]

@@ -23,22 +23,24 @@ use std::{
 use self::operations::operations;
 use super::{Bundles, Config, MigrationConfig, PlaneConfig, Problem, environment, limits, raw};
 use crate::{
-    clock::Wall,
     migration::{
         controller::Patience,
         flags::Flags,
         rails::{Hours, Rails},
     },
     notify,
-    policy::port::Kind,
     pool::{
         PoolSpec,
         process::WorkerCommand,
         spec::{HealthChecks, Mode},
     },
     proxy::headers::Forwarding,
-    request::{PoolId, Ppm},
     route::Control,
+};
+use cutover_model::{
+    clock::Wall,
+    port::Kind,
+    request::{PoolId, Ppm},
 };
 
 /// Where a value stands, and where problems with it go.

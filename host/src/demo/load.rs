@@ -22,11 +22,10 @@ use super::{
     MIGRATION,
     summary::{Requests, StageSeen, Summary},
 };
-use crate::{
+use crate::{migration::Handle, observe::history::Totals};
+use cutover_model::{
     clock::UnixMs,
-    migration::Handle,
-    observe::history::Totals,
-    policy::port::Phase,
+    port::Phase,
     request::{PoolId, Ppm},
 };
 
@@ -224,7 +223,7 @@ impl Load {
     pub(super) fn fill(&self, summary: &mut Summary, totals: &Totals) {
         let seen = self.seen.lock();
         let Counts { total, failures, v1, v2, .. } = seen.counts;
-        let sum = |of: fn(&[crate::policy::facts::Calls; 3]) -> u64| totals.operations.values().map(of).sum();
+        let sum = |of: fn(&[cutover_model::facts::Calls; 3]) -> u64| totals.operations.values().map(of).sum();
         summary.requests = Requests {
             total,
             client_failures: failures,

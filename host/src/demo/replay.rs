@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::{DemoError, MIGRATION};
 use crate::{
     app::App,
-    causes::chain,
     policy::{
         engine::{Engine, Limits},
         record::Call,
@@ -15,6 +14,7 @@ use crate::{
     },
     store::calls::Wanted,
 };
+use cutover_model::causes::chain;
 
 /// Calls that are read at once.
 const PAGE: u32 = 200;

@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::replay::Replayed;
-use crate::{
+use crate::migration::snapshot::RollbackReport;
+use cutover_model::{
     clock::UnixMs,
-    migration::snapshot::RollbackReport,
-    policy::facts::{Comparisons, Finding},
+    facts::{Comparisons, Finding},
     request::Ppm,
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::{load::Caller, summary::Throughput};
-use crate::{
+use cutover_model::{
     clock::{self, Mono},
     request::PoolId,
 };

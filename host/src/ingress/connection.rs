@@ -43,7 +43,6 @@ use super::{
     watched::Watched,
 };
 use crate::{
-    clock,
     http1::{MAX_FIELDS, MAX_HEAD},
     load::{FULL, Load, Room, Served},
     message::{ReplyHead, RequestHead},
@@ -58,6 +57,7 @@ use crate::{
     },
     proxy_protocol,
 };
+use cutover_model::clock;
 
 /// How long to wait when no connection can be accepted: for descriptors to come back, as a rule.
 const BREATH: Duration = Duration::from_millis(50);

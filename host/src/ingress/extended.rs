@@ -10,10 +10,8 @@ use hyper::{
     header::{CONNECTION, HeaderName, HeaderValue, UPGRADE},
 };
 
-use crate::{
-    proxy::{Reply, refuse},
-    request::FailureKind,
-};
+use crate::proxy::{Reply, refuse};
+use cutover_model::request::FailureKind;
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 

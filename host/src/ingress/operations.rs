@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    clock,
     dispatch::Dispatch,
     load::{self, Room},
     pool::upstream::{
@@ -20,6 +19,9 @@ use crate::{
         upload::{Incomplete, Wait},
     },
     proxy::{Reply, refuse, refuse_body, status},
+};
+use cutover_model::{
+    clock,
     request::{Answer, Head, Request, Served},
 };
 

@@ -37,12 +37,12 @@ use super::{
     watched::Watched,
 };
 use crate::{
-    clock,
     http1::may_end,
     message::ReplyHead,
     pool::upstream::{Interims, Outgoing},
     proxy::{Reply, ReplyBody, headers},
 };
+use cutover_model::clock;
 
 /// The largest head that is read here.
 const HEAD: usize = 8 << 10;

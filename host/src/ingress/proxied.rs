@@ -15,10 +15,8 @@ use super::{
     connection::Serving,
     guard::{Guarded, guard},
 };
-use crate::{
-    causes::chain,
-    proxy_protocol::{self, Invalid, LONGEST, Said},
-};
+use crate::proxy_protocol::{self, Invalid, LONGEST, Said};
+use cutover_model::causes::chain;
 
 /// Whose headers are believed. Nobody else is served.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,10 +13,10 @@ use futures_util::task::AtomicWaker;
 
 use super::watch::Limits;
 use crate::{
-    clock::{self, Mono},
     pace::Pace,
     pool::upstream::upload::{Hold, Progress},
 };
+use cutover_model::clock::{self, Mono};
 
 /// What the kernel keeps of an answer at least, so that it seems to be taken in pieces as large as this.
 const IN_KERNEL: usize = 64 << 10;

@@ -22,10 +22,8 @@ use rustls::{
 use tokio::task::spawn_blocking;
 
 use super::certified::CertificateFields;
-use crate::{
-    causes::chain,
-    pool::upstream::{TlsError, connection::certificates},
-};
+use crate::pool::upstream::{TlsError, connection::certificates};
+use cutover_model::causes::chain;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);

@@ -23,10 +23,8 @@ use super::{
     Ends,
     pulse::{Home, Order, Pulse, Shortage},
 };
-use crate::{
-    clock::{self, Mono},
-    pace::Pace,
-};
+use crate::pace::Pace;
+use cutover_model::clock::{self, Mono};
 
 /// How often connections are looked at, at least.
 const LOOK: Duration = Duration::from_secs(5);

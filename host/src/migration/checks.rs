@@ -16,18 +16,20 @@ use super::{
     step, told,
 };
 use crate::{
-    clock::UnixMs,
     judge::{self, Answered},
     policy::{
-        facts::{Batch, Finding},
-        port::{Action, Check, Judgement, Kind, Move, Progress, Verdict},
         record::{Call, Question, Role},
         slot::Slots,
         trial::Job,
     },
-    request::Ppm,
     stage,
     store::seats::{Place, Remembered},
+};
+use cutover_model::{
+    clock::UnixMs,
+    facts::{Batch, Finding},
+    port::{Action, Check, Judgement, Kind, Move, Progress, Verdict},
+    request::Ppm,
 };
 
 /// Checks that are kept to show to a policy that takes over, after it was shown those in the store: more than pass while
@@ -262,7 +264,7 @@ impl Controller {
             let kept = kept.await;
             recording.end(kept.as_ref().copied());
             if let Err(error) = kept {
-                tracing::error!(migration = name, "history is not kept: {}", crate::causes::chain(&error));
+                tracing::error!(migration = name, "history is not kept: {}", cutover_model::causes::chain(&error));
             }
         });
     }
@@ -285,7 +287,7 @@ impl Controller {
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         self.in_turn(async move {
             if let Err(error) = store.log_calls(&name, &[call]).await {
-                tracing::error!(migration = name, "a call is not on record: {}", crate::causes::chain(&error));
+                tracing::error!(migration = name, "a call is not on record: {}", cutover_model::causes::chain(&error));
             }
         });
     }
@@ -296,7 +298,7 @@ impl Controller {
         let stage = self.parts.split.recorder.stage();
         self.in_turn(async move {
             if let Err(error) = store.forget_sessions(&name, stage).await {
-                tracing::warn!(migration = name, "old sessions are kept: {}", crate::causes::chain(&error));
+                tracing::warn!(migration = name, "old sessions are kept: {}", cutover_model::causes::chain(&error));
             }
         });
     }

@@ -36,16 +36,10 @@ use super::{
     told::Told,
 };
 use crate::{
-    clock::{
-        self, Mono, UnixMs,
-        timeline::{Anchor, Clock},
-    },
     notify::Notifier,
     observe::{History, Recorder, machine::Machine, recorder::Measured},
     policy::{
         PolicyError,
-        facts::{Batch, Finding, Gauge},
-        port::{Check, Kind, Phase, Plan, Verdict},
         slot::{Seat, Slots},
         trial::{Failed, Trials},
     },
@@ -56,6 +50,14 @@ use crate::{
         markers::Markers,
         records::{Audited, Decision},
     },
+};
+use cutover_model::{
+    clock::{
+        self, Mono, UnixMs,
+        timeline::{Anchor, Clock},
+    },
+    facts::{Batch, Finding, Gauge},
+    port::{Check, Kind, Phase, Plan, Verdict},
 };
 
 /// How long a batch is.

@@ -9,20 +9,22 @@ use super::{
     state::{Effect, State},
 };
 use crate::{
-    clock::{self, Mono},
     judge::Answered,
     notify::Notice,
     observe::Recorder,
     policy::{
-        facts::Finding,
-        port::{Kind, Phase, Plan, Situation},
         record::{Call, Question, Role},
         slot::Seat,
         trial::Job,
     },
-    request::{Class, Ppm},
     route::Published,
     store::{plans::LastPlan, records::Decision},
+};
+use cutover_model::{
+    clock::{self, Mono},
+    facts::Finding,
+    port::{Kind, Phase, Plan, Situation},
+    request::{Class, Ppm},
 };
 
 /// Who or what made something happen.
@@ -208,7 +210,11 @@ impl Controller {
         let last = LastPlan { at: self.parts.clock.wall(), phase: self.state.in_force(), digest, plan: plan.clone() };
         self.in_turn(async move {
             if let Err(error) = store.keep_plan(&name, &last).await {
-                tracing::error!(migration = name, "the plan in force is not kept: {}", crate::causes::chain(&error));
+                tracing::error!(
+                    migration = name,
+                    "the plan in force is not kept: {}",
+                    cutover_model::causes::chain(&error)
+                );
             }
         });
     }

@@ -14,9 +14,9 @@ use serde::Serialize;
 
 pub use self::outage::Limits as OutageLimits;
 use self::outage::Outage;
-use crate::{
+use cutover_model::{
     clock::Mono,
-    policy::facts::{Batch, Finding},
+    facts::{Batch, Finding},
 };
 
 /// What is done about a loss that lasts.

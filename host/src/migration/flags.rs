@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{migration::step::Switches, request::Ppm};
+use crate::migration::step::Switches;
+use cutover_model::request::Ppm;
 
 /// The names of all flags, with what they mean.
 pub const ALL: [(&str, &str); 7] = [

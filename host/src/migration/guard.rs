@@ -13,12 +13,12 @@ use super::{
     snapshot::{ClockShown, ClockStep},
     state::Event,
 };
-use crate::{
+use cutover_model::{
     clock::{
         self, Mono,
         timeline::{Clock, Looked},
     },
-    policy::port::{Kind, Phase},
+    port::{Kind, Phase},
     request::Ppm,
 };
 
@@ -138,7 +138,7 @@ impl Recording {
         let mut writes = self.writes.lock();
         writes.failing = done.err().map(|error| {
             let since = writes.failing.take().map_or_else(|| self.clock.up(), |fault| fault.since);
-            Fault { since, why: crate::causes::chain(error) }
+            Fault { since, why: cutover_model::causes::chain(error) }
         });
     }
 
@@ -200,7 +200,7 @@ impl Controller {
         let ahead_ms = self.parts.clock.ahead_ms();
         let audited = self.audited("host", "clock-step", json!({ "by_ms": by_ms, "ahead_ms": ahead_ms }));
         if let Err(error) = self.parts.store.audit(&audited).await {
-            tracing::error!("a step of the clock is not on record: {}", crate::causes::chain(&error));
+            tracing::error!("a step of the clock is not on record: {}", cutover_model::causes::chain(&error));
         }
         let message = format!(
             "the wall clock stepped by {by_ms} ms; soaks, windows and batches go on as if it had not, and policies are \
@@ -219,7 +219,7 @@ impl Controller {
         let (gap_ms, ahead_ms) = (u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), self.parts.clock.ahead_ms());
         let audited = self.audited("host", "clock-gap", json!({ "gap_ms": gap_ms, "ahead_ms": ahead_ms }));
         if let Err(error) = self.parts.store.audit(&audited).await {
-            tracing::error!("a gap in time is not on record: {}", crate::causes::chain(&error));
+            tracing::error!("a gap in time is not on record: {}", cutover_model::causes::chain(&error));
         }
         let message = format!(
             "the host did not run for {gap_ms} ms, because it was stopped or had no processor: that is no soak, and nobody \
@@ -245,7 +245,7 @@ impl Controller {
         } else {
             None
         };
-        let nothing = crate::policy::facts::Batch::default();
+        let nothing = cutover_model::facts::Batch::default();
         let facts = Facts {
             // Without a store that takes records from the start, V1 serves everybody.
             serves: self.parts.store.refuses().is_none() && may_serve && state.share > Ppm::ZERO && state.is_judged(),

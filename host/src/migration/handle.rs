@@ -7,9 +7,9 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{seats::Install, snapshot::Snapshot};
-use crate::{
+use crate::policy::{PolicyError, slot::Seat};
+use cutover_model::{
     clock::{self, Mono},
-    policy::{PolicyError, slot::Seat},
     request::Ppm,
 };
 

@@ -7,19 +7,19 @@ use serde_json::json;
 
 use super::{controller::Controller, state::State};
 use crate::{
+    notify::{Notice, Notifier},
+    observe::marks::Marks,
+    policy::slot::Slots,
+    store::{Store, records::Decision},
+};
+use cutover_model::{
     causes::chain,
     clock::{
         self, UnixMs,
         timeline::{Clock, Mended},
     },
-    notify::{Notice, Notifier},
-    observe::marks::Marks,
-    policy::{
-        facts::Finding,
-        port::{Check, Kind},
-        slot::Slots,
-    },
-    store::{Store, records::Decision},
+    facts::Finding,
+    port::{Check, Kind},
 };
 
 /// How long a policy that began afresh must have gone without needing it again.

@@ -14,15 +14,13 @@ use super::{
     step::{Facts as Around, ON, Switches, step},
     table::{Row, Table},
 };
-use crate::{
+use cutover_model::{
     clock::{
         Mono, Reading, UnixMs,
         timeline::{Known, Resumed, Timeline},
     },
-    policy::{
-        facts::{Batch, Calls, OperationCalls},
-        port::{Action, Phase, Step, Verdict},
-    },
+    facts::{Batch, Calls, OperationCalls},
+    port::{Action, Phase, Step, Verdict},
     request::{Class, Ppm},
 };
 

@@ -12,11 +12,11 @@ use super::{
     state::{Event, Order, State},
     withhold::V1,
 };
-use crate::{
+use crate::stage;
+use cutover_model::{
     clock,
-    policy::port::{Action, Phase, Progress, Verdict},
+    port::{Action, Phase, Progress, Verdict},
     request::Ppm,
-    stage,
 };
 
 impl Controller {
@@ -66,7 +66,7 @@ impl Controller {
             return Err(why);
         }
         if let Err(error) = self.parts.store.is_known().await {
-            tracing::warn!("the store does not note that people know it: {}", crate::causes::chain(&error));
+            tracing::warn!("the store does not note that people know it: {}", cutover_model::causes::chain(&error));
         }
         // The effect is there; the answer says that it stays.
         let unmarked = match order {
@@ -124,7 +124,7 @@ impl Controller {
         }
         let audited = self.audited(actor, "redeployed", serde_json::json!({ "reason": reason }));
         let stored = self.parts.store.audit(&audited).await;
-        stored.map_err(|e| Declined::new(Code::NotRecorded, crate::causes::chain(&e)))?;
+        stored.map_err(|e| Declined::new(Code::NotRecorded, cutover_model::causes::chain(&e)))?;
         self.await_v2();
         let message = format!(
             "V2 of {} gets {} again as soon as it is ready; `cutover status` says what it waits for",
@@ -145,7 +145,7 @@ impl Controller {
         let detail = serde_json::json!({ "operation": operation, "different": fates.different, "reason": reason });
         let audited = self.audited(actor, "accept-differences", detail.clone());
         let stored = self.parts.store.audit(&audited).await;
-        stored.map_err(|e| Declined::new(Code::NotRecorded, crate::causes::chain(&e)))?;
+        stored.map_err(|e| Declined::new(Code::NotRecorded, cutover_model::causes::chain(&e)))?;
         pairs.accept(operation);
         let message = format!(
             "the {} pair(s) of {operation} that differed so far are accepted: they hold nothing any more, and those from now on do",
@@ -178,7 +178,7 @@ impl Controller {
         let audited = self.audited(actor, "set-flag", detail);
         let stored = self.parts.store.set_flag(flag, &value, &audited).await;
         stored.map_err(|e| {
-            Declined::new(Code::NotRecorded, format!("the flag was not set: {}", crate::causes::chain(&e)))
+            Declined::new(Code::NotRecorded, format!("the flag was not set: {}", cutover_model::causes::chain(&e)))
         })?;
         self.parts.flags = flags;
         self.switch_pools();

@@ -7,11 +7,9 @@
 use serde::Serialize;
 
 use super::{flags::Off, snapshot::Held, state::State};
-use crate::{
-    policy::{
-        facts::Finding,
-        port::{Phase, Verdict},
-    },
+use cutover_model::{
+    facts::Finding,
+    port::{Phase, Verdict},
     request::Ppm,
 };
 
@@ -243,10 +241,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        clock::UnixMs,
-        migration::table::{Row, Table},
-    };
+    use crate::migration::table::{Row, Table};
+    use cutover_model::clock::UnixMs;
 
     fn finding(rule: &str, observed: i64, limit: i64) -> Finding {
         Finding { rule: rule.into(), observed, limit, unit: "count".into(), note: format!("{observed} of {limit}") }

@@ -13,14 +13,14 @@ use super::{
     withhold::{RULE, V1, Withheld},
 };
 use crate::{
-    clock::{self, UnixMs},
-    policy::{
-        facts::Finding,
-        port::{Phase, Verdict},
-    },
     pool::Pool,
-    request::Ppm,
     store::{plans::LastPlan, records::Decision},
+};
+use cutover_model::{
+    clock::{self, UnixMs},
+    facts::Finding,
+    port::{Phase, Verdict},
+    request::Ppm,
 };
 
 /// How long workers may take to start before people are told; they go on starting.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// How long V1 may be away: longer than a worker takes to be replaced as a rule, and still news within seconds.
 const PATIENCE: Duration = Duration::from_secs(2);

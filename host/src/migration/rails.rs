@@ -9,12 +9,10 @@ use std::{fmt, time::Duration};
 use serde::Serialize;
 
 use super::state::State;
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::Finding,
-        port::{Action, Phase, Verdict},
-    },
+    facts::Finding,
+    port::{Action, Phase, Verdict},
     request::Ppm,
 };
 
@@ -200,7 +198,7 @@ impl fmt::Display for Hours {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::port::Step;
+    use cutover_model::port::Step;
 
     const FINE: Facts = Facts { verdict: Verdict::Healthy, compared: 100, now: UnixMs(1_000_000), wall: UnixMs(0) };
 

@@ -20,16 +20,14 @@ use super::{
     state::{Decided, State},
 };
 use crate::{
-    causes::chain,
-    clock,
     notify::Notice,
-    policy::port::Phase,
     store::{
         StoreError,
         markers::{Marker, Mended},
         records::Decision,
     },
 };
+use cutover_model::{causes::chain, clock, port::Phase};
 
 /// How long a decision that takes something from V2 waits for its record, and then for its marker.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -8,16 +8,13 @@ use std::{sync::Arc, time::Duration};
 
 use super::{controller::Controller, effects::Settled, handle::Declined, seats::Installing};
 use crate::{
+    policy::{PolicyError, engine::Policy, history::Recorded, rehearsal::Rehearsal},
+    store::Store,
+};
+use cutover_model::{
     causes::chain,
     clock::{self, UnixMs},
-    policy::{
-        PolicyError,
-        engine::Policy,
-        history::Recorded,
-        port::{Check, Verdict},
-        rehearsal::Rehearsal,
-    },
-    store::Store,
+    port::{Check, Verdict},
 };
 
 /// Checks that are read from the store at once.

@@ -17,13 +17,10 @@ use super::{
     succession::{lets_go_up, until_resumed},
 };
 use crate::{
-    causes::chain,
-    clock::{self, Mono, UnixMs},
     policy::{
         PolicyError,
         candidate::{Candidate, Evidence, Rule},
         engine::Policy,
-        port::Kind,
         rehearsal::Rehearsal,
         slot::Seat,
     },
@@ -32,6 +29,11 @@ use crate::{
         records::Audited,
         seats::{Place, SeatRecord},
     },
+};
+use cutover_model::{
+    causes::chain,
+    clock::{self, Mono, UnixMs},
+    port::Kind,
 };
 
 /// A policy that is being put somewhere.

@@ -10,14 +10,14 @@ use super::{
     rails::Rails,
     state::State,
 };
-use crate::{
+use crate::policy::{
+    PolicyError,
+    slot::{Seat, Slot, Slots},
+};
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        PolicyError,
-        facts::Finding,
-        port::{Kind, Verdict},
-        slot::{Seat, Slot, Slots},
-    },
+    facts::Finding,
+    port::{Kind, Verdict},
 };
 
 /// One migration, as the controller last left it.

@@ -5,12 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{failsafe, table::Table, withhold::Withheld};
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::Finding,
-        port::{Action, Phase, Step, Verdict},
-    },
+    facts::Finding,
+    port::{Action, Phase, Step, Verdict},
     request::Ppm,
 };
 

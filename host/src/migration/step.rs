@@ -17,12 +17,10 @@ use super::{
     table::Table,
     withhold::{V1, Withheld, withhold},
 };
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::Finding,
-        port::{Action, Phase, Step, Verdict},
-    },
+    facts::Finding,
+    port::{Action, Phase, Step, Verdict},
     request::Ppm,
 };
 

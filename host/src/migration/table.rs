@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::state::State;
-use crate::{policy::port::Phase, request::Ppm};
+use cutover_model::{port::Phase, request::Ppm};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +161,7 @@ fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMs;
+    use cutover_model::clock::UnixMs;
 
     fn table(json: &str) -> Table {
         Table::of("standard-stages@0.1.0".into(), &format!("{{\"stages\":{json}}}"))

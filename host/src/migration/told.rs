@@ -4,10 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{
-    clock::Mono,
-    policy::{facts::Finding, port::Verdict},
-};
+use cutover_model::{clock::Mono, facts::Finding, port::Verdict};
 
 /// How long it stays told.
 const LASTS: Duration = Duration::from_hours(1);

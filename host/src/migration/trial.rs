@@ -12,20 +12,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Handle, Verb, seats::Install};
 use crate::{
-    causes::chain,
-    clock::{self, UnixMs, timeline::Clock},
     policy::{
         PolicyError,
         candidate::{Candidate, Compared, Disagreement, Weighed},
         engine::Asked,
-        port::{AdaptedCall, AdapterReply, Comparison, Judgement, Kind, Move, Pair, Plan},
         record::{Call, Memory, Question, Role},
         slot::{Seat, Slots},
         trial::{Job, Trials},
     },
-    request::{PoolId, Ppm, Request},
     route::{Control, Published, Router},
     store::Store,
+};
+use cutover_model::{
+    causes::chain,
+    clock::{self, UnixMs, timeline::Clock},
+    port::{AdaptedCall, AdapterReply, Comparison, Judgement, Kind, Move, Pair, Plan},
+    request::{PoolId, Ppm, Request},
 };
 
 /// What tries candidates out.

@@ -9,11 +9,9 @@ use super::{
     failsafe,
     state::{Event, State},
 };
-use crate::{
-    policy::{
-        facts::Finding,
-        port::{Action, Verdict},
-    },
+use cutover_model::{
+    facts::Finding,
+    port::{Action, Verdict},
     request::Ppm,
 };
 
@@ -94,9 +92,9 @@ pub fn without_v1(migration: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use cutover_model::{
         clock::UnixMs,
-        policy::port::{Phase, Step},
+        port::{Phase, Step},
     };
 
     fn ramping(share: u32) -> State {

@@ -8,7 +8,7 @@ use super::{
     recorder::{Observation, Outcome},
     tally::gauge,
 };
-use crate::{policy::facts::Gauge, request::PoolId};
+use cutover_model::{facts::Gauge, request::PoolId};
 
 /// What was counted since the host began, by operation and pool.
 pub type Totals = BTreeMap<(Arc<str>, PoolId), Counts>;
@@ -66,9 +66,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
+    use crate::observe::{Measured, Recorder};
+    use cutover_model::{
         clock::UnixMs,
-        observe::{Measured, Recorder},
         request::{Class, FailureKind},
     };
 

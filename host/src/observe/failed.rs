@@ -10,10 +10,8 @@ use serde_json::Value;
 
 pub use super::field::Pointer;
 use super::recorder::{Observation, Outcome};
-use crate::{
-    message::Fields,
-    request::{Answer, Failure, FailureKind},
-};
+use crate::message::Fields;
+use cutover_model::request::{Answer, Failure, FailureKind};
 
 /// The largest body that is looked at.
 pub const MOST: usize = 64 << 10;

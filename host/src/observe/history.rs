@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use parking_lot::RwLock;
 use serde::Serialize;
 
-use crate::{
-    policy::facts::{Batch, Calls, Comparisons, Members},
+use cutover_model::{
+    facts::{Batch, Calls, Comparisons, Members},
     request::PoolId,
 };
 
@@ -146,7 +146,7 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::facts::Gauge;
+    use cutover_model::facts::Gauge;
 
     #[test]
     fn classes_of_answers_are_added_up_by_operation_and_nothing_else_is() {

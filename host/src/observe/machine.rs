@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use crate::policy::facts::Gauge;
+use cutover_model::facts::Gauge;
 
 /// Samples the machine; shared by all migrations of a host.
 #[derive(Debug, Default)]

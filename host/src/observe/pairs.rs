@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::policy::{
+use cutover_model::{
     facts::{Comparisons, Gauge},
     port::Comparison,
 };

@@ -16,9 +16,9 @@ use super::{
     sessions::{Did, Evidence, Fresh, Session, Sessions, StatusClass},
     tally::{Tally, gauge},
 };
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::facts::{Batch, Comparisons, Gauge, Members},
+    facts::{Batch, Comparisons, Gauge, Members},
     request::{Class, FailureKind, PoolId, Ppm},
 };
 

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::RandomState;
 
 use super::marks::{Group, Mark, Marks};
-use crate::request::PoolId;
+use cutover_model::request::PoolId;
 
 /// Entries of all sets together: some tens of megabytes.
 const MOST: usize = 1_000_000;

@@ -4,8 +4,8 @@ use super::{
     recorder::{Observation, Outcome},
     sessions::{Evidence, StatusClass},
 };
-use crate::{
-    policy::facts::{Calls, Gauge, OperationCalls},
+use cutover_model::{
+    facts::{Calls, Gauge, OperationCalls},
     request::{Class, FailureKind, PoolId},
 };
 

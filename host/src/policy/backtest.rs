@@ -28,7 +28,7 @@ use self::{
     side::Side,
 };
 use super::history::{CLOCK_SET_BACK, FAULT, Line, Mark, Recorded};
-use crate::clock::UnixMs;
+use cutover_model::clock::UnixMs;
 
 /// Checks that go to a side's thread together: enough that handing them over costs nothing.
 const CHUNK: usize = 128;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::slot::Seat;
-use crate::{clock::UnixMs, request::Ppm};
+use cutover_model::{clock::UnixMs, request::Ppm};
 
 /// Disagreements that are kept to be shown; all are counted, and those of stages and rollback are in the log.
 const SHOWN: usize = 20;

@@ -38,9 +38,9 @@ use self::{coverage::Seen, run::Runner};
 use super::{
     PolicyError,
     engine::{Engine, Imports},
-    port::Kind,
 };
 use crate::config::bundle::Bundle;
+use cutover_model::port::Kind;
 
 pub use self::{
     coverage::Coverage,

@@ -1,15 +1,14 @@
 //! The host trusts nothing that a policy answers: what can be clamped is clamped, what cannot is nonsense.
 
-use super::{
-    engine::Description,
-    error::PolicyError,
+use super::{engine::Description, error::PolicyError};
+use cutover_model::request::{Attribute, Ppm};
+use cutover_model::{
     facts::Finding,
     port::{
         Action, AdaptedCall, Comparison, Condition, Difference, Judgement, Move, Phase, Plan, Progress, Rule,
         Situation, Step, Target, Test, Verdict,
     },
 };
-use crate::request::{Attribute, Ppm};
 
 /// The longest text that is kept; longer ones are cut.
 const MAX_TEXT: usize = 4096;
@@ -32,7 +31,7 @@ pub fn text(text: String) -> String {
 
 /// What somebody says, as a part of an error: cut, and on one line.
 pub fn said(text: &str) -> String {
-    crate::escape::line_of(text, MAX_TEXT)
+    cutover_model::escape::line_of(text, MAX_TEXT)
 }
 
 fn cut_at(mut text: String, limit: usize) -> String {
@@ -44,7 +43,7 @@ fn cut_at(mut text: String, limit: usize) -> String {
 pub(super) fn names(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut names = names.into_iter();
     let mut shown: Vec<_> =
-        names.by_ref().take(MAX_NAMES).map(|name| crate::escape::line_of(&name, MAX_NAME)).collect();
+        names.by_ref().take(MAX_NAMES).map(|name| cutover_model::escape::line_of(&name, MAX_NAME)).collect();
     let more = names.count();
     if more > 0 {
         shown.push(format!("and {more} more"));

@@ -47,8 +47,9 @@ use self::{
     ticker::Ticker,
     world::Places,
 };
-use super::{check, error::PolicyError, port::Kind};
-use crate::clock;
+use super::{check, error::PolicyError};
+use cutover_model::clock;
+use cutover_model::port::Kind;
 
 pub use self::{
     ask::{Asked, WarmPolicy},

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{engine::wasi_stub, port::Kind, registry::trust::Refused};
+use super::{engine::wasi_stub, registry::trust::Refused};
+use cutover_model::port::Kind;
 
 /// Why a policy was not admitted, or did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]

@@ -13,11 +13,11 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{
+use cutover_model::{clock::UnixMs, request::Ppm};
+use cutover_model::{
     facts::Batch,
     port::{Check, Phase, Verdict},
 };
-use crate::{clock::UnixMs, request::Ppm};
 
 /// The version of check lines that this host writes, and the highest that it reads.
 pub const VERSION: u32 = 1;

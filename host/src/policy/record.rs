@@ -8,12 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Value, json};
 
-use super::{
-    engine::Asked,
-    port::{Check, Kind, Progress, Situation},
-    slot::Seat,
-};
-use crate::clock::UnixMs;
+use super::{engine::Asked, slot::Seat};
+use cutover_model::clock::UnixMs;
+use cutover_model::port::{Check, Kind, Progress, Situation};
 
 /// One question and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

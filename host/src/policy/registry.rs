@@ -23,12 +23,13 @@ use self::{
     release::{Manifest, Reference, Release, check_version},
     trust::{Refused, Trust},
 };
-use super::{PolicyError, engine::Engine, port::Kind};
+use super::{PolicyError, engine::Engine};
 use crate::{
     blocking::{Blocking, BlockingError},
-    clock,
     store::{Store, StoreError, records::Audited},
 };
+use cutover_model::clock;
+use cutover_model::port::Kind;
 
 /// Releases that an ambiguous reference names.
 const MAX_CANDIDATES: u32 = 8;

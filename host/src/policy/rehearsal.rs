@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{
-    PolicyError,
-    engine::WarmPolicy,
-    port::{Check, Kind, Progress, Verdict},
-};
-use crate::clock::UnixMs;
+use super::{PolicyError, engine::WarmPolicy};
+use cutover_model::clock::UnixMs;
+use cutover_model::port::{Check, Kind, Progress, Verdict};
 
 /// A policy's memory while it is shown recorded checks, and how it did.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -93,10 +90,7 @@ impl Rehearsal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        policy::{facts::Batch, port::Phase},
-        request::Ppm,
-    };
+    use cutover_model::{facts::Batch, port::Phase, request::Ppm};
 
     fn check(now: u64, batches: std::ops::Range<u64>) -> Check {
         let batch = |n| Batch { start_ms: UnixMs(n * 1_000), duration_ms: 1_000, ..Batch::default() };

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     candidate::Candidate,
     engine::{Description, Policy},
-    port::Kind,
 };
+use cutover_model::port::Kind;
 
 /// The name and version that people know a policy by: those of its release or bundle. An interpreter's own name says
 /// nothing about the script.

@@ -14,13 +14,13 @@ use tokio::sync::mpsc;
 use super::{
     PolicyError,
     engine::{Asked, Policy},
-    port::{
-        AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
-        Situation, Target,
-    },
     slot::{Seat, Slots},
 };
-use crate::request::{PoolId, Request};
+use cutover_model::port::{
+    AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress, Situation,
+    Target,
+};
+use cutover_model::request::{PoolId, Request};
 
 /// Questions that may wait for a candidate.
 const JOBS: usize = 256;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::{
-    policy::{
-        PolicyError, check,
-        engine::{Asked, Policy},
-        port::{AdaptedCall, AdapterCall, AdapterReply, Kind},
-        trial::{Job, Trials},
-    },
+use crate::policy::{
+    PolicyError, check,
+    engine::{Asked, Policy},
+    trial::{Job, Trials},
+};
+use cutover_model::{
+    port::{AdaptedCall, AdapterCall, AdapterReply, Kind},
     request::{Answer, Failure, FailureKind},
 };
 

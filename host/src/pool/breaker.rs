@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// After a call of the trickle, none is let through for so many times as long as that took: the trickle has a tenth of one
 /// worker's time, and whoever else wants the only worker of a pool has nine.

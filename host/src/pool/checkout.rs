@@ -25,7 +25,7 @@ use super::{
     lifecycle::{Lifecycle, Stage},
     load::{Meter, Span},
 };
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// Workers whose life is kept after others took their places.
 const KEPT_LIVES: usize = 16;

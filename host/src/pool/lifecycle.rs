@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::VecDeque, fmt};
 
 use serde::Serialize;
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// Changes that are kept of each worker. Its first stays for ever; of the others, the last.
 const KEPT: usize = 32;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use cutover_contract::histogram::Histogram;
 use serde::Serialize;
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// Seconds that are looked back on.
 const KEPT: usize = 60;

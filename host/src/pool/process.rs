@@ -24,7 +24,7 @@ use self::{
     pipes::{Input, Output},
 };
 use super::spawner::Spawner;
-use crate::{
+use cutover_model::{
     clock::Mono,
     request::{Answer, Failure, FailureKind},
 };

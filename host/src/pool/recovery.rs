@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::{Class, Failure, FailureKind};
+use cutover_model::request::{Class, Failure, FailureKind};
 
 /// How bad a failure is: with which level it is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

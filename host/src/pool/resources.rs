@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use serde::Serialize;
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// What a process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

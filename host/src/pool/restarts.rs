@@ -14,7 +14,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::breaker::Backing;
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// The longest wait between two attempts to start a worker.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use super::{
     recovery::Recovery,
     restarts::Budget,
 };
-use crate::request::PoolId;
+use cutover_model::request::PoolId;
 
 /// How many calls a pool serves at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use serde::Serialize;
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// Samples that are kept. When there are more, every other one goes and from then on only every other one is taken.
 const KEPT: usize = 240;

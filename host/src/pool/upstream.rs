@@ -56,10 +56,12 @@ use self::{
     member::Member,
 };
 use crate::{
-    clock::{self, Mono},
     message::rules::{HeaderRules, Rules},
-    policy::facts::Members,
     proxy_protocol::Version,
+};
+use cutover_model::{
+    clock::{self, Mono},
+    facts::Members,
     request::{Failure, FailureKind, PoolId},
 };
 

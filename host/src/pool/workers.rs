@@ -41,9 +41,11 @@ use super::{
     spawner::Spawner,
     spec::PoolSpec,
 };
-use crate::{
+use crate::policy::{PolicyError, engine::Policy, trial::Trials};
+use cutover_model::{
     clock::{self, Mono},
-    policy::{PolicyError, engine::Policy, facts::Members, port::Kind, trial::Trials},
+    facts::Members,
+    port::Kind,
     request::{Answer, Failure, FailureKind, PoolId},
 };
 

@@ -11,8 +11,8 @@ use crate::{
         Failed, Observation, Outcome, Recorder, Session,
         failed::{self, Said},
     },
-    request::{Class, FailureKind, PoolId},
 };
+use cutover_model::request::{Class, FailureKind, PoolId};
 
 /// See the module.
 #[derive(Debug)]

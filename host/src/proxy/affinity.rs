@@ -14,9 +14,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use crate::{
+use crate::message::Fields;
+use cutover_model::{
     clock::UnixMs,
-    message::Fields,
     request::{Home, PoolId},
 };
 

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     message::{RequestHead, rules::HeaderRules},
     observe::Failed,
-    request::Class,
 };
+use cutover_model::request::Class;
 
 /// Methods that have an operation of their own where nobody named one, and their classes. Safe methods change nothing
 /// (RFC 9110, 9.2.1).

@@ -18,9 +18,11 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{account::Account, grpc};
 use crate::{
-    clock::{self, Mono},
     observe::Outcome,
     pool::upstream::{AnswerBody, Reuse, Ticket, Torn},
+};
+use cutover_model::{
+    clock::{self, Mono},
     request::FailureKind,
 };
 
@@ -156,7 +158,7 @@ impl Download {
         if let Some(mut exchange) = self.exchange.take() {
             match kind {
                 Some(kind) => {
-                    exchange.ticket.count_failure(&crate::causes::chain(&why));
+                    exchange.ticket.count_failure(&cutover_model::causes::chain(&why));
                     exchange.account.close(Some(Outcome::Failed(kind)));
                 }
                 None => exchange.account.leave(),
@@ -288,7 +290,7 @@ impl Drop for Download {
             let is_stream = exchange.events.is_some() || exchange.has_failed.is_some();
             let is_unfinished = self.inner.size_hint().exact().map_or(!is_stream, |left| left > 0);
             if waits && is_unfinished {
-                exchange.ticket.count_failure(&crate::causes::chain(&Cut::GivenUp(still)));
+                exchange.ticket.count_failure(&cutover_model::causes::chain(&Cut::GivenUp(still)));
                 exchange.account.close(Some(Outcome::Failed(FailureKind::Timeout)));
                 return;
             }

@@ -4,9 +4,9 @@ use std::{fmt, sync::Arc};
 
 use hyper::header::HeaderName;
 
-use crate::{
+use crate::message::{Fields, RequestHead};
+use cutover_model::{
     clock::Mono,
-    message::{Fields, RequestHead},
     request::{Attribute, Attributes, Head, Home, Request},
 };
 

@@ -9,9 +9,9 @@ use super::{
     account::{Ended, Whose},
     is_failure,
 };
-use crate::{
+use crate::pool::upstream::{Answered, Ask, NoPlace, Outgoing, Ticket, Unanswered, callers::Source, upload::Progress};
+use cutover_model::{
     clock::{self, Mono},
-    pool::upstream::{Answered, Ask, NoPlace, Outgoing, Ticket, Unanswered, callers::Source, upload::Progress},
     request::{Failure, FailureKind, PoolId},
 };
 

@@ -21,7 +21,8 @@ use std::{
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use crate::{clock::Mono, pool::upstream::callers::network};
+use crate::pool::upstream::callers::network;
+use cutover_model::clock::Mono;
 
 /// Sets of callers.
 const SETS: usize = 8_192;

@@ -30,18 +30,20 @@ use tokio_util::task::TaskTracker;
 use self::encoding::{Undecoded, decode};
 use super::{account::Whose, grpc};
 use crate::{
-    clock::{self, Mono},
     compare::Comparer,
     load::Room,
     message::{Fields, ReplyHead},
     observe::{Asked, Failed, Observation, Outcome, Recorder, Session, Uncompared, failed::Said},
-    policy::port::{Pair, Side},
     pool::{
         UpstreamPool,
         upstream::{Ask, Outgoing},
     },
-    request::{Class, Failure, FailureKind, PoolId},
     shadow::{BUDGET_SPENT, HOST_BUSY},
+};
+use cutover_model::{
+    clock::{self, Mono},
+    port::{Pair, Side},
+    request::{Class, Failure, FailureKind, PoolId},
 };
 
 /// The largest body that is compared, before and after it is decompressed.

@@ -5,10 +5,8 @@ use std::time::Duration;
 use hyper::{StatusCode, body::Bytes};
 
 use super::{Reply, ReplyBody, headers::Malformed, path::Ambiguous};
-use crate::{
-    message::ReplyHead,
-    request::{Failure, FailureKind},
-};
+use crate::message::ReplyHead;
+use cutover_model::request::{Failure, FailureKind};
 
 /// What a caller is told that gets no answer, because of itself or not.
 pub(super) fn unserved(failure: &Failure, by_caller: bool) -> Reply {

@@ -9,12 +9,11 @@ use super::{
     path::Form,
 };
 use crate::{
-    clock,
     message::{ReplyHead, RequestHead},
     observe::Session,
-    request::PoolId,
     route::{By, Route},
 };
+use cutover_model::{clock, request::PoolId};
 
 /// What routing made of a request.
 pub(super) struct Routed {

@@ -11,7 +11,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, pool::upstream::Ticket};
+use crate::pool::upstream::Ticket;
+use cutover_model::clock;
 
 /// Bytes that are passed on at once.
 const CHUNK: usize = 16 << 10;

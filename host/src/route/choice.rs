@@ -5,8 +5,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    policy::port::{Plan, Target},
+use cutover_model::{
+    port::{Plan, Target},
     request::{Attribute, Attributes, PoolId},
 };
 

@@ -12,12 +12,10 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{Store, StoreError, memories, packed, sql_ms};
-use crate::{
+use crate::policy::record::{Call, Memory, Question, Role};
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        port::{Check, Kind, Progress, Verdict},
-        record::{Call, Memory, Question, Role},
-    },
+    port::{Check, Kind, Progress, Verdict},
 };
 
 /// A call with its number.

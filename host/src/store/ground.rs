@@ -31,7 +31,7 @@ use super::{
     room::Counts,
     sql_ms,
 };
-use crate::{
+use cutover_model::{
     causes::chain,
     clock::{self, Mono},
 };

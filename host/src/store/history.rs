@@ -13,13 +13,10 @@ use sqlx::{
 };
 
 use super::{Store, StoreError, sessions, sql_ms};
-use crate::{
+use crate::{observe::marks::Marks, policy::history::Stored};
+use cutover_model::{
     clock::UnixMs,
-    observe::marks::Marks,
-    policy::{
-        history::Stored,
-        port::{Check, Verdict},
-    },
+    port::{Check, Verdict},
     request::Ppm,
 };
 
@@ -289,7 +286,7 @@ mod tests {
     async fn what_is_no_store_is_refused() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("other.db");
-        let said = |error: StoreError| crate::causes::chain(&error);
+        let said = |error: StoreError| cutover_model::causes::chain(&error);
         assert!(said(Store::open_to_read(&file).await.unwrap_err()).starts_with("cannot open the store"));
         assert!(!file.exists());
         std::fs::write(&file, "").unwrap();

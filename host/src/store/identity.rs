@@ -10,7 +10,7 @@ use std::{
 use sqlx::{Row as _, SqlitePool};
 
 use super::{Store, StoreError, sql_ms};
-use crate::clock::{self, UnixMs};
+use cutover_model::clock::{self, UnixMs};
 
 /// How long people are told that a store is new, unless somebody gives an order before: as long as it takes to look.
 const NEW_FOR: Duration = Duration::from_hours(1);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, sql_ms};
-use crate::{clock::UnixMs, migration::State, policy::port::Kind, request::Class};
+use crate::migration::State;
+use cutover_model::{clock::UnixMs, port::Kind, request::Class};
 
 /// What a migration ran by.
 #[derive(Debug, Clone, PartialEq, Eq)]

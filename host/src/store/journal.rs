@@ -5,10 +5,8 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, sql_ms};
-use crate::{
-    clock,
-    pool::journal::{Entry, Keep, Keeper},
-};
+use crate::pool::journal::{Entry, Keep, Keeper};
+use cutover_model::clock;
 
 /// Entries in one commit.
 const BATCH: usize = 256;
@@ -48,7 +46,7 @@ impl Store {
         let mut batch = Vec::with_capacity(BATCH);
         while keeper.recv_many(&mut batch, BATCH).await > 0 {
             let kept = self.keep(&migration, &batch).await.map_err(|error| {
-                let why = crate::causes::chain(&error);
+                let why = cutover_model::causes::chain(&error);
                 tracing::error!(migration, "the journal cannot be kept: {why}");
                 why
             });

@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::records::Decision;
-use crate::{clock::UnixMs, migration::State, policy::port::Phase};
+use crate::migration::State;
+use cutover_model::{clock::UnixMs, port::Phase};
 
 /// Room that is kept for a marker: much more than one has without its findings.
 const ROOM: usize = 16 << 10;
@@ -258,7 +259,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::request::Ppm;
+    use cutover_model::request::Ppm;
 
     fn ramping() -> State {
         State { phase: Phase::Ramping, share: Ppm::new(500_000), ..State::new(UnixMs(1)) }

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction};
 
 use super::{Store, StoreError, packed, sql_ms};
-use crate::clock::UnixMs;
+use cutover_model::clock::UnixMs;
 
 /// A memory's time of use is brought up to date when it is so old, in milliseconds: to write a row is to write all of it.
 const STALE_MS: u64 = 3_600_000;

@@ -3,9 +3,9 @@
 use sqlx::Row as _;
 
 use super::{Store, StoreError, sql_ms};
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::port::{Phase, Plan},
+    port::{Phase, Plan},
 };
 
 /// See the module.

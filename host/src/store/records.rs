@@ -5,13 +5,11 @@ use serde_json::{Value, json};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::StoreError;
-use crate::{
+use crate::policy::record::Call;
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::{Batch, Calls, Comparisons, Finding, Members},
-        port::Phase,
-        record::Call,
-    },
+    facts::{Batch, Calls, Comparisons, Finding, Members},
+    port::Phase,
     request::Ppm,
 };
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, sql_ms};
-use crate::clock::UnixMs;
+use cutover_model::clock::UnixMs;
 
 /// Rows that go at once, so that decisions get a turn in between.
 const AT_ONCE: u32 = 500;

@@ -96,12 +96,16 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::UnixMs,
         migration::State,
         observe::{Observation, Outcome, Recorder, recorder::Measured},
-        policy::{facts::Batch, history::synthetic::Synthetic, port::Phase},
-        request::{Class, FailureKind, PoolId, Ppm},
+        policy::history::synthetic::Synthetic,
         store::records::Decision,
+    };
+    use cutover_model::{
+        clock::UnixMs,
+        facts::Batch,
+        port::Phase,
+        request::{Class, FailureKind, PoolId, Ppm},
     };
 
     async fn opened(folder: &TempDir) -> Store {

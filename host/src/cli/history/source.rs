@@ -12,12 +12,11 @@ use serde::Deserialize;
 use tokio::runtime::{self, Runtime};
 
 use crate::{
-    causes::chain,
     cli::{Failed, client::Client},
-    clock::UnixMs,
     policy::history::Mark,
     store::Store,
 };
+use cutover_model::{causes::chain, clock::UnixMs};
 
 /// Checks that are read from a store at once.
 const PAGE: u32 = 500;

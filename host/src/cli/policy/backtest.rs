@@ -13,13 +13,11 @@ use serde_json::{Map, Value};
 
 use crate::{
     app,
-    causes::chain,
     cli::{
         Failed, HostAddress,
         history::source::{Origin, Span},
         output,
     },
-    clock::{self, UnixMs},
     config::bundle::{Bundle, files},
     policy::{
         backtest::{self, BacktestError, Options, side::Side},
@@ -28,9 +26,13 @@ use crate::{
             Line,
             read::{Lines, ReadError},
         },
-        port::Kind,
         slot::Title,
     },
+};
+use cutover_model::{
+    causes::chain,
+    clock::{self, UnixMs},
+    port::Kind,
 };
 
 /// A back-test waits longer for an answer than a host does: what it finds must not depend on how busy this machine is.

@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     app,
-    causes::chain,
     config::bundle::{Bundle, Manifest},
     policy::{
         author::{
@@ -24,6 +23,7 @@ use crate::{
         engine::{KindLimits, Limits, Policy},
     },
 };
+use cutover_model::causes::chain;
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {

@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     app,
-    causes::chain,
     config::{bundle::Manifest, environment},
     policy::author::{
         build::{self, Built, Source},
@@ -20,6 +19,7 @@ use crate::{
         inspect,
     },
 };
+use cutover_model::causes::chain;
 
 #[derive(Debug, Args)]
 pub(crate) struct Build {

@@ -11,14 +11,10 @@ use super::{
 };
 use crate::{
     admin::Order,
-    clock::UnixMs,
     config::environment,
-    policy::{
-        candidate::{Demote, Promote, Rule},
-        port::Kind,
-    },
-    request::Ppm,
+    policy::candidate::{Demote, Promote, Rule},
 };
+use cutover_model::{clock::UnixMs, port::Kind, request::Ppm};
 
 #[derive(Debug, Args)]
 pub(crate) struct Candidate {

@@ -18,10 +18,10 @@ use crate::{
     policy::{
         author::inspect::{self, Admitted, Report, Shape, Subject},
         engine::Imports,
-        port::Kind,
         registry::Offer,
     },
 };
+use cutover_model::port::Kind;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {

@@ -7,7 +7,7 @@ use super::{
     super::{HostAddress, client::Client, output},
     Failed,
 };
-use crate::clock::UnixMs;
+use cutover_model::clock::UnixMs;
 
 #[derive(Debug, Args)]
 pub(crate) struct List {

@@ -8,7 +8,7 @@ use super::{
     super::{HostAddress, client::Client, output},
     Failed,
 };
-use crate::{clock::UnixMs, policy::port::Kind};
+use cutover_model::{clock::UnixMs, port::Kind};
 
 #[derive(Debug, Args)]
 pub(crate) struct Log {

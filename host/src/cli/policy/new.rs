@@ -9,13 +9,8 @@ use super::{
     super::{Format, output},
     Failed,
 };
-use crate::{
-    causes::chain,
-    policy::{
-        author::scaffold::{Language, Plan, ScaffoldError, Sdk},
-        port::Kind,
-    },
-};
+use crate::policy::author::scaffold::{Language, Plan, ScaffoldError, Sdk};
+use cutover_model::{causes::chain, port::Kind};
 
 #[derive(Debug, Args)]
 pub(crate) struct New {

@@ -16,13 +16,13 @@ use super::{
 };
 use crate::{
     admin::policies as admin,
-    clock,
     config::environment,
     policy::registry::{
         Offer,
         oci::{self, Address, Artefact},
     },
 };
+use cutover_model::clock;
 
 /// How long a host may take to compile a policy, and to finish what others have pushed before.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
@@ -100,7 +100,7 @@ pub(super) fn body(offer: Offer) -> admin::Push {
 }
 
 fn publish(to: &str, mut offer: Offer, args: &Push) -> Result<(), Failed> {
-    let usage = |e: oci::OciError| Failed::usage(crate::causes::chain(&e));
+    let usage = |e: oci::OciError| Failed::usage(cutover_model::causes::chain(&e));
     let mut address = Address::parse(to).map_err(usage)?;
     if Address::is_bare(to) {
         address = address.tagged(&offer.version);

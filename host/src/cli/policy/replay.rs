@@ -11,7 +11,6 @@ use super::{
     Failed, log,
 };
 use crate::{
-    causes::chain,
     policy::{
         engine::{Engine, Limits},
         record::Call,
@@ -19,6 +18,7 @@ use crate::{
     },
     store::records::Decision,
 };
+use cutover_model::causes::chain;
 
 /// Calls that are read from the host at once.
 const PAGE: usize = 200;

@@ -6,7 +6,8 @@ use super::{
     super::{HostAddress, client::Client, control::done},
     Failed,
 };
-use crate::{admin::Order, config::environment, policy::port::Kind};
+use crate::{admin::Order, config::environment};
+use cutover_model::port::Kind;
 
 #[derive(Debug, Args)]
 pub(crate) struct Revert {

@@ -10,7 +10,6 @@ use clap::Args;
 
 use super::Failed;
 use crate::{
-    causes::chain,
     config::{
         Config,
         bundle::{Bundle, Manifest},
@@ -18,6 +17,7 @@ use crate::{
     },
     policy::engine::{Engine, KindLimits, Limits, Options},
 };
+use cutover_model::causes::chain;
 
 /// How long a question that a tool asks may take where no host says how long, and a `decide`: what cases find must not
 /// depend on how busy this machine is. Whether a host would wait so long, `policy bench` says.

@@ -11,14 +11,12 @@ use dsse::Ed25519Signer;
 
 use super::Failed;
 use crate::{
-    causes::chain,
     config::{
         bundle::{Bundle, MAX_COMPONENT, files},
         environment,
     },
     policy::{
         engine::{Engine, Limits},
-        port::Kind,
         registry::{
             self, Inspected, Offer, keys,
             oci::{self, Access, Address},
@@ -27,6 +25,7 @@ use crate::{
         },
     },
 };
+use cutover_model::{causes::chain, port::Kind};
 
 /// How sources in OCI registries begin.
 const OCI: &str = "oci://";

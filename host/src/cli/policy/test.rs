@@ -10,10 +10,8 @@ use super::{
     Failed,
     sandbox::{Opened, Sandbox},
 };
-use crate::{
-    causes::chain,
-    policy::cases::{self, BundleReport, CasesError, Options},
-};
+use crate::policy::cases::{self, BundleReport, CasesError, Options};
+use cutover_model::causes::chain;
 
 #[derive(Debug, Args)]
 pub(crate) struct Test {

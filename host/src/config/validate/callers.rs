@@ -7,10 +7,8 @@ use std::{
 };
 
 use super::{At, raw};
-use crate::{
-    request::Attribute,
-    route::{Callers, Choice, Key},
-};
+use crate::route::{Callers, Choice, Key};
+use cutover_model::request::Attribute;
 
 /// The shortest key: what is shorter can be guessed.
 const LEAST: usize = 16;

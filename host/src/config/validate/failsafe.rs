@@ -6,8 +6,8 @@ use super::At;
 use crate::{
     config::raw,
     migration::failsafe::{Action, OutageLimits, Settings},
-    request::Ppm,
 };
+use cutover_model::request::Ppm;
 
 /// What may be done about a loss.
 const ACTIONS: [Action; 4] = [Action::Rollback, Action::Retreat, Action::Pause, Action::None];

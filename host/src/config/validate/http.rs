@@ -7,7 +7,6 @@ use hyper::{header::HeaderName, http::uri::Authority};
 use super::{At, cookie, failed, headers, is_name, operations::own_deadline};
 use crate::{
     admin,
-    causes::chain,
     config::{Config, HttpConfig, MigrationConfig, PlaneConfig, raw},
     ingress::{
         table::{HostMatch, Match},
@@ -27,6 +26,9 @@ use crate::{
         query::Wanted,
     },
     proxy_protocol::Version,
+};
+use cutover_model::{
+    causes::chain,
     request::{Class, PoolId},
 };
 

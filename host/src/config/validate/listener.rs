@@ -6,7 +6,6 @@ use ipnet::IpNet;
 
 use super::{At, headers};
 use crate::{
-    causes::chain,
     config::raw,
     ingress::{
         Settings,
@@ -17,6 +16,7 @@ use crate::{
     },
     pace::Pace,
 };
+use cutover_model::causes::chain;
 
 /// Threads that may serve.
 const MAX_THREADS: usize = 256;

@@ -8,8 +8,8 @@ use crate::{
     dispatch::Operation,
     observe::Failed,
     pool::PoolSpec,
-    request::{Class, PoolId},
 };
+use cutover_model::request::{Class, PoolId};
 
 pub(super) fn operations(
     at: &mut At<'_>,

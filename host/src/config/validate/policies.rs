@@ -6,10 +6,8 @@ use std::{
 };
 
 use super::At;
-use crate::{
-    config::{Bundles, MigrationConfig, bundle::Bundle, raw},
-    policy::port::Kind,
-};
+use crate::config::{Bundles, MigrationConfig, bundle::Bundle, raw};
+use cutover_model::port::Kind;
 
 /// Policies that every migration needs.
 const REQUIRED: [Kind; 3] = [Kind::Routing, Kind::Rollback, Kind::Stages];

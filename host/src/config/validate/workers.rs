@@ -14,8 +14,8 @@ use crate::{
         restarts::Budget,
         spec::{Mode, Queue, Size, WarmUp},
     },
-    request::FailureKind,
 };
+use cutover_model::request::FailureKind;
 
 /// Workers that a pool may have: each is a process with pipes, and one machine runs them all.
 const MAX_WORKERS: usize = 1_024;

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use hyper::{StatusCode, body::SizeHint};
 
-use crate::{clock::UnixMs, message::ReplyHead};
+use crate::message::ReplyHead;
+use cutover_model::clock::UnixMs;
 
 thread_local! {
     /// The date that was written last, and the second that it is of.

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{Action, Said, Shown, Thing, spoken};
-use crate::{
-    policy::facts::{Batch, Finding},
+use cutover_model::{
+    facts::{Batch, Finding},
     request::Ppm,
 };
 
@@ -71,7 +71,7 @@ impl Outage {
         said: &mut Vec<Said>,
         act: &mut Option<Said>,
     ) {
-        let sum = |of: fn(&crate::policy::facts::OperationCalls) -> u64| {
+        let sum = |of: fn(&cutover_model::facts::OperationCalls) -> u64| {
             batch.operations.iter().map(of).fold(0_u64, u64::saturating_add)
         };
         let (calls, errors) = (sum(|o| o.v2.requests), sum(|o| o.v2.errors));

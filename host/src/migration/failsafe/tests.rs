@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    policy::facts::{Calls, OperationCalls},
+use cutover_model::{
+    facts::{Calls, OperationCalls},
     request::Class,
 };
 

@@ -1,13 +1,13 @@
 //! What a person orders, phase by phase. Whatever is refused says what can be done instead.
 
 use super::{Facts, beyond, complete, decide, go, pause, resume, roll_back, wrong_way};
-use crate::{
+use crate::migration::{
+    state::{Effect, Order, Refused, State},
+    withhold::{V1, without_v1},
+};
+use cutover_model::{
     clock::UnixMs,
-    migration::{
-        state::{Effect, Order, Refused, State},
-        withhold::{V1, without_v1},
-    },
-    policy::port::{Action, Phase, Step},
+    port::{Action, Phase, Step},
     request::Ppm,
 };
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::workload::{Question, Step};
-use crate::{
+use crate::policy::{
+    PolicyError,
+    engine::{Asked, Policy, WarmPolicy},
+};
+use cutover_model::{
     clock,
-    policy::{
-        PolicyError,
-        engine::{Asked, Policy, WarmPolicy},
-        port::{Kind, Target},
-    },
+    port::{Kind, Target},
 };
 
 mod budget;

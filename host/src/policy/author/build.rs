@@ -12,10 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    super::port::Kind,
-    component::{self, Freshness},
-};
+use super::component::{self, Freshness};
+use cutover_model::port::Kind;
 
 /// What a bundle's component is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

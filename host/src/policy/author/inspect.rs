@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::super::{
     PolicyError,
     engine::{Compiled, Engine, Imports, Needs, Policy},
-    port::Kind,
 };
+use cutover_model::port::Kind;
 
 /// A component, and how it is to be used.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::super::{port::Kind, registry::release::check_name};
+use super::super::registry::release::check_name;
+use cutover_model::port::Kind;
 
 mod templates;
 

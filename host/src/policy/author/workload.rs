@@ -2,12 +2,10 @@
 
 use cutover_contract::{frame, histogram, share};
 
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::{Batch, Calls, Comparisons, Members, OperationCalls},
-        port::{AdapterCall, AdapterReply, Check, Kind, Pair, Phase, Progress, Side, Situation, Verdict},
-    },
+    facts::{Batch, Calls, Comparisons, Members, OperationCalls},
+    port::{AdapterCall, AdapterReply, Check, Kind, Pair, Phase, Progress, Side, Situation, Verdict},
     request::{Class, Ppm},
 };
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{clock::UnixMs, policy::port::Check};
+use cutover_model::{clock::UnixMs, port::Check};
 
 /// Spans that are kept; more are counted.
 const KEPT: usize = 1_000;

@@ -10,14 +10,11 @@ use super::{
     runs::{Difference, Runs},
     side::Seated,
 };
-use crate::{
+use crate::policy::{PolicyError, history::Mark};
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        PolicyError,
-        facts::Finding,
-        history::Mark,
-        port::{Action, Phase, Verdict},
-    },
+    facts::Finding,
+    port::{Action, Phase, Verdict},
     request::Ppm,
 };
 

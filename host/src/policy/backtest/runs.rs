@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::port::{Action, Verdict},
+    port::{Action, Verdict},
 };
 
 /// What somebody said of a check. A policy that failed has said `hold`, as in the host.

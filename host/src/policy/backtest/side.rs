@@ -10,10 +10,10 @@ use crate::policy::{
     PolicyError,
     engine::{Asked, Policy},
     history::Recorded,
-    port::{Action, Check, Judgement, Kind, Move, Phase, Progress, Verdict},
     rehearsal::Seen,
     slot::Title,
 };
+use cutover_model::port::{Action, Check, Judgement, Kind, Move, Phase, Progress, Verdict};
 
 /// Changes that are kept with their findings; more are counted.
 const MAX_CHANGES: usize = 1_000;

@@ -5,12 +5,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{ask::Mirrored, format::target};
-use crate::{
-    policy::{
-        facts::Finding,
-        port::{Action, AdaptedCall, AdapterReply, Comparison, Difference, Judgement, Move, Plan, Step, Test},
-    },
-    route::Route,
+use crate::route::Route;
+use cutover_model::{
+    facts::Finding,
+    port::{Action, AdaptedCall, AdapterReply, Comparison, Difference, Judgement, Move, Plan, Step, Test},
 };
 
 /// An answer.

@@ -9,11 +9,13 @@ use crate::{
     policy::{
         PolicyError,
         engine::{Asked, Policy, WarmPolicy},
-        port::{AdapterCall, AdapterReply, Check, Pair, Plan, Progress, Situation},
         slot::Seat,
     },
-    request::{PoolId, Ppm, Request},
     route::{Control, Published, Route, Router},
+};
+use cutover_model::{
+    port::{AdapterCall, AdapterReply, Check, Pair, Plan, Progress, Situation},
+    request::{PoolId, Ppm, Request},
 };
 
 /// What a request must come to.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::answer::Answer;
-use crate::policy::port::Kind;
+use cutover_model::port::Kind;
 
 /// What a whole run made a policy say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

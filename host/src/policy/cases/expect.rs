@@ -9,8 +9,8 @@ use super::{
     expect_format::{Bounds, Expect, ExpectError, ExpectFinding, ExpectProblem},
     expect_pairs, expect_plan,
 };
-use crate::policy::{
-    PolicyError,
+use crate::policy::PolicyError;
+use cutover_model::{
     facts::Finding,
     port::{Action, Judgement, Move},
 };

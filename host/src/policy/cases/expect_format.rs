@@ -7,7 +7,7 @@ use super::{
     format::given,
     notation::{Amount, Share, Span},
 };
-use crate::policy::port::{Target, Verdict};
+use cutover_model::port::{Target, Verdict};
 
 /// What an answer must be. Fields that are left out are not looked at.
 #[derive(Debug, Clone, Default, Deserialize)]

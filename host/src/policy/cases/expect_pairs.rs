@@ -5,7 +5,7 @@ use super::{
     expect::{Mismatches, compare_all},
     expect_format::{Expect, ExpectDifference, ExpectNotice, ExpectOutcome},
 };
-use crate::policy::port::{AdaptedCall, AdapterReply, Comparison, Difference};
+use cutover_model::port::{AdaptedCall, AdapterReply, Comparison, Difference};
 
 pub(super) fn compare_outcomes(expect: &Expect, outcomes: &[Comparison], wrong: &mut Mismatches) {
     if let Some(expected) = &expect.outcomes {

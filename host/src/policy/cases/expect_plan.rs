@@ -6,10 +6,8 @@ use super::{
     expect_format::Expect,
     format::target,
 };
-use crate::{
-    policy::port::{Plan, Rule},
-    route::Route,
-};
+use crate::route::Route;
+use cutover_model::port::{Plan, Rule};
 
 /// Requests say what they expect themselves, whether or not their step does.
 pub(super) fn compare_routes(routes: &[(Mirrored, Route)]) -> Vec<Mismatch> {

@@ -10,8 +10,8 @@ use super::{
     notation::{Moment, Share, Span},
     traffic::Traffic,
 };
-use crate::{
-    policy::port::{Phase, Target, Verdict},
+use cutover_model::{
+    port::{Phase, Target, Verdict},
     request::{Class, PoolId},
 };
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::policy::port::Kind;
+use cutover_model::port::Kind;
 
 /// Fields that not every kind has, and the kinds that have them.
 pub(super) type Fields = &'static [(&'static str, &'static [Kind])];

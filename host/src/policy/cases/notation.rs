@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{clock::UnixMs, request::Ppm};
+use cutover_model::{clock::UnixMs, request::Ppm};
 
 /// `"5%"` or parts per million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,10 +52,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::{
-        cases::{answer::Answer, ask::Given},
-        port::{Judgement, Verdict},
-    };
+    use crate::policy::cases::{answer::Answer, ask::Given};
+    use cutover_model::port::{Judgement, Verdict};
 
     fn asked(verdict: Verdict, memory: &str, fuel: u64) -> Asked {
         let judgement = Judgement { verdict, findings: Vec::new(), evidence: 0 };

@@ -6,8 +6,8 @@ use super::{CasesError, ask, read, scene::Scene};
 use crate::policy::{
     author::workload::{Question, Step},
     engine::{Asked, Policy},
-    port::{Action, Move},
 };
+use cutover_model::port::{Action, Move};
 
 /// What the cases of a bundle ask with its own settings, in their order. The policy is asked in passing, because where a
 /// migration stands and what is remembered may follow from its answers.

@@ -10,13 +10,11 @@ use super::{
     format::{self, ExpectRefusal, File, Start, Step},
     meaning,
 };
-use crate::{
-    config::bundle::{
-        MAX_TEXT,
-        files::{FileError, Folder},
-    },
-    policy::port::Kind,
+use crate::config::bundle::{
+    MAX_TEXT,
+    files::{FileError, Folder},
 };
+use cutover_model::port::Kind;
 
 /// A case that was read.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::{coverage::Coverage, expect::Mismatch};
-use crate::policy::{PolicyError, port::Kind};
+use crate::policy::PolicyError;
+use cutover_model::port::Kind;
 
 /// The cases of one bundle.
 #[derive(Debug, Clone, Serialize)]

@@ -9,12 +9,10 @@ use super::{
     format::{Call, Pair, Reply, Routed, Side, Start, Step},
     notation::Moment,
 };
-use crate::{
+use cutover_model::{
     clock::{self, UnixMs},
-    policy::{
-        facts::Batch,
-        port::{self, Action, AdapterCall, AdapterReply, Check, Kind, Phase, Progress, Situation, Verdict},
-    },
+    facts::Batch,
+    port::{self, Action, AdapterCall, AdapterReply, Check, Kind, Phase, Progress, Situation, Verdict},
     request::{Class, Head, Ppm, Request},
 };
 

@@ -15,9 +15,9 @@ use super::{
     unknown,
     workers::Workers,
 };
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::facts::{Batch, Calls, Comparisons, Gauge, OperationCalls},
+    facts::{Batch, Calls, Comparisons, Gauge, OperationCalls},
     request::{Class, Ppm},
 };
 

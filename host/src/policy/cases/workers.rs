@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{deal::part, notation::Size};
-use crate::policy::facts::Members;
+use cutover_model::facts::Members;
 
 /// Workers of both pools.
 #[derive(Debug, Clone, Default, Deserialize)]

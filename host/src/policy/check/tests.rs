@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-use crate::{clock::UnixMs, policy::port::Check, request::Class};
+use cutover_model::{clock::UnixMs, port::Check, request::Class};
 
 /// Texts of all lengths around the limits, with what breaks names, terminals and byte positions.
 fn any_text() -> impl Strategy<Value = String> {

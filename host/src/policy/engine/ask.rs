@@ -13,14 +13,12 @@ use super::{
     size,
     world::World,
 };
-use crate::{
+use crate::policy::{PolicyError, check};
+use cutover_model::{
     clock,
-    policy::{
-        PolicyError, check,
-        port::{
-            AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
-            Situation, Target,
-        },
+    port::{
+        AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
+        Situation, Target,
     },
 };
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use cutover_contract::histogram::Histogram;
 
 use super::{bindings as b, policy::Description};
-use crate::{
-    policy::{facts, port},
+use cutover_model::{
+    facts, port,
     request::{Class, Ppm},
 };
 

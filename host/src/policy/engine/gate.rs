@@ -12,10 +12,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::{
-    clock::{self, Mono},
-    policy::PolicyError,
-};
+use crate::policy::PolicyError;
+use cutover_model::clock::{self, Mono};
 
 /// One or two may be the machine's fault.
 const IN_A_ROW: u32 = 3;

@@ -15,10 +15,8 @@ use super::{
     size,
     warm::Spares,
 };
-use crate::{
-    clock,
-    policy::{check, facts::Batch, port::Pair},
-};
+use crate::policy::check;
+use cutover_model::{clock, facts::Batch, port::Pair};
 
 /// The part of the largest question that a check takes of its own accord. What is left is time: with 8 MiB of batches the
 /// policies that ship take up to 200 ms of their 250 on a busy machine, and it is after a stall that there are so many.

@@ -3,7 +3,7 @@
 //! Counted before a guest is asked, so that one that cannot have room for a question is not filled with half of it.
 //! Texts count with their length, numbers and the ends of lists with the bytes that the canonical ABI gives them.
 
-use crate::policy::{
+use cutover_model::{
     facts::{Batch, Calls},
     port::{AdapterCall, AdapterReply, Check, Pair, Side, Situation},
 };
@@ -87,11 +87,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        clock::UnixMs,
-        policy::{facts::Gauge, port::Phase},
-        request::Ppm,
-    };
+    use cutover_model::{clock::UnixMs, facts::Gauge, port::Phase, request::Ppm};
 
     proptest! {
         #[test]

@@ -31,10 +31,8 @@ use super::{
     policy::Policy,
     world::World,
 };
-use crate::{
-    clock,
-    policy::{error::PolicyError, port::Target},
-};
+use crate::policy::error::PolicyError;
+use cutover_model::{clock, port::Target};
 
 /// Calls after which an instance is replaced: often enough to bound what it hoards, rarely enough to cost nothing
 /// (5 us of instantiation over 100 000 calls).

@@ -5,12 +5,10 @@ use std::io::{self, BufRead, Read as _};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{CLOCK_SET_BACK, Line, Mark, Recorded, VERSION};
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::Batch,
-        port::{Check, Phase, Verdict},
-    },
+    facts::Batch,
+    port::{Check, Phase, Verdict},
     request::Ppm,
 };
 

@@ -4,12 +4,10 @@
 use cutover_contract::histogram;
 
 use super::Recorded;
-use crate::{
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        facts::{Batch, Calls, Comparisons, Gauge, Members, OperationCalls},
-        port::{Check, Phase},
-    },
+    facts::{Batch, Calls, Comparisons, Gauge, Members, OperationCalls},
+    port::{Check, Phase},
     request::{Class, Ppm},
 };
 

@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::{address::Address, artefact::Artefact};
 use super::release::Manifest;
-use crate::clock::UnixMs;
+use cutover_model::clock::UnixMs;
 
 /// How long a registry may take to accept a connection, and between two pieces of an answer.
 const CONNECT: Duration = Duration::from_secs(10);

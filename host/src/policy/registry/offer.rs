@@ -16,9 +16,9 @@ use crate::{
     policy::{
         PolicyError, check,
         engine::{Description, Engine, Imports, Policy},
-        port::Kind,
     },
 };
+use cutover_model::port::Kind;
 
 /// The longest author, reason and reference.
 const MAX_TEXT: usize = 1024;

@@ -5,7 +5,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{clock::UnixMs, policy::port::Kind};
+use cutover_model::{clock::UnixMs, port::Kind};
 
 /// The default settings of a policy and, where it is a script, the script.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -3,7 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{Checkout, Lent, Order, Waiter, slot::Slot};
-use crate::{clock::Mono, pool::lifecycle::Stage};
+use crate::pool::lifecycle::Stage;
+use cutover_model::clock::Mono;
 
 impl<W> Checkout<W> {
     /// Those who wait for a worker that is gone may have any.

@@ -3,13 +3,11 @@
 use std::{borrow::Cow, collections::VecDeque, time::Duration};
 
 use super::{Health, Waiter};
-use crate::{
-    clock::Mono,
-    pool::{
-        lifecycle::{Lifecycle, Stage},
-        restarts::Death,
-    },
+use crate::pool::{
+    lifecycle::{Lifecycle, Stage},
+    restarts::Death,
 };
+use cutover_model::clock::Mono;
 
 /// A worker that ran this long was well, even if nobody called it: its successor starts at once.
 const PROVEN: Duration = Duration::from_secs(10);

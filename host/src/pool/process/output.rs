@@ -9,7 +9,7 @@ use tokio::{
     time::Duration,
 };
 
-use crate::clock::{self, Mono};
+use cutover_model::clock::{self, Mono};
 
 /// The longest line that is logged whole, in bytes; what follows is left out.
 const LINE: usize = 1_000;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// After this time a latency counts a third (1/e) of what it did.
 const DECAY: Duration = Duration::from_secs(10);

@@ -18,9 +18,12 @@ use super::{
     wire::{Over, Stream},
 };
 use crate::{
-    causes::chain,
-    clock, descriptors,
+    descriptors,
     proxy_protocol::{self, Ends},
+};
+use cutover_model::{
+    causes::chain,
+    clock,
     request::{Failure, FailureKind},
 };
 

@@ -12,7 +12,8 @@ use hyper::{Method, Version};
 use tokio::time::timeout;
 
 use super::{Inner, Outgoing, member::Member, standing::Checks};
-use crate::{causes::chain, clock, message::RequestHead};
+use crate::message::RequestHead;
+use cutover_model::{causes::chain, clock};
 
 /// How members are asked how they are: a GET that has to be answered with a status below 400.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,11 +13,8 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Inner, connection::Sender, member::Member};
-use crate::{
-    clock::{self, Mono},
-    descriptors,
-    proxy_protocol::Ends,
-};
+use crate::{descriptors, proxy_protocol::Ends};
+use cutover_model::clock::{self, Mono};
 
 thread_local! {
     static HERE: Cell<usize> = const { Cell::new(0) };

@@ -16,7 +16,7 @@ use super::{
     resolve::Places,
     standing::{Checks, Ejection, Standing},
 };
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// Counts one that waits, however the waiting ends.
 pub(super) struct Waiting<'a>(&'a AtomicUsize);

@@ -13,7 +13,7 @@ use super::{
     lane,
     member::{Member, Waiting},
 };
-use crate::{
+use cutover_model::{
     clock::Mono,
     request::{Failure, FailureKind},
 };

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// Attempts in a row that came to nothing: a member that restarts misses one or two.
 const LOST: u32 = 3;

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use super::UpstreamPool;
-use crate::{
+use cutover_model::{
     clock::{self, Mono},
     request::{Failure, FailureKind},
 };

@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{Inner, address::Address, member::Member};
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 type Looking = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 

@@ -15,10 +15,12 @@ use super::{
     wire::AnswerBody,
 };
 use crate::{
-    causes::chain,
-    clock::{self, Mono},
     message::{ReplyHead, RequestHead},
     proxy_protocol::Ends,
+};
+use cutover_model::{
+    causes::chain,
+    clock::{self, Mono},
     request::{Failure, FailureKind},
 };
 

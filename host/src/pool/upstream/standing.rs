@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Mono;
+use cutover_model::clock::Mono;
 
 /// The longest ejection is this many times the first.
 const MOST_TIMES: u32 = 10;

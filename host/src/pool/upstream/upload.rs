@@ -22,10 +22,8 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, timeout};
 
-use crate::{
-    clock::{self, Mono},
-    pace::Pace,
-};
+use crate::pace::Pace;
+use cutover_model::clock::{self, Mono};
 
 /// How long an upstream may be silent until the body is sent without having been asked for; RFC 9110 leaves it open,
 /// and many upstreams never ask.

@@ -5,13 +5,13 @@ use std::sync::{Arc, atomic::Ordering};
 use serde_json::Map;
 
 use super::{HEALTH_CHECK, Inner};
-use crate::{
+use crate::pool::{
+    checkout::{Broken, Health, Left, Lent},
+    process::Worker,
+    recovery::{Attempt, Next},
+};
+use cutover_model::{
     clock,
-    pool::{
-        checkout::{Broken, Health, Left, Lent},
-        process::Worker,
-        recovery::{Attempt, Next},
-    },
     request::{Answer, Class, FailureKind},
 };
 

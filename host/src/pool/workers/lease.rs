@@ -6,14 +6,17 @@ use tokio::{sync::oneshot, time::timeout_at};
 
 use super::{Call, HEALTH_CHECK, Inner};
 use crate::{
-    clock::{self, Mono},
-    policy::{port::Kind, slot::Charge},
+    policy::slot::Charge,
     pool::{
         adapt::Translation,
         breaker::Backing,
         checkout::{Broken, Lent, Pending, Refusal, Turn},
         process::Worker,
     },
+};
+use cutover_model::{
+    clock::{self, Mono},
+    port::Kind,
     request::{Answer, Failure, FailureKind, PoolId},
 };
 

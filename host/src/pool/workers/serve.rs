@@ -15,12 +15,12 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{Call, Inner, WorkerPool};
-use crate::{
+use crate::pool::{
+    breaker::{Backing, Breaker, Came, Pass, Position, Refused, Settings},
+    recovery::{Attempt, Next, Severity},
+};
+use cutover_model::{
     clock::{self, Mono},
-    pool::{
-        breaker::{Backing, Breaker, Came, Pass, Position, Refused, Settings},
-        recovery::{Attempt, Next, Severity},
-    },
     request::{Answer, Class, Failure, FailureKind},
 };
 

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{BreakerView, SizeChange, WorkerPool, tend::Meters};
-use crate::{
+use crate::pool::{
+    lifecycle::{Lifecycle, Stage},
+    load::Load,
+    resources::Usage,
+    spec::Mode,
+    trend::Trend,
+};
+use cutover_model::{
     clock::{self, Mono, UnixMs},
-    pool::{
-        lifecycle::{Lifecycle, Stage},
-        load::Load,
-        resources::Usage,
-        spec::Mode,
-        trend::Trend,
-    },
     request::PoolId,
 };
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::Inner;
-use crate::{
+use crate::pool::{
+    checkout::{Ended, Vacancy},
+    process::{Exit, Worker},
+    restarts::Death,
+};
+use cutover_model::{
     clock,
-    pool::{
-        checkout::{Ended, Vacancy},
-        process::{Exit, Worker},
-        restarts::Death,
-    },
     request::{Answer, Failure, FailureKind},
 };
 

@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{Inner, WorkerPool};
-use crate::{
+use crate::pool::{
+    load::{Load, Recent},
+    optimizer::{self, Wanted},
+    resources::{Gauge, Usage},
+    spec::Mode,
+    trend::{Samples, Trend},
+};
+use cutover_model::{
     clock::{self, Mono, UnixMs},
-    policy::facts,
-    pool::{
-        load::{Load, Recent},
-        optimizer::{self, Wanted},
-        resources::{Gauge, Usage},
-        spec::Mode,
-        trend::{Samples, Trend},
-    },
+    facts,
 };
 
 /// Changes of size that are kept.

@@ -6,10 +6,8 @@ use hyper::Method;
 use matchit::Router;
 
 use super::{Kind, PatternError};
-use crate::{
-    proxy::{path, query::Wanted},
-    request::Class,
-};
+use crate::proxy::{path, query::Wanted};
+use cutover_model::request::Class;
 
 /// An operation that somebody named.
 #[derive(Debug, Clone, PartialEq, Eq)]

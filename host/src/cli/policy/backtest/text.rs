@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use crate::{
+use crate::policy::backtest::{
+    report::{Change, CostShown, Differences, Fault, History, Noticed, Report, SideReport},
+    runs::Stand,
+};
+use cutover_model::{
     clock::UnixMs,
-    policy::{
-        backtest::{
-            report::{Change, CostShown, Differences, Fault, History, Noticed, Report, SideReport},
-            runs::Stand,
-        },
-        port::{Action, Step},
-    },
+    port::{Action, Step},
 };
 
 /// How the two sides are called, as on the command line.

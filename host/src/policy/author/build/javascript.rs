@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use super::{super::component, BuildError, file, process};
-use crate::policy::port::Kind;
+use cutover_model::port::Kind;
 
 /// The contract, which the tool makes the component for.
 const WIT: [(&str, &str); 5] = [

@@ -1,7 +1,7 @@
 //! The files of `host/templates/policy`, compiled in, by kind and language.
 
 use super::Language;
-use crate::policy::port::Kind;
+use cutover_model::port::Kind;
 
 /// Paths within a bundle, and texts with placeholders.
 type Files = Vec<(&'static str, &'static str)>;

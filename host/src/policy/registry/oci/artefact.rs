@@ -7,10 +7,8 @@ use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest
 use serde_json::json;
 
 use super::sha256;
-use crate::{
-    clock::UnixMs,
-    policy::registry::{MAX_ENVELOPE, MAX_SETTINGS, release::Manifest},
-};
+use crate::policy::registry::{MAX_ENVELOPE, MAX_SETTINGS, release::Manifest};
+use cutover_model::clock::UnixMs;
 
 /// The config of a Wasm OCI artefact, and its one layer.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
@@ -134,7 +132,7 @@ mod tests {
     use serde_json::{Map, Value};
 
     use super::*;
-    use crate::policy::port::Kind;
+    use cutover_model::port::Kind;
 
     fn manifest() -> Manifest {
         Manifest {

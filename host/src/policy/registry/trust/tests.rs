@@ -2,20 +2,15 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, json};
 
 use super::*;
-use crate::{
-    clock::UnixMs,
-    policy::{
-        port::Kind,
-        registry::{
-            keys::{
-                private,
-                tests::{private_pem, public_line},
-            },
-            release::Provenance,
-            sign::{SignError, sign},
-        },
+use crate::policy::registry::{
+    keys::{
+        private,
+        tests::{private_pem, public_line},
     },
+    release::Provenance,
+    sign::{SignError, sign},
 };
+use cutover_model::{clock::UnixMs, port::Kind};
 
 const ALICE: u8 = 1;
 const BOB: u8 = 2;

@@ -65,8 +65,27 @@ fn escaped(text: &str, is_wrong: impl Fn(char) -> bool, write: impl Fn(char, &mu
     out.into()
 }
 
+/// One of each kind of character that does something where text is shown: what texts of strangers are tried with.
+pub const HARMFUL: [char; 15] = [
+    '\n',
+    '\r',
+    '\t',
+    '\0',
+    '\u{1b}',
+    '\u{7f}',
+    '\u{85}',
+    '\u{9b}',
+    '\u{202e}',
+    '\u{2066}',
+    '\u{2028}',
+    '\u{feff}',
+    '\u{e0041}',
+    '\\',
+    '"',
+];
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -83,24 +102,8 @@ pub(crate) mod tests {
     }
 
     /// Any text, and often what does something.
-    pub(crate) fn hostile() -> impl Strategy<Value = String> {
-        let harmful = proptest::sample::select(vec![
-            '\n',
-            '\r',
-            '\t',
-            '\0',
-            '\u{1b}',
-            '\u{7f}',
-            '\u{85}',
-            '\u{9b}',
-            '\u{202e}',
-            '\u{2066}',
-            '\u{2028}',
-            '\u{feff}',
-            '\u{e0041}',
-            '\\',
-            '"',
-        ]);
+    fn hostile() -> impl Strategy<Value = String> {
+        let harmful = proptest::sample::select(&HARMFUL[..]);
         proptest::collection::vec(prop_oneof![any::<char>(), harmful], 0..40).prop_map(String::from_iter)
     }
 

@@ -46,11 +46,11 @@ use crate::{
     observe::{History, machine::Machine},
     policy::{
         engine::{Engine, EngineError},
-        registry::Registry,
         slot::Slots,
     },
     pool::{UpstreamPool, spawner::Spawner},
     proxy::Proxy,
+    registry::Registry,
     split::Split,
     store::{
         Store, StoreError,

@@ -31,7 +31,7 @@ use crate::{
     dispatch::Operation,
     ingress::{Settings, table::Match},
     migration::{controller::Patience, failsafe, rails::Rails},
-    policy::{engine::Limits, registry::trust::Trust},
+    policy::{engine::Limits, trust::Trust},
     pool::{PoolSpec, UpstreamSpec},
     proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding, limit::Limit},
     route::{Callers, Control},

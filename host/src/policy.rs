@@ -13,11 +13,14 @@ pub mod check;
 pub mod engine;
 pub mod error;
 pub mod history;
+pub mod keys;
 pub mod record;
-pub mod registry;
 pub mod rehearsal;
+pub mod release;
 pub mod replay;
+pub mod sign;
 pub mod slot;
 pub mod trial;
+pub mod trust;
 
 pub use error::PolicyError;

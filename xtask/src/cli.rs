@@ -1,14 +1,19 @@
 //! The verbs, each a list of steps.
 
-use std::ffi::{OsStr, OsString};
-use std::process::ExitCode;
+use std::{
+    ffi::{OsStr, OsString},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::steps::{self, Step};
-use crate::workspace::Workspace;
-use crate::{dist, guests, languages, lines, process, toolchain};
+use crate::{
+    dist, guests, languages, lines, process,
+    steps::{self, Step},
+    toolchain,
+    workspace::Workspace,
+};
 
 /// Builds, tests and shows Cutover.
 #[derive(Debug, Parser)]

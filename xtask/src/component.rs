@@ -1,7 +1,6 @@
 //! A core module becomes a component. No adapter and no WASI: what the contract does not grant cannot be imported.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};

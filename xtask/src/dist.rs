@@ -4,15 +4,12 @@
 //! (<https://doc.rust-lang.org/rustc/profile-guided-optimization.html>). All of that is in `target/pgo`, because other flags
 //! mean other dependencies; the result is `target/dist/cutover`.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::workspace::Workspace;
-use crate::{process, toolchain, train};
+use crate::{process, toolchain, train, workspace::Workspace};
 
 /// Builds it with counters.
 pub(crate) fn build_counting(workspace: &Workspace) -> Result<()> {

@@ -1,16 +1,20 @@
 //! Guests: found, built for the sandbox in one cargo call, and turned into components.
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::component::{self, Freshness};
-use crate::process;
-use crate::toolchain::WASM_TARGET;
-use crate::workspace::{Workspace, cargo_home};
+use crate::{
+    component::{self, Freshness},
+    process,
+    toolchain::WASM_TARGET,
+    workspace::{Workspace, cargo_home},
+};
 
 /// Rust's default is 1 MiB, which every instance would reserve; policies do not recurse deeply.
 const STACK_BYTES: u32 = 128 * 1024;

@@ -3,15 +3,16 @@
 //! A tool that this machine lacks is named and its language skipped. What tools download and install stays in the target
 //! folder, and is done again only when the files that pin it change; so are the components when their sources do.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::process;
-use crate::workspace::Workspace;
+use crate::{process, workspace::Workspace};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Language {

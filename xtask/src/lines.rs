@@ -1,7 +1,9 @@
 //! The house rule on size: no file has over 500 lines before its tests.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 

@@ -1,12 +1,13 @@
 //! What must be installed: checked before it is needed, so that the message names the cause.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
-use crate::workspace::Workspace;
+use crate::{process, workspace::Workspace};
 
 pub(crate) const WASM_TARGET: &str = "wasm32-unknown-unknown";
 

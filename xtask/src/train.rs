@@ -1,17 +1,18 @@
 //! Load for a host that counts: callers and upstreams over loopback, as many requests as it takes, whatever the time.
 
-use std::fs;
-use std::io::{self, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::{
+    fs,
+    io::{self, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process;
-use crate::workspace::Workspace;
+use crate::{process, workspace::Workspace};
 
 /// Callers of each kind, and requests that each sends over its connection.
 const CALLERS: [(Kind, usize, usize); 4] =

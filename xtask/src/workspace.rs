@@ -1,9 +1,11 @@
 //! Where things are, as cargo itself sees it: honours `CARGO_TARGET_DIR` and works from any folder of the repository.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
-use std::process::Command;
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;

@@ -12,8 +12,10 @@ mod walk;
 use cutover_policy::{Comparison, Difference, Outcome, Pair, Policy, Problem, Side, text};
 use serde_json::Value;
 
-use crate::settings::{ErrorMessages, MediaTypes, Rules, Settings};
-use crate::walk::Walk;
+use crate::{
+    settings::{ErrorMessages, MediaTypes, Rules, Settings},
+    walk::Walk,
+};
 
 /// HTTP's statuses of an answer, and of one that has nothing new.
 const OK: u16 = 200;

@@ -1,13 +1,17 @@
 //! Walks two documents side by side and writes down where they differ.
 
-use std::cmp::Ordering;
-use std::io::{self, Write};
+use std::{
+    cmp::Ordering,
+    io::{self, Write},
+};
 
 use cutover_policy::{Difference, text};
 use serde_json::{Map, Number, Value};
 
-use crate::pattern::{Step, pointer};
-use crate::settings::Rules;
+use crate::{
+    pattern::{Step, pointer},
+    settings::Rules,
+};
 
 /// Characters of a value that people are shown.
 const SHOWN: usize = 200;

@@ -5,14 +5,15 @@
 
 use std::rc::Rc;
 
-use rhai::packages::{
-    ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
-    BasicStringPackage, LanguageCorePackage, LogicPackage, MoreStringPackage, Package as _,
+use rhai::{
+    Dynamic, Engine, EvalAltResult, FLOAT, INT, Module,
+    packages::{
+        ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
+        BasicStringPackage, LanguageCorePackage, LogicPackage, MoreStringPackage, Package as _,
+    },
 };
-use rhai::{Dynamic, Engine, EvalAltResult, FLOAT, INT, Module};
 
-use crate::helpers;
-use crate::values::window::Windows;
+use crate::{helpers, values::window::Windows};
 
 /// Steps of one question. Measured at some 750 units of fuel each: 0.1 to 0.2 s in the sandbox, less than the 250 ms that
 /// a question has.

@@ -9,8 +9,7 @@ pub(crate) mod stages;
 use cutover_policy::Finding;
 use rhai::{Dynamic, INT};
 
-use crate::functions::Function;
-use crate::shape::Shape;
+use crate::{functions::Function, shape::Shape};
 
 /// Says whose answer it is that has the wrong shape.
 fn wrong(function: Function) -> impl Fn(String) -> String {

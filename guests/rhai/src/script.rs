@@ -6,9 +6,12 @@ use serde_json::{Map, Value};
 
 use cutover_policy::{Problem, problem};
 
-use crate::functions::{Function, Kind};
-use crate::values::window::{Kept, Windows};
-use crate::{Settings, engine, failure, json, shape};
+use crate::{
+    Settings, engine, failure,
+    functions::{Function, Kind},
+    json, shape,
+    values::window::{Kept, Windows},
+};
 
 /// See the module.
 pub(crate) struct Script {

@@ -5,8 +5,10 @@ mod bundles;
 mod limits;
 mod questions;
 
-use cutover_policy::testing::{batch, calls, operation};
-use cutover_policy::{Batch, Check, Phase, Progress, Rollback as _, Verdict};
+use cutover_policy::{
+    Batch, Check, Phase, Progress, Rollback as _, Verdict,
+    testing::{batch, calls, operation},
+};
 use serde_json::{Value, json};
 
 use super::*;

@@ -61,9 +61,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use adapter::exports::cutover::policy::adapter::{AdaptedCall, Call, Notice, Reply};
 pub use comparison::exports::cutover::policy::comparison::{Difference, Outcome, Pair, Side};
-pub use cutover_contract::frame::Frame;
-pub use cutover_contract::histogram::Histogram;
-pub use cutover_contract::share;
+pub use cutover_contract::{frame::Frame, histogram::Histogram, share};
 pub use decide::exports::cutover::policy::decide::Choice;
 pub use policy::cutover::policy::types::{
     Batch, Calls, Comparisons, Finding, Gauge, LatencyBucket, Members, OperationCalls, OperationClass, Phase, Pool,

@@ -1,8 +1,7 @@
 //! Types that settings are written in: shares as `"5%"`, spans of time as `"1h"`, ratios as `2.5`. All are integers
 //! inside.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -11,13 +11,13 @@
 
 use std::collections::BTreeMap;
 
-use cutover_policy::Batch;
-use cutover_policy::hypergeometric::Table;
-use cutover_policy::memory::{Fields, Text};
+use cutover_policy::{
+    Batch,
+    hypergeometric::Table,
+    memory::{Fields, Text},
+};
 
-use crate::process::Game;
-use crate::safety::Seen;
-use crate::units;
+use crate::{process::Game, safety::Seen, units};
 
 /// Longer than bursts last.
 const LASTS_MS: u64 = 15_000;

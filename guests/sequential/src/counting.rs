@@ -19,12 +19,13 @@
 
 use std::collections::BTreeMap;
 
-use cutover_policy::hypergeometric::Table;
-use cutover_policy::{Batch, Calls, Members, OperationCalls};
+use cutover_policy::{Batch, Calls, Members, OperationCalls, hypergeometric::Table};
 
-use crate::latency::{self, Limits};
-use crate::process::{Entry, Units};
-use crate::units;
+use crate::{
+    latency::{self, Limits},
+    process::{Entry, Units},
+    units,
+};
 
 /// Batches that begin within this span make one table.
 const SPAN_MS: u64 = 5_000;
@@ -238,8 +239,10 @@ fn beside(name: &str, [n1, x1, n2, x2]: Sums) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use cutover_policy::Gauge;
-    use cutover_policy::testing::{batch, calls, operation};
+    use cutover_policy::{
+        Gauge,
+        testing::{batch, calls, operation},
+    };
 
     use super::*;
 

@@ -13,8 +13,10 @@
 //! it is 1, and nothing is lost on traffic that has no clusters. It is known before the table that it tempers, so it is
 //! a stake that does not depend on how the bet ends.
 
-use cutover_policy::hypergeometric::real;
-use cutover_policy::memory::{Fields, Text};
+use cutover_policy::{
+    hypergeometric::real,
+    memory::{Fields, Text},
+};
 
 /// Where there are clusters, they are taken to be so much larger than they seem: a few of them say little of the
 /// largest.

@@ -1,14 +1,19 @@
 //! The small parts of what is remembered, in one text: where the migration stands, and what tempers evidence.
 
-use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::{Check, Phase, packed};
+use cutover_policy::{
+    Check, Phase,
+    memory::{Fields, Packed, Text},
+    packed,
+};
 
-use crate::METRICS;
-use crate::ailing::Ailing;
-use crate::dispersion::Dispersion;
-use crate::outage::Outage;
-use crate::process::{Entry, Plain, Units};
-use crate::sessions::Sessions;
+use crate::{
+    METRICS,
+    ailing::Ailing,
+    dispersion::Dispersion,
+    outage::Outage,
+    process::{Entry, Plain, Units},
+    sessions::Sessions,
+};
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq)]

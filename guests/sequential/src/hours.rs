@@ -7,8 +7,10 @@
 //! What belongs to an hour is added when the hour, or the stage, is over, and not if both pools failed far more than
 //! before in it: so a V2 that ruins V1 does not raise what it is held against.
 
-use cutover_policy::hypergeometric::real;
-use cutover_policy::memory::{Fields, Text};
+use cutover_policy::{
+    hypergeometric::real,
+    memory::{Fields, Text},
+};
 
 /// Units that the rate of an hour is taken from, at least; and of a whole day.
 const OF_AN_HOUR: u64 = 2_000;

@@ -11,8 +11,11 @@
 //! about a dozen at most, however few the calls are.
 
 use cutover_contract::histogram::{self, Sum};
-use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::{Calls, Histogram, packed};
+use cutover_policy::{
+    Calls, Histogram,
+    memory::{Fields, Packed, Text},
+    packed,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::process::Plain;
@@ -170,8 +173,7 @@ pub fn slow(calls: &Calls, limit_us: u64) -> [u64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use cutover_policy::LatencyBucket;
-    use cutover_policy::testing::calls;
+    use cutover_policy::{LatencyBucket, testing::calls};
 
     use super::*;
 

@@ -45,12 +45,14 @@ use std::collections::BTreeMap;
 use cutover_policy::{Batch, Check, Judgement, Phase, Policy, Problem, Rollback, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::counting::{Before, Counted, Timed};
-use crate::facts::Facts;
-use crate::operation::{Moment, Operation};
-use crate::process::{Entry, Fund, Game, Portfolio, Units, ln_binomial};
-use crate::safety::{Limits, Safety};
-use crate::settings::{Settings, part};
+use crate::{
+    counting::{Before, Counted, Timed},
+    facts::Facts,
+    operation::{Moment, Operation},
+    process::{Entry, Fund, Game, Portfolio, Units, ln_binomial},
+    safety::{Limits, Safety},
+    settings::{Settings, part},
+};
 
 /// See the module.
 #[derive(Debug)]

@@ -1,16 +1,21 @@
 //! What is remembered of an operation: V1's latencies of the last minutes, what it was like by hour, when it was last
 //! called.
 
-use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::{Check, OperationCalls, packed};
+use cutover_policy::{
+    Check, OperationCalls,
+    memory::{Fields, Packed, Text},
+    packed,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::counting::Before;
-use crate::hours::Hours;
-use crate::latency::{self, Baseline, Limits};
-use crate::process::Plain;
-use crate::settings::Settings;
-use crate::units;
+use crate::{
+    counting::Before,
+    hours::Hours,
+    latency::{self, Baseline, Limits},
+    process::Plain,
+    settings::Settings,
+    units,
+};
 
 /// V1 is gone if it was not called for so long, all of it in this stage.
 const GONE_MS: u64 = 60_000;

@@ -7,13 +7,14 @@
 //! there must be several, or many more calls. Several are more where V1's failures come in clusters: one caller without
 //! a session that tries again looks like many.
 
-use cutover_policy::hypergeometric::real;
-use cutover_policy::memory::{Fields, Text};
-use cutover_policy::{Batch, share};
+use cutover_policy::{
+    Batch,
+    hypergeometric::real,
+    memory::{Fields, Text},
+    share,
+};
 
-use crate::counting::v2;
-use crate::settings::Settings;
-use crate::units;
+use crate::{counting::v2, settings::Settings, units};
 
 /// Failures in a row that are an outage at least, where V1 hardly ever fails.
 const FEWEST: u64 = 5;

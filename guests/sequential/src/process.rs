@@ -25,13 +25,14 @@
 //!
 //! Ratios are kept as logarithms until they are cut: a table of 65 536 bad units has ratios beyond any double.
 
-use cutover_policy::hypergeometric::{Table, real};
-use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::packed;
+use cutover_policy::{
+    hypergeometric::{Table, real},
+    memory::{Fields, Packed, Text},
+    packed,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::dispersion::Dispersion;
-use crate::run::Run;
+use crate::{dispersion::Dispersion, run::Run};
 
 /// Operations with a bet of their own for each metric; later ones count in the common bet only. It bounds memory.
 const MOST_OPERATIONS: usize = 16;

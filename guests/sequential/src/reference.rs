@@ -2,8 +2,10 @@
 //! probabilities from all terms of the distribution; and the policy on counts of any size.
 #![expect(clippy::cast_precision_loss, reason = "counts are small, and evidence is in millionths")]
 
-use cutover_policy::testing::{batch, operation};
-use cutover_policy::{Batch, Calls, Check, Gauge, LatencyBucket};
+use cutover_policy::{
+    Batch, Calls, Check, Gauge, LatencyBucket,
+    testing::{batch, operation},
+};
 use proptest::prelude::*;
 
 use super::*;

@@ -3,8 +3,10 @@
 //! Evidence does not need them. Without them a fault that begins after a good hour would be reported with the counts of
 //! that hour.
 
-use cutover_policy::hypergeometric::real;
-use cutover_policy::memory::{Fields, Text};
+use cutover_policy::{
+    hypergeometric::real,
+    memory::{Fields, Text},
+};
 
 use crate::process::Units;
 

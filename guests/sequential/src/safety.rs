@@ -19,13 +19,14 @@
 //! minds, so that a V2 that becomes worse loses it again soon. It is kept as logarithms, so that no count makes it
 //! overflow.
 
-use cutover_policy::hypergeometric::{Table, real};
-use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::packed;
-use cutover_policy::{Batch, Calls};
+use cutover_policy::{
+    Batch, Calls,
+    hypergeometric::{Table, real},
+    memory::{Fields, Packed, Text},
+    packed,
+};
 
-use crate::process::Plain;
-use crate::units;
+use crate::{process::Plain, units};
 
 /// Alternatives as parts of the null's limit, half of the bets on each: with the usual limit of 3 times, a V2 that is
 /// as good as V1, and a much better one. The first is also what the need for more units is reckoned with.
@@ -318,8 +319,10 @@ impl From<Plain> for Safety {
 
 #[cfg(test)]
 mod tests {
-    use cutover_policy::Gauge;
-    use cutover_policy::testing::{batch, calls, operation};
+    use cutover_policy::{
+        Gauge,
+        testing::{batch, calls, operation},
+    };
 
     use super::*;
 

@@ -11,9 +11,11 @@
 //! does not say how many there are; then a setting does. Mirrored calls are of the same sessions as V1's, so they
 //! differ in nothing.
 
-use cutover_policy::Batch;
-use cutover_policy::hypergeometric::real;
-use cutover_policy::memory::{Fields, Text};
+use cutover_policy::{
+    Batch,
+    hypergeometric::real,
+    memory::{Fields, Text},
+};
 
 use crate::units;
 
@@ -60,8 +62,10 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use cutover_policy::testing::{batch, calls, operation};
-    use cutover_policy::{Calls, Gauge, OperationCalls};
+    use cutover_policy::{
+        Calls, Gauge, OperationCalls,
+        testing::{batch, calls, operation},
+    };
 
     use super::*;
 

@@ -1,13 +1,14 @@
 //! What is tolerated, how sure the judge must be, and what is wrong with a set of these.
 
-use cutover_policy::settings::{Ratio, Share, Span};
-use cutover_policy::{Problem, problem, share};
+use cutover_policy::{
+    Problem, problem,
+    settings::{Ratio, Share, Span},
+    share,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::METRICS;
-use crate::process::Game;
-use crate::safety::Limits;
+use crate::{METRICS, process::Game, safety::Limits};
 
 /// What a bell leaves far from its middle, so that there is something everywhere.
 const LEAST_WEIGHT: f64 = 1e-6;

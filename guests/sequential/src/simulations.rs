@@ -5,8 +5,10 @@
 mod clustered;
 mod small;
 
-use cutover_policy::testing::{batch, operation};
-use cutover_policy::{Batch, Calls, Check, Gauge, LatencyBucket, Members};
+use cutover_policy::{
+    Batch, Calls, Check, Gauge, LatencyBucket, Members,
+    testing::{batch, operation},
+};
 
 use super::*;
 

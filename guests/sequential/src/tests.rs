@@ -1,5 +1,7 @@
-use cutover_policy::Calls;
-use cutover_policy::testing::{batch, calls, operation};
+use cutover_policy::{
+    Calls,
+    testing::{batch, calls, operation},
+};
 
 use super::*;
 

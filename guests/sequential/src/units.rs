@@ -46,8 +46,10 @@ pub(crate) fn few([mut n, mut x]: [u64; 2]) -> [u64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use cutover_policy::Gauge;
-    use cutover_policy::testing::{batch, calls, operation};
+    use cutover_policy::{
+        Gauge,
+        testing::{batch, calls, operation},
+    };
 
     use super::*;
 

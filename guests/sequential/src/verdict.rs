@@ -2,10 +2,7 @@
 
 use cutover_policy::{Finding, Judgement, Verdict};
 
-use crate::operation::Operation;
-use crate::settings::part;
-use crate::unjudged::Unjudged;
-use crate::{Memory, Sequential, budget, words};
+use crate::{Memory, Sequential, budget, operation::Operation, settings::part, unjudged::Unjudged, words};
 
 impl Sequential {
     /// The weighted mean of the metrics' evidence, times the stage's part of the budget; what is not weighted is never

@@ -1,16 +1,17 @@
 //! Findings: what was observed, what it was held against, and a sentence for people.
 
-use cutover_policy::settings::Ratio;
-use cutover_policy::{Finding, finding, text};
+use cutover_policy::{Finding, finding, settings::Ratio, text};
 
-use crate::ailing::Ailing;
-use crate::facts::Facts;
-use crate::outage::Outage;
-use crate::process::{Portfolio, Suspicion};
-use crate::run::Run;
-use crate::safety::{Need, Seen};
-use crate::settings::Settings;
-use crate::unjudged::Unjudged;
+use crate::{
+    ailing::Ailing,
+    facts::Facts,
+    outage::Outage,
+    process::{Portfolio, Suspicion},
+    run::Run,
+    safety::{Need, Seen},
+    settings::Settings,
+    unjudged::Unjudged,
+};
 
 /// V2 answers nothing.
 pub(crate) fn outage(settings: &Settings, outage: Outage) -> Finding {

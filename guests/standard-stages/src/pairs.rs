@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use cutover_policy::{Batch, finding, text};
 use serde::{Deserialize, Serialize};
 
-use crate::Condition;
-use crate::settings::Pairs;
+use crate::{Condition, settings::Pairs};
 
 /// In the first batch of other comparison rules: what those before found counts no longer.
 const RULES_CHANGED: &str = "pairs.rules-changed";

@@ -127,8 +127,10 @@ impl Calls {
 
 #[cfg(test)]
 mod tests {
-    use cutover_policy::Phase;
-    use cutover_policy::testing::{batch, calls, operation};
+    use cutover_policy::{
+        Phase,
+        testing::{batch, calls, operation},
+    };
     use proptest::prelude::*;
 
     use super::*;

@@ -1,7 +1,10 @@
 //! What the stages are, what shadowing must show, and what is wrong with such a list.
 
-use cutover_policy::settings::{Ratio, Share, Span};
-use cutover_policy::{Problem, problem, share, text};
+use cutover_policy::{
+    Problem, problem,
+    settings::{Ratio, Share, Span},
+    share, text,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,8 @@
-use cutover_policy::Batch;
-use cutover_policy::settings::Share;
-use cutover_policy::testing::{batch, calls, operation};
+use cutover_policy::{
+    Batch,
+    settings::Share,
+    testing::{batch, calls, operation},
+};
 use proptest::prelude::*;
 
 use super::*;

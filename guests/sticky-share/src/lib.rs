@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use cutover_policy::settings::Share;
 use cutover_policy::{
     Condition, OperationClass, Phase, Plan, Policy, Problem, Routing, Rule, Situation, Target, Test, problem,
+    settings::Share,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -5,9 +5,9 @@
 //! standard error is taken away, so that the ups and downs of a garbage collector are none. Workers fill their caches when they start and
 //! when they get more callers, so nothing is sampled before they have had time for that.
 
-use cutover_policy::line::{self, Rise};
 use cutover_policy::{
     Batch, Check,
+    line::{self, Rise},
     memory::{Fields, Packed, Text},
 };
 
@@ -178,8 +178,7 @@ fn relative(sizes: impl Iterator<Item = u64> + Clone) -> Vec<i64> {
 
 #[cfg(test)]
 mod tests {
-    use cutover_policy::Phase;
-    use cutover_policy::testing::batch;
+    use cutover_policy::{Phase, testing::batch};
     use proptest::prelude::*;
 
     use super::*;

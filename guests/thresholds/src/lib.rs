@@ -15,12 +15,14 @@ pub mod window;
 use cutover_policy::{Batch, Check, Judgement, Phase, Policy, Problem, Rollback, Verdict, finding};
 use serde::{Deserialize, Serialize};
 
-use crate::growth::{Plan, Samples};
-use crate::members::Members;
-use crate::rules::{Facts, Findings};
-use crate::settings::Settings;
-use crate::statuses::{Enough, Statuses};
-use crate::window::{Reach, Window};
+use crate::{
+    growth::{Plan, Samples},
+    members::Members,
+    rules::{Facts, Findings},
+    settings::Settings,
+    statuses::{Enough, Statuses},
+    window::{Reach, Window},
+};
 
 /// A check of fewer calls than this part of `min_requests` that shows no trouble says neither yes nor no: at ten calls, one
 /// that fails three in a hundred mostly shows none.

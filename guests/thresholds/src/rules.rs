@@ -9,15 +9,16 @@ mod errors;
 mod latency;
 mod members;
 
-use cutover_policy::settings::Ratio;
-use cutover_policy::{Finding, finding, text};
+use cutover_policy::{Finding, finding, settings::Ratio, text};
 
 pub(crate) use self::latency::p99_us;
-use crate::growth::Growth;
-use crate::members::Failures;
-use crate::settings::Settings;
-use crate::statuses::Moved;
-use crate::window::{Run, Sessions, Total, Totals};
+use crate::{
+    growth::Growth,
+    members::Failures,
+    settings::Settings,
+    statuses::Moved,
+    window::{Run, Sessions, Total, Totals},
+};
 
 const MILLION: u128 = 1_000_000;
 

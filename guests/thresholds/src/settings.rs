@@ -1,7 +1,10 @@
 //! The limits and their defaults, and what is wrong with a set of them.
 
-use cutover_policy::settings::{Ratio, Share, Span};
-use cutover_policy::{Problem, problem, share, text};
+use cutover_policy::{
+    Problem, problem,
+    settings::{Ratio, Share, Span},
+    share, text,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 

@@ -1,5 +1,7 @@
-use cutover_policy::testing::{batch, calls, operation};
-use cutover_policy::{Calls, Gauge, LatencyBucket};
+use cutover_policy::{
+    Calls, Gauge, LatencyBucket,
+    testing::{batch, calls, operation},
+};
 use proptest::prelude::*;
 
 use super::*;

@@ -5,8 +5,11 @@
 //! and however empty the window is. A clock that is set back leaves nothing in the future: what was there is now.
 
 use cutover_contract::histogram::Sum;
-use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::{Batch, Calls, Check, Histogram, Phase, packed};
+use cutover_policy::{
+    Batch, Calls, Check, Histogram, Phase,
+    memory::{Fields, Packed, Text},
+    packed,
+};
 use serde::{Deserialize, Serialize};
 
 /// Slices of a window, and of what it reaches further back.

@@ -26,11 +26,9 @@ use crate::{
     policy::{
         author::inspect::{Report, Subject, inspect},
         engine::Imports,
-        registry::{
-            MAX_ENVELOPE, MAX_SETTINGS, Offer, PushError,
-            release::{self, Provenance, Release, Settings, check_version},
-        },
+        release::{self, Provenance, Release, Settings, check_version},
     },
+    registry::{MAX_ENVELOPE, MAX_SETTINGS, Offer, PushError},
     store::StoreError,
 };
 use cutover_model::{causes::chain, port::Kind};

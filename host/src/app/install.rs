@@ -27,13 +27,11 @@ use crate::{
         candidate::Rule,
         check,
         engine::Limits,
-        registry::{
-            FindError, Offer, PushError,
-            release::{Manifest, Settings},
-            trust::Refused,
-        },
+        release::{Manifest, Settings},
         slot::{Seat, Title},
+        trust::Refused,
     },
+    registry::{FindError, Offer, PushError},
 };
 use cutover_model::{causes::chain, port::Kind};
 

@@ -28,11 +28,9 @@ use crate::{
     descriptors,
     ingress::{Ends, Ingress, Started, carry::Adopter},
     notify::{self, Notice, Notifier},
-    policy::{
-        engine::{Engine, Imports, Options},
-        registry::Registry,
-    },
+    policy::engine::{Engine, Imports, Options},
     pool::spawner::Spawner,
+    registry::Registry,
     store::{Store, markers::Markers},
 };
 use cutover_model::clock;

@@ -14,12 +14,12 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use self::files::{FileError, Folder};
-use crate::policy::{
-    check,
-    registry::{
-        MAX_ENVELOPE,
+use crate::{
+    policy::{
+        check,
         release::{Manifest as Released, Settings, check_name, check_version},
     },
+    registry::MAX_ENVELOPE,
 };
 use cutover_model::port::Kind;
 

@@ -1,13 +1,13 @@
 //! The host trusts nothing that a policy answers: what can be clamped is clamped, what cannot is nonsense.
 
 use super::{engine::Description, error::PolicyError};
-use cutover_model::request::{Attribute, Ppm};
 use cutover_model::{
     facts::Finding,
     port::{
         Action, AdaptedCall, Comparison, Condition, Difference, Judgement, Move, Phase, Plan, Progress, Rule,
         Situation, Step, Target, Test, Verdict,
     },
+    request::{Attribute, Ppm},
 };
 
 /// The longest text that is kept; longer ones are cut.

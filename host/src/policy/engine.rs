@@ -48,8 +48,7 @@ use self::{
     world::Places,
 };
 use super::{check, error::PolicyError};
-use cutover_model::clock;
-use cutover_model::port::Kind;
+use cutover_model::{clock, port::Kind};
 
 pub use self::{
     ask::{Asked, WarmPolicy},

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{engine::wasi_stub, registry::trust::Refused};
+use super::engine::wasi_stub;
+use crate::policy::trust::Refused;
 use cutover_model::port::Kind;
 
 /// Why a policy was not admitted, or did not answer.

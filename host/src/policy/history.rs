@@ -13,10 +13,11 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use cutover_model::{clock::UnixMs, request::Ppm};
 use cutover_model::{
+    clock::UnixMs,
     facts::Batch,
     port::{Check, Phase, Verdict},
+    request::Ppm,
 };
 
 /// The version of check lines that this host writes, and the highest that it reads.

@@ -9,8 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Value, json};
 
 use super::{engine::Asked, slot::Seat};
-use cutover_model::clock::UnixMs;
-use cutover_model::port::{Check, Kind, Progress, Situation};
+use cutover_model::{
+    clock::UnixMs,
+    port::{Check, Kind, Progress, Situation},
+};
 
 /// One question and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{PolicyError, engine::WarmPolicy};
-use cutover_model::clock::UnixMs;
-use cutover_model::port::{Check, Kind, Progress, Verdict};
+use cutover_model::{
+    clock::UnixMs,
+    port::{Check, Kind, Progress, Verdict},
+};
 
 /// A policy's memory while it is shown recorded checks, and how it did.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -16,11 +16,13 @@ use super::{
     engine::{Asked, Policy},
     slot::{Seat, Slots},
 };
-use cutover_model::port::{
-    AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress, Situation,
-    Target,
+use cutover_model::{
+    port::{
+        AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
+        Situation, Target,
+    },
+    request::{PoolId, Request},
 };
-use cutover_model::request::{PoolId, Request};
 
 /// Questions that may wait for a candidate.
 const JOBS: usize = 256;

@@ -17,9 +17,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
-pub use self::slot::{Ended, SlotView};
 use self::slot::{Fate, Place, Slot};
-pub use self::terms::{Broken, Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy};
+pub use self::{
+    slot::{Ended, SlotView},
+    terms::{Broken, Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy},
+};
 use super::{
     homes::Homes,
     lifecycle::{Lifecycle, Stage},

@@ -25,10 +25,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::serve::Trouble;
-pub use self::serve::{BreakerView, Tried};
-use self::tend::Ledger;
+use self::{serve::Trouble, tend::Ledger};
 pub use self::{
+    serve::{BreakerView, Tried},
     show::{ChangeView, PastWorker, PoolView, WorkerView},
     tend::SizeChange,
 };

@@ -4,8 +4,7 @@
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Position};
 
 use super::units;
-use crate::json::int;
-use crate::shape::type_name;
+use crate::{json::int, shape::type_name};
 
 fn typed(settings: &Map, types: &Map, prefix: &str) -> Result<Map, Box<EvalAltResult>> {
     let mut read = Map::new();

@@ -1,7 +1,9 @@
 //! Shares, spans and ratios: read as settings write them, and written as findings show them.
 
-use cutover_policy::settings::{Ratio, Share, Span};
-use cutover_policy::text;
+use cutover_policy::{
+    settings::{Ratio, Share, Span},
+    text,
+};
 use rhai::{Dynamic, Engine, EvalAltResult, INT};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

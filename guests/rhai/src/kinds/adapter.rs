@@ -4,9 +4,7 @@ use cutover_policy::{AdaptedCall, Adapter, Call, Notice, Reply};
 use rhai::{Dynamic, Map};
 
 use super::wrong;
-use crate::functions::Function;
-use crate::shape::Shape;
-use crate::{Rhai, json};
+use crate::{Rhai, functions::Function, json, shape::Shape};
 
 impl Adapter for Rhai {
     fn adapt_call(&self, call: &Call) -> Result<AdaptedCall, String> {

@@ -6,9 +6,12 @@ use cutover_policy::{Comparison, Difference, Outcome, Pair};
 use rhai::Dynamic;
 
 use super::{answer, wrong};
-use crate::functions::Function;
-use crate::shape::Shape;
-use crate::{Rhai, shape, values};
+use crate::{
+    Rhai,
+    functions::Function,
+    shape::{self, Shape},
+    values,
+};
 
 #[derive(Clone, Copy)]
 enum Word {

@@ -4,9 +4,7 @@ use cutover_policy::{Check, Judgement, Rollback, Verdict};
 use rhai::{Dynamic, INT};
 
 use super::{answer, findings, wrong};
-use crate::functions::Function;
-use crate::script::Memory;
-use crate::{Rhai, shape, values};
+use crate::{Rhai, functions::Function, script::Memory, shape, values};
 
 const VERDICTS: [(&str, Verdict); 4] =
     [("healthy", Verdict::Healthy), ("hold", Verdict::Hold), ("warn", Verdict::Warn), ("roll-back", Verdict::RollBack)];

@@ -4,11 +4,14 @@ use cutover_policy::{Choice, Condition, Decide, Frame, Plan, Routing, Rule, Situ
 use rhai::Dynamic;
 
 use super::wrong;
-use crate::functions::Function;
-use crate::helpers::units;
-use crate::script::Memory;
-use crate::shape::{self, Shape};
-use crate::{Rhai, values};
+use crate::{
+    Rhai,
+    functions::Function,
+    helpers::units,
+    script::Memory,
+    shape::{self, Shape},
+    values,
+};
 
 const TARGETS: [(&str, Target); 4] =
     [("v1", Target::V1), ("v2", Target::V2), ("share", Target::Share), ("decide", Target::Decide)];

@@ -4,11 +4,14 @@ use cutover_policy::{Action, Move, Progress, Stages, Step};
 use rhai::Dynamic;
 
 use super::{answer, findings, wrong};
-use crate::functions::Function;
-use crate::helpers::units;
-use crate::script::Memory;
-use crate::shape::{self, Shape};
-use crate::{Rhai, values};
+use crate::{
+    Rhai,
+    functions::Function,
+    helpers::units,
+    script::Memory,
+    shape::{self, Shape},
+    values,
+};
 
 #[derive(Clone, Copy)]
 enum Word {

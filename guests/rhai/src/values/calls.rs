@@ -5,8 +5,7 @@ use std::sync::Arc;
 use cutover_policy::Histogram;
 use rhai::{Dynamic, Engine, EvalAltResult, INT};
 
-use super::int;
-use super::latency::Latency;
+use super::{int, latency::Latency};
 use crate::helpers::{numbers, units};
 
 /// Calls, as a script sees them. The fields are those of the contract.

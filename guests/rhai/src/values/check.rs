@@ -5,8 +5,10 @@ use std::sync::Arc;
 use cutover_policy::{Comparisons, Members, Phase, Progress, Verdict};
 use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map};
 
-use super::calls::{Calls, Tally};
-use super::int;
+use super::{
+    calls::{Calls, Tally},
+    int,
+};
 
 /// A check, or the progress of a stage.
 #[derive(Debug, Clone)]

@@ -4,14 +4,15 @@
 //! counts. Units at risk of a status (`v1.4xx-units{..}`) are left out of a batch in which they equal `units`; if any
 //! batch has them, they are put in everywhere, so that the sum is that of all.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use cutover_policy::{Comparisons, Members};
 use rhai::{Array, INT, ImmutableString};
 
-use super::calls::{Calls, Tally};
-use super::check::{Batch, Operation, Span, gauge};
+use super::{
+    calls::{Calls, Tally},
+    check::{Batch, Operation, Span, gauge},
+};
 
 /// Gauges that are left out where they equal units, and whether they are V1's.
 const UNITS: [(&str, bool); 4] =

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use cutover_contract::histogram;
-use cutover_policy::Histogram;
-use cutover_policy::memory::{Fields, Text};
+use cutover_policy::{
+    Histogram,
+    memory::{Fields, Text},
+};
 use rhai::{Dynamic, Engine, EvalAltResult, INT};
 
 use super::int;

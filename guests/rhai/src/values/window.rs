@@ -5,17 +5,24 @@
 //! further back, in sixty coarser slices, where V2 has few calls. What is asked for twice in one question is counted once,
 //! and a clock that is set back leaves nothing in the future.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use cutover_policy::memory::{Fields, Packed, Text};
-use cutover_policy::{Comparisons, packed};
+use cutover_policy::{
+    Comparisons,
+    memory::{Fields, Packed, Text},
+    packed,
+};
 use rhai::{Dynamic, Engine, EvalAltResult, INT, Map};
 use serde::{Deserialize, Serialize};
 
-use super::calls::{Calls, Tally};
-use super::check::{Batch, Check, comparisons};
-use super::int;
+use super::{
+    calls::{Calls, Tally},
+    check::{Batch, Check, comparisons},
+    int,
+};
 use crate::helpers::units;
 
 /// Slices of a window.

@@ -1,6 +1,4 @@
-use cutover_policy::Gauge;
-use cutover_policy::settings::Share;
-use cutover_policy::testing::batch;
+use cutover_policy::{Gauge, settings::Share, testing::batch};
 use proptest::prelude::*;
 
 use super::*;

@@ -1,7 +1,6 @@
 //! Rules on how long calls took.
 
-use cutover_policy::settings::Ratio;
-use cutover_policy::{finding, text};
+use cutover_policy::{finding, settings::Ratio, text};
 
 use super::{Facts, Findings, MILLION, Settings, Total, over_ratio, quotient, without};
 

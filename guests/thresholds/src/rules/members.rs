@@ -3,8 +3,7 @@
 use cutover_policy::{Finding, finding, text};
 
 use super::{Findings, MILLION, Settings, parts, quotient};
-use crate::growth::Growth;
-use crate::members::Failures;
+use crate::{growth::Growth, members::Failures};
 
 /// Workers that failed over those that there are meant to be.
 pub(super) fn failures(settings: &Settings, failures: Failures, said: &mut Findings) {

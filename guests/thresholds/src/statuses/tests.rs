@@ -1,5 +1,7 @@
-use cutover_policy::Gauge;
-use cutover_policy::testing::{batch, calls, operation};
+use cutover_policy::{
+    Gauge,
+    testing::{batch, calls, operation},
+};
 
 use super::*;
 

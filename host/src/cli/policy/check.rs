@@ -18,8 +18,8 @@ use crate::{
     policy::{
         author::inspect::{self, Admitted, Report, Shape, Subject},
         engine::Imports,
-        registry::Offer,
     },
+    registry::Offer,
 };
 use cutover_model::port::Kind;
 

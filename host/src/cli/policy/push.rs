@@ -17,10 +17,8 @@ use super::{
 use crate::{
     admin::policies as admin,
     config::environment,
-    policy::registry::{
-        Offer,
-        oci::{self, Address, Artefact},
-    },
+    oci::{self, Address, Artefact},
+    registry::Offer,
 };
 use cutover_model::clock;
 

@@ -15,15 +15,14 @@ use crate::{
         bundle::{Bundle, MAX_COMPONENT, files},
         environment,
     },
+    oci::{self, Access, Address},
     policy::{
         engine::{Engine, Limits},
-        registry::{
-            self, Inspected, Offer, keys,
-            oci::{self, Access, Address},
-            release::{Provenance, Settings, check_version},
-            sign,
-        },
+        keys,
+        release::{Provenance, Settings, check_version},
+        sign,
     },
+    registry::{self, Inspected, Offer},
 };
 use cutover_model::{causes::chain, port::Kind};
 

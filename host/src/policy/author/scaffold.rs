@@ -8,7 +8,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::super::registry::release::check_name;
+use crate::policy::release::check_name;
 use cutover_model::port::Kind;
 
 mod templates;

@@ -10,14 +10,15 @@ use cutover_model::{
     request::{Class, Ppm},
 };
 
-use b::adapter::exports::cutover::policy::adapter as wa;
-use b::comparison::exports::cutover::policy::comparison as wc;
-use b::decide::exports::cutover::policy::decide as wd;
-use b::policy::cutover::policy::types as wt;
-use b::policy::exports::cutover::policy::policy as wp;
-use b::rollback::exports::cutover::policy::rollback as wr;
-use b::routing::exports::cutover::policy::routing as wo;
-use b::stages::exports::cutover::policy::stages as ws;
+use b::{
+    adapter::exports::cutover::policy::adapter as wa,
+    comparison::exports::cutover::policy::comparison as wc,
+    decide::exports::cutover::policy::decide as wd,
+    policy::{cutover::policy::types as wt, exports::cutover::policy::policy as wp},
+    rollback::exports::cutover::policy::rollback as wr,
+    routing::exports::cutover::policy::routing as wo,
+    stages::exports::cutover::policy::stages as ws,
+};
 
 pub(super) fn description(d: wp::Description) -> Description {
     Description {

@@ -1,17 +1,12 @@
 //! The registry: the policies that a host knows, each under a name and a version that never change their meaning.
 //!
 //! Components are kept by content, releases by name and version. What is pushed is screened for signatures first (see
-//! [`trust`]), then compiled and admitted with its settings, off every request's path and one at a time, and only then
+//! [`trust`](crate::policy::trust)), then compiled and admitted with its settings, off every request's path and one at a time, and only then
 //! kept. A release that is known stays known: going back to it is always possible, as long as the keys that the host
-//! lists still vouch for it. [`oci`] moves releases to and from OCI registries; that is the command line's work, and a
+//! lists still vouch for it. [`oci`](crate::oci) moves releases to and from OCI registries; that is the command line's work, and a
 //! host connects to nobody on behalf of who calls its admin plane.
 
-pub mod keys;
-pub mod oci;
 mod offer;
-pub mod release;
-pub mod sign;
-pub mod trust;
 
 use std::sync::Arc;
 
@@ -19,17 +14,18 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 pub use self::offer::{Inspected, MAX_ENVELOPE, MAX_SETTINGS, Offer, inspect};
-use self::{
-    release::{Manifest, Reference, Release, check_version},
-    trust::{Refused, Trust},
-};
-use super::{PolicyError, engine::Engine};
 use crate::{
     blocking::{Blocking, BlockingError},
+    policy::{
+        PolicyError,
+        engine::Engine,
+        release::{self, Manifest, Reference, Release, check_version},
+        sign,
+        trust::{Refused, Trust},
+    },
     store::{Store, StoreError, records::Audited},
 };
-use cutover_model::clock;
-use cutover_model::port::Kind;
+use cutover_model::{clock, port::Kind};
 
 /// Releases that an ambiguous reference names.
 const MAX_CANDIDATES: u32 = 8;
@@ -286,7 +282,7 @@ impl Registry {
     /// # Errors
     /// Why nothing was found.
     pub async fn find(&self, reference: &str) -> Result<(Release, Vec<u8>), FindError> {
-        let asked = || super::check::said(reference);
+        let asked = || crate::policy::check::said(reference);
         let parsed =
             Reference::parse(reference).map_err(|message| FindError::Invalid { reference: asked(), message })?;
         let mut labels = match parsed {

@@ -75,7 +75,7 @@ pub(super) mod tests {
     use super::*;
 
     /// What `openssl genpkey` writes for a secret of 32 equal bytes: PKCS#8 without the public key (RFC 8410, section 7).
-    pub(in crate::policy::registry) fn private_pem(secret: u8) -> String {
+    pub(crate) fn private_pem(secret: u8) -> String {
         let mut der = hex::decode("302e020100300506032b657004220420").unwrap();
         der.extend([secret; 32]);
         let label = "PRIVATE KEY";
@@ -83,7 +83,7 @@ pub(super) mod tests {
     }
 
     /// What `openssl pkey -pubout` writes for it, without the first and the last line.
-    pub(in crate::policy::registry) fn public_line(secret: u8) -> String {
+    pub(crate) fn public_line(secret: u8) -> String {
         let key = SigningKey::from_bytes(&[secret; 32]).verifying_key();
         BASE64_STANDARD.encode(key.to_public_key_der().unwrap())
     }

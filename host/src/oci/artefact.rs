@@ -7,7 +7,10 @@ use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest
 use serde_json::json;
 
 use super::sha256;
-use crate::policy::registry::{MAX_ENVELOPE, MAX_SETTINGS, release::Manifest};
+use crate::{
+    policy::release::Manifest,
+    registry::{MAX_ENVELOPE, MAX_SETTINGS},
+};
 use cutover_model::clock::UnixMs;
 
 /// The config of a Wasm OCI artefact, and its one layer.

@@ -6,16 +6,14 @@ use dsse::Envelope;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    PushError,
-    release::{Manifest, Provenance, Settings, check_name, check_version},
-    sign,
-};
+use super::PushError;
 use crate::{
     config::bundle::Bundle,
     policy::{
         PolicyError, check,
         engine::{Description, Engine, Imports, Policy},
+        release::{Manifest, Provenance, Settings, check_name, check_version},
+        sign,
     },
 };
 use cutover_model::port::Kind;

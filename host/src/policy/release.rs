@@ -181,7 +181,7 @@ impl Reference {
 }
 
 /// Whether this can be the beginning of a digest.
-pub(super) fn is_digest_prefix(text: &str) -> bool {
+pub fn is_digest_prefix(text: &str) -> bool {
     (MIN_PREFIX..=64).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -27,7 +27,7 @@ use oci_client::{
 use sha2::{Digest as _, Sha256};
 
 pub use self::{address::Address, artefact::Artefact};
-use super::release::Manifest;
+use crate::policy::release::Manifest;
 use cutover_model::clock::UnixMs;
 
 /// How long a registry may take to accept a connection, and between two pieces of an answer.

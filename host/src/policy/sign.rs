@@ -61,7 +61,7 @@ pub fn sign(manifest: &Manifest, signers: &[Ed25519Signer], there: Option<Envelo
 }
 
 /// The signatures of both, where both sign the same bytes; otherwise nothing.
-pub(super) fn merged(ours: &Envelope, theirs: &Envelope) -> Option<Envelope> {
+pub fn merged(ours: &Envelope, theirs: &Envelope) -> Option<Envelope> {
     if (&ours.payload, &ours.payload_type) != (&theirs.payload, &theirs.payload_type) {
         return None;
     }

@@ -2,7 +2,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, json};
 
 use super::*;
-use crate::policy::registry::{
+use crate::policy::{
     keys::{
         private,
         tests::{private_pem, public_line},

@@ -8,15 +8,15 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
-    app::{admit, admit_bundle},
-    config::bundle::Bundle,
-    policy::engine::{Engine, KindLimits, Limits, Policy},
-};
+use cutover::app::{admit, admit_bundle};
 use cutover_model::{
     clock::{Mono, UnixMs},
     port::{Kind, Phase, Situation},
     request::{Class, Head, Ppm, Request},
+};
+use cutover_policy_host::{
+    bundle::Bundle,
+    engine::{Engine, KindLimits, Limits, Policy},
 };
 
 /// V2's share.

@@ -11,7 +11,6 @@ mod fixtures;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use cutover::route::{Control, Published, Router};
 use cutover_contract::{frame, share};
 use cutover_model::{
     clock::UnixMs,
@@ -19,6 +18,7 @@ use cutover_model::{
     port::{Check, Kind, Phase},
     request::{Class, PoolId, Ppm, Request},
 };
+use cutover_policy_host::route::{Control, Published, Router};
 use fixtures::{SALT, SHARE, bundled, engine, policy, request, situation};
 
 /// What somebody would write by hand for the same rules: a header that overrides, else the hash.

@@ -10,14 +10,12 @@ mod fixtures;
 use std::{sync::Arc, time::Duration};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use cutover::{
-    policy::{
-        engine::{Engine, Limits, Options, Policy, StartUp},
-        slot::{Seat, Slots},
-    },
-    route::{Control, Published, Router},
-};
 use cutover_model::port::Kind;
+use cutover_policy_host::{
+    engine::{Engine, Limits, Options, Policy, StartUp},
+    route::{Control, Published, Router},
+    slot::{Seat, Slots},
+};
 use fixtures::{bundled, component, engine, policy, situation};
 
 /// Bundles from the smallest component to the largest that is written in Rust.

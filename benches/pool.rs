@@ -20,7 +20,6 @@ use std::{
 
 use cutover::{
     config::{Config, PlaneConfig},
-    policy::{slot::Slots, trial::Trials},
     pool::{
         Call, WorkerPool,
         journal::{Journal, Keep},
@@ -32,6 +31,7 @@ use cutover_model::{
     clock::{self, Mono},
     request::{Answer, Class},
 };
+use cutover_policy_host::{slot::Slots, trial::Trials};
 use rustix::{
     process::Pid,
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},

@@ -1,18 +1,5 @@
-//! Rebuilds the host when the store's migrations change: they are compiled in. Tells it what its dependencies are locked
-//! to, so that compiled policies of another build are told apart.
-
-use std::{
-    fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-};
-
-const LOCK: &str = "../Cargo.lock";
+//! Rebuilds the host when the store's migrations change: they are compiled in.
 
 fn main() {
     println!("cargo:rerun-if-changed=migrations");
-    println!("cargo:rerun-if-changed={LOCK}");
-    let mut hash = DefaultHasher::new();
-    // Without the file, as in a package, the host's version alone tells builds apart.
-    fs::read(LOCK).unwrap_or_default().hash(&mut hash);
-    println!("cargo:rustc-env=CUTOVER_LOCK={:016x}", hash.finish());
 }

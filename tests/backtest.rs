@@ -7,11 +7,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cutover::{
-    migration::Verb,
-    policy::history::{FAULT, Mark, synthetic::Synthetic},
-};
+use cutover::migration::Verb;
 use cutover_model::{clock::UnixMs, port::Phase};
+use cutover_policy_host::history::{FAULT, Mark, synthetic::Synthetic};
 use serde_json::Value;
 use tempfile::TempDir;
 

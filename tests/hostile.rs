@@ -23,8 +23,8 @@ use std::{
     time::Duration,
 };
 
-use cutover::policy::slot::{Seat, Title};
 use cutover_model::port::Kind;
+use cutover_policy_host::slot::{Seat, Title};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;

@@ -9,13 +9,13 @@ mod warm;
 
 use std::{fs, sync::Arc};
 
-use cutover::policy::engine::{Engine, Limits, Policy};
 use cutover_model::{
     clock::UnixMs,
     facts::{Batch, Calls, OperationCalls},
     port::{Check, Kind, Phase},
     request::{Class, Ppm},
 };
+use cutover_policy_host::engine::{Engine, Limits, Policy};
 
 use crate::harness::components;
 

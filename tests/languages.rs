@@ -9,11 +9,11 @@ mod stand_in;
 
 use std::{fs, sync::Arc, time::Duration};
 
-use cutover::policy::{
+use cutover_model::port::Kind;
+use cutover_policy_host::{
     engine::{Engine, Imports, KindLimits, Limits, Policy},
     error::PolicyError,
 };
-use cutover_model::port::Kind;
 
 use crate::harness::root;
 

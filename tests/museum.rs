@@ -3,10 +3,6 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use cutover::policy::{
-    PolicyError,
-    engine::{CONTRACT, Engine, Limits, Policy},
-};
 use cutover_model::{
     clock::UnixMs,
     facts::{Batch, Calls, Comparisons, Finding, Gauge, Members, OperationCalls},
@@ -15,6 +11,10 @@ use cutover_model::{
         Rule, Side, Situation, Step, Target, Test, Verdict,
     },
     request::{Class, Ppm},
+};
+use cutover_policy_host::{
+    PolicyError,
+    engine::{CONTRACT, Engine, Limits, Policy},
 };
 
 use crate::harness::root;

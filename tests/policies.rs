@@ -6,7 +6,7 @@ mod wrong;
 
 use std::{fs, path::Path, time::Duration};
 
-use cutover::policy::engine::Limits;
+use cutover_policy_host::engine::Limits;
 use cutover_policy_test::{Bundle, BundleReport};
 use tempfile::TempDir;
 

@@ -14,7 +14,6 @@ use std::{
 
 use cutover::{
     config::{Config, PlaneConfig},
-    policy::{slot::Slots, trial::Trials},
     pool::{
         Call, PoolSpec, WorkerPool,
         journal::{Journal, Keep},
@@ -26,6 +25,7 @@ use cutover_model::{
     clock,
     request::{Answer, Failure},
 };
+use cutover_policy_host::{slot::Slots, trial::Trials};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};

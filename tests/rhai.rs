@@ -11,18 +11,16 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
-    config::bundle::Bundle,
-    policy::{
-        engine::{Compiled, Engine, KindLimits, Limits, Policy},
-        error::PolicyError,
-    },
-};
 use cutover_model::{
     clock::UnixMs,
     facts::{Batch, Calls, Finding, OperationCalls},
     port::{Check, Kind, Phase, Progress, Verdict},
     request::{Class, Ppm},
+};
+use cutover_policy_host::{
+    bundle::Bundle,
+    engine::{Compiled, Engine, KindLimits, Limits, Policy},
+    error::PolicyError,
 };
 use serde_json::{Value, json};
 

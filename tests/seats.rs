@@ -4,15 +4,15 @@ use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use cutover::{
     migration::Verb,
-    policy::{
-        engine::{Engine, Limits},
-        replay::replay,
-    },
     store::calls::{Logged, Wanted},
 };
 use cutover_model::{
     clock::{self, UnixMs},
     port::{Kind, Phase},
+};
+use cutover_policy_host::{
+    engine::{Engine, Limits},
+    replay::replay,
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -18,14 +18,12 @@ use std::{
 };
 
 use arbitrary::Unstructured;
-use cutover::{
-    app::admit,
-    policy::{
-        PolicyError,
-        engine::{Engine, Limits, Policy},
-    },
-};
+use cutover::app::admit;
 use cutover_model::{clock, port::Kind};
+use cutover_policy_host::{
+    PolicyError,
+    engine::{Engine, Limits, Policy},
+};
 use wasm_smith::{Config, Module};
 
 use crate::{

@@ -16,7 +16,7 @@ use std::{
     process::Command,
 };
 
-use cutover::policy::engine::{Engine, Limits};
+use cutover_policy_host::engine::{Engine, Limits};
 use serde_json::Value;
 
 use self::{

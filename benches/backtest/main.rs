@@ -20,15 +20,15 @@ use std::{
     time::Duration,
 };
 
-use cutover::policy::{
-    backtest::{self, Options, report::SideReport, side::Side},
-    engine::Engine,
-    history::{FAULT, Mark, read::Lines, synthetic::Synthetic},
-    slot::Title,
-};
+use cutover_authoring::backtest::{self, Options, report::SideReport, side::Side};
 use cutover_model::{
     clock::{self, UnixMs},
     request::Ppm,
+};
+use cutover_policy_host::{
+    engine::Engine,
+    history::{FAULT, Mark, read::Lines, synthetic::Synthetic},
+    slot::Title,
 };
 use fixtures::{bundled, engine};
 

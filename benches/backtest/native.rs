@@ -1,13 +1,14 @@
 //! The rules of the guests, compiled into this process: no sandbox, and memory that is never written or read. What is
 //! shown to them is converted as it is for guests, but for what crosses into the sandbox.
 
-use cutover::policy::{backtest::side::Side, engine::Asked};
+use cutover_authoring::backtest::side::Side;
 use cutover_model::{
     clock, facts,
     port::{self, Judgement, Phase},
     request::Class,
 };
 use cutover_policy::{self as sdk, Rollback};
+use cutover_policy_host::engine::Asked;
 
 pub(crate) fn thresholds() -> Side {
     side::<thresholds::Thresholds>()

@@ -44,10 +44,6 @@ use crate::{
     migration::{Handle, controller::Patience, flags::FlagError},
     notify::{Counters, Notifier},
     observe::{History, machine::Machine},
-    policy::{
-        engine::{Engine, EngineError},
-        slot::Slots,
-    },
     pool::{UpstreamPool, spawner::Spawner},
     proxy::Proxy,
     registry::Registry,
@@ -62,6 +58,10 @@ use cutover_model::{
     clock,
     port::{Kind, Phase},
     request::Ppm,
+};
+use cutover_policy_host::{
+    engine::{Engine, EngineError},
+    slot::Slots,
 };
 
 /// How often what is old is removed, and room is made.

@@ -15,19 +15,17 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::{
-    observe::{
-        Asked, Pairs, Uncompared,
-        pairs::{Fates, Rules},
-    },
-    policy::{
-        PolicyError,
-        engine::Policy,
-        slot::Slots,
-        trial::{Job, Trials},
-    },
+use crate::observe::{
+    Asked, Pairs, Uncompared,
+    pairs::{Fates, Rules},
 };
 use cutover_model::port::{Comparison, Difference, Kind, Pair};
+use cutover_policy_host::{
+    PolicyError,
+    engine::Policy,
+    slot::Slots,
+    trial::{Job, Trials},
+};
 
 /// Pairs that may wait; at 64 KiB each they are 64 MiB.
 const QUEUE: usize = 1_024;

@@ -5,10 +5,9 @@
 //! problem with its path, so that a file is mended in one go; [`bundle`] reads policy bundles.
 
 pub mod advice;
-pub mod bundle;
 pub mod differences;
-pub mod environment;
-pub mod limits;
+pub mod given;
+mod limits;
 pub mod raw;
 mod shape;
 mod validate;
@@ -25,18 +24,21 @@ use std::{
 use serde::Serialize;
 use toml::de::DeTable;
 
-use self::bundle::Bundle;
 use crate::{
     admin,
     dispatch::Operation,
     ingress::{Settings, table::Match},
     migration::{controller::Patience, failsafe, rails::Rails},
-    policy::{engine::Limits, trust::Trust},
     pool::{PoolSpec, UpstreamSpec},
     proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding, limit::Limit},
-    route::{Callers, Control},
 };
-use cutover_model::{clock::Wall, port::Kind, request::Class};
+use cutover_model::{clock::Wall, environment, port::Kind, request::Class};
+use cutover_policy_host::{
+    bundle::Bundle,
+    engine::Limits,
+    route::{Callers, Control},
+    trust::Trust,
+};
 
 /// Mistakes of syntax that are told at once: after one, the parser may take others for some.
 const MOST_ERRORS: usize = 5;

@@ -12,7 +12,7 @@ use std::sync::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::environment;
+use cutover_model::environment;
 
 /// Descriptors of the host itself: the store, listening sockets, runtimes, policies that are compiled, notices.
 const OWN: u64 = 128;

@@ -13,9 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     load::{NO_ROOM, Room},
     observe::{Failed, Observation, Outcome, failed::Counted},
-    policy::PolicyError,
     pool::{Call, WorkerPool, journal::Journal, workers::Tried},
-    route::Route,
     shadow::Mirror,
     split::Split,
 };
@@ -23,6 +21,7 @@ use cutover_model::{
     clock::{self, Mono},
     request::{Answer, Class, Failure, FailureKind, PoolId, Reason, Request, Served},
 };
+use cutover_policy_host::{PolicyError, route::Route};
 
 /// Replications to V2 that may be under way at once. What does not fit is caught up with by the session's next call.
 const REPLICATIONS: usize = 256;

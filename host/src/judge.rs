@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::{
-    migration::state::Event,
-    policy::{
-        PolicyError,
-        engine::Asked,
-        slot::{Seat, Slots},
-    },
-};
+use crate::migration::state::Event;
 use cutover_model::{
     clock::{self, Mono},
     facts::{Batch, Finding},
     port::{Check, Judgement, Kind, Verdict},
+};
+use cutover_policy_host::{
+    PolicyError,
+    engine::Asked,
+    slot::{Seat, Slots},
 };
 
 /// What became of asking a policy.

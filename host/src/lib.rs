@@ -13,7 +13,6 @@
 
 pub mod admin;
 pub mod app;
-pub mod blocking;
 pub mod cli;
 pub mod compare;
 pub mod config;
@@ -31,12 +30,10 @@ pub mod notify;
 pub mod observe;
 pub mod oci;
 pub mod pace;
-pub mod policy;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod registry;
-pub mod route;
 pub mod scratch;
 pub mod shadow;
 pub mod split;

@@ -27,8 +27,8 @@ use oci_client::{
 use sha2::{Digest as _, Sha256};
 
 pub use self::{address::Address, artefact::Artefact};
-use crate::policy::release::Manifest;
 use cutover_model::clock::UnixMs;
+use cutover_policy_host::release::Manifest;
 
 /// How long a registry may take to accept a connection, and between two pieces of an answer.
 const CONNECT: Duration = Duration::from_secs(10);

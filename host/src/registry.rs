@@ -1,7 +1,7 @@
 //! The registry: the policies that a host knows, each under a name and a version that never change their meaning.
 //!
 //! Components are kept by content, releases by name and version. What is pushed is screened for signatures first (see
-//! [`trust`](crate::policy::trust)), then compiled and admitted with its settings, off every request's path and one at a time, and only then
+//! [`trust`](cutover_policy_host::trust)), then compiled and admitted with its settings, off every request's path and one at a time, and only then
 //! kept. A release that is known stays known: going back to it is always possible, as long as the keys that the host
 //! lists still vouch for it. [`oci`](crate::oci) moves releases to and from OCI registries; that is the command line's work, and a
 //! host connects to nobody on behalf of who calls its admin plane.
@@ -13,19 +13,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-pub use self::offer::{Inspected, MAX_ENVELOPE, MAX_SETTINGS, Offer, inspect};
-use crate::{
-    blocking::{Blocking, BlockingError},
-    policy::{
-        PolicyError,
-        engine::Engine,
-        release::{self, Manifest, Reference, Release, check_version},
-        sign,
-        trust::{Refused, Trust},
-    },
-    store::{Store, StoreError, records::Audited},
-};
+pub use self::offer::{Inspected, Offer, inspect};
+use crate::store::{Store, StoreError, records::Audited};
 use cutover_model::{clock, port::Kind};
+use cutover_policy_host::{
+    PolicyError,
+    blocking::{Blocking, BlockingError},
+    engine::Engine,
+    release::{self, Manifest, Reference, Release, check_version},
+    sign,
+    trust::{Refused, Trust},
+};
 
 /// Releases that an ambiguous reference names.
 const MAX_CANDIDATES: u32 = 8;
@@ -282,7 +280,7 @@ impl Registry {
     /// # Errors
     /// Why nothing was found.
     pub async fn find(&self, reference: &str) -> Result<(Release, Vec<u8>), FindError> {
-        let asked = || crate::policy::check::said(reference);
+        let asked = || cutover_policy_host::check::said(reference);
         let parsed =
             Reference::parse(reference).map_err(|message| FindError::Invalid { reference: asked(), message })?;
         let mut labels = match parsed {

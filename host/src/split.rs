@@ -14,13 +14,15 @@ use parking_lot::Mutex;
 
 use crate::{
     observe::Recorder,
-    policy::trial::{Job, Trials},
     pool::{Backing, Pool},
-    route::{By, Callers, Route, Router},
 };
 use cutover_model::{
     port::Kind,
     request::{Attributes, Class, PoolId, Ppm, Request},
+};
+use cutover_policy_host::{
+    route::{By, Callers, Route, Router},
+    trial::{Job, Trials},
 };
 
 /// See the module.

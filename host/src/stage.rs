@@ -3,12 +3,12 @@
 use crate::{
     judge::{Answered, failure},
     migration::state::Event,
-    policy::slot::Slots,
 };
 use cutover_model::{
     clock,
     port::{Action, Kind, Move, Progress},
 };
+use cutover_policy_host::slot::Slots;
 
 /// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.
 pub fn next(slots: &Slots, progress: &Progress) -> Option<Answered<Move>> {

@@ -14,12 +14,12 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
-    app::admit_bundle,
-    config::bundle::{Bundle, files::Folder},
-    policy::engine::{Engine, Limits},
-};
+use cutover::app::admit_bundle;
 use cutover_model::port::Kind;
+use cutover_policy_host::{
+    bundle::{Bundle, files::Folder},
+    engine::{Engine, Limits},
+};
 use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 use tempfile::TempDir;
 

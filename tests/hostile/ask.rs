@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use cutover::{
-    app::admit,
-    policy::{
-        PolicyError,
-        engine::{Engine, Policy},
-    },
-};
+use cutover::app::admit;
 use cutover_model::{
     clock::UnixMs,
     facts::Batch,
     port::{AdapterCall, AdapterReply, Check, Pair, Phase, Progress, Side, Situation, Verdict},
     request::{Class, Ppm},
+};
+use cutover_policy_host::{
+    PolicyError,
+    engine::{Engine, Policy},
 };
 
 use super::contract::Export;

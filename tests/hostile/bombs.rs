@@ -2,14 +2,12 @@
 
 use std::{fs, time::Duration};
 
-use cutover::{
-    app::admit,
-    policy::engine::{Engine, Limits},
-};
+use cutover::app::admit;
 use cutover_model::{
     clock,
     port::{Kind, Pair, Side},
 };
+use cutover_policy_host::engine::{Engine, Limits};
 
 use super::{
     alone::alone,

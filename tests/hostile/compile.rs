@@ -2,14 +2,12 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use cutover::{
-    app::admit,
-    policy::{
-        PolicyError,
-        engine::{Engine, Limits, Options},
-    },
-};
+use cutover::app::admit;
 use cutover_model::{clock, port::Kind};
+use cutover_policy_host::{
+    PolicyError,
+    engine::{Engine, Limits, Options},
+};
 
 use super::{
     alone::alone,

@@ -3,11 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover::policy::{
+use cutover_model::clock;
+use cutover_policy_host::{
     PolicyError,
     engine::{Engine, Limits, Policy},
 };
-use cutover_model::clock;
 
 use super::{
     alone::alone,

@@ -68,7 +68,7 @@ fn sql(folder: &Path, statements: &str) {
 /// The digests in the seats of a kind, as the host has them and as the store has them.
 async fn seats(host: &Host, kind: Kind) -> [[Option<String>; 3]; 2] {
     let slot = host.migration().slots.get(kind);
-    let digest = |seat: &cutover::policy::slot::Seat| seat.policy.digest().to_string();
+    let digest = |seat: &cutover_policy_host::slot::Seat| seat.policy.digest().to_string();
     let mine = [
         slot.seat().map(|seat| digest(&seat)),
         slot.previous().map(|seat| digest(&seat)),
@@ -187,7 +187,7 @@ async fn a_host_that_dies_between_the_record_and_the_swap_comes_back_as_recorded
     let compiled = cutover::app::admit(&host.app.host.engine, Kind::Rollback, &component, "{}").unwrap();
     let known = host.app.host.store.seat("programs", Kind::Rollback, Place::Active).await.unwrap().unwrap();
     let record = SeatRecord {
-        title: cutover::policy::slot::Title { name: "new".into(), version: "2".into() },
+        title: cutover_policy_host::slot::Title { name: "new".into(), version: "2".into() },
         digest: compiled.digest().to_string(),
         settings: "{}".into(),
         memory: b"what it was shown".to_vec(),
@@ -219,7 +219,7 @@ async fn judged(host: &Host) -> usize {
     let wanted =
         Wanted { migration: Some("programs".into()), kind: Some(Kind::Rollback), most: 100_000, ..Wanted::default() };
     let calls = host.app.host.store.calls(&wanted).await.unwrap().calls;
-    calls.iter().filter(|c| c.call.role == cutover::policy::record::Role::Active).count()
+    calls.iter().filter(|c| c.call.role == cutover_policy_host::record::Role::Active).count()
 }
 
 /// Limits that a judge stays in which takes a fraction of a second on a quiet machine.

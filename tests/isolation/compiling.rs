@@ -2,11 +2,11 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, thread, time::Duration};
 
-use cutover::policy::{
+use cutover_model::port::Kind;
+use cutover_policy_host::{
     PolicyError,
     engine::{Compilations, Engine, Limits, Options, Policy},
 };
-use cutover_model::port::Kind;
 use tempfile::TempDir;
 
 use super::{check, guest};

@@ -2,15 +2,12 @@
 
 use std::{fmt::Write as _, fs, net::SocketAddr, time::Duration};
 
-use cutover::{
-    app::App,
-    config::Config,
-    policy::engine::{Engine, KindLimits, Limits},
-};
+use cutover::{app::App, config::Config};
 use cutover_model::{
     clock,
     port::{Kind, Phase},
 };
+use cutover_policy_host::engine::{Engine, KindLimits, Limits};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -2,21 +2,16 @@
 
 use std::{fs, sync::Arc};
 
-use cutover::{
-    compare, judge,
-    observe::Recorder,
-    policy::{
-        engine::{Engine, Limits},
-        record::Question,
-        slot::{Seat, Slots},
-        trial::Trials,
-    },
-    stage,
-    store::calls::Wanted,
-};
+use cutover::{compare, judge, observe::Recorder, stage, store::calls::Wanted};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Pair, Phase, Progress, Side},
+};
+use cutover_policy_host::{
+    engine::{Engine, Limits},
+    record::Question,
+    slot::{Seat, Slots},
+    trial::Trials,
 };
 use tempfile::TempDir;
 

@@ -2,18 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover::{
-    judge,
-    policy::{
-        PolicyError,
-        engine::{Engine, KindLimits, Limits, Policy},
-        slot::{Seat, Slots},
-    },
-};
+use cutover::judge;
 use cutover_model::{
     clock,
     port::{AdapterCall, Kind, Situation, Target},
     request::Ppm,
+};
+use cutover_policy_host::{
+    PolicyError,
+    engine::{Engine, KindLimits, Limits, Policy},
+    slot::{Seat, Slots},
 };
 
 use super::{admit, check, engine, guest};

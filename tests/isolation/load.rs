@@ -2,17 +2,15 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use cutover::{
-    judge,
-    policy::{
-        PolicyError,
-        engine::{Engine, KindLimits, Limits, Policy},
-        slot::{Seat, Slots},
-    },
-};
+use cutover::judge;
 use cutover_model::{
     clock::{self, Mono},
     port::{AdapterCall, Kind},
+};
+use cutover_policy_host::{
+    PolicyError,
+    engine::{Engine, KindLimits, Limits, Policy},
+    slot::{Seat, Slots},
 };
 use tokio::{
     task::{JoinSet, spawn_blocking},

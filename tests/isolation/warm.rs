@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use cutover::policy::{
-    PolicyError,
-    engine::{Engine, KindLimits, Limits},
-};
 use cutover_model::{
     clock,
     port::{Kind, Verdict},
+};
+use cutover_policy_host::{
+    PolicyError,
+    engine::{Engine, KindLimits, Limits},
 };
 
 use super::{admit, check, engine, guest};

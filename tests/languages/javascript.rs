@@ -1,13 +1,13 @@
 //! `guests/javascript`: the rollback policy `burn-rate` under the limits that every policy has.
 
-use cutover::policy::{
-    engine::{Engine, KindLimits, Limits, Policy},
-    error::PolicyError,
-};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Phase, Verdict},
     request::Ppm,
+};
+use cutover_policy_host::{
+    engine::{Engine, KindLimits, Limits, Policy},
+    error::PolicyError,
 };
 use serde_json::{Value, json};
 

@@ -1,10 +1,10 @@
 //! `guests/python`: the comparison policy `similar-text`, with room for an interpreter of 18 MB.
 
-use cutover::policy::{
+use cutover_model::port::{Comparison, Kind, Pair, Side};
+use cutover_policy_host::{
     engine::{Engine, Limits},
     error::PolicyError,
 };
-use cutover_model::port::{Comparison, Kind, Pair, Side};
 
 use super::{admit, component, generous, problems};
 

@@ -2,14 +2,12 @@
 
 use std::fs;
 
-use cutover::{
-    config::bundle::Bundle,
-    policy::{
-        engine::{Compiled, Engine, Imports, Limits, Policy},
-        error::PolicyError,
-    },
-};
 use cutover_model::port::{Kind, Verdict};
+use cutover_policy_host::{
+    bundle::Bundle,
+    engine::{Compiled, Engine, Imports, Limits, Policy},
+    error::PolicyError,
+};
 
 use super::{admit, admit_with, component, generous, javascript};
 use crate::harness::Setup;

@@ -2,17 +2,14 @@
 
 use std::{fs, sync::Arc};
 
-use cutover::{
-    observe::marks::Marks,
-    policy::{
-        engine::{Engine, Limits, WarmPolicy},
-        history::synthetic::Synthetic,
-        record::{Call, Memory, Question, Role},
-        slot::{Seat, Title},
-    },
-    store::Store,
-};
+use cutover::{observe::marks::Marks, store::Store};
 use cutover_model::port::{Kind, Progress, Verdict};
+use cutover_policy_host::{
+    engine::{Engine, Limits, WarmPolicy},
+    history::synthetic::Synthetic,
+    record::{Call, Memory, Question, Role},
+    slot::{Seat, Title},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -29,19 +29,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cutover::{
-    config::environment,
-    policy::{
-        cases::{self, CasesError, Options},
-        engine::{Engine, EngineError},
-    },
-};
+use cutover_authoring::cases::{self, CasesError, Options};
+use cutover_model::environment;
+use cutover_policy_host::engine::{Engine, EngineError};
 use serde_json::Value;
 
-pub use cutover::policy::{
-    cases::{BundleReport, CaseReport, Coverage, Failure, Mismatch, What},
-    engine::Limits,
-};
+pub use cutover_authoring::cases::{BundleReport, CaseReport, Coverage, Failure, Mismatch, What};
+pub use cutover_policy_host::engine::Limits;
 
 /// A bundle whose cases are to be run.
 #[derive(Debug, Clone)]

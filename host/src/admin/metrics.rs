@@ -13,13 +13,13 @@ use self::text::{BOUNDS_US, Family, Labels, Value};
 use crate::{
     app::Host,
     migration::{failsafe::Thing, snapshot::Snapshot},
-    policy::engine::Compilations,
     store::{Store, room::Removed},
 };
 use cutover_model::{
     facts::{Calls, Members},
     port::{Phase, Verdict},
 };
+use cutover_policy_host::engine::Compilations;
 
 /// Everything that one scrape shows.
 #[derive(Debug, Default)]

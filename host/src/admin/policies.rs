@@ -23,15 +23,15 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{MAX_ACTOR, MAX_REASON, Refusal, Shared, bounded};
 use crate::{
     app::Host,
-    policy::{
-        author::inspect::{Report, Subject, inspect},
-        engine::Imports,
-        release::{self, Provenance, Release, Settings, check_version},
-    },
-    registry::{MAX_ENVELOPE, MAX_SETTINGS, Offer, PushError},
+    registry::{Offer, PushError},
     store::StoreError,
 };
+use cutover_authoring::author::inspect::{Report, Subject, inspect};
 use cutover_model::{causes::chain, port::Kind};
+use cutover_policy_host::{
+    engine::Imports,
+    release::{self, MAX_ENVELOPE, MAX_SETTINGS, Provenance, Release, Settings, check_version},
+};
 
 /// How long a push may wait for its turn, and how long its body may take to arrive.
 const TURN: Duration = Duration::from_secs(30);

@@ -18,16 +18,16 @@ use crate::{
         install::{Choice, Order as By, Source},
     },
     migration::Install,
-    policy::{
-        candidate::{Rule, Weighed},
-        slot::{Seat, Slot},
-    },
     store::{
         StoreError,
         calls::{Page, Wanted},
     },
 };
 use cutover_model::{clock::UnixMs, port::Kind};
+use cutover_policy_host::{
+    candidate::{Rule, Weighed},
+    slot::{Seat, Slot},
+};
 
 /// Calls that are shown unless fewer are asked for, and the most that may be asked for.
 const CALLS: u32 = 50;

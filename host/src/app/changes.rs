@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{StartError, planes, policies::fingerprint};
 use crate::{
-    config::{MigrationConfig, PlaneConfig, bundle::Bundle},
+    config::{MigrationConfig, PlaneConfig},
     migration::{State, flags::Flags, table::Table},
     store::{
         Store, StoreError,
@@ -20,6 +20,7 @@ use cutover_model::{
     port::{Kind, Phase},
     request::{Class, Ppm},
 };
+use cutover_policy_host::bundle::Bundle;
 
 /// Something that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

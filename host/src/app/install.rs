@@ -13,27 +13,27 @@ use serde_json::{Map, Value};
 
 use super::{Host, Migration, policies::admit_with};
 use crate::{
-    blocking::{Blocking, BlockingError},
-    config::bundle::{
-        Bundle,
-        files::{FileError, Folder},
-    },
     migration::{
         Declined, Install, Ordered, Verb,
         handle::{Changed, Code, Newcomer},
     },
-    policy::{
-        PolicyError,
-        candidate::Rule,
-        check,
-        engine::Limits,
-        release::{Manifest, Settings},
-        slot::{Seat, Title},
-        trust::Refused,
-    },
     registry::{FindError, Offer, PushError},
 };
 use cutover_model::{causes::chain, port::Kind};
+use cutover_policy_host::{
+    PolicyError,
+    blocking::{Blocking, BlockingError},
+    bundle::{
+        Bundle,
+        files::{FileError, Folder},
+    },
+    candidate::Rule,
+    check,
+    engine::Limits,
+    release::{Manifest, Settings},
+    slot::{Seat, Title},
+    trust::Refused,
+};
 
 /// Threads that read bundles, how long one may wait for a thread, and how long reading may take.
 const READERS: (usize, Duration, Duration) = (4, Duration::from_secs(2), Duration::from_secs(10));

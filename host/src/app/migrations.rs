@@ -12,15 +12,10 @@ use super::{
 };
 use crate::{
     compare::{self, Comparer},
-    config::{MigrationConfig, PlaneConfig, bundle::Bundle},
+    config::{MigrationConfig, PlaneConfig},
     migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
     observe::{History, Recorder},
-    policy::{
-        slot::Slots,
-        trial::{Queues, Trials},
-    },
     pool::Pool,
-    route::Control,
     split::Split,
     store::{
         Store, StoreError,
@@ -37,6 +32,12 @@ use cutover_model::{
     },
     port::{Kind, Phase},
     request::Ppm,
+};
+use cutover_policy_host::{
+    bundle::Bundle,
+    route::Control,
+    slot::Slots,
+    trial::{Queues, Trials},
 };
 
 /// A migration whose pools are made and closed.

@@ -10,7 +10,6 @@ use crate::{
     config::{HttpConfig, OperationsConfig, PlaneConfig},
     dispatch::{self, Dispatch},
     observe::Recorder,
-    policy::{slot::Slots, trial::Trials},
     pool::{
         Pool, PoolSpec, UpstreamPool, UpstreamSpec, WorkerPool,
         journal::{Journal, Keeper},
@@ -22,12 +21,12 @@ use crate::{
         headers::Forwarding,
         mirror::{self, HttpMirror},
     },
-    route::Callers,
     shadow::{self, Mirror},
     split::Split,
     store::records::PoolConfiguration,
 };
 use cutover_model::{clock, request::PoolId};
+use cutover_policy_host::{route::Callers, slot::Slots, trial::Trials};
 
 /// What both planes have.
 pub(super) struct Given {

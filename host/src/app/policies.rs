@@ -6,22 +6,22 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Shared, StartError};
 use crate::{
-    config::bundle::Bundle,
     migration::{rehearse, state::State},
     notify::Notice,
-    policy::{
-        PolicyError,
-        candidate::Candidate,
-        engine::{Engine, Imports, Policy},
-        rehearsal::Rehearsal,
-        slot::{Seat, Slot, Slots, Title},
-    },
     store::{
         records::Audited,
         seats::{Place, SeatRecord},
     },
 };
 use cutover_model::{clock, port::Kind};
+use cutover_policy_host::{
+    PolicyError,
+    bundle::Bundle,
+    candidate::Candidate,
+    engine::{Engine, Imports, Policy},
+    rehearsal::Rehearsal,
+    slot::{Seat, Slot, Slots, Title},
+};
 
 /// Compiles a component that imports nothing and admits it for a kind with settings.
 ///

@@ -28,12 +28,12 @@ use crate::{
     descriptors,
     ingress::{Ends, Ingress, Started, carry::Adopter},
     notify::{self, Notice, Notifier},
-    policy::engine::{Engine, Imports, Options},
     pool::spawner::Spawner,
     registry::Registry,
     store::{Store, markers::Markers},
 };
 use cutover_model::clock;
+use cutover_policy_host::engine::{Engine, Imports, Options};
 
 /// How long a host waits for its pools before it takes over from another: what is not up then was not up there either, or
 /// comes up later.

@@ -8,10 +8,10 @@ use super::{Failed, output};
 use crate::{
     app::{self, changes::Change},
     config::{Config, Problem, advice::advice},
-    policy::{PolicyError, engine::Engine},
     store::{Examined, Store},
 };
 use cutover_model::causes::chain;
+use cutover_policy_host::{PolicyError, engine::Engine};
 
 pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(), Failed> {
     let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;

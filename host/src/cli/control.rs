@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Failed, HostAddress, Order, client::Client, output};
-use crate::{admin, config::environment};
-use cutover_model::{clock::UnixMs, request::Ppm};
+use crate::admin;
+use cutover_model::{clock::UnixMs, environment, request::Ppm};
 
 /// How an order is meant, where there are several ways.
 #[derive(Debug, Clone, Copy, Default)]

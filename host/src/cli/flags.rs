@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{Failed, Flags, client::Client, output};
-use crate::{admin::SetFlag, config::environment};
+use crate::admin::SetFlag;
+use cutover_model::environment;
 
 pub(super) fn run(flags: Flags) -> Result<(), Failed> {
     match flags {

@@ -13,8 +13,8 @@ use serde_json::json;
 
 use self::source::{Origin, Span};
 use super::{Failed, HostAddress, output};
-use crate::policy::history::read::parse;
 use cutover_model::clock::UnixMs;
+use cutover_policy_host::history::read::parse;
 
 /// Lines between two words of progress.
 const PROGRESS: u64 = 20_000;
@@ -110,7 +110,7 @@ fn copy(history: &mut impl BufRead, out: &mut impl Write, origin: &Origin) -> Re
         }
         if lines % PROGRESS == 0 {
             let at = match parse(line.trim_ascii()) {
-                Ok(crate::policy::history::Line::Check(recorded)) => recorded.check.now_ms.rfc3339(),
+                Ok(cutover_policy_host::history::Line::Check(recorded)) => recorded.check.now_ms.rfc3339(),
                 Ok(_) | Err(_) => String::new(),
             };
             output::note(&format!("{lines} lines, up to {at}"));

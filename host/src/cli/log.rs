@@ -31,8 +31,7 @@ use tracing_subscriber::{
 };
 
 use super::Failed;
-use crate::config::environment;
-use cutover_model::{clock, escape};
+use cutover_model::{clock, environment, escape};
 
 /// Only the host's user reads a log: it has names and reasons.
 const MODE: u32 = 0o600;

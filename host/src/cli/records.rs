@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{Failed, HostAddress, client::Client, control::done, output};
-use crate::{admin::Acceptance, config::environment};
-use cutover_model::{clock::UnixMs, request::Ppm};
+use crate::admin::Acceptance;
+use cutover_model::{clock::UnixMs, environment, request::Ppm};
 
 #[derive(Debug, Args)]
 pub(super) struct Records {

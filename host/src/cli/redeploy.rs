@@ -14,8 +14,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{Failed, Order, client::Client, control::done, output};
-use crate::{admin, config::environment};
-use cutover_model::clock;
+use crate::admin;
+use cutover_model::{clock, environment};
 
 /// How often it is looked how far it is.
 const LOOK: Duration = Duration::from_millis(200);

@@ -21,12 +21,12 @@ use crate::{
         App, Prepared,
         sockets::{Found, Sockets},
     },
-    blocking::Blocking,
-    config::{Config, advice::advice, environment},
+    config::{Config, advice::advice, given},
     handover::{HandOverError, Predecessor, Successor},
     ingress::carry::{Adopter, Carried},
 };
-use cutover_model::{causes::chain, clock};
+use cutover_model::{causes::chain, clock, environment};
+use cutover_policy_host::blocking::Blocking;
 
 /// Threads for questions to policies, which there are as many of as are under way: about ten for each migration at the most.
 const QUESTIONS: usize = 2_048;
@@ -62,8 +62,7 @@ enum Left {
 }
 
 pub(super) fn run(file: &Path) -> Result<(), Failed> {
-    let given =
-        environment::listening().map_err(|e| Failed::usage(format!("cannot use a socket of `LISTEN_FDS`: {e}")))?;
+    let given = given::listening().map_err(|e| Failed::usage(format!("cannot use a socket of `LISTEN_FDS`: {e}")))?;
     let start = Start {
         file: file.to_owned(),
         program: environment::program(),

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::validate::At;
-use crate::policy::engine::{KindLimits, Limits};
 use cutover_model::port::Kind;
+use cutover_policy_host::engine::{KindLimits, Limits};
 
 /// `[host.policy_limits]`.
 #[derive(Debug, Default, Deserialize)]

@@ -47,7 +47,7 @@ pub struct Host {
     pub store: PathBuf,
     /// The folder where rollbacks are marked besides.
     pub rollback_markers: PathBuf,
-    /// Where the components of guests are; see [`super::environment::components`] for where they are looked for.
+    /// Where the components of guests are; see [`cutover_model::environment::components`] for where they are looked for.
     pub components: Option<PathBuf>,
     /// Folders below which a request may name a bundle; those of the bundles below may be named without it.
     pub policy_folders: Vec<PathBuf>,

@@ -21,7 +21,7 @@ use std::{
 };
 
 use self::operations::operations;
-use super::{Bundles, Config, MigrationConfig, PlaneConfig, Problem, environment, limits, raw};
+use super::{Bundles, Config, MigrationConfig, PlaneConfig, Problem, limits, raw};
 use crate::{
     migration::{
         controller::Patience,
@@ -35,13 +35,14 @@ use crate::{
         spec::{HealthChecks, Mode},
     },
     proxy::headers::Forwarding,
-    route::Control,
 };
 use cutover_model::{
     clock::Wall,
+    environment,
     port::Kind,
     request::{PoolId, Ppm},
 };
+use cutover_policy_host::route::Control;
 
 /// Where a value stands, and where problems with it go.
 pub(super) struct At<'a> {

@@ -5,16 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 
 use super::{DemoError, MIGRATION};
-use crate::{
-    app::App,
-    policy::{
-        engine::{Engine, Limits},
-        record::Call,
-        replay,
-    },
-    store::calls::Wanted,
-};
+use crate::{app::App, store::calls::Wanted};
 use cutover_model::causes::chain;
+use cutover_policy_host::{
+    engine::{Engine, Limits},
+    record::Call,
+    replay,
+};
 
 /// Calls that are read at once.
 const PAGE: u32 = 200;

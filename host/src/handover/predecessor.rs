@@ -12,9 +12,9 @@ use rustix::net::sockopt::socket_peercred;
 use super::{HandOverError, Message, PROTOCOL, Plane, wire::Wire};
 use crate::{
     app::sockets::Found,
-    config::environment,
     ingress::carry::{Adopter, Carried},
 };
+use cutover_model::environment;
 
 /// See the module.
 #[derive(Debug)]

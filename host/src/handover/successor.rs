@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{BEGIN, HandOverError, Message, PREPARE, PROTOCOL, Plane, wire::Wire};
-use crate::{app::sockets::Sockets, config::environment, descriptors, ingress::carry::Carried};
+use crate::{app::sockets::Sockets, descriptors, ingress::carry::Carried};
+use cutover_model::environment;
 
 /// See the module. One that is dropped goes on as a process of its own, if it has been told `go`.
 #[derive(Debug)]

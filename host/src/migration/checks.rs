@@ -17,11 +17,6 @@ use super::{
 };
 use crate::{
     judge::{self, Answered},
-    policy::{
-        record::{Call, Question, Role},
-        slot::Slots,
-        trial::Job,
-    },
     stage,
     store::seats::{Place, Remembered},
 };
@@ -30,6 +25,11 @@ use cutover_model::{
     facts::{Batch, Finding},
     port::{Action, Check, Judgement, Kind, Move, Progress, Verdict},
     request::Ppm,
+};
+use cutover_policy_host::{
+    record::{Call, Question, Role},
+    slot::Slots,
+    trial::Job,
 };
 
 /// Checks that are kept to show to a policy that takes over, after it was shown those in the store: more than pass while

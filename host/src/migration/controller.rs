@@ -38,12 +38,6 @@ use super::{
 use crate::{
     notify::Notifier,
     observe::{History, Recorder, machine::Machine, recorder::Measured},
-    policy::{
-        PolicyError,
-        slot::{Seat, Slots},
-        trial::{Failed, Trials},
-    },
-    route::Control,
     split::Split,
     store::{
         Store,
@@ -58,6 +52,12 @@ use cutover_model::{
     },
     facts::{Batch, Finding, Gauge},
     port::{Check, Kind, Phase, Plan, Verdict},
+};
+use cutover_policy_host::{
+    PolicyError,
+    route::Control,
+    slot::{Seat, Slots},
+    trial::{Failed, Trials},
 };
 
 /// How long a batch is.

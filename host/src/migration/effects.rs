@@ -12,12 +12,6 @@ use crate::{
     judge::Answered,
     notify::Notice,
     observe::Recorder,
-    policy::{
-        record::{Call, Question, Role},
-        slot::Seat,
-        trial::Job,
-    },
-    route::Published,
     store::{plans::LastPlan, records::Decision},
 };
 use cutover_model::{
@@ -25,6 +19,12 @@ use cutover_model::{
     facts::Finding,
     port::{Kind, Phase, Plan, Situation},
     request::{Class, Ppm},
+};
+use cutover_policy_host::{
+    record::{Call, Question, Role},
+    route::Published,
+    slot::Seat,
+    trial::Job,
 };
 
 /// Who or what made something happen.

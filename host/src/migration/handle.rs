@@ -7,11 +7,11 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{seats::Install, snapshot::Snapshot};
-use crate::policy::{PolicyError, slot::Seat};
 use cutover_model::{
     clock::{self, Mono},
     request::Ppm,
 };
+use cutover_policy_host::{PolicyError, slot::Seat};
 
 /// How others talk to a controller.
 #[derive(Debug, Clone)]

@@ -9,7 +9,6 @@ use super::{controller::Controller, state::State};
 use crate::{
     notify::{Notice, Notifier},
     observe::marks::Marks,
-    policy::slot::Slots,
     store::{Store, records::Decision},
 };
 use cutover_model::{
@@ -21,6 +20,7 @@ use cutover_model::{
     facts::Finding,
     port::{Check, Kind},
 };
+use cutover_policy_host::slot::Slots;
 
 /// How long a policy that began afresh must have gone without needing it again.
 const AFRESH_APART: Duration = Duration::from_hours(1);

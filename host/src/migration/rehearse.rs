@@ -7,15 +7,13 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{controller::Controller, effects::Settled, handle::Declined, seats::Installing};
-use crate::{
-    policy::{PolicyError, engine::Policy, history::Recorded, rehearsal::Rehearsal},
-    store::Store,
-};
+use crate::store::Store;
 use cutover_model::{
     causes::chain,
     clock::{self, UnixMs},
     port::{Check, Verdict},
 };
+use cutover_policy_host::{PolicyError, engine::Policy, history::Recorded, rehearsal::Rehearsal};
 
 /// Checks that are read from the store at once.
 const PAGE: u32 = 500;

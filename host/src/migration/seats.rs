@@ -16,24 +16,22 @@ use super::{
     state::Event,
     succession::{lets_go_up, until_resumed},
 };
-use crate::{
-    policy::{
-        PolicyError,
-        candidate::{Candidate, Evidence, Rule},
-        engine::Policy,
-        rehearsal::Rehearsal,
-        slot::Seat,
-    },
-    store::{
-        StoreError,
-        records::Audited,
-        seats::{Place, SeatRecord},
-    },
+use crate::store::{
+    StoreError,
+    records::Audited,
+    seats::{Place, SeatRecord},
 };
 use cutover_model::{
     causes::chain,
     clock::{self, Mono, UnixMs},
     port::Kind,
+};
+use cutover_policy_host::{
+    PolicyError,
+    candidate::{Candidate, Evidence, Rule},
+    engine::Policy,
+    rehearsal::Rehearsal,
+    slot::Seat,
 };
 
 /// A policy that is being put somewhere.

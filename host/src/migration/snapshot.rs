@@ -10,14 +10,14 @@ use super::{
     rails::Rails,
     state::State,
 };
-use crate::policy::{
-    PolicyError,
-    slot::{Seat, Slot, Slots},
-};
 use cutover_model::{
     clock::UnixMs,
     facts::Finding,
     port::{Kind, Verdict},
+};
+use cutover_policy_host::{
+    PolicyError,
+    slot::{Seat, Slot, Slots},
 };
 
 /// One migration, as the controller last left it.

@@ -10,8 +10,8 @@ use super::{
     state::{Event, Order},
     table::Table,
 };
-use crate::policy::slot::Slots;
 use cutover_model::port::{Kind, Phase};
+use cutover_policy_host::slot::Slots;
 
 /// The table of the stages policy in charge; none if there is none that the host can read.
 pub(super) fn table(slots: &Slots) -> Option<Table> {

@@ -11,23 +11,21 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::{Handle, Verb, seats::Install};
-use crate::{
-    policy::{
-        PolicyError,
-        candidate::{Candidate, Compared, Disagreement, Weighed},
-        engine::Asked,
-        record::{Call, Memory, Question, Role},
-        slot::{Seat, Slots},
-        trial::{Job, Trials},
-    },
-    route::{Control, Published, Router},
-    store::Store,
-};
+use crate::store::Store;
 use cutover_model::{
     causes::chain,
     clock::{self, UnixMs, timeline::Clock},
     port::{AdaptedCall, AdapterReply, Comparison, Judgement, Kind, Move, Pair, Plan},
     request::{PoolId, Ppm, Request},
+};
+use cutover_policy_host::{
+    PolicyError,
+    candidate::{Candidate, Compared, Disagreement, Weighed},
+    engine::Asked,
+    record::{Call, Memory, Question, Role},
+    route::{Control, Published, Router},
+    slot::{Seat, Slots},
+    trial::{Job, Trials},
 };
 
 /// What tries candidates out.

@@ -7,11 +7,8 @@ use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest
 use serde_json::json;
 
 use super::sha256;
-use crate::{
-    policy::release::Manifest,
-    registry::{MAX_ENVELOPE, MAX_SETTINGS},
-};
 use cutover_model::clock::UnixMs;
+use cutover_policy_host::release::{MAX_ENVELOPE, MAX_SETTINGS, Manifest};
 
 /// The config of a Wasm OCI artefact, and its one layer.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";

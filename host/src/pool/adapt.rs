@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::policy::{
-    PolicyError, check,
-    engine::{Asked, Policy},
-    trial::{Job, Trials},
-};
 use cutover_model::{
     port::{AdaptedCall, AdapterCall, AdapterReply, Kind},
     request::{Answer, Failure, FailureKind},
+};
+use cutover_policy_host::{
+    PolicyError, check,
+    engine::{Asked, Policy},
+    trial::{Job, Trials},
 };
 
 /// One call's translation.

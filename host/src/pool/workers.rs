@@ -40,13 +40,13 @@ use super::{
     spawner::Spawner,
     spec::PoolSpec,
 };
-use crate::policy::{PolicyError, engine::Policy, trial::Trials};
 use cutover_model::{
     clock::{self, Mono},
     facts::Members,
     port::Kind,
     request::{Answer, Failure, FailureKind, PoolId},
 };
+use cutover_policy_host::{PolicyError, engine::Policy, trial::Trials};
 
 /// Sessions whose worker is remembered. Those beyond that are brought up to date on each call, which is slower.
 const MAX_SESSIONS: usize = 100_000;

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     message::{ReplyHead, RequestHead},
     observe::Session,
-    route::{By, Route},
 };
 use cutover_model::{clock, request::PoolId};
+use cutover_policy_host::route::{By, Route};
 
 /// What routing made of a request.
 pub(super) struct Routed {

@@ -7,25 +7,18 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::PushError;
-use crate::{
-    config::bundle::Bundle,
-    policy::{
-        PolicyError, check,
-        engine::{Description, Engine, Imports, Policy},
-        release::{Manifest, Provenance, Settings, check_name, check_version},
-        sign,
-    },
-};
 use cutover_model::port::Kind;
+use cutover_policy_host::{
+    PolicyError,
+    bundle::Bundle,
+    check,
+    engine::{Description, Engine, Imports, Policy},
+    release::{MAX_SETTINGS, Manifest, Provenance, Settings, check_name, check_version},
+    sign,
+};
 
 /// The longest author, reason and reference.
 const MAX_TEXT: usize = 1024;
-
-/// The most bytes of settings and script together.
-pub const MAX_SETTINGS: usize = 256 << 10;
-
-/// The most bytes of an envelope.
-pub const MAX_ENVELOPE: usize = 1 << 20;
 
 /// The interface that every policy exports; its version is the contract's.
 const CONTRACT: &str = "cutover:policy/policy@";

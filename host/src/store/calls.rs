@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{Store, StoreError, memories, packed, sql_ms};
-use crate::policy::record::{Call, Memory, Question, Role};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Progress, Verdict},
 };
+use cutover_policy_host::record::{Call, Memory, Question, Role};
 
 /// A call with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl Store {
         Ok(found
             .into_iter()
             .next()
-            .map(crate::policy::history::Stored::read)
+            .map(cutover_policy_host::history::Stored::read)
             .transpose()?
             .map(|recorded| recorded.check))
     }
@@ -312,7 +312,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::policy::history::synthetic::Synthetic;
+    use cutover_policy_host::history::synthetic::Synthetic;
 
     /// A store with calls about checks that it has, two for each.
     async fn store(checks: u64) -> (TempDir, Store, Vec<UnixMs>) {

@@ -13,12 +13,13 @@ use sqlx::{
 };
 
 use super::{Store, StoreError, sessions, sql_ms};
-use crate::{observe::marks::Marks, policy::history::Stored};
+use crate::observe::marks::Marks;
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Verdict},
     request::Ppm,
 };
+use cutover_policy_host::history::Stored;
 
 /// Rows that one statement removes, so that decisions get a turn in between.
 const REMOVED_AT_ONCE: u32 = 1_000;
@@ -189,7 +190,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::policy::history::{Recorded, synthetic::Synthetic};
+    use cutover_policy_host::history::{Recorded, synthetic::Synthetic};
 
     const ALL: (UnixMs, UnixMs) = (UnixMs(0), UnixMs(u64::MAX));
 

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::StoreError;
-use crate::policy::record::Call;
 use cutover_model::{
     clock::UnixMs,
     facts::{Batch, Calls, Comparisons, Finding, Members},
     port::Phase,
     request::Ppm,
 };
+use cutover_policy_host::record::Call;
 
 /// A decision that was persisted and acted on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ use serde_json::Value;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{Store, StoreError, records::Audited, sql_ms};
-use crate::policy::release::{Manifest, Release};
 use cutover_model::clock::UnixMs;
+use cutover_policy_host::release::{Manifest, Release};
 
 /// Labels that are read at once: more than a host is given in years. Releases, which may be large, are read one by one.
 const MOST: u32 = 100_000;

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{Store, StoreError, records::Audited, sql_ms};
-use crate::policy::{
+use cutover_model::{clock::UnixMs, port::Kind};
+use cutover_policy_host::{
     candidate::{Evidence, Rule},
     engine::Policy,
     slot::Title,
 };
-use cutover_model::{clock::UnixMs, port::Kind};
 
 /// Which seat of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

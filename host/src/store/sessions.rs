@@ -98,7 +98,6 @@ mod tests {
     use crate::{
         migration::State,
         observe::{Observation, Outcome, Recorder, recorder::Measured},
-        policy::history::synthetic::Synthetic,
         store::records::Decision,
     };
     use cutover_model::{
@@ -107,6 +106,7 @@ mod tests {
         port::Phase,
         request::{Class, FailureKind, PoolId, Ppm},
     };
+    use cutover_policy_host::history::synthetic::Synthetic;
 
     async fn opened(folder: &TempDir) -> Store {
         Store::open(&folder.path().join("test.db")).await.unwrap()

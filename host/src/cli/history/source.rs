@@ -13,10 +13,10 @@ use tokio::runtime::{self, Runtime};
 
 use crate::{
     cli::{Failed, client::Client},
-    policy::history::Mark,
     store::Store,
 };
 use cutover_model::{causes::chain, clock::UnixMs};
+use cutover_policy_host::history::Mark;
 
 /// Checks that are read from a store at once.
 const PAGE: u32 = 500;

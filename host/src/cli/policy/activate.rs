@@ -8,7 +8,9 @@ use super::{
     super::{HostAddress, client::Client, control::done},
     Failed,
 };
-use crate::{admin::seats, config::environment, policy::candidate::Rule};
+use crate::admin::seats;
+use cutover_model::environment;
+use cutover_policy_host::candidate::Rule;
 
 #[derive(Debug, Args)]
 pub(crate) struct Activate {

@@ -18,21 +18,21 @@ use crate::{
         history::source::{Origin, Span},
         output,
     },
-    config::bundle::{Bundle, files},
-    policy::{
-        backtest::{self, BacktestError, Options, side::Side},
-        engine::{Engine, KindLimits, Limits, Policy},
-        history::{
-            Line,
-            read::{Lines, ReadError},
-        },
-        slot::Title,
-    },
 };
+use cutover_authoring::backtest::{self, BacktestError, Options, side::Side};
 use cutover_model::{
     causes::chain,
     clock::{self, UnixMs},
     port::Kind,
+};
+use cutover_policy_host::{
+    bundle::{Bundle, files},
+    engine::{Engine, KindLimits, Limits, Policy},
+    history::{
+        Line,
+        read::{Lines, ReadError},
+    },
+    slot::Title,
 };
 
 /// A back-test waits longer for an answer than a host does: what it finds must not depend on how busy this machine is.

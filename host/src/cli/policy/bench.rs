@@ -10,20 +10,20 @@ use super::{
     Failed,
     sandbox::{self, Sandbox},
 };
-use crate::{
-    app,
-    config::bundle::{Bundle, Manifest},
-    policy::{
-        author::{
-            bench::{self, Breach, Budget, Cost},
-            inspect,
-            workload::{self, Step},
-        },
-        cases,
-        engine::{KindLimits, Limits, Policy},
+use crate::app;
+use cutover_authoring::{
+    author::{
+        bench::{self, Breach, Budget, Cost},
+        inspect,
+        workload::{self, Step},
     },
+    cases,
 };
 use cutover_model::causes::chain;
+use cutover_policy_host::{
+    bundle::{Bundle, Manifest},
+    engine::{KindLimits, Limits, Policy},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
@@ -107,7 +107,7 @@ fn show(
     policy: &Policy,
     (costs, origin): (&[Cost], &str),
     (budget, breaches): (&Budget, &[Breach]),
-) -> Result<(), crate::policy::PolicyError> {
+) -> Result<(), cutover_policy_host::PolicyError> {
     let (compiled, start) = (policy.compiled(), policy.start_up()?);
     if args.format.json {
         output::json(&json!({

@@ -5,21 +5,19 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::super::{Format, output};
 use super::{
-    super::{Format, output},
     Failed,
     sandbox::{self, Sandbox},
 };
-use crate::{
-    app,
-    config::{bundle::Manifest, environment},
-    policy::author::{
-        build::{self, Built, Source},
-        component::{self, Freshness},
-        inspect,
-    },
+use crate::app;
+use cutover_authoring::author::{
+    build::{self, Built, Source},
+    component::{self, Freshness},
+    inspect,
 };
-use cutover_model::causes::chain;
+use cutover_model::{causes::chain, environment};
+use cutover_policy_host::bundle::Manifest;
 
 #[derive(Debug, Args)]
 pub(crate) struct Build {

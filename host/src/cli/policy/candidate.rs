@@ -5,16 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::{
-    super::{HostAddress, client::Client, control::done, output},
-    Failed, activate,
-};
-use crate::{
-    admin::Order,
-    config::environment,
-    policy::candidate::{Demote, Promote, Rule},
-};
-use cutover_model::{clock::UnixMs, port::Kind, request::Ppm};
+use super::super::{HostAddress, client::Client, control::done, output};
+use super::{Failed, activate};
+use crate::admin::Order;
+use cutover_model::{clock::UnixMs, environment, port::Kind, request::Ppm};
+use cutover_policy_host::candidate::{Demote, Promote, Rule};
 
 #[derive(Debug, Args)]
 pub(crate) struct Candidate {

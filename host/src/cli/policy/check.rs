@@ -5,23 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{
-    super::{Format, client::Client, output},
-    Failed, push,
-    sandbox::Sandbox,
+use super::super::{Format, client::Client, output};
+use super::{Failed, push, sandbox::Sandbox};
+use crate::registry::Offer;
+use cutover_authoring::author::inspect::{self, Admitted, Report, Shape, Subject};
+use cutover_model::{environment, port::Kind};
+use cutover_policy_host::{
+    bundle::{Bundle, MAX_COMPONENT, files},
+    engine::Imports,
 };
-use crate::{
-    config::{
-        bundle::{Bundle, MAX_COMPONENT, files},
-        environment,
-    },
-    policy::{
-        author::inspect::{self, Admitted, Report, Shape, Subject},
-        engine::Imports,
-    },
-    registry::Offer,
-};
-use cutover_model::port::Kind;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {

@@ -9,7 +9,7 @@ use super::{
     super::{Format, output},
     Failed,
 };
-use crate::policy::author::scaffold::{Language, Plan, ScaffoldError, Sdk};
+use cutover_authoring::author::scaffold::{Language, Plan, ScaffoldError, Sdk};
 use cutover_model::{causes::chain, port::Kind};
 
 #[derive(Debug, Args)]

@@ -9,18 +9,17 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::super::{HostAddress, client::Client, output};
 use super::{
-    super::{HostAddress, client::Client, output},
     Failed,
     source::{self, Because, Source},
 };
 use crate::{
     admin::policies as admin,
-    config::environment,
     oci::{self, Address, Artefact},
     registry::Offer,
 };
-use cutover_model::clock;
+use cutover_model::{clock, environment};
 
 /// How long a host may take to compile a policy, and to finish what others have pushed before.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);

@@ -10,15 +10,13 @@ use super::{
     super::{HostAddress, client::Client, output},
     Failed, log,
 };
-use crate::{
-    policy::{
-        engine::{Engine, Limits},
-        record::Call,
-        replay::{self, Replayed},
-    },
-    store::records::Decision,
-};
+use crate::store::records::Decision;
 use cutover_model::causes::chain;
+use cutover_policy_host::{
+    engine::{Engine, Limits},
+    record::Call,
+    replay::{self, Replayed},
+};
 
 /// Calls that are read from the host at once.
 const PAGE: usize = 200;

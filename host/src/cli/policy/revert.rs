@@ -2,12 +2,10 @@
 
 use clap::Args;
 
-use super::{
-    super::{HostAddress, client::Client, control::done},
-    Failed,
-};
-use crate::{admin::Order, config::environment};
-use cutover_model::port::Kind;
+use super::super::{HostAddress, client::Client, control::done};
+use super::Failed;
+use crate::admin::Order;
+use cutover_model::{environment, port::Kind};
 
 #[derive(Debug, Args)]
 pub(crate) struct Revert {

@@ -9,15 +9,12 @@ use std::{
 use clap::Args;
 
 use super::Failed;
-use crate::{
-    config::{
-        Config,
-        bundle::{Bundle, Manifest},
-        environment,
-    },
-    policy::engine::{Engine, KindLimits, Limits, Options},
+use crate::config::Config;
+use cutover_model::{causes::chain, environment};
+use cutover_policy_host::{
+    bundle::{Bundle, Manifest},
+    engine::{Engine, KindLimits, Limits, Options},
 };
-use cutover_model::causes::chain;
 
 /// How long a question that a tool asks may take where no host says how long, and a `decide`: what cases find must not
 /// depend on how busy this machine is. Whether a host would wait so long, `policy bench` says.

@@ -11,7 +11,7 @@ use super::{
     Failed,
     source::{self, Because, Components, Source},
 };
-use crate::config::bundle::SIGNATURES;
+use cutover_policy_host::bundle::SIGNATURES;
 
 #[derive(Debug, Args)]
 pub(crate) struct Sign {

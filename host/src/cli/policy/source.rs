@@ -11,20 +11,18 @@ use dsse::Ed25519Signer;
 
 use super::Failed;
 use crate::{
-    config::{
-        bundle::{Bundle, MAX_COMPONENT, files},
-        environment,
-    },
+    config::given,
     oci::{self, Access, Address},
-    policy::{
-        engine::{Engine, Limits},
-        keys,
-        release::{Provenance, Settings, check_version},
-        sign,
-    },
     registry::{self, Inspected, Offer},
 };
-use cutover_model::{causes::chain, port::Kind};
+use cutover_model::{causes::chain, environment, port::Kind};
+use cutover_policy_host::{
+    bundle::{Bundle, MAX_COMPONENT, files},
+    engine::{Engine, Limits},
+    keys,
+    release::{Provenance, Settings, check_version},
+    sign,
+};
 
 /// How sources in OCI registries begin.
 const OCI: &str = "oci://";
@@ -166,7 +164,7 @@ impl Source {
 
 /// How to reach a registry, with what Docker's configuration has for it.
 pub(super) fn access(address: &Address, insecure: bool) -> Result<Access, Failed> {
-    let credentials = environment::registry_credentials(address.registry()).map_err(Failed::new)?;
+    let credentials = given::registry_credentials(address.registry()).map_err(Failed::new)?;
     Ok(Access { credentials, insecure, max_component: Limits::default().component_bytes })
 }
 

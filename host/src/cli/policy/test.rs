@@ -10,7 +10,7 @@ use super::{
     Failed,
     sandbox::{Opened, Sandbox},
 };
-use crate::policy::cases::{self, BundleReport, CasesError, Options};
+use cutover_authoring::cases::{self, BundleReport, CasesError, Options};
 use cutover_model::causes::chain;
 
 #[derive(Debug, Args)]

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{At, raw};
-use crate::route::{Callers, Choice, Key};
 use cutover_model::request::Attribute;
+use cutover_policy_host::route::{Callers, Choice, Key};
 
 /// The shortest key: what is shorter can be guessed.
 const LEAST: usize = 16;

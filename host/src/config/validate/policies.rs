@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::At;
-use crate::config::{Bundles, MigrationConfig, bundle::Bundle, raw};
+use crate::config::{Bundles, MigrationConfig, raw};
 use cutover_model::port::Kind;
+use cutover_policy_host::bundle::Bundle;
 
 /// Policies that every migration needs.
 const REQUIRED: [Kind; 3] = [Kind::Routing, Kind::Rollback, Kind::Stages];

@@ -1,7 +1,7 @@
 //! Whose policies are accepted: keys that can be used, each once, and a number of them that can sign.
 
 use super::{At, raw};
-use crate::policy::trust::{Trust, TrustedKey};
+use cutover_policy_host::trust::{Trust, TrustedKey};
 
 /// Keys that may be listed: each is tried with every signature of a policy.
 const MAX_KEYS: usize = 64;

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use tokio::{sync::oneshot, time::timeout_at};
 
 use super::{Call, HEALTH_CHECK, Inner};
-use crate::{
-    policy::slot::Charge,
-    pool::{
-        adapt::Translation,
-        breaker::Backing,
-        checkout::{Broken, Lent, Pending, Refusal, Turn},
-        process::Worker,
-    },
+use crate::pool::{
+    adapt::Translation,
+    breaker::Backing,
+    checkout::{Broken, Lent, Pending, Refusal, Turn},
+    process::Worker,
 };
 use cutover_model::{
     clock::{self, Mono},
     port::Kind,
     request::{Answer, Failure, FailureKind, PoolId},
 };
+use cutover_policy_host::slot::Charge;
 
 /// A worker on loan; dropping it in the middle of a call gives up the worker, otherwise hands it back.
 pub(super) struct Lease {

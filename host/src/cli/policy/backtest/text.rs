@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::policy::backtest::{
+use cutover_authoring::backtest::{
     report::{Change, CostShown, Differences, Fault, History, Noticed, Report, SideReport},
     runs::Stand,
 };

@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use cutover::descriptors;
 use cutover_model::clock;
+use cutover_traffic::descriptors;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

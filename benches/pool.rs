@@ -18,20 +18,18 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
-    config::{Config, PlaneConfig},
-    pool::{
-        Call, WorkerPool,
-        journal::{Journal, Keep},
-        process::Worker,
-        spawner::Spawner,
-    },
-};
+use cutover::config::{Config, PlaneConfig};
 use cutover_model::{
     clock::{self, Mono},
     request::{Answer, Class},
 };
 use cutover_policy_host::{slot::Slots, trial::Trials};
+use cutover_traffic::pool::{
+    Call, WorkerPool,
+    journal::{Journal, Keep},
+    process::Worker,
+    spawner::Spawner,
+};
 use rustix::{
     process::Pid,
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},

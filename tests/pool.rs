@@ -12,20 +12,18 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
-    config::{Config, PlaneConfig},
-    pool::{
-        Call, PoolSpec, WorkerPool,
-        journal::{Journal, Keep},
-        spawner::Spawner,
-        workers::WorkerView,
-    },
-};
+use cutover::config::{Config, PlaneConfig};
 use cutover_model::{
     clock,
     request::{Answer, Failure},
 };
 use cutover_policy_host::{slot::Slots, trial::Trials};
+use cutover_traffic::pool::{
+    Call, PoolSpec, WorkerPool,
+    journal::{Journal, Keep},
+    spawner::Spawner,
+    workers::WorkerView,
+};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use cutover::{migration::Verb, pool::breaker::Position};
+use cutover::migration::Verb;
 use cutover_model::{
     clock,
     port::{Kind, Phase},
 };
+use cutover_traffic::pool::breaker::Position;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{

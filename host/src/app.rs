@@ -31,23 +31,10 @@ pub use self::{
     prepare::Prepared,
 };
 use crate::{
-    compare::Comparer,
     config::Config,
-    dispatch::Dispatch,
-    ingress::{
-        Ends,
-        carry::Carried,
-        operations::Route,
-        table::{Match, Table},
-        tls::Tls,
-    },
     migration::{Handle, controller::Patience, flags::FlagError},
     notify::{Counters, Notifier},
-    observe::{History, machine::Machine},
-    pool::{UpstreamPool, spawner::Spawner},
-    proxy::Proxy,
     registry::Registry,
-    split::Split,
     store::{
         Store, StoreError,
         markers::Markers,
@@ -62,6 +49,21 @@ use cutover_model::{
 use cutover_policy_host::{
     engine::{Engine, EngineError},
     slot::Slots,
+};
+use cutover_traffic::{
+    compare::Comparer,
+    dispatch::Dispatch,
+    ingress::{
+        Ends,
+        carry::Carried,
+        operations::Route,
+        table::{Match, Table},
+        tls::Tls,
+    },
+    observe::{History, machine::Machine},
+    pool::{UpstreamPool, spawner::Spawner},
+    proxy::Proxy,
+    split::Split,
 };
 
 /// How often what is old is removed, and room is made.

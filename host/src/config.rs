@@ -26,11 +26,7 @@ use toml::de::DeTable;
 
 use crate::{
     admin,
-    dispatch::Operation,
-    ingress::{Settings, table::Match},
     migration::{controller::Patience, failsafe, rails::Rails},
-    pool::{PoolSpec, UpstreamSpec},
-    proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding, limit::Limit},
 };
 use cutover_model::{clock::Wall, environment, port::Kind, request::Class};
 use cutover_policy_host::{
@@ -38,6 +34,12 @@ use cutover_policy_host::{
     engine::Limits,
     route::{Callers, Control},
     trust::Trust,
+};
+use cutover_traffic::{
+    dispatch::Operation,
+    ingress::{Settings, table::Match},
+    pool::{PoolSpec, UpstreamSpec},
+    proxy::{affinity::SessionCookie, catalogue::Catalogue, head::SessionKey, headers::Forwarding, limit::Limit},
 };
 
 /// Mistakes of syntax that are told at once: after one, the parser may take others for some.

@@ -1,6 +1,6 @@
 //! Bodies of reads: short ones are kept, so that V1 can answer for V2 and V2 can be asked the same.
 
-use cutover::pool::upstream::upload::SHORT;
+use cutover_traffic::pool::upstream::upload::SHORT;
 
 use super::*;
 

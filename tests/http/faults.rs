@@ -1,6 +1,6 @@
 //! What upstreams may do to a request, and what the caller gets.
 
-use cutover::pool::upstream::upload::SHORT;
+use cutover_traffic::pool::upstream::upload::SHORT;
 use tokio::io::sink;
 
 use super::*;

@@ -8,7 +8,8 @@ use std::{
     },
 };
 
-use cutover::{config::PlaneConfig, pool::upstream::Lookup};
+use cutover::config::PlaneConfig;
+use cutover_traffic::pool::upstream::Lookup;
 
 use super::*;
 

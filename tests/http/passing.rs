@@ -198,8 +198,8 @@ async fn tls_is_spoken_on_both_sides() {
     let folder = TempDir::new().unwrap();
     let http = tls::certify(folder.path());
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let fields = cutover::ingress::certified::CertificateFields::default();
-    let server = cutover::ingress::tls::server((&certificate, &key), None, fields).unwrap();
+    let fields = cutover_traffic::ingress::certified::CertificateFields::default();
+    let server = cutover_traffic::ingress::tls::server((&certificate, &key), None, fields).unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(server.config());
     let upstream = Upstream::raw(move |stream| {
         let acceptor = acceptor.clone();

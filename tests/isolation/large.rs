@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use cutover::{compare, judge, observe::Recorder, stage, store::calls::Wanted};
+use cutover::{judge, stage, store::calls::Wanted};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Pair, Phase, Progress, Side},
@@ -13,6 +13,7 @@ use cutover_policy_host::{
     slot::{Seat, Slots},
     trial::Trials,
 };
+use cutover_traffic::{compare, observe::Recorder};
 use tempfile::TempDir;
 
 use super::{admit, check};
@@ -162,7 +163,7 @@ async fn pairs_that_are_too_large_together_are_compared_in_several_questions_and
     assert!(too_large.v1.contains("too large to compare") && too_large.v1.contains("65536"), "{too_large:?}");
     let fates = counted.pairs["read"];
     assert_eq!((fates.asked, fates.compared, fates.different, fates.too_large), (51, 50, 1, 1));
-    let counts = recorder.cut(UnixMs(1), cutover::observe::recorder::Measured::default()).comparisons;
+    let counts = recorder.cut(UnixMs(1), cutover_traffic::observe::recorder::Measured::default()).comparisons;
     assert_eq!((counts.same, counts.different, counts.incomparable), (49, 1, 1));
     assert!(queues.failures.try_recv().is_err(), "no policy failed");
 }

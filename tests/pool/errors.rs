@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cutover::pool::{Backing, Call, breaker::Position, workers::Tried};
 use cutover_model::{
     clock,
     request::{Class, FailureKind},
 };
+use cutover_traffic::pool::{Backing, Call, breaker::Position, workers::Tried};
 use serde_json::{Value, json};
 
 use super::{Pool, kill};

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover::pool::Call;
 use cutover_model::{
     clock,
     request::{Class, FailureKind},
 };
+use cutover_traffic::pool::Call;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

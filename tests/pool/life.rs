@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cutover::pool::lifecycle::Stage;
 use cutover_model::{clock, request::FailureKind};
+use cutover_traffic::pool::lifecycle::Stage;
 use serde_json::json;
 use tokio::runtime;
 

@@ -17,7 +17,7 @@ async fn a_pool_shows_what_its_workers_use() {
     for _ in 0..40 {
         pool.call("who", Some("s"), &json!({})).await.unwrap();
     }
-    let grown = |w: &cutover::pool::workers::WorkerView| {
+    let grown = |w: &cutover_traffic::pool::workers::WorkerView| {
         w.uses.is_some_and(|used| used.usage.rss_bytes > before.rss_bytes + (30 << 20) && used.cpu_ppm.is_some())
     };
     let worker = pool.until("a worker that has grown", grown).await;

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use cutover::{observe::marks::Marks, store::Store};
+use cutover::store::Store;
 use cutover_model::port::{Kind, Progress, Verdict};
 use cutover_policy_host::{
     engine::{Engine, Limits, WarmPolicy},
@@ -10,6 +10,7 @@ use cutover_policy_host::{
     record::{Call, Memory, Question, Role},
     slot::{Seat, Title},
 };
+use cutover_traffic::observe::marks::Marks;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -30,7 +30,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
+use cutover_model::clock;
+use cutover_traffic::{
     ingress::{
         Ends,
         guard::{end, guard},
@@ -40,7 +41,6 @@ use crate::{
     },
     pool::upstream::upload::{Incomplete, Upload, Wait},
 };
-use cutover_model::clock;
 
 /// What has to be here of a body before anybody looks at the request: most bodies are no longer.
 const GATHERED: usize = 64 << 10;

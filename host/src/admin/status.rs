@@ -10,12 +10,14 @@ use crate::{
         outlook::{Outlook, Rates, Seen, outlook},
         snapshot::Snapshot,
     },
-    observe::PoolWindow,
-    pool::{WorkerPool, breaker::Position, load::Load},
 };
 use cutover_model::{
     facts::Comparisons,
     request::{PoolId, Ppm},
+};
+use cutover_traffic::{
+    observe::PoolWindow,
+    pool::{WorkerPool, breaker::Position, load::Load},
 };
 
 /// Seconds that windows cover.
@@ -104,9 +106,9 @@ pub(super) fn of(host: &Host, migration: &Migration) -> Status {
     let warnings = host.warnings.iter().filter(|change| change.migration == snapshot.migration);
     let store_trouble = host.store.trouble().map(|trouble| trouble.why.clone());
     let pools = [&split.v1, &split.v2];
-    let not_starting: Vec<_> = pools.into_iter().filter_map(crate::pool::Pool::why_not_whole).collect();
+    let not_starting: Vec<_> = pools.into_iter().filter_map(cutover_traffic::pool::Pool::why_not_whole).collect();
     // Members as they are now, like all that is said of them below; those of the last batch may be others.
-    let window = |pool: &crate::pool::Pool| PoolWindow {
+    let window = |pool: &cutover_traffic::pool::Pool| PoolWindow {
         members: pool.members_now(),
         ..migration.history.window(pool.id(), WINDOW)
     };
@@ -123,7 +125,7 @@ pub(super) fn of(host: &Host, migration: &Migration) -> Status {
         comparisons: migration.history.totals().comparisons,
         sessions: migration.plane.sessions(),
         workers: Workers { v1: split.v1.pids(), v2: split.v2.pids() },
-        pools: pools.into_iter().filter_map(crate::pool::Pool::workers).map(Brief::of).collect(),
+        pools: pools.into_iter().filter_map(cutover_traffic::pool::Pool::workers).map(Brief::of).collect(),
         not_starting,
         decide_failures: split.decide_failures.lock().clone(),
     }

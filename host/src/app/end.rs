@@ -10,12 +10,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Migration, Plane, changes, sockets::Sockets};
-use crate::{
+use cutover_model::clock;
+use cutover_traffic::{
     ingress::carry::Carried,
     observe::recorder::Measured,
     pool::{Pool, UpstreamPool},
 };
-use cutover_model::clock;
 
 /// How often it is looked whether a store that refused records can be had.
 const RETRY: Duration = Duration::from_secs(1);

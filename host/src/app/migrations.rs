@@ -11,12 +11,8 @@ use super::{
     policies::{self, Filled},
 };
 use crate::{
-    compare::{self, Comparer},
     config::{MigrationConfig, PlaneConfig},
     migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
-    observe::{History, Recorder},
-    pool::Pool,
-    split::Split,
     store::{
         Store, StoreError,
         in_force::InForce,
@@ -38,6 +34,12 @@ use cutover_policy_host::{
     route::Control,
     slot::Slots,
     trial::{Queues, Trials},
+};
+use cutover_traffic::{
+    compare::{self, Comparer},
+    observe::{History, Recorder},
+    pool::Pool,
+    split::Split,
 };
 
 /// A migration whose pools are made and closed.

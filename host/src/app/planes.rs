@@ -6,8 +6,13 @@ use tokio::runtime::Handle;
 
 use super::{Common, Plane};
 use crate::{
-    compare::Comparer,
     config::{HttpConfig, OperationsConfig, PlaneConfig},
+    store::records::PoolConfiguration,
+};
+use cutover_model::{clock, request::PoolId};
+use cutover_policy_host::{route::Callers, slot::Slots, trial::Trials};
+use cutover_traffic::{
+    compare::Comparer,
     dispatch::{self, Dispatch},
     observe::Recorder,
     pool::{
@@ -23,10 +28,7 @@ use crate::{
     },
     shadow::{self, Mirror},
     split::Split,
-    store::records::PoolConfiguration,
 };
-use cutover_model::{clock, request::PoolId};
-use cutover_policy_host::{route::Callers, slot::Slots, trial::Trials};
 
 /// What both planes have.
 pub(super) struct Given {
@@ -134,7 +136,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
     pool.open();
     let (trials, _nobody) = Trials::new(Arc::<Slots>::default());
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
-    let (comparer, _nothing) = crate::compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
+    let (comparer, _nothing) = cutover_traffic::compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
     let pools = (Pool::Upstreams(pool.clone()), Pool::Upstreams(pool.clone()));
     Arc::new(Proxy {
         split: Arc::new(Split::new(BTreeMap::new(), pools, Arc::clone(&recorder), trials, Arc::default())),

@@ -25,15 +25,17 @@ use super::{
 use crate::{
     admin,
     config::{Config, MigrationConfig},
-    descriptors,
-    ingress::{Ends, Ingress, Started, carry::Adopter},
     notify::{self, Notice, Notifier},
-    pool::spawner::Spawner,
     registry::Registry,
     store::{Store, markers::Markers},
 };
 use cutover_model::clock;
 use cutover_policy_host::engine::{Engine, Imports, Options};
+use cutover_traffic::{
+    descriptors,
+    ingress::{Ends, Ingress, Started, carry::Adopter},
+    pool::spawner::Spawner,
+};
 
 /// How long a host waits for its pools before it takes over from another: what is not up then was not up there either, or
 /// comes up later.

@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::StartError;
-use crate::{config::Config, ingress::listen};
+use crate::config::Config;
+use cutover_traffic::ingress::listen;
 
 /// What is there when a host starts.
 #[derive(Debug, Default)]

@@ -23,10 +23,10 @@ use crate::{
     },
     config::{Config, advice::advice, given},
     handover::{HandOverError, Predecessor, Successor},
-    ingress::carry::{Adopter, Carried},
 };
 use cutover_model::{causes::chain, clock, environment};
 use cutover_policy_host::blocking::Blocking;
+use cutover_traffic::ingress::carry::{Adopter, Carried};
 
 /// Threads for questions to policies, which there are as many of as are under way: about ten for each migration at the most.
 const QUESTIONS: usize = 2_048;

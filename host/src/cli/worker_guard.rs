@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::Failed;
-use crate::{descriptors, pool::guard};
+use cutover_traffic::{descriptors, pool::guard};
 
 pub(super) fn run(parent: u32, descriptors: Option<u64>, command: &[OsString]) -> Result<(), Failed> {
     let program = command.first().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();

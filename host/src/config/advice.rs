@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{Config, MigrationConfig, PlaneConfig, Problem};
-use crate::{
+use cutover_model::{port::Kind, request::Class};
+use cutover_traffic::{
     dispatch::Operation,
     ingress::table::Match,
     pool::{PoolSpec, UpstreamSpec},
 };
-use cutover_model::{port::Kind, request::Class};
 
 /// Everything that a person would look at twice.
 pub fn advice(config: &Config) -> Vec<Problem> {

@@ -29,12 +29,6 @@ use crate::{
         rails::{Hours, Rails},
     },
     notify,
-    pool::{
-        PoolSpec,
-        process::WorkerCommand,
-        spec::{HealthChecks, Mode},
-    },
-    proxy::headers::Forwarding,
 };
 use cutover_model::{
     clock::Wall,
@@ -43,6 +37,14 @@ use cutover_model::{
     request::{PoolId, Ppm},
 };
 use cutover_policy_host::route::Control;
+use cutover_traffic::{
+    pool::{
+        PoolSpec,
+        process::WorkerCommand,
+        spec::{HealthChecks, Mode},
+    },
+    proxy::headers::Forwarding,
+};
 
 /// Where a value stands, and where problems with it go.
 pub(super) struct At<'a> {

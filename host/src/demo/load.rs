@@ -22,12 +22,13 @@ use super::{
     MIGRATION,
     summary::{Requests, StageSeen, Summary},
 };
-use crate::{migration::Handle, observe::history::Totals};
+use crate::migration::Handle;
 use cutover_model::{
     clock::UnixMs,
     port::Phase,
     request::{PoolId, Ppm},
 };
+use cutover_traffic::observe::history::Totals;
 
 /// Sessions, each with a program of its own.
 pub(super) const SESSIONS: u32 = 800;

@@ -10,11 +10,9 @@ use std::{
 use rustix::net::sockopt::socket_peercred;
 
 use super::{HandOverError, Message, PROTOCOL, Plane, wire::Wire};
-use crate::{
-    app::sockets::Found,
-    ingress::carry::{Adopter, Carried},
-};
+use crate::app::sockets::Found;
 use cutover_model::environment;
+use cutover_traffic::ingress::carry::{Adopter, Carried};
 
 /// See the module.
 #[derive(Debug)]

@@ -37,8 +37,6 @@ use super::{
 };
 use crate::{
     notify::Notifier,
-    observe::{History, Recorder, machine::Machine, recorder::Measured},
-    split::Split,
     store::{
         Store,
         markers::Markers,
@@ -58,6 +56,10 @@ use cutover_policy_host::{
     route::Control,
     slot::{Seat, Slots},
     trial::{Failed, Trials},
+};
+use cutover_traffic::{
+    observe::{History, Recorder, machine::Machine, recorder::Measured},
+    split::Split,
 };
 
 /// How long a batch is.
@@ -349,7 +351,7 @@ impl Controller {
             gauges.extend(pool.gauges());
         }
         // Also if nothing is mirrored just now: what other rules found must not count a moment longer.
-        split.recorder.pairs().in_force(|| crate::compare::rules(&self.parts.slots));
+        split.recorder.pairs().in_force(|| cutover_traffic::compare::rules(&self.parts.slots));
         let measured = Measured { share: split.router.share(), v1: split.v1.members(), v2: split.v2.members(), gauges };
         let batch = cut(&split.recorder, self.parts.clock.now(), measured);
         self.parts.history.push(batch.clone());

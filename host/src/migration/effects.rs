@@ -11,7 +11,6 @@ use super::{
 use crate::{
     judge::Answered,
     notify::Notice,
-    observe::Recorder,
     store::{plans::LastPlan, records::Decision},
 };
 use cutover_model::{
@@ -26,6 +25,7 @@ use cutover_policy_host::{
     slot::Seat,
     trial::Job,
 };
+use cutover_traffic::observe::Recorder;
 
 /// Who or what made something happen.
 #[derive(Debug, Clone)]

@@ -8,7 +8,6 @@ use serde_json::json;
 use super::{controller::Controller, state::State};
 use crate::{
     notify::{Notice, Notifier},
-    observe::marks::Marks,
     store::{Store, records::Decision},
 };
 use cutover_model::{
@@ -21,6 +20,7 @@ use cutover_model::{
     port::{Check, Kind},
 };
 use cutover_policy_host::slot::Slots;
+use cutover_traffic::observe::marks::Marks;
 
 /// How long a policy that began afresh must have gone without needing it again.
 const AFRESH_APART: Duration = Duration::from_hours(1);

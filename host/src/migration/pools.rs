@@ -12,16 +12,14 @@ use super::{
     step::{Facts, preparing},
     withhold::{RULE, V1, Withheld},
 };
-use crate::{
-    pool::Pool,
-    store::{plans::LastPlan, records::Decision},
-};
+use crate::store::{plans::LastPlan, records::Decision};
 use cutover_model::{
     clock::{self, UnixMs},
     facts::Finding,
     port::{Phase, Verdict},
     request::Ppm,
 };
+use cutover_traffic::pool::Pool;
 
 /// How long workers may take to start before people are told; they go on starting.
 const START_PATIENCE: Duration = Duration::from_secs(30);

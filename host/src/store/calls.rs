@@ -321,7 +321,10 @@ mod tests {
         let mut moments = Vec::new();
         for recorded in (Synthetic { checks, batches: 5, ..Synthetic::default() }) {
             let check = recorded.check;
-            store.record_check("mine", &check, None, &<(i64, crate::observe::marks::Marks)>::default()).await.unwrap();
+            store
+                .record_check("mine", &check, None, &<(i64, cutover_traffic::observe::marks::Marks)>::default())
+                .await
+                .unwrap();
             moments.push(check.now_ms);
             let progress = Progress { check: check.clone(), verdict: Verdict::Healthy, forced: false };
             let calls = [Question::Rollback(check), Question::Stages(progress)].map(|question| Call {

@@ -13,13 +13,13 @@ use sqlx::{
 };
 
 use super::{Store, StoreError, sessions, sql_ms};
-use crate::observe::marks::Marks;
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Verdict},
     request::Ppm,
 };
 use cutover_policy_host::history::Stored;
+use cutover_traffic::observe::marks::Marks;
 
 /// Rows that one statement removes, so that decisions get a turn in between.
 const REMOVED_AT_ONCE: u32 = 1_000;

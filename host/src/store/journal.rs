@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, sql_ms};
-use crate::pool::journal::{Entry, Keep, Keeper};
 use cutover_model::clock;
+use cutover_traffic::pool::journal::{Entry, Keep, Keeper};
 
 /// Entries in one commit.
 const BATCH: usize = 256;

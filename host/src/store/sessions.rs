@@ -7,7 +7,7 @@ use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::{Store, StoreError};
-use crate::observe::{marks::Marks, recorder::Known};
+use cutover_traffic::observe::{marks::Marks, recorder::Known};
 
 /// Rows of a stage that are left as they are at a start; more are made one.
 const MOST_ROWS: usize = 256;
@@ -95,11 +95,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{
-        migration::State,
-        observe::{Observation, Outcome, Recorder, recorder::Measured},
-        store::records::Decision,
-    };
+    use crate::{migration::State, store::records::Decision};
     use cutover_model::{
         clock::UnixMs,
         facts::Batch,
@@ -107,6 +103,7 @@ mod tests {
         request::{Class, FailureKind, PoolId, Ppm},
     };
     use cutover_policy_host::history::synthetic::Synthetic;
+    use cutover_traffic::observe::{Observation, Outcome, Recorder, recorder::Measured};
 
     async fn opened(folder: &TempDir) -> Store {
         Store::open(&folder.path().join("test.db")).await.unwrap()

@@ -3,10 +3,8 @@
 use rustix::process::{Resource, getrlimit};
 
 use super::{Scrape, Value, float};
-use crate::{
-    app::Host,
-    pool::{resources::Usage, upstream::UpstreamView},
-};
+use crate::app::Host;
+use cutover_traffic::pool::{resources::Usage, upstream::UpstreamView};
 
 impl Scrape {
     pub(super) fn host(&mut self, host: &Host) {

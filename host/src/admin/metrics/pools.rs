@@ -1,7 +1,7 @@
 //! What pools of workers show: the last minute of each pool, and each worker by its slot.
 
 use super::{Scrape, float, seconds};
-use crate::pool::{
+use cutover_traffic::pool::{
     breaker::Position,
     workers::{PoolView, WorkerView},
 };

@@ -7,7 +7,7 @@ use serde::{
     de::{Error, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::pool::recovery::{Backoff, Severity, Strategy};
+use cutover_traffic::pool::recovery::{Backoff, Severity, Strategy};
 
 /// `workers`: so many, or a table.
 #[derive(Debug)]

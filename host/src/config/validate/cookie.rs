@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha512};
 
 use super::{At, callers, raw};
-use crate::proxy::{affinity::SessionCookie, head::SessionKey};
+use cutover_traffic::proxy::{affinity::SessionCookie, head::SessionKey};
 
 /// `[migrations.NAME.session_cookie]`; `keys` is where the service's own sessions are.
 pub(super) fn of(

@@ -1,10 +1,8 @@
 //! What counts as failed, checked.
 
 use super::At;
-use crate::{
-    config::raw::failed::Failed as Raw,
-    observe::failed::{Failed, Header, Is, Place, Pointer, Statuses},
-};
+use crate::config::raw::failed::Failed as Raw;
+use cutover_traffic::observe::failed::{Failed, Header, Is, Place, Pointer, Statuses};
 
 /// Places that may be looked at for one answer: the body is read for each.
 const MAX_PLACES: usize = 16;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::At;
-use crate::{
-    config::raw,
+use crate::config::raw;
+use cutover_traffic::{
     message::rules::{HeaderRules, Rules},
     proxy::headers,
 };

@@ -8,6 +8,12 @@ use super::{At, cookie, failed, headers, is_name, operations::own_deadline};
 use crate::{
     admin,
     config::{Config, HttpConfig, MigrationConfig, PlaneConfig, raw},
+};
+use cutover_model::{
+    causes::chain,
+    request::{Class, PoolId},
+};
+use cutover_traffic::{
     ingress::{
         table::{HostMatch, Match},
         watch::Limits,
@@ -26,10 +32,6 @@ use crate::{
         query::Wanted,
     },
     proxy_protocol::Version,
-};
-use cutover_model::{
-    causes::chain,
-    request::{Class, PoolId},
 };
 
 /// How fast operators' bodies must come and their answers be taken: as those of callers, unless the configuration says

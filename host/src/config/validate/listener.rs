@@ -5,8 +5,9 @@ use std::{net::IpAddr, path::Path, sync::Arc, thread};
 use ipnet::IpNet;
 
 use super::{At, headers};
-use crate::{
-    config::raw,
+use crate::config::raw;
+use cutover_model::causes::chain;
+use cutover_traffic::{
     ingress::{
         Settings,
         certified::CertificateFields,
@@ -16,7 +17,6 @@ use crate::{
     },
     pace::Pace,
 };
-use cutover_model::causes::chain;
 
 /// Threads that may serve.
 const MAX_THREADS: usize = 256;

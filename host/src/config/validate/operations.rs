@@ -3,13 +3,9 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{At, failed, is_name, pool};
-use crate::{
-    config::{OperationsConfig, raw},
-    dispatch::Operation,
-    observe::Failed,
-    pool::PoolSpec,
-};
+use crate::config::{OperationsConfig, raw};
 use cutover_model::request::{Class, PoolId};
+use cutover_traffic::{dispatch::Operation, observe::Failed, pool::PoolSpec};
 
 pub(super) fn operations(
     at: &mut At<'_>,

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 
 use super::At;
-use crate::{
-    config::raw::workers as raw,
-    pool::{
-        breaker,
-        checkout::Order,
-        optimizer,
-        process::Patience,
-        recovery::{Recovery, Rule},
-        restarts::Budget,
-        spec::{Mode, Queue, Size, WarmUp},
-    },
-};
+use crate::config::raw::workers as raw;
 use cutover_model::request::FailureKind;
+use cutover_traffic::pool::{
+    breaker,
+    checkout::Order,
+    optimizer,
+    process::Patience,
+    recovery::{Recovery, Rule},
+    restarts::Budget,
+    spec::{Mode, Queue, Size, WarmUp},
+};
 
 /// Workers that a pool may have: each is a process with pipes, and one machine runs them all.
 const MAX_WORKERS: usize = 1_024;

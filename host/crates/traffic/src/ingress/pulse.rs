@@ -23,7 +23,7 @@ const IN_KERNEL: usize = 64 << 10;
 
 /// Times are nanoseconds of the monotonic clock; 0 is "not now".
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub struct Pulse {
     /// Requests whose answers are not whole yet.
     active: AtomicU32,
     /// Those of them that nobody has been asked for yet, because their bodies have not come.
@@ -63,7 +63,7 @@ pub(crate) struct Home {
 
 /// Callers who are there and may not come in, because there are as many connections as there may be.
 #[derive(Debug, Default)]
-pub(crate) struct Shortage {
+pub struct Shortage {
     waiting: AtomicUsize,
     /// Connections that were told to make room and have not gone yet.
     going: AtomicUsize,
@@ -71,7 +71,7 @@ pub(crate) struct Shortage {
 
 /// One of them.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a>(&'a Shortage);
+pub struct Waiting<'a>(&'a Shortage);
 
 /// What a connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +89,11 @@ pub(crate) enum Order {
 
 /// A request that is served; dropping it ends that.
 #[derive(Debug)]
-pub(crate) struct Active(Arc<Pulse>);
+pub struct Active(Arc<Pulse>);
 
 /// A body that comes in, maybe longer than its request is served; dropping it ends that.
 #[derive(Debug)]
-pub(crate) struct Arriving {
+pub struct Arriving {
     pulse: Arc<Pulse>,
     progress: Arc<Progress>,
     /// Whether nobody has been asked yet.
@@ -234,7 +234,7 @@ impl Pulse {
     }
 
     /// A request's head is whole.
-    pub(crate) fn begin(self: &Arc<Self>) -> Active {
+    pub fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         self.settle();
@@ -304,7 +304,7 @@ impl Pulse {
 impl Shortage {
     /// Somebody waits from now on. Who looks at connections after that either sees one that has ended its last request,
     /// or that one sees this.
-    pub(crate) fn begins(&self) -> Waiting<'_> {
+    pub fn begins(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         Waiting(self)
@@ -327,7 +327,7 @@ impl Active {
     }
 
     /// Its body comes in, so far.
-    pub(crate) fn arriving(&self, progress: &Arc<Progress>) -> Arriving {
+    pub fn arriving(&self, progress: &Arc<Progress>) -> Arriving {
         self.0.arriving.fetch_add(1, Ordering::Relaxed);
         Arriving { pulse: Arc::clone(&self.0), progress: Arc::clone(progress), gathers: AtomicBool::new(false) }
     }

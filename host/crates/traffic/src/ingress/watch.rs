@@ -51,7 +51,7 @@ pub struct Limits {
 /// Connections that are looked at all at once and now and then, so that none of them has to keep a timer: those of one
 /// thread, as a rule.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     limits: Limits,
     /// Connections over which no whole head has come may be so many.
     max_pending: usize,
@@ -64,7 +64,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(limits: Limits, max_pending: usize, shortage: Arc<Shortage>) -> Self {
+    pub fn new(limits: Limits, max_pending: usize, shortage: Arc<Shortage>) -> Self {
         Self {
             limits,
             max_pending,
@@ -77,7 +77,7 @@ impl Watch {
     }
 
     /// Takes a connection in: one that can be given away, or cannot; `is_pending` if no request has come over it yet.
-    pub(crate) fn add(&self, can_leave: bool, is_pending: bool) -> Arc<Pulse> {
+    pub fn add(&self, can_leave: bool, is_pending: bool) -> Arc<Pulse> {
         let pulse = Arc::new(Pulse::new(&self.home, clock::mono(), can_leave, is_pending));
         self.all.lock().push(Arc::downgrade(&pulse));
         if is_pending {
@@ -98,7 +98,7 @@ impl Watch {
     }
 
     /// Looks after the connections until they are told to leave or to end, and then on until `done`.
-    pub(crate) async fn run(&self, ends: &Ends, done: &CancellationToken) {
+    pub async fn run(&self, ends: &Ends, done: &CancellationToken) {
         let mut not_told = Some(ends.told.token());
         let Limits { header_timeout, keep_alive, send_timeout, pace } = self.limits;
         let shortest = header_timeout.min(keep_alive).min(send_timeout);
@@ -158,7 +158,7 @@ impl Watch {
 
 /// Tells connections to close over which the host has waited longest for the caller: as many as others wait for, and some
 /// more of those that have waited for long. None that is `young`: what was sent over it may be on its way.
-pub(crate) fn make_room(watches: &[Arc<Watch>], shortage: &Shortage, young: Duration, now: Mono) {
+pub fn make_room(watches: &[Arc<Watch>], shortage: &Shortage, young: Duration, now: Mono) {
     let wanted = shortage.wanted();
     if wanted == 0 {
         return;

@@ -8,17 +8,17 @@ pub mod carry;
 pub mod certified;
 mod connection;
 mod extended;
-pub(crate) mod guard;
+pub mod guard;
 pub mod listen;
 pub mod operations;
 mod plain;
 pub mod proxied;
-pub(crate) mod pulse;
+pub mod pulse;
 mod strict;
 pub mod table;
 pub mod tls;
 pub mod watch;
-pub(crate) mod watched;
+pub mod watched;
 
 use std::{
     future::pending,

@@ -5,7 +5,7 @@ use std::{future::poll_fn, pin::Pin, task::Poll};
 use super::pulse::{Order, Pulse};
 
 /// How a connection was driven.
-pub(crate) enum Guarded<T> {
+pub enum Guarded<T> {
     /// To its end.
     Ended(T),
     /// Until it could be given away.
@@ -15,7 +15,7 @@ pub(crate) enum Guarded<T> {
 }
 
 /// Drives a connection, and does with it what it is told. It is given away only when nothing is under way.
-pub(crate) async fn guard<C: Future>(
+pub async fn guard<C: Future>(
     mut connection: Pin<&mut C>,
     pulse: &Pulse,
     end: impl FnOnce(Pin<&mut C>),
@@ -58,7 +58,7 @@ pub(crate) async fn guard<C: Future>(
 }
 
 /// A connection of hyper's has ended.
-pub(crate) fn end(pulse: &Pulse, guarded: &Guarded<hyper::Result<()>>) {
+pub fn end(pulse: &Pulse, guarded: &Guarded<hyper::Result<()>>) {
     if let Guarded::Ended(ended) = guarded {
         pulse.has_ended();
         if let Err(error) = ended {

@@ -24,7 +24,7 @@ thread_local! {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Watched<S> {
+pub struct Watched<S> {
     inner: S,
     /// What was read before, by whoever had the connection then.
     before: Bytes,
@@ -33,7 +33,7 @@ pub(crate) struct Watched<S> {
 
 impl<S> Watched<S> {
     /// A stream, and what was already read of it.
-    pub(crate) const fn new(inner: S, before: Bytes, pulse: Arc<Pulse>) -> Self {
+    pub const fn new(inner: S, before: Bytes, pulse: Arc<Pulse>) -> Self {
         Self { inner, before, pulse }
     }
 

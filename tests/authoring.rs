@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use cutover::migration::Verb;
+use cutover_control::migration::Verb;
 use cutover_model::port::Phase;
 use serde_json::Value;
 use tempfile::TempDir;

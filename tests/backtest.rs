@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cutover::migration::Verb;
+use cutover_control::migration::Verb;
 use cutover_model::{clock::UnixMs, port::Phase};
 use cutover_policy_host::history::{FAULT, Mark, synthetic::Synthetic};
 use serde_json::Value;

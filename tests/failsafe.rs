@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover::{
+use cutover_control::{
     migration::Verb,
     store::{calls::Wanted, records::Decision},
 };

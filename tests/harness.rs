@@ -11,8 +11,8 @@ use std::{
 use cutover::{
     app::{App, Migration},
     config::{Bundles, Config},
-    migration::{Verb, snapshot::Snapshot},
 };
+use cutover_control::migration::{Verb, snapshot::Snapshot};
 use cutover_model::clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes};

@@ -26,7 +26,8 @@ mod story;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use cutover::{app::App, config::Config, migration::Verb};
+use cutover::{app::App, config::Config};
+use cutover_control::migration::Verb;
 use cutover_model::port::Phase;
 use cutover_traffic::pool::UpstreamPool;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};

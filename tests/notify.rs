@@ -7,7 +7,8 @@ use std::{
     thread,
 };
 
-use cutover::{app::App, config::Config, migration::Verb};
+use cutover::{app::App, config::Config};
+use cutover_control::migration::Verb;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
-use cutover::{
+use cutover_control::{
     migration::Verb,
     store::calls::{Logged, Wanted},
 };

@@ -4,7 +4,8 @@ mod records;
 
 use std::{fs, sync::Arc};
 
-use cutover::{app::App, config::Config, migration::Verb};
+use cutover::{app::App, config::Config};
+use cutover_control::migration::Verb;
 use cutover_model::{causes::chain, port::Phase, request::Ppm};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

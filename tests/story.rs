@@ -1,6 +1,6 @@
 //! A migration from its first request to its rollback.
 
-use cutover::migration::Verb;
+use cutover_control::migration::Verb;
 use cutover_model::{
     port::{Phase, Verdict},
     request::Ppm,

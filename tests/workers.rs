@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover::migration::Verb;
+use cutover_control::migration::Verb;
 use cutover_model::{
     clock,
     port::{Kind, Phase},

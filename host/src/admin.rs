@@ -33,10 +33,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    app::{Host, Migration},
-    migration::{Declined, Ordered, Verb, handle::Code},
-};
+use crate::app::{Host, Migration};
+use cutover_control::migration::{Declined, Ordered, Verb, handle::Code};
 use cutover_model::request::Ppm;
 
 /// Bodies are names, reasons and settings.

@@ -30,8 +30,8 @@ pub use self::{
     policies::{admit, admit_bundle},
     prepare::Prepared,
 };
-use crate::{
-    config::Config,
+use crate::config::Config;
+use cutover_control::{
     migration::{Handle, controller::Patience, flags::FlagError},
     notify::{Counters, Notifier},
     registry::Registry,

@@ -24,10 +24,8 @@ use std::{
 use serde::Serialize;
 use toml::de::DeTable;
 
-use crate::{
-    admin,
-    migration::{controller::Patience, failsafe, rails::Rails},
-};
+use crate::admin;
+use cutover_control::migration::{controller::Patience, failsafe, rails::Rails};
 use cutover_model::{clock::Wall, environment, port::Kind, request::Class};
 use cutover_policy_host::{
     bundle::Bundle,

@@ -23,8 +23,8 @@ use crate::{
         install::{Choice, Order, Source},
     },
     config::{Config, ConfigError},
-    migration::{Declined, Handle, Verb, snapshot::Snapshot},
 };
+use cutover_control::migration::{Declined, Handle, Verb, snapshot::Snapshot};
 use cutover_model::{
     clock::{self, Mono},
     facts::Comparisons,
@@ -84,7 +84,7 @@ pub enum DemoError {
     },
     /// The store cannot be read.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] cutover_control::store::StoreError),
 }
 
 /// Says what happens, with the time since the beginning.

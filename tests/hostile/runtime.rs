@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover::migration::{Verb, snapshot::Snapshot};
+use cutover_control::migration::{Verb, snapshot::Snapshot};
 use cutover_model::{
     port::{Kind, Phase, Verdict},
     request::Ppm,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use cutover::{
+use cutover_control::{
     migration::Verb,
     store::{
         calls::Wanted,

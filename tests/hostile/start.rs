@@ -54,7 +54,7 @@ async fn with_a_rollback_policy_that_fails_the_shadow_phase_is_not_left() {
     assert_eq!(put(&host, Kind::Stages, &stages, &settings).await.status, StatusCode::OK);
     let load = Load::start(&host.http, 4, LIGHT).await;
     compared(&host, 50).await;
-    let failed = |s: &cutover::migration::snapshot::Snapshot| s.policy_failures.first().map_or(0, |f| f.count);
+    let failed = |s: &cutover_control::migration::snapshot::Snapshot| s.policy_failures.first().map_or(0, |f| f.count);
     let known = failed(&host.migration().handle.snapshot());
     let later = host.until("ten more failed checks", |s| failed(s) >= known + 10).await;
     assert_eq!(later.state.phase, Phase::Shadow, "nobody would notice a bad V2");
@@ -93,7 +93,8 @@ async fn a_bundle_that_is_missing_at_the_start_leaves_whoever_was_in_charge() {
     let setup = Setup::default().with("rollback", format!("'{}'", bundle.display()));
     let host = setup.start_in(std::sync::Arc::clone(&folder)).await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    let judges = |s: &cutover::migration::snapshot::Snapshot| s.policies.iter().any(|p| p.kind == Kind::Rollback);
+    let judges =
+        |s: &cutover_control::migration::snapshot::Snapshot| s.policies.iter().any(|p| p.kind == Kind::Rollback);
     assert!(judges(&host.migration().handle.snapshot()));
     host.app.shut_down().await;
 

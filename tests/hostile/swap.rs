@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cutover::migration::Verb;
+use cutover_control::migration::Verb;
 use cutover_model::port::{Kind, Phase};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

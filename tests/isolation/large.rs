@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use cutover::{judge, stage, store::calls::Wanted};
+use cutover_control::{judge, stage, store::calls::Wanted};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Pair, Phase, Progress, Side},

@@ -1,6 +1,6 @@
 //! What no policy passes.
 
-use cutover::migration::Verb;
+use cutover_control::migration::Verb;
 use cutover_model::{port::Phase, request::Ppm};
 
 use crate::harness::{Setup, bundle, eventually};

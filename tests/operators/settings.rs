@@ -1,6 +1,6 @@
 //! Settings that are changed while a policy is in charge, and differences that are accepted.
 
-use cutover::migration::Verb;
+use cutover_control::migration::Verb;
 use cutover_model::port::Phase;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

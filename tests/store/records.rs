@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use cutover::store::Store;
+use cutover_control::store::Store;
 use cutover_model::port::{Kind, Progress, Verdict};
 use cutover_policy_host::{
     engine::{Engine, Limits, WarmPolicy},

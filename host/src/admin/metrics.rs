@@ -10,8 +10,8 @@ use cutover_contract::histogram::{Histogram, lower_bound, upper_bound};
 
 pub use self::text::Format;
 use self::text::{BOUNDS_US, Family, Labels, Value};
-use crate::{
-    app::Host,
+use crate::app::Host;
+use cutover_control::{
     migration::{failsafe::Thing, snapshot::Snapshot},
     store::{Store, room::Removed},
 };

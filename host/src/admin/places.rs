@@ -15,7 +15,7 @@ use axum::{
 use tokio::sync::Semaphore;
 
 use super::Refusal;
-use crate::migration::handle::Code;
+use cutover_control::migration::handle::Code;
 
 /// Places for what may take long.
 pub(super) fn places(max_connections: usize) -> Arc<Semaphore> {

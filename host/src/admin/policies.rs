@@ -21,12 +21,12 @@ use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{MAX_ACTOR, MAX_REASON, Refusal, Shared, bounded};
-use crate::{
-    app::Host,
+use crate::app::Host;
+use cutover_authoring::author::inspect::{Report, Subject, inspect};
+use cutover_control::{
     registry::{Offer, PushError},
     store::StoreError,
 };
-use cutover_authoring::author::inspect::{Report, Subject, inspect};
 use cutover_model::{causes::chain, port::Kind};
 use cutover_policy_host::{
     engine::Imports,

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Answer, Body, Order, Refusal, Shared, after, find, needs_reason, who};
-use crate::{
-    app::{
-        Host,
-        install::{Choice, Order as By, Source},
-    },
+use crate::app::{
+    Host,
+    install::{Choice, Order as By, Source},
+};
+use cutover_control::{
     migration::Install,
     store::{
         StoreError,

@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{
-    app::{Host, Migration},
-    migration::{
-        outlook::{Outlook, Rates, Seen, outlook},
-        snapshot::Snapshot,
-    },
+use crate::app::{Host, Migration};
+use cutover_control::migration::{
+    outlook::{Outlook, Rates, Seen, outlook},
+    snapshot::Snapshot,
 };
 use cutover_model::{
     facts::Comparisons,

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{StartError, planes, policies::fingerprint};
-use crate::{
-    config::{MigrationConfig, PlaneConfig},
+use crate::config::{MigrationConfig, PlaneConfig};
+use cutover_control::{
     migration::{State, flags::Flags, table::Table},
     store::{
         Store, StoreError,
@@ -345,7 +345,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::records::Decision;
+    use cutover_control::store::records::Decision;
     use cutover_model::{clock::UnixMs, port::Phase};
 
     async fn at_half(folder: &TempDir) -> Store {
@@ -505,7 +505,7 @@ mod tests {
     async fn flags_that_keep_callers_from_v2_count_for_nothing_without_v1_which_is_told() {
         let folder = TempDir::new().unwrap();
         let store = at(&folder, Phase::Complete, Ppm::ALL).await;
-        let audited = crate::store::records::Audited {
+        let audited = cutover_control::store::records::Audited {
             at: UnixMs(1),
             actor: "test".into(),
             migration: "shop".into(),

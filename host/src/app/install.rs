@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{Host, Migration, policies::admit_with};
-use crate::{
+use cutover_control::{
     migration::{
         Declined, Install, Ordered, Verb,
         handle::{Changed, Code, Newcomer},

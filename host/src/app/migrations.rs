@@ -10,8 +10,8 @@ use super::{
     planes::{self, Made},
     policies::{self, Filled},
 };
-use crate::{
-    config::{MigrationConfig, PlaneConfig},
+use crate::config::{MigrationConfig, PlaneConfig};
+use cutover_control::{
     migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
     store::{
         Store, StoreError,

@@ -5,10 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 
 use super::{Common, Plane};
-use crate::{
-    config::{HttpConfig, OperationsConfig, PlaneConfig},
-    store::records::PoolConfiguration,
-};
+use crate::config::{HttpConfig, OperationsConfig, PlaneConfig};
+use cutover_control::store::records::PoolConfiguration;
 use cutover_model::{clock, request::PoolId};
 use cutover_policy_host::{route::Callers, slot::Slots, trial::Trials};
 use cutover_traffic::{

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use sha2::{Digest as _, Sha256};
 
 use super::{Shared, StartError};
-use crate::{
+use cutover_control::{
     migration::{rehearse, state::State},
     notify::Notice,
     store::{

@@ -25,6 +25,8 @@ use super::{
 use crate::{
     admin,
     config::{Config, MigrationConfig},
+};
+use cutover_control::{
     notify::{self, Notice, Notifier},
     registry::Registry,
     store::{Store, markers::Markers},

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{
+use cutover_control::{
     notify::{Notice, Notifier},
     store::Store,
 };

@@ -8,8 +8,8 @@ use super::{Failed, output};
 use crate::{
     app::{self, changes::Change},
     config::{Config, Problem, advice::advice},
-    store::{Examined, Store},
 };
+use cutover_control::store::{Examined, Store};
 use cutover_model::causes::chain;
 use cutover_policy_host::{PolicyError, engine::Engine};
 

@@ -22,7 +22,7 @@ use std::{
 
 use self::operations::operations;
 use super::{Bundles, Config, MigrationConfig, PlaneConfig, Problem, limits, raw};
-use crate::{
+use cutover_control::{
     migration::{
         controller::Patience,
         flags::Flags,

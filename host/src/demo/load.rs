@@ -22,7 +22,7 @@ use super::{
     MIGRATION,
     summary::{Requests, StageSeen, Summary},
 };
-use crate::migration::Handle;
+use cutover_control::migration::Handle;
 use cutover_model::{
     clock::UnixMs,
     port::Phase,

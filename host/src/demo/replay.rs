@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 
 use super::{DemoError, MIGRATION};
-use crate::{app::App, store::calls::Wanted};
+use crate::app::App;
+use cutover_control::store::calls::Wanted;
 use cutover_model::causes::chain;
 use cutover_policy_host::{
     engine::{Engine, Limits},

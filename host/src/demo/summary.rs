@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::replay::Replayed;
-use crate::migration::snapshot::RollbackReport;
+use cutover_control::migration::snapshot::RollbackReport;
 use cutover_model::{
     clock::UnixMs,
     facts::{Comparisons, Finding},

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::super::{Format, client::Client, output};
 use super::{Failed, push, sandbox::Sandbox};
-use crate::registry::Offer;
 use cutover_authoring::author::inspect::{self, Admitted, Report, Shape, Subject};
+use cutover_control::registry::Offer;
 use cutover_model::{environment, port::Kind};
 use cutover_policy_host::{
     bundle::{Bundle, MAX_COMPONENT, files},

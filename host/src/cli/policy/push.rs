@@ -17,8 +17,8 @@ use super::{
 use crate::{
     admin::policies as admin,
     oci::{self, Address, Artefact},
-    registry::Offer,
 };
+use cutover_control::registry::Offer;
 use cutover_model::{clock, environment};
 
 /// How long a host may take to compile a policy, and to finish what others have pushed before.

@@ -10,7 +10,7 @@ use super::{
     super::{HostAddress, client::Client, output},
     Failed, log,
 };
-use crate::store::records::Decision;
+use cutover_control::store::records::Decision;
 use cutover_model::causes::chain;
 use cutover_policy_host::{
     engine::{Engine, Limits},

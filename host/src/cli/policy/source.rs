@@ -13,8 +13,8 @@ use super::Failed;
 use crate::{
     config::given,
     oci::{self, Access, Address},
-    registry::{self, Inspected, Offer},
 };
+use cutover_control::registry::{self, Inspected, Offer};
 use cutover_model::{causes::chain, environment, port::Kind};
 use cutover_policy_host::{
     bundle::{Bundle, MAX_COMPONENT, files},

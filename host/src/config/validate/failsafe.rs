@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use super::At;
-use crate::{
-    config::raw,
-    migration::failsafe::{Action, OutageLimits, Settings},
-};
+use crate::config::raw;
+use cutover_control::migration::failsafe::{Action, OutageLimits, Settings};
 use cutover_model::request::Ppm;
 
 /// What may be done about a loss.

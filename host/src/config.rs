@@ -2,7 +2,8 @@
 //! environment.
 //!
 //! [`raw`] has the shape of the file and refuses unknown fields; `validate` makes the types below and reports *every*
-//! problem with its path, so that a file is mended in one go; [`bundle`] reads policy bundles.
+//! problem with its path, so that a file is mended in one go; [`bundle`](cutover_policy_host::bundle) reads policy
+//! bundles.
 
 pub mod advice;
 pub mod differences;

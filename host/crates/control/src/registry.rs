@@ -1,10 +1,10 @@
 //! The registry: the policies that a host knows, each under a name and a version that never change their meaning.
 //!
 //! Components are kept by content, releases by name and version. What is pushed is screened for signatures first (see
-//! [`trust`](cutover_policy_host::trust)), then compiled and admitted with its settings, off every request's path and one at a time, and only then
-//! kept. A release that is known stays known: going back to it is always possible, as long as the keys that the host
-//! lists still vouch for it. [`oci`](cutover::oci) moves releases to and from OCI registries; that is the command line's work, and a
-//! host connects to nobody on behalf of who calls its admin plane.
+//! [`trust`](cutover_policy_host::trust)), then compiled and admitted with its settings, off every request's path and one
+//! at a time, and only then kept. A release that is known stays known: going back to it is always possible, as long as
+//! the keys that the host lists still vouch for it. Moving releases to and from OCI registries is the command line's
+//! work, and a host connects to nobody on behalf of who calls its admin plane.
 
 mod offer;
 

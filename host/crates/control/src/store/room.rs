@@ -132,6 +132,7 @@ impl Store {
         Ok(oldest.map(|at| UnixMs(u64::try_from(at).unwrap_or(0))))
     }
 
+    /// Counts rows that were removed to keep the store within its bounds.
     pub fn count_removed(&self, what: Removed, rows: u64) {
         if let Some(count) = self.1.counts.removed.get(what.index()) {
             count.fetch_add(rows, Ordering::Relaxed);

@@ -5,6 +5,7 @@ use std::{future::poll_fn, pin::Pin, task::Poll};
 use super::pulse::{Order, Pulse};
 
 /// How a connection was driven.
+#[derive(Debug)]
 pub enum Guarded<T> {
     /// To its end.
     Ended(T),

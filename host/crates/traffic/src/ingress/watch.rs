@@ -64,6 +64,7 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Watches connections with these limits, of which at most so many may not have asked anything yet.
     pub fn new(limits: Limits, max_pending: usize, shortage: Arc<Shortage>) -> Self {
         Self {
             limits,

@@ -2,7 +2,10 @@
 
 use std::{fs, sync::Arc};
 
-use cutover_control::{judge, stage, store::calls::Wanted};
+use cutover_control::{
+    migration::{judge, stage},
+    store::calls::Wanted,
+};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Pair, Phase, Progress, Side},

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use cutover_control::judge;
+use cutover_control::migration::judge;
 use cutover_model::{
     clock::{self, Mono},
     port::{AdapterCall, Kind},

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::{StartError, planes, policies::fingerprint};
 use crate::config::{MigrationConfig, PlaneConfig};
 use cutover_control::{
-    migration::{State, flags::Flags, table::Table},
+    migration::flags::Flags,
+    state::{State, table::Table},
     store::{
         Store, StoreError,
         in_force::{InCharge, InForce},

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::config::{MigrationConfig, PlaneConfig};
 use cutover_control::{
-    migration::{Controller, State, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
+    migration::{Controller, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
+    state::State,
     store::{
         Store, StoreError,
         in_force::InForce,

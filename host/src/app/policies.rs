@@ -6,8 +6,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Shared, StartError};
 use cutover_control::{
-    migration::{rehearse, state::State},
+    migration::rehearse,
     notify::Notice,
+    state::State,
     store::{
         records::Audited,
         seats::{Place, SeatRecord},

@@ -1,16 +1,18 @@
 //! The migration controller: where a migration stands, how it moves, and the task that moves it.
 //!
-//! [`state`] is plain data, [`step`] the pure function that decides, [`controller`] the shell that feeds it events and
+//! [`State`] is plain data, [`step`] the pure function that decides, [`controller`] the shell that feeds it events and
 //! performs its effects, [`flags`] what operators can switch. **Invariant**: a decision is persisted before its effect is
 //! visible; the one exception is a rollback whose record cannot be written, which is acted on all the same.
 
 mod checks;
 pub mod controller;
 pub mod effects;
+pub mod event;
 pub mod failsafe;
 pub mod flags;
 mod guard;
 pub mod handle;
+pub mod judge;
 pub mod mend;
 #[cfg(test)]
 mod model;
@@ -23,15 +25,14 @@ mod record;
 pub mod rehearse;
 pub mod seats;
 pub mod snapshot;
-pub mod state;
+pub mod stage;
 pub mod step;
 mod succession;
-pub mod table;
 mod told;
 pub mod trial;
 pub mod withhold;
 
 pub use controller::Controller;
+pub use event::Order;
 pub use handle::{Declined, Handle, Ordered, Verb};
 pub use seats::Install;
-pub use state::{Order, State};

@@ -35,7 +35,7 @@ use self::{
     identity::Identity,
     records::{Audited, Decision, PoolConfiguration},
 };
-use crate::migration::State;
+use crate::state::State;
 use cutover_model::{
     clock::{self, UnixMs},
     facts::Batch,

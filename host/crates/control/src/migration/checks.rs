@@ -12,12 +12,14 @@ use super::{
     effects::Cause,
     rails,
     snapshot::Judged,
-    state::Event,
     step, told,
 };
 use crate::{
-    judge::{self, Answered},
-    stage,
+    migration::{
+        event::Event,
+        judge::{self, Answered},
+        stage,
+    },
     store::seats::{Place, Remembered},
 };
 use cutover_model::{

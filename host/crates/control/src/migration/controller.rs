@@ -30,13 +30,14 @@ use super::{
     record::{Marks, Unrecorded},
     rehearse::Rehearsed,
     snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
-    state::{Effect, Event, State},
     step::step,
     succession,
     told::Told,
 };
 use crate::{
+    migration::event::{Effect, Event},
     notify::Notifier,
+    state::State,
     store::{
         Store,
         markers::Markers,

@@ -6,11 +6,11 @@ use super::{
     controller::{Controller, V2Calls},
     rehearse::Rehearsed,
     snapshot::RollbackReport,
-    state::{Effect, State},
 };
 use crate::{
-    judge::Answered,
+    migration::{event::Effect, judge::Answered},
     notify::Notice,
+    state::State,
     store::{plans::LastPlan, records::Decision},
 };
 use cutover_model::{

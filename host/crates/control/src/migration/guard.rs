@@ -11,8 +11,8 @@ use super::{
     effects::Cause,
     failsafe::{Facts, Fault, Said},
     snapshot::{ClockShown, ClockStep},
-    state::Event,
 };
+use crate::migration::event::Event;
 use cutover_model::{
     clock::{
         self, Mono,

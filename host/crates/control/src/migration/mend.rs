@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{controller::Controller, state::State};
+use super::controller::Controller;
 use crate::{
     notify::{Notice, Notifier},
+    state::State,
     store::{Store, records::Decision},
 };
 use cutover_model::{

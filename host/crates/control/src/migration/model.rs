@@ -10,9 +10,14 @@ use proptest::prelude::*;
 
 use super::{
     failsafe::{Action as Acts, Facts, Failsafe, Fault, Said, Settings},
-    state::{Effect, Event, Order, State},
     step::{Facts as Around, ON, Switches, step},
-    table::{Row, Table},
+};
+use crate::{
+    migration::event::{Effect, Event, Order},
+    state::{
+        State,
+        table::{Row, Table},
+    },
 };
 use cutover_model::{
     clock::{

@@ -9,10 +9,15 @@ use super::{
     effects::Cause,
     handle::{Code, Command, Declined, Ordered, Verb},
     seats::Installing,
-    state::{Event, Order, State},
     withhold::V1,
 };
-use crate::stage;
+use crate::{
+    migration::{
+        event::{Event, Order},
+        stage,
+    },
+    state::State,
+};
 use cutover_model::{
     clock,
     port::{Action, Phase, Progress, Verdict},

@@ -6,7 +6,8 @@
 
 use serde::Serialize;
 
-use super::{flags::Off, snapshot::Held, state::State};
+use super::{flags::Off, snapshot::Held};
+use crate::state::State;
 use cutover_model::{
     facts::Finding,
     port::{Phase, Verdict},
@@ -241,7 +242,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::migration::table::{Row, Table};
+    use crate::state::table::{Row, Table};
     use cutover_model::clock::UnixMs;
 
     fn finding(rule: &str, observed: i64, limit: i64) -> Finding {

@@ -8,11 +8,13 @@ use super::{
     flags::Off,
     presence::News,
     snapshot::RollbackReport,
-    state::Event,
     step::{Facts, preparing},
     withhold::{RULE, V1, Withheld},
 };
-use crate::store::{plans::LastPlan, records::Decision};
+use crate::{
+    migration::event::Event,
+    store::{plans::LastPlan, records::Decision},
+};
 use cutover_model::{
     clock::{self, UnixMs},
     facts::Finding,

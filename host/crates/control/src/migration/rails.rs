@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::state::State;
+use crate::state::State;
 use cutover_model::{
     clock::UnixMs,
     facts::Finding,

@@ -14,13 +14,11 @@ use futures_util::{
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use super::{
-    controller::Controller,
-    effects::Cause,
-    state::{Decided, State},
-};
+use super::{controller::Controller, effects::Cause};
 use crate::{
+    migration::event::Decided,
     notify::Notice,
+    state::State,
     store::{
         StoreError,
         markers::{Marker, Mended},

@@ -13,13 +13,15 @@ use super::{
     effects::Cause,
     handle::{Declined, Newcomer, Ordered},
     rehearse::{Learner, Rehearsed},
-    state::Event,
     succession::{lets_go_up, until_resumed},
 };
-use crate::store::{
-    StoreError,
-    records::Audited,
-    seats::{Place, SeatRecord},
+use crate::{
+    migration::event::Event,
+    store::{
+        StoreError,
+        records::Audited,
+        seats::{Place, SeatRecord},
+    },
 };
 use cutover_model::{
     causes::chain,

@@ -8,8 +8,8 @@ use super::{
     failsafe,
     flags::{Off, Shown},
     rails::Rails,
-    state::State,
 };
+use crate::state::State;
 use cutover_model::{
     clock::UnixMs,
     facts::Finding,

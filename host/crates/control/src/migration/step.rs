@@ -13,9 +13,11 @@ use self::ordered::ordered;
 pub(super) use self::ordered::preparing;
 use super::{
     failsafe,
-    state::{Decided, Effect, Event, Refused, State},
-    table::Table,
     withhold::{V1, Withheld, withhold},
+};
+use crate::{
+    migration::event::{Decided, Effect, Event, Refused},
+    state::{State, table::Table},
 };
 use cutover_model::{
     clock::UnixMs,
@@ -337,7 +339,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::migration::state::Order;
+    use crate::migration::event::Order;
 
     const V1_DOWN: Facts<'_> = Facts { v1: V1::Down, ..ON };
 

@@ -4,11 +4,10 @@
 //! a stages policy that was put out of charge leaves the one before it in charge, which may be laxer: that one never gives V2
 //! more before a person has resumed.
 
-use super::{
-    controller::Controller,
-    effects::Cause,
-    state::{Event, Order},
-    table::Table,
+use super::{controller::Controller, effects::Cause};
+use crate::{
+    migration::event::{Event, Order},
+    state::table::Table,
 };
 use cutover_model::port::{Kind, Phase};
 use cutover_policy_host::slot::Slots;

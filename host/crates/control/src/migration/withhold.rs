@@ -5,10 +5,8 @@
 //! and what would go forward because a dead V1 looks worse than V2 waits for a person, unless it is configured not to. An
 //! operator's order is none of this module's business.
 
-use super::{
-    failsafe,
-    state::{Event, State},
-};
+use super::failsafe;
+use crate::{migration::event::Event, state::State};
 use cutover_model::{
     facts::Finding,
     port::{Action, Verdict},

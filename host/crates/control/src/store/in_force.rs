@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, sql_ms};
-use crate::migration::State;
+use crate::state::State;
 use cutover_model::{clock::UnixMs, port::Kind, request::Class};
 
 /// What a migration ran by.

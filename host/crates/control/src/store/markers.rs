@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::records::Decision;
-use crate::migration::State;
+use crate::state::State;
 use cutover_model::{clock::UnixMs, port::Phase};
 
 /// Room that is kept for a marker: much more than one has without its findings.

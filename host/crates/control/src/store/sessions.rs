@@ -95,7 +95,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{migration::State, store::records::Decision};
+    use crate::{state::State, store::records::Decision};
     use cutover_model::{
         clock::UnixMs,
         facts::Batch,

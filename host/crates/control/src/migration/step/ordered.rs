@@ -1,9 +1,12 @@
 //! What a person orders, phase by phase. Whatever is refused says what can be done instead.
 
 use super::{Facts, beyond, complete, decide, go, pause, resume, roll_back, wrong_way};
-use crate::migration::{
-    state::{Effect, Order, Refused, State},
-    withhold::{V1, without_v1},
+use crate::{
+    migration::{
+        event::{Effect, Order, Refused},
+        withhold::{V1, without_v1},
+    },
+    state::State,
 };
 use cutover_model::{
     clock::UnixMs,
@@ -208,10 +211,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::migration::{
-        state::Event,
-        step::{ON, step},
-        table::{Row, Table},
+    use crate::{
+        migration::{
+            event::Event,
+            step::{ON, step},
+        },
+        state::table::{Row, Table},
     };
 
     fn at(phase: Phase, share: u32) -> State {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::migration::state::Event;
+use crate::migration::event::Event;
 use cutover_model::{
     clock::{self, Mono},
     facts::{Batch, Finding},

@@ -1,8 +1,8 @@
 //! Asks the stages policy, and turns its answer into an event. A policy that fails has said `hold`.
 
-use crate::{
+use crate::migration::{
+    event::Event,
     judge::{Answered, failure},
-    migration::state::Event,
 };
 use cutover_model::{
     clock,

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::state::State;
+use crate::state::State;
 use cutover_model::{port::Phase, request::Ppm};
 
 /// See the module.

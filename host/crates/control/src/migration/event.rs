@@ -1,0 +1,110 @@
+//! What may happen to a migration, what operators order, and what a step does about it: plain data.
+
+use serde::{Deserialize, Serialize};
+
+use super::{failsafe, withhold::Withheld};
+use crate::state::table::Table;
+use cutover_model::{
+    facts::Finding,
+    port::{Action, Verdict},
+    request::Ppm,
+};
+
+/// What may happen to a migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The pools that the phase needs are up.
+    PoolsReady,
+    /// The rollback policy answered.
+    Judged {
+        /// What it said.
+        verdict: Verdict,
+        /// Why.
+        findings: Vec<Finding>,
+    },
+    /// The stages policy answered.
+    Moved {
+        /// What it wants.
+        action: Action,
+        /// Why.
+        findings: Vec<Finding>,
+    },
+    /// An operator commands.
+    Ordered(Order),
+    /// A flag changed.
+    FlagsChanged,
+    /// The host acts by itself: nobody judges V2, nothing is recorded, or V2 fails everything.
+    Failsafe {
+        /// What it does.
+        action: failsafe::Action,
+        /// Why.
+        findings: Vec<Finding>,
+    },
+    /// The stages policy has another table.
+    Tabled(Table),
+    /// V2 was replaced and is ready.
+    Returned,
+}
+
+/// What operators may command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Stay where we are.
+    Pause,
+    /// Go on, or begin again after a rollback.
+    Resume,
+    /// Take the step that the stages policy names, now.
+    Advance(Action),
+    /// Go up to this share.
+    AdvanceTo(Ppm),
+    /// Go back to this share, or to that of the stage before.
+    Retreat(Option<Ppm>),
+    /// V1 has everybody while V2 is replaced.
+    Redeploy,
+    /// Everything to V2, because V1 is gone.
+    AdvanceWithoutV1,
+    /// Everything back to V1, gracefully.
+    Rollback,
+    /// Everything back to V1, and V2's workers killed.
+    EmergencyRollback,
+}
+
+/// What a step does besides changing the state, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Persist the decision and the new state; nothing below happens before.
+    Decide(Decided),
+    /// Ask the routing policy for a plan for the new state, and put it in force.
+    Route,
+    /// Open V2, start its workers, and say when they are ready.
+    OpenV2,
+    /// Let no new call into V2, wait for those in flight, restart its workers, and say when they are ready.
+    RestartV2,
+    /// Let no new call into V2, turn away those that wait, wait for those in flight, stop the workers.
+    DrainV2,
+    /// Let no new call into V2 and kill its workers.
+    KillV2,
+    /// A stage begins: count sessions anew.
+    BeginStage,
+    /// Nothing was done because V1 is down: say so.
+    Withhold(Withheld, Vec<Finding>),
+    /// Tell people.
+    Notify,
+}
+
+/// A decision, as far as the pure part knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// Such as `rollback`, `advance`, `retreat`, `complete`, `pause`, `resume`, `begin`.
+    pub kind: &'static str,
+    /// Why, as a sentence.
+    pub reason: String,
+    /// What it rests on.
+    pub findings: Vec<Finding>,
+}
+
+/// Why an order is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);

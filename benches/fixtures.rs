@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use cutover::app::{admit, admit_bundle};
 use cutover_model::{
     clock::{Mono, UnixMs},
     port::{Kind, Phase, Situation},
     request::{Class, Head, Ppm, Request},
 };
 use cutover_policy_host::{
+    admission::{admit, admit_bundle},
     bundle::Bundle,
     engine::{Engine, KindLimits, Limits, Policy},
 };

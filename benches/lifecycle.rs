@@ -13,8 +13,9 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use cutover_model::port::Kind;
 use cutover_policy_host::{
     engine::{Engine, Limits, Options, Policy, StartUp},
+    installed::Seat,
     route::{Control, Published, Router},
-    slot::{Seat, Slots},
+    slot::Slots,
 };
 use fixtures::{bundled, component, engine, policy, situation};
 

@@ -9,8 +9,9 @@ use std::{
 };
 
 use cutover::{
-    app::{App, Migration},
+    app::App,
     config::{Bundles, Config},
+    host::Migration,
 };
 use cutover_control::migration::{Verb, snapshot::Snapshot};
 use cutover_model::clock;

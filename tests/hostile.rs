@@ -24,7 +24,7 @@ use std::{
 };
 
 use cutover_model::port::Kind;
-use cutover_policy_host::slot::{Seat, Title};
+use cutover_policy_host::installed::{Seat, Title};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -120,7 +120,8 @@ async fn put_hostile(host: &Host, kind: Kind, place: &str, misdeed: &str) {
         // One that fails whatever it is shown is not let in; one that begins to fail later is as this one.
         let component = fs::read(crate::harness::components().join("hostile.wasm")).unwrap();
         let engine = Arc::clone(&host.app.host.engine);
-        let admit = move || cutover::app::admit(&engine, kind, &component, &settings.to_string()).unwrap();
+        let admit =
+            move || cutover_policy_host::admission::admit(&engine, kind, &component, &settings.to_string()).unwrap();
         let policy = Arc::new(tokio::task::spawn_blocking(admit).await.unwrap());
         let title = Title { name: "hostile".into(), version: "1.0.0".into() };
         return host.migration().slots.get(kind).activate(Seat { policy, title, wasi_stub: false }, Vec::new());

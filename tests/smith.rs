@@ -18,10 +18,10 @@ use std::{
 };
 
 use arbitrary::Unstructured;
-use cutover::app::admit;
 use cutover_model::{clock, port::Kind};
 use cutover_policy_host::{
     PolicyError,
+    admission::admit,
     engine::{Engine, Limits, Policy},
 };
 use wasm_smith::{Config, Module};

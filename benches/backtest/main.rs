@@ -28,7 +28,7 @@ use cutover_model::{
 use cutover_policy_host::{
     engine::Engine,
     history::{FAULT, Mark, read::Lines, synthetic::Synthetic},
-    slot::Title,
+    installed::Title,
 };
 use fixtures::{bundled, engine};
 

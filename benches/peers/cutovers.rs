@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover_policy_host::{engine::{Engine, Policy}, slot::Seat, route::{Control, Published, Router}};
+use cutover_policy_host::{engine::{Engine, Policy}, installed::Seat, route::{Control, Published, Router}};
 use cutover_model::{port::{Condition, Kind, Plan, Rule, Target, Test}, request::{Attributes as _, PoolId, Ppm}};
 use cutover_contract::frame;
 

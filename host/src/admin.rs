@@ -12,7 +12,7 @@ pub mod seats;
 mod serve;
 mod status;
 
-pub use self::serve::Settings;
+pub use crate::config::AdminPlane;
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Host, Migration};
+use crate::host::{Host, Migration};
 use cutover_control::migration::{Declined, Ordered, Verb, handle::Code};
 use cutover_model::request::Ppm;
 
@@ -128,7 +128,7 @@ type Shared = State<Arc<Host>>;
 pub async fn serve(
     listener: TcpListener,
     host: Arc<Host>,
-    (names, settings): (Arc<ArcSwap<Vec<String>>>, Settings),
+    (names, settings): (Arc<ArcSwap<Vec<String>>>, AdminPlane),
     shutdown: CancellationToken,
 ) {
     let address = listener.local_addr().ok();

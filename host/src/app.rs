@@ -2,7 +2,6 @@
 
 pub mod changes;
 mod end;
-pub mod install;
 mod migrations;
 mod planes;
 mod policies;
@@ -11,7 +10,7 @@ mod reload;
 pub mod sockets;
 mod watch;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -20,20 +19,18 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+pub use self::prepare::Prepared;
 use self::{
-    changes::Change,
-    install::Desk,
     reload::Live,
     sockets::{Found, Sockets},
 };
-pub use self::{
-    policies::{admit, admit_bundle},
-    prepare::Prepared,
+use crate::{
+    config::Config,
+    host::{Host, Plane, install::Desk},
 };
-use crate::config::Config;
 use cutover_control::{
-    migration::{Handle, controller::Patience, flags::FlagError},
-    notify::{Counters, Notifier},
+    migration::{controller::Patience, flags::FlagError},
+    notify::Notifier,
     registry::Registry,
     store::{
         Store, StoreError,
@@ -41,29 +38,13 @@ use cutover_control::{
         room::{Left, Removed},
     },
 };
-use cutover_model::{
-    clock,
-    port::{Kind, Phase},
-    request::Ppm,
-};
-use cutover_policy_host::{
-    engine::{Engine, EngineError},
-    slot::Slots,
-};
+use cutover_model::{clock, port::Phase, request::Ppm};
+pub use cutover_policy_host::admission::{admit, admit_bundle};
+use cutover_policy_host::engine::{Engine, EngineError};
 use cutover_traffic::{
-    compare::Comparer,
-    dispatch::Dispatch,
-    ingress::{
-        Ends,
-        carry::Carried,
-        operations::Route,
-        table::{Match, Table},
-        tls::Tls,
-    },
-    observe::{History, machine::Machine},
+    ingress::{Ends, carry::Carried, operations::Route, table::Table, tls::Tls},
+    observe::machine::Machine,
     pool::{UpstreamPool, spawner::Spawner},
-    proxy::Proxy,
-    split::Split,
 };
 
 /// How often what is old is removed, and room is made.
@@ -102,99 +83,6 @@ pub struct App {
     tls: Option<Tls>,
     /// Threads that serve have runtimes of their own: a host that is dropped without having been shut down ends them, too.
     _threads: DropGuard,
-}
-
-/// What a host runs, as the admin plane sees it.
-#[derive(Debug)]
-pub struct Host {
-    /// The policy engine.
-    pub engine: Arc<Engine>,
-    /// The store.
-    pub store: Store,
-    /// The policies that it knows.
-    pub registry: Registry,
-    /// Where the components of guests are.
-    pub components: PathBuf,
-    /// Folders below which a request may name a bundle.
-    pub policy_folders: Arc<[PathBuf]>,
-    /// Where policies are read and admitted.
-    pub desk: Desk,
-    /// The migrations by name.
-    pub migrations: BTreeMap<String, Migration>,
-    /// What its start has changed for callers of V2.
-    pub warnings: Vec<Change>,
-    /// What people were told.
-    pub notices: Arc<Counters>,
-    /// When it began.
-    pub began: clock::UnixMs,
-}
-
-/// One migration, as the admin plane sees it.
-#[derive(Debug)]
-pub struct Migration {
-    /// Its controller.
-    pub handle: Handle,
-    /// Where its requests part.
-    pub split: Arc<Split>,
-    /// How they come in.
-    pub plane: Plane,
-    /// Its batches.
-    pub history: Arc<History>,
-    /// What comparisons found.
-    pub comparer: Comparer,
-    /// Who is in charge of what.
-    pub slots: Arc<Slots>,
-    /// Fingerprints of what the configuration says of each policy.
-    pub configured: BTreeMap<Kind, String>,
-    /// How long its callers wait, unless their operation says otherwise.
-    pub deadline: Duration,
-    /// The time that its decisions rest on.
-    pub clock: clock::timeline::Clock,
-}
-
-/// How a migration's requests come in.
-#[derive(Debug, Clone)]
-pub enum Plane {
-    /// As calls of operations, for worker processes.
-    Operations(Arc<Dispatch>),
-    /// As HTTP requests, for upstreams.
-    Http(Arc<Proxy>, Vec<Match>),
-}
-
-impl Migration {
-    /// How long calls of its operations take at most.
-    fn longest_deadline(&self) -> Duration {
-        match &self.plane {
-            Plane::Operations(dispatch) => dispatch.longest_deadline().unwrap_or_default().max(self.deadline),
-            Plane::Http(..) => self.deadline,
-        }
-    }
-}
-
-impl Plane {
-    /// Sessions whose state both pools have to know.
-    pub fn sessions(&self) -> usize {
-        match self {
-            Self::Operations(dispatch) => dispatch.journal.sessions(),
-            Self::Http(..) => 0,
-        }
-    }
-
-    /// Requests that were refused because their callers sent too many, by operation, where that is limited.
-    pub fn rate_limited(&self) -> Vec<(&str, u64)> {
-        match self {
-            Self::Operations(_) => Vec::new(),
-            Self::Http(proxy, _) => proxy.rate_limits.iter().map(|(name, limit)| (&**name, limit.refused())).collect(),
-        }
-    }
-
-    /// Mirrored calls that were left out.
-    pub fn left_out(&self) -> u64 {
-        match self {
-            Self::Operations(dispatch) => dispatch.mirror.left_out(),
-            Self::Http(proxy, _) => proxy.mirror.left_out(),
-        }
-    }
 }
 
 /// Why a host cannot start.

@@ -25,7 +25,6 @@ use std::{
 use serde::Serialize;
 use toml::de::DeTable;
 
-use crate::admin;
 use cutover_control::migration::{controller::Patience, failsafe, rails::Rails};
 use cutover_model::{clock::Wall, environment, port::Kind, request::Class};
 use cutover_policy_host::{
@@ -60,7 +59,7 @@ pub struct Config {
     /// By which names operators may ask for it, besides its address and those of this machine.
     pub admin_hosts: Vec<String>,
     /// How they are served.
-    pub admin_plane: admin::Settings,
+    pub admin_plane: AdminPlane,
     /// The store's file.
     pub store: PathBuf,
     /// Where rollbacks are marked besides: a folder that is not on the store's disk, if possible.
@@ -93,6 +92,17 @@ pub struct Config {
     pub migrations: Vec<MigrationConfig>,
     /// As it was written, to be held against another.
     pub source: toml::Table,
+}
+
+/// How connections to the admin plane are served.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminPlane {
+    /// Connections that are served at once.
+    pub max_connections: usize,
+    /// How long a body may take to come.
+    pub body_timeout: Duration,
+    /// How long operators may take otherwise.
+    pub limits: cutover_traffic::ingress::watch::Limits,
 }
 
 /// Which bundles must be readable.

@@ -18,11 +18,9 @@ use tokio_util::sync::CancellationToken;
 use self::load::{Caller, Load};
 pub use self::summary::Summary;
 use crate::{
-    app::{
-        App, StartError,
-        install::{Choice, Order, Source},
-    },
+    app::{App, StartError},
     config::{Config, ConfigError},
+    host::install::{Choice, Order, Source},
 };
 use cutover_control::migration::{Declined, Handle, Verb, snapshot::Snapshot};
 use cutover_model::{

@@ -15,7 +15,7 @@
 //!
 //! Every decision is made by a policy: a sandboxed WebAssembly component ([`cutover_policy_host`]).
 //!
-//! This crate is the program. [`config`] reads a file into types that cannot be wrong; [`app`] wires all of it together;
+//! This crate is the program. [`config`] reads a file into types that cannot be wrong; [`app`] wires a [`host`] together;
 //! [`admin`] and [`cli`] are how people take part, [`oci`] how policies come and go; [`handover`] replaces a host by
 //! another; [`demo`] shows a migration.
 
@@ -25,4 +25,5 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod handover;
+pub mod host;
 pub mod oci;

@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use cutover::app::admit_bundle;
 use cutover_model::port::Kind;
 use cutover_policy_host::{
+    admission::admit_bundle,
     bundle::{Bundle, files::Folder},
     engine::{Engine, Limits},
 };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use cutover::app::admit;
 use cutover_model::{
     clock::UnixMs,
     facts::Batch,
@@ -11,6 +10,7 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
+    admission::admit,
     engine::{Engine, Policy},
 };
 

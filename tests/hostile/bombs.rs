@@ -2,12 +2,14 @@
 
 use std::{fs, time::Duration};
 
-use cutover::app::admit;
 use cutover_model::{
     clock,
     port::{Kind, Pair, Side},
 };
-use cutover_policy_host::engine::{Engine, Limits};
+use cutover_policy_host::{
+    admission::admit,
+    engine::{Engine, Limits},
+};
 
 use super::{
     alone::alone,

@@ -2,10 +2,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use cutover::app::admit;
 use cutover_model::{clock, port::Kind};
 use cutover_policy_host::{
     PolicyError,
+    admission::admit,
     engine::{Engine, Limits, Options},
 };
 

@@ -153,7 +153,7 @@ fn engine() -> Arc<Engine> {
 /// A policy that is sane in every export, ready to be asked between attempts.
 fn neighbour(engine: &Arc<Engine>) -> Policy {
     let component = Guest::with(Export::Judge).component();
-    cutover::app::admit(engine, Export::Judge.kind(), &component, "{}").unwrap()
+    cutover_policy_host::admission::admit(engine, Export::Judge.kind(), &component, "{}").unwrap()
 }
 
 #[test]
@@ -265,14 +265,18 @@ fn a_trap_that_comes_only_under_load_costs_the_question_that_it_comes_with() {
                 (if (i32.ge_u (global.get $calls) (i32.const 4)) (then unreachable)) i32.const ANSWER";
     let guest = |export, answer| Guest::with(export).fields(FIELDS).body(body.replace("ANSWER", answer)).component();
 
-    let decides = cutover::app::admit(&engine, Export::Decide.kind(), &guest(Export::Decide, "0"), "{}").unwrap();
+    let decides =
+        cutover_policy_host::admission::admit(&engine, Export::Decide.kind(), &guest(Export::Decide, "0"), "{}")
+            .unwrap();
     let causes: Vec<_> = (0..12).map(|_| decides.decide(&frame()).map_err(|error| error.cause())).collect();
     for (n, answered) in causes.iter().enumerate() {
         let wanted = if n % 4 == 3 { Err("trap") } else { Ok(cutover_model::port::Target::V1) };
         assert_eq!(*answered, wanted, "call {n}");
     }
 
-    let judges = cutover::app::admit(&engine, Export::Judge.kind(), &guest(Export::Judge, "64"), "{}").unwrap();
+    let judges =
+        cutover_policy_host::admission::admit(&engine, Export::Judge.kind(), &guest(Export::Judge, "64"), "{}")
+            .unwrap();
     for _ in 0..12 {
         assert_eq!(ask(&judges, Export::Judge), Ok(()), "a fresh instance has never been called");
     }
@@ -286,7 +290,7 @@ fn a_trap_that_comes_only_with_a_large_question_leaves_small_ones_answered() {
     let engine = engine();
     let body = "(if (i32.ge_u (local.get 1) (i32.const 100)) (then unreachable)) i32.const 0";
     let component = Guest::with(Export::Decide).body(body).component();
-    let policy = cutover::app::admit(&engine, Export::Decide.kind(), &component, "{}").unwrap();
+    let policy = cutover_policy_host::admission::admit(&engine, Export::Decide.kind(), &component, "{}").unwrap();
     for _ in 0..3 {
         assert!(policy.decide(&frame()).is_ok());
         assert!(matches!(policy.decide(&[0; 100]), Err(PolicyError::Trap { .. })));

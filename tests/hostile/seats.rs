@@ -68,7 +68,7 @@ fn sql(folder: &Path, statements: &str) {
 /// The digests in the seats of a kind, as the host has them and as the store has them.
 async fn seats(host: &Host, kind: Kind) -> [[Option<String>; 3]; 2] {
     let slot = host.migration().slots.get(kind);
-    let digest = |seat: &cutover_policy_host::slot::Seat| seat.policy.digest().to_string();
+    let digest = |seat: &cutover_policy_host::installed::Seat| seat.policy.digest().to_string();
     let mine = [
         slot.seat().map(|seat| digest(&seat)),
         slot.previous().map(|seat| digest(&seat)),
@@ -184,10 +184,11 @@ async fn a_host_that_dies_between_the_record_and_the_swap_comes_back_as_recorded
     let before = in_charge(&host, Kind::Rollback).await.unwrap();
     let guest = Guest::with(Export::Judge);
     let component = guest.component();
-    let compiled = cutover::app::admit(&host.app.host.engine, Kind::Rollback, &component, "{}").unwrap();
+    let compiled =
+        cutover_policy_host::admission::admit(&host.app.host.engine, Kind::Rollback, &component, "{}").unwrap();
     let known = host.app.host.store.seat("programs", Kind::Rollback, Place::Active).await.unwrap().unwrap();
     let record = SeatRecord {
-        title: cutover_policy_host::slot::Title { name: "new".into(), version: "2".into() },
+        title: cutover_policy_host::installed::Title { name: "new".into(), version: "2".into() },
         digest: compiled.digest().to_string(),
         settings: "{}".into(),
         memory: b"what it was shown".to_vec(),
@@ -237,7 +238,7 @@ async fn slow(host: &Host, wanted: Duration) -> PathBuf {
     };
     let (engine, component) = (Arc::clone(&host.app.host.engine), spinning(10_000_000).component());
     let measured = tokio::task::spawn_blocking(move || {
-        let policy = cutover::app::admit(&engine, Kind::Rollback, &component, "{}").unwrap();
+        let policy = cutover_policy_host::admission::admit(&engine, Kind::Rollback, &component, "{}").unwrap();
         (0..3).map(|_| policy.judge(&super::ask::check(), &[]).took).min().unwrap()
     });
     let rounds = wanted.as_nanos() * 10_000_000 / measured.await.unwrap().as_nanos().max(1);

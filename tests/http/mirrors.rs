@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use cutover::app::install::{Choice, Order, Source};
+use cutover::host::install::{Choice, Order, Source};
 use cutover_model::port::Kind;
 use cutover_traffic::observe::pairs::Fates;
 use flate2::{Compression, write::GzEncoder};

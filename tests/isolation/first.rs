@@ -35,7 +35,7 @@ fn slow() -> Vec<u8> {
     let limits = Limits::alike(KindLimits { time: Duration::from_secs(20), ..KindLimits::default() });
     let engine = Engine::new(limits).unwrap();
     let rounds = 10_000_000;
-    let policy = cutover::app::admit(&engine, Kind::Routing, &slow_to_begin(rounds), "{}").unwrap();
+    let policy = cutover_policy_host::admission::admit(&engine, Kind::Routing, &slow_to_begin(rounds), "{}").unwrap();
     let takes = policy.start_up().unwrap().configuration;
     slow_to_begin(SETTINGS.as_nanos() * rounds / takes.as_nanos().max(1))
 }

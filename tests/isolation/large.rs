@@ -12,8 +12,9 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     engine::{Engine, Limits},
+    installed::Seat,
     record::Question,
-    slot::{Seat, Slots},
+    slot::Slots,
     trial::Trials,
 };
 use cutover_traffic::{compare, observe::Recorder};

@@ -10,7 +10,8 @@ use cutover_model::{
 use cutover_policy_host::{
     PolicyError,
     engine::{Engine, KindLimits, Limits, Policy},
-    slot::{Seat, Slots},
+    installed::Seat,
+    slot::Slots,
 };
 use tokio::{
     task::{JoinSet, spawn_blocking},

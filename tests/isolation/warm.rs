@@ -99,7 +99,8 @@ pub(super) fn slow_to_begin(rounds: u128) -> Vec<u8> {
 fn a_policy_that_takes_long_to_take_its_settings_does_not_do_so_while_requests_wait() {
     let limits = Limits::alike(KindLimits { time: Duration::from_secs(20), ..KindLimits::default() });
     let engine = Engine::new(limits).unwrap();
-    let slow = |rounds| cutover::app::admit(&engine, Kind::Routing, &slow_to_begin(rounds), "{}").unwrap();
+    let slow =
+        |rounds| cutover_policy_host::admission::admit(&engine, Kind::Routing, &slow_to_begin(rounds), "{}").unwrap();
     let few = slow(10_000_000).start_up().unwrap().configuration;
     let wanted = Duration::from_millis(400);
     let policies: Vec<_> =

@@ -7,8 +7,8 @@ use cutover_model::port::{Kind, Progress, Verdict};
 use cutover_policy_host::{
     engine::{Engine, Limits, WarmPolicy},
     history::synthetic::Synthetic,
+    installed::{Seat, Title},
     record::{Call, Memory, Question, Role},
-    slot::{Seat, Title},
 };
 use cutover_traffic::observe::marks::Marks;
 use serde_json::Value;
@@ -41,7 +41,7 @@ struct Asker {
 impl Asker {
     fn new(engine: &Arc<Engine>, kind: Kind, name: &str, settings: &str) -> Self {
         let component = fs::read(components().join(name).with_extension("wasm")).unwrap();
-        let policy = Arc::new(cutover::app::admit(engine, kind, &component, settings).unwrap());
+        let policy = Arc::new(cutover_policy_host::admission::admit(engine, kind, &component, settings).unwrap());
         let title = Title { name: name.into(), version: "1.0.0".into() };
         Self { warm: policy.warm(), seat: Seat { policy, title, wasi_stub: false }, memory: Vec::new() }
     }

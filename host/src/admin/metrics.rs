@@ -10,7 +10,7 @@ use cutover_contract::histogram::{Histogram, lower_bound, upper_bound};
 
 pub use self::text::Format;
 use self::text::{BOUNDS_US, Family, Labels, Value};
-use crate::app::Host;
+use crate::host::Host;
 use cutover_control::{
     migration::{failsafe::Thing, snapshot::Snapshot},
     store::{Store, room::Removed},
@@ -82,7 +82,7 @@ impl Scrape {
     }
 
     /// Gauges, though they count: they are about whoever stands by now, and begin again with the next one.
-    fn candidates(&mut self, name: &str, migration: &crate::app::Migration) {
+    fn candidates(&mut self, name: &str, migration: &crate::host::Migration) {
         for (kind, candidate) in migration.slots.iter().filter_map(|(kind, slot)| Some((kind, slot.candidate()?))) {
             let evidence = candidate.evidence.lock();
             let values = [
@@ -98,7 +98,7 @@ impl Scrape {
         }
     }
 
-    fn calls(&mut self, name: &str, migration: &crate::app::Migration) {
+    fn calls(&mut self, name: &str, migration: &crate::host::Migration) {
         let totals = migration.history.totals();
         let label = |operation: &str, pool: &str| {
             vec![("migration", name.to_owned()), ("operation", operation.to_owned()), ("pool", pool.to_owned())]
@@ -162,7 +162,7 @@ impl Scrape {
         self.histogram("cutover_latency_seconds", help, labels.to_vec(), &calls.latency);
     }
 
-    fn state(&mut self, name: &str, migration: &crate::app::Migration) {
+    fn state(&mut self, name: &str, migration: &crate::host::Migration) {
         let snapshot = migration.handle.snapshot();
         let here = || vec![("migration", name.to_owned())];
         let share = f64::from(migration.split.router.share().get()) / 1e6;

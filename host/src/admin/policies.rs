@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{MAX_ACTOR, MAX_REASON, Refusal, Shared, bounded};
-use crate::app::Host;
+use crate::host::Host;
 use cutover_authoring::author::inspect::{Report, Subject, inspect};
 use cutover_control::{
     registry::{Offer, PushError},

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Answer, Body, Order, Refusal, Shared, after, find, needs_reason, who};
-use crate::app::{
+use crate::host::{
     Host,
     install::{Choice, Order as By, Source},
 };
@@ -26,7 +26,8 @@ use cutover_control::{
 use cutover_model::{clock::UnixMs, port::Kind};
 use cutover_policy_host::{
     candidate::{Rule, Weighed},
-    slot::{Seat, Slot},
+    installed::Seat,
+    slot::Slot,
 };
 
 /// Calls that are shown unless fewer are asked for, and the most that may be asked for.

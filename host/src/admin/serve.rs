@@ -30,13 +30,14 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::config::AdminPlane;
 use cutover_model::clock;
 use cutover_traffic::{
     ingress::{
         Ends,
         guard::{end, guard},
         pulse::{Active, Shortage},
-        watch::{Limits, Watch, make_room},
+        watch::{Watch, make_room},
         watched::Watched,
     },
     pool::upstream::upload::{Incomplete, Upload, Wait},
@@ -52,21 +53,10 @@ const BREATH: Duration = Duration::from_millis(50);
 /// a caller, because there are few connections, and nobody is far away.
 const YOUNG: Duration = Duration::from_millis(10);
 
-/// How connections are served.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// Connections that are served at once.
-    pub max_connections: usize,
-    /// How long a body may take to come.
-    pub body_timeout: Duration,
-    /// How long operators may take otherwise.
-    pub limits: Limits,
-}
-
 /// What all connections have.
 struct Serving {
     app: TowerToHyperService<Router>,
-    settings: Settings,
+    settings: AdminPlane,
     watch: Arc<Watch>,
 }
 
@@ -78,7 +68,7 @@ struct Timed {
 }
 
 /// Serves connections until `shutdown`, and then those that have a request under way.
-pub(super) async fn serve(listener: TcpListener, app: Router, settings: Settings, shutdown: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, app: Router, settings: AdminPlane, shutdown: CancellationToken) {
     let shortage = Arc::<Shortage>::default();
     let watch = Arc::new(Watch::new(settings.limits, settings.max_connections, Arc::clone(&shortage)));
     let serving = Arc::new(Serving { app: TowerToHyperService::new(app), settings, watch });
@@ -148,7 +138,7 @@ impl Serving {
 
     async fn answer(&self, request: Request<Incoming>, active: Active) -> Response {
         let (parts, body) = request.into_parts();
-        let Settings { body_timeout, limits, .. } = self.settings;
+        let AdminPlane { body_timeout, limits, .. } = self.settings;
         let (mut body, _progress) =
             Upload::of(body, false, limits.pace, |progress| Box::new(active.arriving(progress)));
         let late = Box::pin(tokio::time::sleep(body_timeout));

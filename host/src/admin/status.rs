@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::app::{Host, Migration};
+use crate::host::{Host, Migration};
 use cutover_control::migration::{
     outlook::{Outlook, Rates, Seen, outlook},
     snapshot::Snapshot,

@@ -3,11 +3,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::{StartError, planes, policies::fingerprint};
-use crate::config::{MigrationConfig, PlaneConfig};
+use crate::{
+    config::{MigrationConfig, PlaneConfig},
+    host::Change,
+};
 use cutover_control::{
     migration::flags::Flags,
     state::{State, table::Table},
@@ -22,19 +24,6 @@ use cutover_model::{
     request::{Class, Ppm},
 };
 use cutover_policy_host::bundle::Bundle;
-
-/// Something that is not what it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Change {
-    /// The migration.
-    pub migration: String,
-    /// `migration`, `salt`, `operations`, `stages`, `policy`, `pools`, `v1-left-out` or `flags`.
-    pub what: &'static str,
-    /// Whether callers of V2 notice.
-    pub moves_callers: bool,
-    /// One sentence.
-    pub message: String,
-}
 
 /// A migration as a configuration has it, as far as this is about it.
 #[derive(Debug)]

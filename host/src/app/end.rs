@@ -9,7 +9,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Migration, Plane, changes, sockets::Sockets};
+use super::{App, changes, sockets::Sockets};
+use crate::host::{Migration, Plane};
 use cutover_model::clock;
 use cutover_traffic::{
     ingress::carry::Carried,

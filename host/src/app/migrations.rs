@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::Value;
 
 use super::{
-    Common, Migration, Plane, Shared, StartError,
+    Common, Shared, StartError,
     changes::{self, Configured},
     planes::{self, Made},
     policies::{self, Filled},
 };
-use crate::config::{MigrationConfig, PlaneConfig};
+use crate::{
+    config::{MigrationConfig, PlaneConfig},
+    host::{Migration, Plane},
+};
 use cutover_control::{
     migration::{Controller, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
     state::State,

@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
-use super::{Common, Plane};
-use crate::config::{HttpConfig, OperationsConfig, PlaneConfig};
+use super::Common;
+use crate::{
+    config::{HttpConfig, OperationsConfig, PlaneConfig},
+    host::Plane,
+};
 use cutover_control::store::records::PoolConfiguration;
 use cutover_model::{clock, request::PoolId};
 use cutover_policy_host::{route::Callers, slot::Slots, trial::Trials};

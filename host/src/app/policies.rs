@@ -17,38 +17,14 @@ use cutover_control::{
 use cutover_model::{clock, port::Kind};
 use cutover_policy_host::{
     PolicyError,
+    admission::admit_with,
     bundle::Bundle,
     candidate::Candidate,
-    engine::{Engine, Imports, Policy},
+    engine::Policy,
+    installed::{Seat, Title},
     rehearsal::Rehearsal,
-    slot::{Seat, Slot, Slots, Title},
+    slot::{Slot, Slots},
 };
-
-/// Compiles a component that imports nothing and admits it for a kind with settings.
-///
-/// # Errors
-/// Why it is not admitted.
-pub fn admit(engine: &Arc<Engine>, kind: Kind, component: &[u8], settings: &str) -> Result<Policy, PolicyError> {
-    admit_with(engine, kind, component, settings, false)
-}
-
-/// [`admit`] for a bundle's component, with the imports that the bundle asks for.
-///
-/// # Errors
-/// Why it is not admitted.
-pub fn admit_bundle(engine: &Arc<Engine>, bundle: &Bundle) -> Result<Policy, PolicyError> {
-    admit_with(engine, bundle.kind, &bundle.component, &bundle.settings, bundle.wasi_stub)
-}
-
-pub(super) fn admit_with(
-    engine: &Arc<Engine>,
-    kind: Kind,
-    component: &[u8],
-    settings: &str,
-    wasi_stub: bool,
-) -> Result<Policy, PolicyError> {
-    Policy::admit(engine, engine.compile_with(component, Imports::of(wasi_stub))?, kind, settings)
-}
 
 /// What became of the slots of a migration that starts.
 pub(super) struct Filled {

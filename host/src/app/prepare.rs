@@ -12,10 +12,7 @@ use tokio::runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    App, Common, Host, Migration, Shared, StartError,
-    changes::{self, Change},
-    install::Desk,
-    keep_house,
+    App, Common, Shared, StartError, changes, keep_house,
     migrations::Begun,
     planes,
     reload::Live,
@@ -25,6 +22,7 @@ use super::{
 use crate::{
     admin,
     config::{Config, MigrationConfig},
+    host::{Change, Host, Migration, install::Desk},
 };
 use cutover_control::{
     notify::{self, Notice, Notifier},

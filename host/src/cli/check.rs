@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::{Failed, output};
 use crate::{
-    app::{self, changes::Change},
+    app,
     config::{Config, Problem, advice::advice},
+    host::Change,
 };
 use cutover_control::store::{Examined, Store};
 use cutover_model::causes::chain;

@@ -280,7 +280,7 @@ impl Registry {
     /// # Errors
     /// Why nothing was found.
     pub async fn find(&self, reference: &str) -> Result<(Release, Vec<u8>), FindError> {
-        let asked = || cutover_policy_host::check::said(reference);
+        let asked = || cutover_policy_host::error::said(reference);
         let parsed =
             Reference::parse(reference).map_err(|message| FindError::Invalid { reference: asked(), message })?;
         let mut labels = match parsed {

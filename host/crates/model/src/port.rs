@@ -10,6 +10,21 @@ use crate::{
     request::{Class, Ppm},
 };
 
+/// Who a policy says that it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// The attributes that `decide` wants.
+    pub attributes: Vec<String>,
+    /// JSON Schema of its settings.
+    pub settings_schema: String,
+}
+
 /// The five kinds of policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

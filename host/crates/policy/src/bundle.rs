@@ -110,7 +110,7 @@ impl Manifest {
         })?;
         // What the registry takes, so that nobody finds out when it is pushed.
         let field = |field, value: &str, why: String| {
-            let value = check::said(value);
+            let value = crate::error::said(value);
             wrong(folder, &format!("has a wrong `{field}`: `{value}` {why}"))
         };
         check_name(&manifest.name).map_err(|why| field("name", &manifest.name, why))?;
@@ -133,7 +133,7 @@ impl Manifest {
     pub fn file(&self, folder: &Path, components: &Path) -> Result<PathBuf, String> {
         match (&self.guest, &self.component) {
             (Some(guest), None) if !is_guest(guest) => {
-                let guest = check::said(guest);
+                let guest = crate::error::said(guest);
                 Err(wrong(
                     folder,
                     &format!("has a wrong `guest`: `{guest}` is not 1 to 64 characters of `a-z A-Z 0-9 - _`"),
@@ -255,7 +255,7 @@ fn envelope(folder: &Folder) -> Result<Option<Envelope>, String> {
     match folder.read(Path::new(SIGNATURES), MAX_ENVELOPE) {
         Ok(bytes) => {
             let read = Envelope::from_json(&bytes).map(Some);
-            read.map_err(|e| wrong(format!("is not one: {}", check::said(&e.to_string()))))
+            read.map_err(|e| wrong(format!("is not one: {}", crate::error::said(&e.to_string()))))
         }
         Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(wrong(error.to_string())),

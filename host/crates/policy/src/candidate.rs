@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::slot::Seat;
+use crate::installed::Seat;
 use cutover_model::{clock::UnixMs, request::Ppm};
 
 /// Disagreements that are kept to be shown; all are counted, and those of stages and rollback are in the log.

@@ -1,11 +1,11 @@
 //! The host trusts nothing that a policy answers: what can be clamped is clamped, what cannot is nonsense.
 
-use super::{engine::Description, error::PolicyError};
+use super::error::PolicyError;
 use cutover_model::{
     facts::Finding,
     port::{
-        Action, AdaptedCall, Comparison, Condition, Difference, Judgement, Move, Phase, Plan, Progress, Rule,
-        Situation, Step, Target, Test, Verdict,
+        Action, AdaptedCall, Comparison, Condition, Description, Difference, Judgement, Move, Phase, Plan, Progress,
+        Rule, Situation, Step, Target, Test, Verdict,
     },
     request::{Attribute, Ppm},
 };
@@ -27,11 +27,6 @@ const MAX_NAME: usize = 400;
 /// Cuts a text at a character.
 pub fn text(text: String) -> String {
     cut_at(text, MAX_TEXT)
-}
-
-/// What somebody says, as a part of an error: cut, and on one line.
-pub fn said(text: &str) -> String {
-    cutover_model::escape::line_of(text, MAX_TEXT)
 }
 
 fn cut_at(mut text: String, limit: usize) -> String {

@@ -20,7 +20,7 @@ mod policy;
 mod size;
 mod ticker;
 mod warm;
-pub(crate) mod wasi_stub;
+mod wasi_stub;
 mod world;
 
 use std::{
@@ -56,7 +56,7 @@ pub use self::{
     compiler::compile_here,
     contract::CONTRACT,
     limits::{KindLimits, Limits},
-    policy::{Description, Policy, StartUp},
+    policy::{Policy, StartUp},
 };
 
 /// What a component may import beside the contract's types.
@@ -302,7 +302,7 @@ impl Engine {
         let exports: Vec<_> = ty.exports(&self.wasmtime).map(|(name, _)| name.to_owned()).collect();
         let contracts = contract::versions(exports.iter());
         if let Some(found) = contracts.last().filter(|_| !contracts.iter().any(|v| contract::speaks(v))) {
-            let found = check::said(found);
+            let found = crate::error::said(found);
             return Err(PolicyError::UnknownContract { found, supported: CONTRACT });
         }
         // Types-only imports are satisfied by an empty linker; anything else is named.
@@ -313,7 +313,7 @@ impl Engine {
             wasi_stub::define(&mut linker, component).map_err(refused)?;
         }
         let pre = linker.instantiate_pre(component).map_err(|error| {
-            let granted = |name: &str| name.starts_with("cutover:policy/types@") || (stub && wasi_stub::offers(name));
+            let granted = |name: &str| name.starts_with("cutover:policy/types@") || (stub && crate::wasi::offers(name));
             let names: Vec<_> = imports.iter().filter(|name| !granted(name)).cloned().collect();
             if names.is_empty() {
                 PolicyError::Compile { message: said(&error) }

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use super::engine::wasi_stub;
-use crate::trust::Refused;
+use crate::{trust::Refused, wasi};
 use cutover_model::port::Kind;
+
+/// The longest of somebody's texts that is a part of an error, in bytes.
+const MAX_SAID: usize = 4096;
 
 /// Why a policy was not admitted, or did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
@@ -242,13 +244,13 @@ impl PolicyError {
 
     /// Shorthand for [`PolicyError::Nonsense`].
     pub fn nonsense(message: impl Into<String>) -> Self {
-        Self::Nonsense { message: super::check::said(&message.into()) }
+        Self::Nonsense { message: crate::error::said(&message.into()) }
     }
 }
 
 /// How to mend it: what imports WASI alone may have the stand-in.
 fn advice(names: &[String]) -> &'static str {
-    if names.iter().all(|name| wasi_stub::offers(name)) {
+    if names.iter().all(|name| wasi::offers(name)) {
         "build it without WASI (Rust: for `wasm32-unknown-unknown`; other languages: the option `--stub-wasi` of their tools), \
          or say `wasi_stub = true` in its policy.toml for a deterministic stand-in"
     } else {
@@ -261,4 +263,9 @@ fn quoted(names: &[String]) -> String {
         return "nothing".into();
     }
     names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// What somebody says, as a part of an error: cut, and on one line.
+pub fn said(text: &str) -> String {
+    cutover_model::escape::line_of(text, MAX_SAID)
 }

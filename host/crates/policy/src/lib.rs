@@ -10,6 +10,7 @@
 //! **A policy can fail; a request cannot fail because of it**: every failure is a [`PolicyError`], which is recorded and
 //! answered with the last good plan, with `hold`, or with V1.
 
+pub mod admission;
 pub mod blocking;
 pub mod bundle;
 pub mod candidate;
@@ -17,6 +18,7 @@ pub mod check;
 pub mod engine;
 pub mod error;
 pub mod history;
+pub mod installed;
 pub mod keys;
 pub mod record;
 pub mod rehearsal;
@@ -27,5 +29,6 @@ pub mod sign;
 pub mod slot;
 pub mod trial;
 pub mod trust;
+mod wasi;
 
 pub use error::PolicyError;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Value, json};
 
-use super::{engine::Asked, slot::Seat};
+use super::engine::Asked;
+use crate::installed::Seat;
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Progress, Situation},

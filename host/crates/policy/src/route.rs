@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use cutover_contract::{frame, share};
 
 pub use self::choice::{Callers, Choice, Key};
-use crate::{PolicyError, engine::Policy, slot::Seat};
+use crate::{PolicyError, engine::Policy, installed::Seat};
 use cutover_model::{
     clock::{self, UnixMs},
     port::{Condition, Plan, Target, Test},

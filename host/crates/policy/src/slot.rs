@@ -7,34 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
-use super::{
-    candidate::Candidate,
-    engine::{Description, Policy},
-};
+use super::{candidate::Candidate, engine::Policy};
+use crate::installed::Seat;
 use cutover_model::port::Kind;
-
-/// The name and version that people know a policy by: those of its release or bundle. An interpreter's own name says
-/// nothing about the script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Title {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-}
-
-/// A policy that sits in a slot.
-#[derive(Debug, Clone)]
-pub struct Seat {
-    /// The policy.
-    pub policy: Arc<Policy>,
-    /// What people call it.
-    pub title: Title,
-    /// Whether its component may import the stand-in for WASI.
-    pub wasi_stub: bool,
-}
 
 /// Who is in charge.
 #[derive(Debug, Clone)]
@@ -152,26 +128,6 @@ impl Slot {
         if self.active.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, seat)) {
             *kept = memory;
         }
-    }
-}
-
-impl From<&Description> for Title {
-    /// What it calls itself.
-    fn from(said: &Description) -> Self {
-        Self { name: said.name.clone(), version: said.version.clone() }
-    }
-}
-
-impl Seat {
-    /// A policy that nobody gave a name: it goes by what it says itself.
-    pub fn of(policy: Arc<Policy>) -> Self {
-        let title = Title::from(&*policy.description);
-        Self { policy, title, wasi_stub: false }
-    }
-
-    /// Its name and version in one word: `thresholds@0.1.0`.
-    pub fn label(&self) -> String {
-        format!("{}@{}", self.title.name, self.title.version)
     }
 }
 

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use super::{
     PolicyError,
     engine::{Asked, Policy},
-    slot::{Seat, Slots},
+    slot::Slots,
 };
+use crate::installed::Seat;
 use cutover_model::{
     port::{
         AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, getrlimit};
 
 use super::{Scrape, Value, float};
-use crate::app::Host;
+use crate::host::Host;
 use cutover_traffic::pool::{resources::Usage, upstream::UpstreamView};
 
 impl Scrape {

@@ -11,13 +11,10 @@ use std::{
 use clap::Args;
 use serde_json::{Map, Value};
 
-use crate::{
-    app,
-    cli::{
-        Failed, HostAddress,
-        history::source::{Origin, Span},
-        output,
-    },
+use crate::cli::{
+    Failed, HostAddress,
+    history::source::{Origin, Span},
+    output,
 };
 use cutover_authoring::backtest::{self, BacktestError, Options, side::Side};
 use cutover_model::{
@@ -32,7 +29,7 @@ use cutover_policy_host::{
         Line,
         read::{Lines, ReadError},
     },
-    slot::Title,
+    installed::Title,
 };
 
 /// A back-test waits longer for an answer than a host does: what it finds must not depend on how busy this machine is.
@@ -169,7 +166,9 @@ impl Backtest {
                 .map_err(|e| Failed::usage(format!("the settings for `{shown}` cannot be laid over its own: {e}")))?;
             let bundle = Bundle::read(path, &self.components, &overrides)
                 .map_err(|e| Failed::usage(format!("the command line {e}")))?;
-            let policy = app::admit(engine, bundle.kind, &bundle.component, &bundle.settings).map_err(refused)?;
+            let policy =
+                cutover_policy_host::admission::admit(engine, bundle.kind, &bundle.component, &bundle.settings)
+                    .map_err(refused)?;
             return Ok((policy, Title { name: bundle.name, version: bundle.version }));
         }
         let component = files::read(path, engine.limits().component_bytes).map_err(|e| {

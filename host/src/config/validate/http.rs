@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Durat
 use hyper::{header::HeaderName, http::uri::Authority};
 
 use super::{At, cookie, failed, headers, is_name, operations::own_deadline};
-use crate::{
-    admin,
-    config::{Config, HttpConfig, MigrationConfig, PlaneConfig, raw},
-};
+use crate::config::{AdminPlane, Config, HttpConfig, MigrationConfig, PlaneConfig, raw};
 use cutover_model::{
     causes::chain,
     request::{Class, PoolId},
@@ -57,9 +54,9 @@ fn proxy_protocol(at: &mut At<'_>, raw: Option<&str>) -> Option<Version> {
 }
 
 /// How connections to the admin plane are served.
-pub(super) fn admin(at: &mut At<'_>, raw: &raw::http::AdminPlane) -> admin::Settings {
+pub(super) fn admin(at: &mut At<'_>, raw: &raw::http::AdminPlane) -> AdminPlane {
     at.field("max_connections").within(raw.max_connections, 4, 10_000);
-    admin::Settings {
+    AdminPlane {
         max_connections: raw.max_connections,
         body_timeout: at.field("body_timeout").duration(&raw.body_timeout, "10ms", "1h"),
         limits: Limits {

@@ -11,8 +11,8 @@ use cutover_policy_host::{
     PolicyError,
     engine::{Asked, Policy},
     history::Recorded,
+    installed::Title,
     rehearsal::Seen,
-    slot::Title,
 };
 
 /// Changes that are kept with their findings; more are counted.

@@ -12,8 +12,8 @@ use cutover_model::{
 use cutover_policy_host::{
     PolicyError,
     engine::{Asked, Policy, WarmPolicy},
+    installed::Seat,
     route::{Control, Published, Route, Router},
-    slot::Seat,
 };
 
 /// What a request must come to.

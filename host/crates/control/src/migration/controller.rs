@@ -54,8 +54,9 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
+    installed::Seat,
     route::Control,
-    slot::{Seat, Slots},
+    slot::Slots,
     trial::{Failed, Trials},
 };
 use cutover_traffic::{

@@ -20,9 +20,9 @@ use cutover_model::{
     request::{Class, Ppm},
 };
 use cutover_policy_host::{
+    installed::Seat,
     record::{Call, Question, Role},
     route::Published,
-    slot::Seat,
     trial::Job,
 };
 use cutover_traffic::observe::Recorder;

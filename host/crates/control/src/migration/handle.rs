@@ -11,7 +11,7 @@ use cutover_model::{
     clock::{self, Mono},
     request::Ppm,
 };
-use cutover_policy_host::{PolicyError, slot::Seat};
+use cutover_policy_host::{PolicyError, installed::Seat};
 
 /// How others talk to a controller.
 #[derive(Debug, Clone)]

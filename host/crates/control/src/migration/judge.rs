@@ -8,11 +8,7 @@ use cutover_model::{
     facts::{Batch, Finding},
     port::{Check, Judgement, Kind, Verdict},
 };
-use cutover_policy_host::{
-    PolicyError,
-    engine::Asked,
-    slot::{Seat, Slots},
-};
+use cutover_policy_host::{PolicyError, engine::Asked, installed::Seat, slot::Slots};
 
 /// What became of asking a policy.
 #[derive(Debug, Clone)]

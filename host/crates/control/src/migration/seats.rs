@@ -32,8 +32,8 @@ use cutover_policy_host::{
     PolicyError,
     candidate::{Candidate, Evidence, Rule},
     engine::Policy,
+    installed::Seat,
     rehearsal::Rehearsal,
-    slot::Seat,
 };
 
 /// A policy that is being put somewhere.

@@ -17,7 +17,8 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
-    slot::{Seat, Slot, Slots},
+    installed::Seat,
+    slot::{Slot, Slots},
 };
 
 /// One migration, as the controller last left it.

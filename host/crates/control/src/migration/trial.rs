@@ -22,9 +22,10 @@ use cutover_policy_host::{
     PolicyError,
     candidate::{Candidate, Compared, Disagreement, Weighed},
     engine::Asked,
+    installed::Seat,
     record::{Call, Memory, Question, Role},
     route::{Control, Published, Router},
-    slot::{Seat, Slots},
+    slot::Slots,
     trial::{Job, Trials},
 };
 

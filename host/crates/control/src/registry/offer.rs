@@ -7,12 +7,11 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::PushError;
-use cutover_model::port::Kind;
+use cutover_model::port::{Description, Kind};
 use cutover_policy_host::{
     PolicyError,
     bundle::Bundle,
-    check,
-    engine::{Description, Engine, Imports, Policy},
+    engine::{Engine, Imports, Policy},
     release::{MAX_SETTINGS, Manifest, Provenance, Settings, check_name, check_version},
     sign,
 };
@@ -94,7 +93,7 @@ impl Offer {
 
     pub(super) fn check(&self) -> Result<(), PushError> {
         let invalid = |field| move |message: String| PushError::Invalid { field, message };
-        let quoted = |text: &str, why: String| format!("is `{}`, which {why}", check::said(text));
+        let quoted = |text: &str, why: String| format!("is `{}`, which {why}", cutover_policy_host::error::said(text));
         check_name(&self.name).map_err(|e| quoted(&self.name, e)).map_err(invalid("name"))?;
         check_version(&self.version).map_err(|e| quoted(&self.version, e)).map_err(invalid("version"))?;
         if self.reason.trim().is_empty() {

@@ -10,7 +10,7 @@ use cutover_model::{clock::UnixMs, port::Kind};
 use cutover_policy_host::{
     candidate::{Evidence, Rule},
     engine::Policy,
-    slot::Title,
+    installed::Title,
 };
 
 /// Which seat of a slot.

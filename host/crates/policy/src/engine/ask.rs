@@ -150,7 +150,7 @@ fn put<T>(
 ) -> Result<(T, Vec<u8>), PolicyError> {
     let Configured { guest, world } = configured;
     let said = guest.call(span, |guest| ask(world, &mut guest.store))?;
-    let (answer, memory) = said.map_err(|message| PolicyError::Said { message: check::said(&message) })?;
+    let (answer, memory) = said.map_err(|message| PolicyError::Said { message: crate::error::said(&message) })?;
     guest.limits().admit_memory(&memory)?;
     Ok((answer, memory))
 }

@@ -23,7 +23,6 @@ use parking_lot::{Condvar, Mutex};
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
 use super::{Limits, PolicyError, artefacts::Artefact, guest::said};
-use crate::check;
 
 /// Compilations that may wait for others; each waits on a thread. More are refused.
 const MAX_WAITING: usize = 64;
@@ -125,7 +124,7 @@ impl Compiler {
             }
             Some(status) if status.success() => Ok(Artefact::of_our_compiler(output)),
             Some(status) if status.code() == Some(REFUSED) => {
-                Err(PolicyError::Compile { message: check::said(&message) })
+                Err(PolicyError::Compile { message: crate::error::said(&message) })
             }
             Some(status) => Err(PolicyError::CompilerDied { how: last_words(status, &message) }),
         }
@@ -191,7 +190,7 @@ fn read(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
 /// A crash's last line says more than its first.
 fn last_words(status: ExitStatus, message: &str) -> String {
     match message.lines().last() {
-        Some(line) if !line.is_empty() => format!("{status}: {}", check::said(line)),
+        Some(line) if !line.is_empty() => format!("{status}: {}", crate::error::said(line)),
         _ => status.to_string(),
     }
 }

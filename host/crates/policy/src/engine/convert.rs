@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use cutover_contract::histogram::Histogram;
 
-use super::{bindings as b, policy::Description};
+use super::bindings as b;
 use cutover_model::{
-    facts, port,
+    facts,
+    port::{self, Description},
     request::{Class, Ppm},
 };
 

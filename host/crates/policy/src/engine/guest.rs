@@ -7,10 +7,12 @@ use wasmtime::{Error, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, c
 use super::{
     Compiled, Engine, Kind, KindLimits, PolicyError, convert,
     ticker::{TICK, Wakeful},
-    wasi_stub::{Chance, NotOffered},
     world::World,
 };
-use crate::check;
+use crate::{
+    check,
+    engine::wasi_stub::{Chance, NotOffered},
+};
 
 /// What a store knows of its guest: what it may use, the memory it has, and whether it wanted more.
 pub(super) struct State {
@@ -165,7 +167,7 @@ fn classify(error: &Error, store: &Store<State>) -> PolicyError {
 
 /// What wasmtime says, without end: it may name functions, and a guest's names have any length.
 pub(super) fn said(error: &Error) -> String {
-    check::said(&format!("{error:#}"))
+    crate::error::said(&format!("{error:#}"))
 }
 
 impl ResourceLimiter for State {

@@ -16,7 +16,11 @@ use super::{
     warm::Spares,
 };
 use crate::check;
-use cutover_model::{clock, facts::Batch, port::Pair};
+use cutover_model::{
+    clock,
+    facts::Batch,
+    port::{Description, Pair},
+};
 
 /// The part of the largest question that a check takes of its own accord. What is left is time: with 8 MiB of batches the
 /// policies that ship take up to 200 ms of their 250 on a busy machine, and it is after a stall that there are so many.
@@ -42,21 +46,6 @@ pub struct Policy {
     pub(super) spares: Arc<Spares>,
     /// What lets it have an instance on every thread, if it is asked per request.
     pub(super) seat: Option<Arc<Seat>>,
-}
-
-/// Who a policy says that it is.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Description {
-    /// Its name.
-    pub name: String,
-    /// Its own version.
-    pub version: String,
-    /// One sentence.
-    pub summary: String,
-    /// The attributes that `decide` wants.
-    pub attributes: Vec<String>,
-    /// JSON Schema of its settings.
-    pub settings_schema: String,
 }
 
 /// What it costs to get an instance that can be asked.

@@ -17,30 +17,7 @@ use wasmtime::{
 };
 
 use super::guest::State;
-
-/// What is stood in for. A name that is missing here is an import that is refused.
-const INTERFACES: [&str; 20] = [
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stderr",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stderr",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-];
+use crate::wasi::offers;
 
 /// Bytes that may be written at once. What is written is not even read, so any number would do.
 const WRITABLE: u64 = 64 << 10;
@@ -100,14 +77,6 @@ impl Chance {
         let enough = wanted as u64 <= MOST_RANDOM;
         enough.then(|| std::iter::repeat_with(|| self.next().to_le_bytes()).flatten().take(wanted).collect())
     }
-}
-
-/// Whether an import, such as `wasi:io/poll@0.2.9`, is stood in for.
-pub(crate) fn offers(import: &str) -> bool {
-    import.split_once('@').is_some_and(|(name, version)| {
-        let of_0_2 = version.strip_prefix("0.2.").is_some_and(|patch| patch.bytes().all(|b| b.is_ascii_digit()));
-        of_0_2 && INTERFACES.contains(&name)
-    })
 }
 
 /// Defines what the component imports of these interfaces, and nothing else.

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Host, Migration, policies::admit_with};
+use super::{Host, Migration};
 use cutover_control::{
     migration::{
         Declined, Install, Ordered, Verb,
@@ -22,16 +22,16 @@ use cutover_control::{
 use cutover_model::{causes::chain, port::Kind};
 use cutover_policy_host::{
     PolicyError,
+    admission::admit_with,
     blocking::{Blocking, BlockingError},
     bundle::{
         Bundle,
         files::{FileError, Folder},
     },
     candidate::Rule,
-    check,
     engine::Limits,
+    installed::{Seat, Title},
     release::{Manifest, Settings},
-    slot::{Seat, Title},
     trust::Refused,
 };
 
@@ -329,7 +329,7 @@ fn not_allowed(wanted: &Path, allowed: &[PathBuf]) -> InstallError {
 }
 
 fn shown(path: &Path) -> String {
-    check::said(&path.display().to_string())
+    cutover_policy_host::error::said(&path.display().to_string())
 }
 
 /// The settings of a policy in charge, as people write them: a script's own are among those of its interpreter.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    dist, guests, languages, lines, process,
+    dist, flow, guests, languages, lines, process,
     steps::{self, Step},
     toolchain,
     workspace::Workspace,
@@ -86,6 +86,7 @@ const CI: &[Step] = &[
     TARGET,
     Step { name: "checking the format", action: check_format },
     Step { name: "checking the length of files", action: lines::check },
+    Step { name: "checking the flow of imports", action: flow::check },
     Step { name: "checking dependencies", action: check_dependencies },
     TEST_WORKER,
     GUESTS,

@@ -32,7 +32,7 @@ fn lines_before_tests(source: &str) -> usize {
 }
 
 /// All `.rs` files under `folder`, sorted; neither hidden folders nor what was built.
-fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {

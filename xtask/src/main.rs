@@ -7,6 +7,7 @@
 mod cli;
 mod component;
 mod dist;
+mod flow;
 mod guests;
 mod languages;
 mod lines;

@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use cutover_model::port::Kind;
 use cutover_policy_host::{
     engine::{Engine, Limits, Options, Policy, StartUp},
-    installed::Seat,
+    installed::InstalledPolicy,
     route::{Control, Published, Router},
     slot::Slots,
 };
@@ -77,7 +77,7 @@ fn swaps(c: &mut Criterion) {
         b.iter(|| Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").unwrap());
     });
 
-    let seats = [Seat::of(Arc::clone(&judge)), Seat::of(judge)];
+    let seats = [InstalledPolicy::of(Arc::clone(&judge)), InstalledPolicy::of(judge)];
     let slots = Slots::default();
     let mut next = seats.iter().cycle().cloned();
     group.bench_function("activate", |b| {

@@ -23,7 +23,7 @@ use cutover_model::{
     clock::{self, Mono},
     request::{Answer, Class},
 };
-use cutover_policy_host::{slot::Slots, trial::Trials};
+use cutover_policy_host::{evaluation::EvaluationQueue, slot::Slots};
 use cutover_traffic::pool::{
     Call, WorkerPool,
     journal::{Journal, Keep},
@@ -305,7 +305,7 @@ async fn pool(mode: &str, workers: usize, program: &Map<String, Value>) -> Worke
     let mut spec = pools.v2;
     spec.command.directory = fixtures::root();
     let (journal, keeper) = Journal::new([]);
-    let (trials, _queues) = Trials::new(Arc::<Slots>::default());
+    let (trials, _queues) = EvaluationQueue::new(Arc::<Slots>::default());
     let pool = WorkerPool::new(spec, spawner(), Arc::new(journal), trials);
     drop::<mpsc::Receiver<Keep>>(keeper);
     pool.open();

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::port::Phase;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -100,7 +100,7 @@ async fn goes_live(tools: fn() -> Command, bundle_folder: &str, name: &str) {
     let setup = Setup::default().with("stages", bundle("standard-stages", "shadow = { min_compared = 1000000000 }"));
     let host = setup.start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     let admin = format!("http://{}", host.app.admin);
     let ask = |arguments: &[&str]| {
         let arguments = [arguments, &["--admin", &admin]].concat();

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::{clock::UnixMs, port::Phase};
 use cutover_policy_host::history::{FAULT, Mark, synthetic::Synthetic};
 use serde_json::Value;
@@ -60,7 +60,7 @@ async fn what_a_host_recorded_is_exported_and_judged_again_as_it_was() {
     let judge = bundle("thresholds", "min_requests = 1, min_sessions = 1, p99_floor = '500ms', warn_p99 = '2s'");
     let host = Setup::default().with("stages", stages).with("rollback", judge).start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     for n in 0..60 {
         let session = format!("s{n}");
         host.http.create(&session).await;

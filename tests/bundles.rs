@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::{
     clock,
     port::{Kind, Phase},
@@ -132,7 +132,7 @@ async fn requests_name_bundles_below_the_listed_folders_alone() {
 async fn failing(host: &Host, stages: usize) {
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     for _ in 0..stages {
-        host.ask(Verb::Advance).await.unwrap();
+        host.ask(CommandKind::Advance).await.unwrap();
     }
     for n in 0..40 {
         host.http.create(&format!("s{n}")).await;
@@ -173,9 +173,9 @@ async fn threads_that_hang_for_ever_hold_up_neither_judge_nor_rollback_and_whoev
     let busy = busy.await.unwrap();
     assert_eq!((busy.status, &busy.body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("busy")), "{busy:?}");
     assert!(said(&busy).contains("reading a bundle"), "{busy:?}");
-    host.ask(Verb::Resume).await.unwrap();
+    host.ask(CommandKind::Resume).await.unwrap();
     let before = clock::mono();
-    host.ask(Verb::EmergencyRollback).await.ok();
+    host.ask(CommandKind::EmergencyRollback).await.ok();
     assert!(clock::mono().since(before) < Duration::from_secs(5));
     host.app.shut_down().await;
     drop(release);

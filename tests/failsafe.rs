@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cutover_control::{
-    migration::Verb,
+    migration::CommandKind,
     store::{calls::Wanted, records::Decision},
 };
 use cutover_model::{
@@ -32,7 +32,7 @@ fn judge(folder: &TempDir, manifest: &str, script: Option<&str>) -> String {
 async fn ramping(host: &Host, stages: usize) {
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     for _ in 0..stages {
-        host.ask(Verb::Advance).await.unwrap();
+        host.ask(CommandKind::Advance).await.unwrap();
     }
 }
 
@@ -153,7 +153,7 @@ async fn a_judge_that_fails_whenever_there_is_something_to_see_is_lost_and_nothi
         host.http.create(&format!("s{n}")).await;
     }
     host.break_v2(&json!({ "error_share": 0.5 }));
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     eventually("a failed question", async || {
         for n in 0..40 {
             host.http.greet(&format!("s{n}"), &[]).await;
@@ -203,17 +203,17 @@ async fn what_a_judge_failed_to_answer_once_is_shown_to_it_again_and_recorded_on
 async fn a_flag_below_the_stage_holds_the_ramp_and_says_why() {
     let stages = "stages = [{ share = '5%', soak = '0s' }, { share = '100%' }], min_requests = 1, shadow = { min_compared = 0, soak = '0s' }";
     let host = Setup::default().with("stages", bundle("standard-stages", stages)).start().await;
-    let set = |percent: u64| Verb::SetFlag("gradual_rollout_percentage".into(), percent.into());
+    let set = |percent: u64| CommandKind::SetFlag("gradual_rollout_percentage".into(), percent.into());
     host.ask(set(3)).await.unwrap();
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    let refused = host.ask(Verb::Advance).await.unwrap_err();
+    let refused = host.ask(CommandKind::Advance).await.unwrap_err();
     assert!(refused.contains("leaves V2 no more than 3%, so it cannot go to 5%"), "{refused}");
     let held = host.until("a step that is held", |s| s.waiting_for.iter().any(|f| f.rule == "flag-limit")).await;
     assert_eq!(held.state.phase, Phase::Shadow);
     host.ask(set(100)).await.unwrap();
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     host.ask(set(3)).await.unwrap();
-    let refused = host.ask(Verb::Advance).await.unwrap_err();
+    let refused = host.ask(CommandKind::Advance).await.unwrap_err();
     assert!(refused.contains("so it cannot go to 100%"), "{refused}");
     assert_eq!(host.migration().handle.snapshot().state.share.get(), 50_000);
     host.app.shut_down().await;

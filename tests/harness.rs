@@ -13,7 +13,7 @@ use cutover::{
     config::{Bundles, Config},
     host::Migration,
 };
-use cutover_control::migration::{Verb, snapshot::Snapshot};
+use cutover_control::migration::{CommandKind, snapshot::Snapshot};
 use cutover_model::clock;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, StatusCode, body::Bytes};
@@ -199,7 +199,7 @@ impl Host {
         &self.app.host.migrations["programs"]
     }
 
-    pub(crate) async fn ask(&self, verb: Verb) -> Result<String, String> {
+    pub(crate) async fn ask(&self, verb: CommandKind) -> Result<String, String> {
         self.migration()
             .handle
             .ask(verb, "test", "because")

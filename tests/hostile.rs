@@ -24,7 +24,7 @@ use std::{
 };
 
 use cutover_model::port::Kind;
-use cutover_policy_host::installed::{Seat, Title};
+use cutover_policy_host::installed::{InstalledPolicy, Title};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -124,7 +124,11 @@ async fn put_hostile(host: &Host, kind: Kind, place: &str, misdeed: &str) {
             move || cutover_policy_host::admission::admit(&engine, kind, &component, &settings.to_string()).unwrap();
         let policy = Arc::new(tokio::task::spawn_blocking(admit).await.unwrap());
         let title = Title { name: "hostile".into(), version: "1.0.0".into() };
-        return host.migration().slots.get(kind).activate(Seat { policy, title, wasi_stub: false }, Vec::new());
+        return host
+            .migration()
+            .slots
+            .get(kind)
+            .activate(InstalledPolicy { policy, title, wasi_stub: false }, Vec::new());
     }
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
 }

@@ -27,7 +27,7 @@ mod story;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cutover::{app::App, config::Config};
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::port::Phase;
 use cutover_traffic::pool::UpstreamPool;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
@@ -359,7 +359,7 @@ impl Site {
         .unwrap_or_else(|_| panic!("{phase:?} was not reached: {:#?}", handle.snapshot()));
     }
 
-    async fn ask(&self, verb: Verb) {
+    async fn ask(&self, verb: CommandKind) {
         self.app.host.migrations["shop"].handle.ask(verb, "test", "because").await.unwrap();
     }
 

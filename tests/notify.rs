@@ -8,7 +8,7 @@ use std::{
 };
 
 use cutover::{app::App, config::Config};
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -59,7 +59,7 @@ async fn a_rollback_is_told_to_the_webhook_with_its_reason() {
     let config = Config::parse(&text, folder.path(), &[]).unwrap_or_else(|e| panic!("{e}"));
     let app = App::start(config, binary()).await.unwrap();
     let handle = app.host.migrations["programs"].handle.clone();
-    handle.ask(Verb::Rollback, "ada", "a drill").await.unwrap();
+    handle.ask(CommandKind::Rollback, "ada", "a drill").await.unwrap();
     // That the store is a new one is told before it.
     let told = tokio::task::spawn_blocking(move || {
         let mut told = std::iter::from_fn(|| bodies.recv_timeout(PATIENCE).ok());

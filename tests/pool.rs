@@ -17,7 +17,7 @@ use cutover_model::{
     clock,
     request::{Answer, Failure},
 };
-use cutover_policy_host::{slot::Slots, trial::Trials};
+use cutover_policy_host::{evaluation::EvaluationQueue, slot::Slots};
 use cutover_traffic::pool::{
     Call, PoolSpec, WorkerPool,
     journal::{Journal, Keep},
@@ -55,7 +55,7 @@ impl Pool {
         let spawner = Spawner::start(binary(), Handle::current()).unwrap();
         let (journal, keeper) = Journal::new([]);
         let journal = Arc::new(journal);
-        let (trials, _queues) = Trials::new(Arc::<Slots>::default());
+        let (trials, _queues) = EvaluationQueue::new(Arc::<Slots>::default());
         let mut keeping = JoinSet::new();
         keeping.spawn(keep(keeper));
         let inner = WorkerPool::new(spec, spawner, Arc::clone(&journal), trials);

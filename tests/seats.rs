@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use cutover_control::{
-    migration::Verb,
+    migration::CommandKind,
     store::calls::{Logged, Wanted},
 };
 use cutover_model::{
@@ -106,7 +106,7 @@ async fn a_policy_that_keeps_failing_is_put_out_for_the_one_before_it_and_stays_
     let host = setup.start_in(folder).await;
     assert_eq!(slot(&host, Kind::Rollback).await["active"]["name"], "thresholds");
     assert_eq!(host.migration().handle.snapshot().state, paused.state);
-    host.ask(Verb::Resume).await.unwrap();
+    host.ask(CommandKind::Resume).await.unwrap();
     assert_eq!(host.migration().handle.snapshot().state.phase, Phase::Shadow);
     host.app.shut_down().await;
 }
@@ -197,7 +197,7 @@ async fn a_candidate_that_fails_is_dropped_and_the_one_in_charge_does_not_notice
 #[tokio::test(flavor = "multi_thread")]
 async fn candidates_for_routing_and_comparison_are_held_against_live_requests() {
     let host = still(Setup::default()).await;
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     let pinned = json!({ "pinned": { "execute": "v2" } });
     stand_by(&host, &root().join("policies/sticky-share"), pinned, json!({})).await;
     stand_by(&host, &root().join("policies/exact-compare"), json!({}), json!({})).await;
@@ -214,8 +214,8 @@ async fn candidates_for_routing_and_comparison_are_held_against_live_requests() 
     // The plan differs, because the candidate was asked for one; each request differs, because it would have gone to V2.
     let to = host.migration().slots.get(Kind::Routing);
     assert_eq!(to.active().unwrap().description.name, "sticky-share");
-    host.ask(Verb::SetFlag("max_share".into(), 50.into())).await.unwrap_or_default();
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::SetFlag("max_share".into(), 50.into())).await.unwrap_or_default();
+    host.ask(CommandKind::Advance).await.unwrap();
     for n in 0..20 {
         host.http.greet(&format!("s{n}"), &[]).await;
     }
@@ -312,7 +312,7 @@ async fn every_call_on_record_gives_the_same_bytes_and_fuel_on_another_engine() 
         host.http.create(&session).await;
         host.http.greet(&session, &[]).await;
     }
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     let kinds = ["rollback", "stages", "routing", "decide"];
     let logged = eventually("calls of each kind, and of a candidate", async || {
         let calls = calls(&host).await;

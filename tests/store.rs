@@ -5,7 +5,7 @@ mod records;
 use std::{fs, sync::Arc};
 
 use cutover::{app::App, config::Config};
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::{causes::chain, port::Phase, request::Ppm};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ impl Host {
     async fn ramp(&self, stages: usize) {
         self.until("shadow", |now| now.state.phase == Phase::Shadow).await;
         for _ in 0..=stages {
-            self.ask(Verb::Advance).await.unwrap();
+            self.ask(CommandKind::Advance).await.unwrap();
         }
     }
 
@@ -62,7 +62,7 @@ async fn a_table_that_is_edited_in_a_ramp_keeps_the_share_and_says_what_comes_ne
     assert_eq!((now.state.phase, now.state.stage, now.state.share), (Phase::Ramping, 1, Ppm::new(500_000)));
     let (kind, reason) = host.decisions().await.remove(0);
     assert!(kind == "table" && reason.contains(said), "{kind} {reason}");
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     assert_eq!(host.migration().handle.snapshot().state.share, Ppm::new(750_000));
     host.app.shut_down().await;
 }
@@ -91,10 +91,10 @@ async fn a_deleted_store_moves_nothing_and_a_rollback_stays_without_it() {
     let ready = host.get("/readyz").await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(ready.body.to_string().contains("was deleted under the host"), "{ready:?}");
-    let refused = host.ask(Verb::Advance).await.unwrap_err();
+    let refused = host.ask(CommandKind::Advance).await.unwrap_err();
     assert!(refused.contains("could not be recorded") && refused.contains("was deleted"), "{refused}");
     assert_eq!(host.migration().handle.snapshot().state.share, before);
-    host.ask(Verb::Rollback).await.unwrap();
+    host.ask(CommandKind::Rollback).await.unwrap();
     let now = host.migration().handle.snapshot();
     assert_eq!((now.state.phase, now.unrecorded), (Phase::RolledBack, 1));
     let folder = Arc::clone(&host.folder);
@@ -106,7 +106,7 @@ async fn a_deleted_store_moves_nothing_and_a_rollback_stays_without_it() {
     let now = host.until("the record", |now| now.unrecorded == 0).await;
     assert_eq!((now.state.phase, now.state.share), (Phase::RolledBack, Ppm::ZERO));
     assert_eq!(host.decisions().await, [("rollback".to_owned(), "because".to_owned())]);
-    host.ask(Verb::Resume).await.unwrap();
+    host.ask(CommandKind::Resume).await.unwrap();
     eventually("the marker's end", async || (!marker.exists()).then_some(())).await;
     host.app.shut_down().await;
 }

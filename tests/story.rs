@@ -1,6 +1,6 @@
 //! A migration from its first request to its rollback.
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::{
     port::{Phase, Verdict},
     request::Ppm,
@@ -69,7 +69,7 @@ async fn a_ramp_is_sticky_and_monotone_and_programs_exist_in_both_pools() {
     let host = shadowing(&Setup::default()).await;
     let mut before = vec!["v1".to_owned(); SESSIONS];
     for stage in 0..5 {
-        host.ask(Verb::Advance).await.unwrap();
+        host.ask(CommandKind::Advance).await.unwrap();
         let state = host.until("the stage", |s| s.state.stage == stage && s.state.phase == Phase::Ramping).await;
         let now = pools_of(&host).await;
         assert_eq!(now, pools_of(&host).await, "sessions stick at {}", state.state.share);
@@ -94,7 +94,7 @@ async fn the_shipped_stages_are_those_of_the_plan_and_a_setting_changes_them_wit
         host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
         let mut ramp = Vec::new();
         loop {
-            host.ask(Verb::Advance).await.unwrap();
+            host.ask(CommandKind::Advance).await.unwrap();
             let state = host.migration().handle.snapshot().state.clone();
             if state.phase == Phase::Complete {
                 break;
@@ -123,7 +123,7 @@ async fn the_shipped_stages_are_those_of_the_plan_and_a_setting_changes_them_wit
 async fn a_broken_v2_is_rolled_back_and_no_caller_sees_it() {
     let host = shadowing(&Setup { failsafe: JUDGED, ..Setup::default() }).await;
     for _ in 0..4 {
-        host.ask(Verb::Advance).await.unwrap();
+        host.ask(CommandKind::Advance).await.unwrap();
     }
     host.break_v2(&json!({ "error_share": 1.0 }));
     let mut failed_over = 0;
@@ -159,7 +159,7 @@ async fn a_changed_threshold_changes_the_outcome_without_a_rebuild() {
     let setup = Setup { failsafe: JUDGED, ..Setup::default() };
     let host = shadowing(&setup.with("rollback", bundle("thresholds", lenient))).await;
     for _ in 0..4 {
-        host.ask(Verb::Advance).await.unwrap();
+        host.ask(CommandKind::Advance).await.unwrap();
     }
     host.break_v2(&json!({ "error_share": 1.0 }));
     for _ in 0..5 {
@@ -177,13 +177,13 @@ async fn a_rollback_and_a_new_ramp_bring_the_same_sessions_first() {
     let mut ramps = Vec::new();
     for _ in 0..2 {
         for _ in 0..3 {
-            host.ask(Verb::Advance).await.unwrap();
+            host.ask(CommandKind::Advance).await.unwrap();
         }
         ramps.push(pools_of(&host).await);
-        host.ask(Verb::Rollback).await.unwrap();
+        host.ask(CommandKind::Rollback).await.unwrap();
         assert!(pools_of(&host).await.iter().all(|pool| pool == "v1"));
         host.until("V2 to have settled", |s| s.last_rollback.is_some()).await;
-        host.ask(Verb::Resume).await.unwrap();
+        host.ask(CommandKind::Resume).await.unwrap();
         host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     }
     assert_eq!(ramps[0], ramps[1]);
@@ -243,15 +243,15 @@ async fn a_session_named_in_the_body_is_the_one_that_requests_are_routed_by() {
 async fn flags_switch_v2_off_and_cap_its_share() {
     let host = shadowing(&Setup::default()).await;
     for _ in 0..6 {
-        host.ask(Verb::Advance).await.unwrap();
+        host.ask(CommandKind::Advance).await.unwrap();
     }
     let on_v2 = async || pools_of(&host).await.iter().filter(|p| *p == "v2").count();
     assert_eq!(on_v2().await, SESSIONS);
-    host.ask(Verb::SetFlag("gradual_rollout_percentage".into(), 50.into())).await.unwrap();
+    host.ask(CommandKind::SetFlag("gradual_rollout_percentage".into(), 50.into())).await.unwrap();
     assert!((10..50).contains(&on_v2().await));
-    host.ask(Verb::SetFlag("pool_v2_enabled".into(), false.into())).await.unwrap();
+    host.ask(CommandKind::SetFlag("pool_v2_enabled".into(), false.into())).await.unwrap();
     assert_eq!(on_v2().await, 0);
-    let wrong = host.ask(Verb::SetFlag("shadows".into(), true.into())).await.unwrap_err();
+    let wrong = host.ask(CommandKind::SetFlag("shadows".into(), true.into())).await.unwrap_err();
     assert!(wrong.contains("`shadows`") && wrong.contains("auto_rollback"), "{wrong}");
     host.app.shut_down().await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::{
     clock,
     port::{Kind, Phase},
@@ -56,7 +56,7 @@ async fn start(v2: String) -> Host {
         .with("routing", bundle("sticky-share", "shadow_share = '0%', ramping_shadow_share = '0%'"));
     let host = setup.start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    host.ask(Verb::SetFlag("auto_rollback".into(), false.into())).await.unwrap();
+    host.ask(CommandKind::SetFlag("auto_rollback".into(), false.into())).await.unwrap();
     assert_eq!(host.http.create("s").await.status, StatusCode::OK);
     host
 }
@@ -141,7 +141,7 @@ async fn an_operation_that_v2_keeps_failing_is_refused_there_and_blamed_on_it() 
     }
     assert_eq!((breaker().state, breaker().refused), (Position::Open, 3));
     eventually("V2 to be blamed", async || (blamed(&host) == (8, 8, 0, 8)).then_some(())).await;
-    host.ask(Verb::SetFlag("circuit_breaker".into(), false.into())).await.unwrap();
+    host.ask(CommandKind::SetFlag("circuit_breaker".into(), false.into())).await.unwrap();
     assert!(host.migration().split.v2.workers().unwrap().breakers().is_empty(), "switched off while the host runs");
     host.app.shut_down().await;
 }
@@ -213,7 +213,7 @@ async fn never_starts(v2: String, why: &str) {
     let status = host.http.admin(Method::GET, "/api/v1/migrations/programs", &Value::Null).await.body;
     assert_eq!((&status["phase"], &status["workers"]["v2"]), (&json!("preparing"), &json!([])));
     assert_eq!(status["v2"]["members"]["ready"], json!(0));
-    let early = host.ask(Verb::Advance).await.unwrap_err();
+    let early = host.ask(CommandKind::Advance).await.unwrap_err();
     assert!(early.contains("preparing"), "{early}");
 
     let mut notice = self::notice(&webhook).await;
@@ -276,7 +276,7 @@ async fn a_v2_that_never_starts_leaves_v1_serving_and_people_are_told_why() {
 async fn what_is_switched_while_v2_starts_does_not_stop_it() {
     let setup = Setup { v2: example(&["--startup-ms", "1000"]), ..Setup::default() };
     let host = setup.start().await;
-    host.ask(Verb::SetFlag("shadow".into(), false.into())).await.unwrap();
+    host.ask(CommandKind::SetFlag("shadow".into(), false.into())).await.unwrap();
     assert_eq!(host.migration().handle.snapshot().state.phase, Phase::Preparing, "V2 is still starting");
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     host.app.shut_down().await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover_policy_host::{engine::{Engine, Policy}, installed::Seat, route::{Control, Published, Router}};
+use cutover_policy_host::{engine::{Engine, Policy}, installed::InstalledPolicy, route::{Control, Published, Router}};
 use cutover_model::{port::{Condition, Kind, Plan, Rule, Target, Test}, request::{Attributes as _, PoolId, Ppm}};
 use cutover_contract::frame;
 
@@ -56,7 +56,7 @@ pub(crate) fn decide_in_rhai() -> Ask {
 
 fn decided(policy: Policy, engine: Arc<Engine>) -> Ask {
     let plan = policy.make_plan(&situation(), b"").answer.unwrap();
-    let decider = Some(Arc::new(Seat::of(Arc::new(policy))));
+    let decider = Some(Arc::new(InstalledPolicy::of(Arc::new(policy))));
     routed(Published { plan, v2_serves: true, most: Ppm::ALL, decider, control: Control::default() }, Some(engine))
 }
 

@@ -8,8 +8,8 @@ mod history;
 pub mod metrics;
 mod places;
 pub mod policies;
-pub mod seats;
 mod serve;
+pub mod slots;
 mod status;
 
 pub use crate::config::AdminPlane;
@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, Migration};
-use cutover_control::migration::{Declined, Ordered, Verb, handle::Code};
+use cutover_control::migration::{CommandKind, CommandReply, Declined, handle::Code};
 use cutover_model::request::Ppm;
 
 /// Bodies are names, reasons and settings.
@@ -148,19 +148,19 @@ pub async fn serve(
         .route("/api/v1/migrations/{migration}/history", get(history::page))
         .route("/api/v1/migrations/{migration}/flags", get(flags))
         .route("/api/v1/migrations/{migration}/flags/{flag}", put(set_flag))
-        .route("/api/v1/migrations/{migration}/policies", get(seats::seats).put(seats::activate))
-        .route("/api/v1/migrations/{migration}/candidate", put(seats::stand_by))
-        .route("/api/v1/migrations/{migration}/policies/{kind}", put(seats::activate))
+        .route("/api/v1/migrations/{migration}/policies", get(slots::seats).put(slots::activate))
+        .route("/api/v1/migrations/{migration}/candidate", put(slots::stand_by))
+        .route("/api/v1/migrations/{migration}/policies/{kind}", put(slots::activate))
         .route(
             "/api/v1/migrations/{migration}/policies/{kind}/candidate",
-            get(seats::candidate).put(seats::stand_by).delete(seats::drop_candidate),
+            get(slots::candidate).put(slots::stand_by).delete(slots::drop_candidate),
         )
-        .route("/api/v1/migrations/{migration}/policies/{kind}/candidate/promote", post(seats::promote))
-        .route("/api/v1/migrations/{migration}/policies/{kind}/revert", post(seats::revert))
-        .route("/api/v1/migrations/{migration}/policy-log", get(seats::log))
-        .route("/api/v1/policy-calls/{id}", get(seats::call))
-        .route("/api/v1/decisions/{id}", get(seats::decision))
-        .route("/api/v1/components/{digest}", get(seats::component))
+        .route("/api/v1/migrations/{migration}/policies/{kind}/candidate/promote", post(slots::promote))
+        .route("/api/v1/migrations/{migration}/policies/{kind}/revert", post(slots::revert))
+        .route("/api/v1/migrations/{migration}/policy-log", get(slots::log))
+        .route("/api/v1/policy-calls/{id}", get(slots::call))
+        .route("/api/v1/decisions/{id}", get(slots::decision))
+        .route("/api/v1/components/{digest}", get(slots::component))
         .merge(policies::routes())
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -216,18 +216,18 @@ async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, 
         Some((None, text)) => return wrong(&format!("`to` is `{text}`; it must be a share of V2, such as `25%`")),
     };
     let verb = match verb.as_str() {
-        "advance" if without_v1 && to.is_none() => Verb::AdvanceWithoutV1,
+        "advance" if without_v1 && to.is_none() => CommandKind::AdvanceWithoutV1,
         _ if without_v1 => return wrong("`without_v1` is for `advance`, and goes without `to`"),
-        "advance" => to.map_or(Verb::Advance, Verb::AdvanceTo),
-        "retreat" => Verb::Retreat(to),
+        "advance" => to.map_or(CommandKind::Advance, CommandKind::AdvanceTo),
+        "retreat" => CommandKind::Retreat(to),
         _ if to.is_some() => return wrong("`to` is for `advance` and `retreat`"),
-        "redeploy" if done => Verb::Redeployed,
+        "redeploy" if done => CommandKind::Redeployed,
         _ if done => return wrong("`done` is for `redeploy`"),
-        "redeploy" => Verb::Redeploy,
-        "pause" => Verb::Pause,
-        "resume" => Verb::Resume,
-        "rollback" => Verb::Rollback,
-        "emergency-rollback" => Verb::EmergencyRollback,
+        "redeploy" => CommandKind::Redeploy,
+        "pause" => CommandKind::Pause,
+        "resume" => CommandKind::Resume,
+        "rollback" => CommandKind::Rollback,
+        "emergency-rollback" => CommandKind::EmergencyRollback,
         other => {
             let known = "pause, resume, advance, retreat, redeploy, rollback, emergency-rollback";
             let message = format!("there is no verb `{other}`; the verbs are {known}");
@@ -239,8 +239,8 @@ async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, 
 }
 
 /// What was done, with where the migration stands after it.
-fn after(migration: &Migration, done: Result<Ordered, Declined>) -> Answer<Value> {
-    let Ordered { message, detail } = done?;
+fn after(migration: &Migration, done: Result<CommandReply, Declined>) -> Answer<Value> {
+    let CommandReply { message, detail } = done?;
     let state = &migration.handle.snapshot().state;
     Ok(Json(json!({ "message": message, "detail": detail, "state": state })))
 }
@@ -249,7 +249,7 @@ async fn accept(State(host): Shared, Path(name): Path<String>, body: Body<Accept
     let migration = find(&host, &name)?;
     let Json(Acceptance { operation, reason, actor }) = body?;
     needs_reason(&reason)?;
-    let done = migration.handle.ask(Verb::Accept(operation.clone()), who(&actor)?, &reason).await?;
+    let done = migration.handle.ask(CommandKind::Accept(operation.clone()), who(&actor)?, &reason).await?;
     migration.comparer.accept(&operation);
     after(migration, Ok(done))
 }
@@ -307,7 +307,7 @@ async fn set_flag(
     let migration = find(&host, &name)?;
     let Json(SetFlag { value, reason, actor }) = body?;
     bounded("reason", &reason, MAX_REASON)?;
-    let verb = Verb::SetFlag(flag, value);
+    let verb = CommandKind::SetFlag(flag, value);
     after(migration, migration.handle.ask(verb, who(&actor)?, &reason).await)
 }
 

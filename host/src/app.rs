@@ -42,7 +42,7 @@ use cutover_model::{clock, port::Phase, request::Ppm};
 pub use cutover_policy_host::admission::{admit, admit_bundle};
 use cutover_policy_host::engine::{Engine, EngineError};
 use cutover_traffic::{
-    ingress::{Ends, carry::Carried, operations::Route, table::Table, tls::Tls},
+    ingress::{Ends, operations::Route, table::Table, tls::Tls, transfer::Carried},
     observe::machine::Machine,
     pool::{UpstreamPool, spawner::Spawner},
 };

@@ -102,7 +102,7 @@ pub struct AdminPlane {
     /// How long a body may take to come.
     pub body_timeout: Duration,
     /// How long operators may take otherwise.
-    pub limits: cutover_traffic::ingress::watch::Limits,
+    pub limits: cutover_traffic::ingress::reaper::Limits,
 }
 
 /// Which bundles must be readable.

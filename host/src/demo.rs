@@ -22,7 +22,7 @@ use crate::{
     config::{Config, ConfigError},
     host::install::{Choice, Order, Source},
 };
-use cutover_control::migration::{Declined, Handle, Verb, snapshot::Snapshot};
+use cutover_control::migration::{CommandKind, Declined, Handle, snapshot::Snapshot};
 use cutover_model::{
     clock::{self, Mono},
     facts::Comparisons,
@@ -133,9 +133,9 @@ async fn tell_story(
     narrator.say("measuring what each pool can do with calls that wait 20 ms");
     let order = |verb| handle.ask(verb, "demo", "the demo goes on");
     let refused = |why: Declined| DemoError::Refused(why.message);
-    order(Verb::SetFlag("shadow".into(), false.into())).await.map_err(refused)?;
+    order(CommandKind::SetFlag("shadow".into(), false.into())).await.map_err(refused)?;
     summary.throughput = throughput::measure(&caller, setup::V2_WORKERS).await.map_err(DemoError::Refused)?;
-    order(Verb::SetFlag("shadow".into(), true.into())).await.map_err(refused)?;
+    order(CommandKind::SetFlag("shadow".into(), true.into())).await.map_err(refused)?;
     let t = &summary.throughput;
     narrator.say(&format!("  V1 {:.0}/s, V2 {:.0}/s: {:.2}x with {} workers", t.v1_rps, t.v2_rps, t.ratio, t.workers));
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover_control::migration::{Verb, snapshot::Snapshot};
+use cutover_control::migration::{CommandKind, snapshot::Snapshot};
 use cutover_model::{
     port::{Kind, Phase, Verdict},
     request::Ppm,
@@ -56,7 +56,7 @@ async fn half_way() -> (Host, Load) {
         assert_eq!(host.http.create(&format!("s{n}")).await.status, StatusCode::OK);
     }
     for _ in 0..4 {
-        host.ask(Verb::Advance).await.unwrap();
+        host.ask(CommandKind::Advance).await.unwrap();
     }
     let load = Load::start(&host.http, 2, LIGHT).await;
     (host, load)
@@ -135,7 +135,7 @@ async fn a_mended_routing_policy_takes_over_from_the_last_good_plan() {
     let before = pools(&host).await;
     put_hostile(&host, Kind::Routing, "plan", "trap").await;
     host.until("a stale plan", |s| s.stale_plan.is_some()).await;
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     assert_eq!(pools(&host).await, before, "the last good plan stays although the state went on");
     let mended = root().join("policies/sticky-share");
     assert_eq!(put(&host, Kind::Routing, &mended, &json!({})).await.status, StatusCode::OK);
@@ -143,7 +143,7 @@ async fn a_mended_routing_policy_takes_over_from_the_last_good_plan() {
     let after = pools(&host).await;
     assert!(after != before, "75 % is more than 50 %");
     put_hostile(&host, Kind::Routing, "plan", "trap").await;
-    host.ask(Verb::Rollback).await.unwrap();
+    host.ask(CommandKind::Rollback).await.unwrap();
     assert!(pools(&host).await.iter().all(|pool| pool == "v1"), "a rollback needs no policy");
     load.end().await;
     host.app.shut_down().await;

@@ -9,11 +9,11 @@ use std::{
 };
 
 use cutover_control::{
-    migration::Verb,
+    migration::CommandKind,
     store::{
         calls::Wanted,
         records::Audited,
-        seats::{Place, SeatRecord},
+        slots::{SlotRecord, SlotRole},
     },
 };
 use cutover_model::{
@@ -68,14 +68,14 @@ fn sql(folder: &Path, statements: &str) {
 /// The digests in the seats of a kind, as the host has them and as the store has them.
 async fn seats(host: &Host, kind: Kind) -> [[Option<String>; 3]; 2] {
     let slot = host.migration().slots.get(kind);
-    let digest = |seat: &cutover_policy_host::installed::Seat| seat.policy.digest().to_string();
+    let digest = |seat: &cutover_policy_host::installed::InstalledPolicy| seat.policy.digest().to_string();
     let mine = [
         slot.seat().map(|seat| digest(&seat)),
         slot.previous().map(|seat| digest(&seat)),
         slot.candidate().map(|candidate| digest(&candidate.seat)),
     ];
     let mut stored = [None, None, None];
-    for (n, place) in [Place::Active, Place::Previous, Place::Candidate].into_iter().enumerate() {
+    for (n, place) in [SlotRole::Active, SlotRole::Previous, SlotRole::Candidate].into_iter().enumerate() {
         let seat = host.app.host.store.seat("programs", kind, place).await.unwrap();
         stored[n] = seat.map(|seat| seat.digest);
     }
@@ -186,8 +186,8 @@ async fn a_host_that_dies_between_the_record_and_the_swap_comes_back_as_recorded
     let component = guest.component();
     let compiled =
         cutover_policy_host::admission::admit(&host.app.host.engine, Kind::Rollback, &component, "{}").unwrap();
-    let known = host.app.host.store.seat("programs", Kind::Rollback, Place::Active).await.unwrap().unwrap();
-    let record = SeatRecord {
+    let known = host.app.host.store.seat("programs", Kind::Rollback, SlotRole::Active).await.unwrap().unwrap();
+    let record = SlotRecord {
         title: cutover_policy_host::installed::Title { name: "new".into(), version: "2".into() },
         digest: compiled.digest().to_string(),
         settings: "{}".into(),
@@ -266,7 +266,7 @@ async fn a_candidate_that_cannot_keep_up_delays_no_check_and_no_order() {
     .await;
     eventually("orders while it is asked one question", async || {
         let before = asked();
-        for verb in [Verb::Pause, Verb::Resume] {
+        for verb in [CommandKind::Pause, CommandKind::Resume] {
             host.ask(verb).await.unwrap();
         }
         (asked() == before).then_some(())
@@ -279,7 +279,7 @@ async fn a_candidate_that_cannot_keep_up_delays_no_check_and_no_order() {
 async fn an_order_to_roll_back_does_not_wait_for_a_policy_that_is_shown_what_happened() {
     let folder = Arc::new(TempDir::new().unwrap());
     let host = still(Arc::clone(&folder), Setup { check_interval: "500ms", limits: PATIENT, ..Setup::default() }).await;
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     let bundle = slow(&host, Duration::from_millis(150)).await;
     let before = judged(&host).await;
     eventually("some checks", async || (judged(&host).await >= before + 15).then_some(())).await;
@@ -290,8 +290,8 @@ async fn an_order_to_roll_back_does_not_wait_for_a_policy_that_is_shown_what_hap
     // the while, and carried out before it is in charge.
     let mut carried_out = 0;
     while !installing.is_finished() {
-        host.ask(Verb::Pause).await.ok();
-        host.ask(Verb::Resume).await.ok();
+        host.ask(CommandKind::Pause).await.ok();
+        host.ask(CommandKind::Resume).await.ok();
         carried_out += usize::from(!installing.is_finished());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -307,7 +307,7 @@ async fn an_order_to_roll_back_does_not_wait_for_a_policy_that_is_shown_what_hap
 async fn a_policy_that_is_slower_than_checks_come_is_not_put_in_charge() {
     let folder = Arc::new(TempDir::new().unwrap());
     let host = still(Arc::clone(&folder), Setup { check_interval: "100ms", limits: PATIENT, ..Setup::default() }).await;
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     let bundle = slow(&host, Duration::from_millis(300)).await;
     let before = judged(&host).await;
     eventually("some checks", async || (judged(&host).await >= before + 5).then_some(())).await;

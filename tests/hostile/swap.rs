@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::port::{Kind, Phase};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ async fn a_thousand_swaps_under_load_fail_no_request_and_leak_nothing_and_the_la
     let host = setup.start_in(Arc::clone(&folder)).await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     let mut load = Load::start(&host.http, CLIENTS, Duration::ZERO).await;
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     let manifest = "name = 'tiny'\nversion = '1.0.0'\nkind = 'comparison'\ncomponent = 'policy.wasm'\n";
     let tiny =
         ["alpha", "omega"].map(|name| write_bundle(folder.path().join(name), manifest, Some(&wat::comparison(name))));

@@ -25,7 +25,7 @@ impl Site {
 
     /// Lets V2 have a hundredth of the sessions.
     async fn ramp(&self) {
-        self.ask(Verb::Advance).await;
+        self.ask(CommandKind::Advance).await;
         self.until_phase(Phase::Ramping).await;
     }
 }
@@ -71,7 +71,7 @@ async fn who_has_the_key_chooses_once_the_phase_lets_v2_serve_and_is_no_evidence
     let counts: Vec<_> = apart.iter().map(|((_, pool), counts)| (pool.name(), counts.calls, counts.failed)).collect();
     assert_eq!(counts, [("v1", 1, 0), ("v2", 20, 0)]);
     // The flag is a limit for them, too.
-    site.ask(Verb::SetFlag("gradual_rollout_percentage".into(), 0.into())).await;
+    site.ask(CommandKind::SetFlag("gradual_rollout_percentage".into(), 0.into())).await;
     assert_eq!(site.chosen(&with(KEY)).await, of("v1", "v2-closed"));
     site.app.shut_down().await;
 }
@@ -81,7 +81,7 @@ async fn testers_get_v2_while_it_has_no_other_callers() {
     let (site, _upstreams) = site("[migrations.shop.override]\nkey_file = 'key'\ntesters = true", ANY).await;
     let with = [("x-cutover-pool", "v2"), ("x-cutover-key", KEY)];
     assert_eq!(site.chosen(&with).await, of("v2", "override-v2"));
-    site.ask(Verb::SetFlag("pool_v2_enabled".into(), false.into())).await;
+    site.ask(CommandKind::SetFlag("pool_v2_enabled".into(), false.into())).await;
     assert_eq!(site.chosen(&with).await, of("v1", "v2-closed"));
     site.app.shut_down().await;
 }

@@ -73,7 +73,7 @@ async fn site(v1: &Upstream, v2: &Upstream, lines: &str) -> Site {
 async fn who_logs_in_stays_logged_in_where_it_logged_in() {
     let (v1, v2) = (service("one").await, service("two").await);
     let site = site(&v1, &v2, "").await;
-    site.ask(Verb::Advance).await;
+    site.ask(CommandKind::Advance).await;
     site.until_phase(Phase::Ramping).await;
     let mut on_v2 = 0;
     for _ in 0..200 {
@@ -100,7 +100,7 @@ async fn a_session_of_v1_stays_until_v2_has_everybody() {
     }
     // To the last stage but one.
     for share in [50_000, 100_000, 250_000, 500_000, 750_000] {
-        site.ask(Verb::Advance).await;
+        site.ask(CommandKind::Advance).await;
         eventually("the share", async || {
             (site.app.host.migrations["shop"].split.router.share().get() == share).then_some(())
         })
@@ -114,7 +114,7 @@ async fn a_session_of_v1_stays_until_v2_has_everybody() {
         on_v2 += usize::from(Browser::default().visit(&site, "/login").await == "v2");
     }
     assert!((25..=49).contains(&on_v2), "three quarters of 50, and not {on_v2}");
-    site.ask(Verb::Advance).await;
+    site.ask(CommandKind::Advance).await;
     eventually("all of them", async || {
         (site.app.host.migrations["shop"].split.router.share().get() == 1_000_000).then_some(())
     })
@@ -139,7 +139,7 @@ async fn sessions_apart_are_at_home_where_they_were_answered_and_do_not_fail_ove
     .await;
     let site = site(&v1, &v2, ", stay = 'creator'").await;
     for share in [50_000, 100_000, 250_000, 500_000] {
-        site.ask(Verb::Advance).await;
+        site.ask(CommandKind::Advance).await;
         eventually("the share", async || {
             (site.app.host.migrations["shop"].split.router.share().get() == share).then_some(())
         })

@@ -20,7 +20,7 @@ async fn a_rollback_ends_the_streams_of_v2_cleanly_and_leaves_v1s_alone() {
     let (v1, v2) = (Upstream::named("one").await, Upstream::named("two").await);
     let site =
         Setup { pool: "stream_timeout = '100ms'\ndrain_timeout = '20s'", ..Setup::of(&[&v1], &[&v2]) }.start().await;
-    site.ask(Verb::Advance).await;
+    site.ask(CommandKind::Advance).await;
     site.until_phase(Phase::Ramping).await;
     let on_v2 = site.open(get("/events", &[("x-cutover-pool", "v2")])).await;
     let mut on_v1 = site.open(get("/events", &[("x-cutover-pool", "v1")])).await;
@@ -34,7 +34,7 @@ async fn a_rollback_ends_the_streams_of_v2_cleanly_and_leaves_v1s_alone() {
     let mut half = [0; 11];
     timeout(PATIENCE, socket.read_exact(&mut half)).await.unwrap().unwrap();
 
-    site.ask(Verb::Rollback).await;
+    site.ask(CommandKind::Rollback).await;
     let events = rest(on_v2.into_body()).await.expect("a clean end");
     assert!(events.ends_with("\n\n") && events.starts_with("id: 0\n"), "whole events");
     // New work is V1's at once.
@@ -62,7 +62,7 @@ async fn a_body_that_is_no_stream_of_events_is_never_cut_as_if_it_were_whole() {
         .start()
         .await;
     let body = site.open(get("/", &[("x-cutover-pool", "v2")])).await.into_body();
-    site.ask(Verb::Rollback).await;
+    site.ask(CommandKind::Rollback).await;
     let cut = rest(body).await;
     assert!(cut.is_err(), "{cut:?}");
     let (_, errors, ..) = site.counted("get", 1, 1).await;
@@ -80,7 +80,7 @@ async fn an_emergency_rollback_gives_up_what_is_in_flight_at_once() {
     request.headers_mut().insert("x-cutover-pool", "v2".parse().unwrap());
     let (reply, ()) = tokio::join!(site.send(request), async {
         eventually("it to be sent", async || (site.in_flight(1) == 1).then_some(())).await;
-        site.ask(Verb::EmergencyRollback).await;
+        site.ask(CommandKind::EmergencyRollback).await;
     });
     assert_eq!((reply.status, reply.header("x-cutover-pool")), (503, "v2"), "{reply:?}");
     site.app.shut_down().await;

@@ -14,7 +14,7 @@ async fn start_in(folder: &TempDir, text: &str) -> Result<App, String> {
     App::start(config, binary()).await.map_err(|error| error.to_string())
 }
 
-async fn ask(app: &App, verb: Verb) -> Result<String, String> {
+async fn ask(app: &App, verb: CommandKind) -> Result<String, String> {
     app.host.migrations["shop"]
         .handle
         .ask(verb, "test", "V1 is gone")
@@ -57,13 +57,13 @@ async fn a_person_goes_on_without_a_v1_that_is_dead_at_the_start_and_v1_may_be_l
     let why = ready(&app).await;
     assert!(why.0 == 503 && why.1.contains("shop/v1 is not ready"), "{why:?}");
     let refused = eventually("V2 to be ready", async || {
-        let refused = ask(&app, Verb::Advance).await.unwrap_err();
+        let refused = ask(&app, CommandKind::Advance).await.unwrap_err();
         (!refused.contains("neither")).then_some(refused)
     })
     .await;
     assert!(refused.contains("`cutover advance shop --without-v1 --reason TEXT`"), "{refused}");
-    assert_eq!(ask(&app, Verb::Resume).await.unwrap_err(), refused);
-    ask(&app, Verb::AdvanceWithoutV1).await.unwrap();
+    assert_eq!(ask(&app, CommandKind::Resume).await.unwrap_err(), refused);
+    ask(&app, CommandKind::AdvanceWithoutV1).await.unwrap();
     assert_eq!(name(&app, get("/", &[])).await, (200, "v2".into()));
     assert_eq!(name(&app, post("/", "new")).await, (200, "v2".into()));
     assert_eq!(ready(&app).await.0, 200, "who has to serve is there");
@@ -80,7 +80,7 @@ async fn a_person_goes_on_without_a_v1_that_is_dead_at_the_start_and_v1_may_be_l
         app.shut_down().await;
     }
     let app = start_in(&folder, &without).await.unwrap();
-    let refused = ask(&app, Verb::Rollback).await.unwrap_err();
+    let refused = ask(&app, CommandKind::Rollback).await.unwrap_err();
     assert!(refused.contains("the configuration has no V1"), "{refused}");
     app.shut_down().await;
 
@@ -88,7 +88,7 @@ async fn a_person_goes_on_without_a_v1_that_is_dead_at_the_start_and_v1_may_be_l
     let elsewhere = TempDir::new().unwrap();
     let app = start_in(&elsewhere, &text).await.unwrap();
     until(&app, "the record", |state| state.phase == Phase::Preparing).await;
-    ask(&app, Verb::Rollback).await.unwrap();
+    ask(&app, CommandKind::Rollback).await.unwrap();
     app.shut_down().await;
     let refused = start_in(&elsewhere, &without).await.unwrap_err();
     assert!(refused.contains("`migrations.shop.v1` is left out, but shop is rolled-back"), "{refused}");
@@ -142,7 +142,7 @@ async fn without_v1_a_store_that_is_lost_does_not_take_v2_down() {
         assert!(decision.reason.contains("`migrations.shop.v1` is left out"), "{}", decision.reason);
         assert_eq!(name(&app, get("/", &[])).await, (200, "v2".into()));
         // Whoever is kept from V2 would be served by nobody.
-        let set = Verb::SetFlag("gradual_rollout_percentage".into(), 3.into());
+        let set = CommandKind::SetFlag("gradual_rollout_percentage".into(), 3.into());
         let refused = ask(&app, set).await.unwrap_err();
         assert!(refused.contains("the configuration has no V1"), "{refused}");
         // Nor do flags count that were set before V1 was left out.
@@ -178,7 +178,7 @@ async fn a_verdict_against_v2_changes_nothing_while_v1_is_down_and_an_order_does
     let phase = || app.host.migrations["shop"].handle.snapshot().state.phase;
     eventually("completion", async || {
         // It is refused while the pools start, and once there is nothing left to advance to.
-        drop(ask(&app, Verb::Advance).await);
+        drop(ask(&app, CommandKind::Advance).await);
         (phase() == Phase::Complete).then_some(())
     })
     .await;
@@ -193,7 +193,7 @@ async fn a_verdict_against_v2_changes_nothing_while_v1_is_down_and_an_order_does
     };
     eventually("a verdict that is not acted on", withheld).await;
     assert_eq!(app.host.migrations["shop"].handle.snapshot().state.phase, Phase::Complete);
-    let done = ask(&app, Verb::Rollback).await.unwrap();
+    let done = ask(&app, CommandKind::Rollback).await.unwrap();
     assert!(done.contains("V1 is down: whoever is on it gets errors"), "{done}");
     until(&app, "the rollback", |state| state.phase == Phase::RolledBack).await;
     app.shut_down().await;

@@ -61,7 +61,7 @@ async fn a_share_sticks_to_sessions_wherever_they_are() {
     let (v1, v2) = (Upstream::named("one").await, Upstream::named("two").await);
     let migration = "match = [{ host = '*' }]\nsession = ['cookie:sid', 'header:x-user']";
     let site = Setup { migration, ..Setup::of(&[&v1], &[&v2]) }.start().await;
-    site.ask(Verb::Advance).await;
+    site.ask(CommandKind::Advance).await;
     site.until_phase(Phase::Ramping).await;
     let of = async |headers: &[(&str, &str)]| site.send(get("/", headers)).await.header("x-cutover-pool").to_owned();
     let mut on_v2 = 0;

@@ -153,7 +153,7 @@ async fn v1_is_asked_what_v2_has_answered_once_v2_has_everything_but_only_what_c
     let migration = "match = [{ host = '*' }]\nmirror_back = { share = '100%', from = '90%' }";
     let site = Setup { migration, ..Setup::of(&[&v1], &[&v2]) }.start().await;
     for stage in 0..7 {
-        site.ask(Verb::Advance).await;
+        site.ask(CommandKind::Advance).await;
         if stage < 4 {
             let reply = site.send(get("/", &[("x-session-id", "s"), ("x-cutover-pool", "v2")])).await;
             assert_eq!(reply.header("x-cutover-pool"), "v2");

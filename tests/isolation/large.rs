@@ -12,10 +12,10 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     engine::{Engine, Limits},
-    installed::Seat,
+    evaluation::EvaluationQueue,
+    installed::InstalledPolicy,
     record::Question,
     slot::Slots,
-    trial::Trials,
 };
 use cutover_traffic::{compare, observe::Recorder};
 use tempfile::TempDir;
@@ -30,7 +30,9 @@ fn a_check_after_a_stall_is_made_in_several_that_each_fit() {
     limits.stages.input_bytes = 512 << 10;
     let engine = Engine::new(limits).unwrap();
     let slots = Slots::default();
-    let seat = |name, kind| slots.get(kind).activate(Seat::of(Arc::new(admit(&engine, name, kind, "{}"))), Vec::new());
+    let seat = |name, kind| {
+        slots.get(kind).activate(InstalledPolicy::of(Arc::new(admit(&engine, name, kind, "{}"))), Vec::new())
+    };
     seat("sequential", Kind::Rollback);
     seat("standard-stages", Kind::Stages);
     // An hour.
@@ -141,8 +143,8 @@ async fn pairs_that_are_too_large_together_are_compared_in_several_questions_and
     let engine = Engine::new(limits).unwrap();
     let slots = Arc::new(Slots::default());
     let policy = admit(&engine, "json-compare", Kind::Comparison, "{}");
-    slots.get(Kind::Comparison).activate(Seat::of(Arc::new(policy)), Vec::new());
-    let (trials, mut queues) = Trials::new(slots);
+    slots.get(Kind::Comparison).activate(InstalledPolicy::of(Arc::new(policy)), Vec::new());
+    let (trials, mut queues) = EvaluationQueue::new(slots);
     let recorder = Arc::new(Recorder::new(UnixMs(0)));
     let (comparer, work) = compare::comparer(trials, Arc::clone(recorder.pairs()));
     let read = Arc::<str>::from("read");

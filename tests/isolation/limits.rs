@@ -11,7 +11,7 @@ use cutover_model::{
 use cutover_policy_host::{
     PolicyError,
     engine::{Engine, KindLimits, Limits, Policy},
-    installed::Seat,
+    installed::InstalledPolicy,
     slot::Slots,
 };
 
@@ -111,7 +111,7 @@ fn no_more_policies_with_decide_are_admitted_than_there_is_room_for() {
             Err(refused) => break refused,
         }
     };
-    assert!(matches!(refused, PolicyError::NoSeat { seats, .. } if seats == seated.len()), "{refused}");
+    assert!(matches!(refused, PolicyError::NoDecideCapacity { seats, .. } if seats == seated.len()), "{refused}");
     assert!(seated.iter().all(|policy| policy.decide(&FRAME) == Ok(Target::Share)), "each has its instance");
     assert!(Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").is_ok(), "the others need no seat");
     // A thousand swaps of one of them leave room for all.
@@ -230,7 +230,7 @@ fn what_a_policy_remembers_is_limited_and_too_much_of_it_is_a_failure() {
     // What was remembered before stays.
     let slots = Slots::default();
     let slot = slots.get(Kind::Rollback);
-    slot.activate(Seat::of(Arc::new(judge(2_001))), br#""before""#.to_vec());
+    slot.activate(InstalledPolicy::of(Arc::new(judge(2_001))), br#""before""#.to_vec());
     let answered = judge::judge(&slots, &check(0, 0)).unwrap();
     assert_eq!(answered.asked.answer.unwrap_err().cause(), "over-budget");
     assert_eq!(slot.question().unwrap().1, br#""before""#);

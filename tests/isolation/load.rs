@@ -10,7 +10,7 @@ use cutover_model::{
 use cutover_policy_host::{
     PolicyError,
     engine::{Engine, KindLimits, Limits, Policy},
-    installed::Seat,
+    installed::InstalledPolicy,
     slot::Slots,
 };
 use tokio::{
@@ -69,7 +69,7 @@ fn migrations(engine: &Arc<Engine>, settings: &str) -> Vec<Arc<Slots>> {
     let slots = (0..MIGRATIONS).map(|n| {
         let (guest, settings) = if n == 0 { (&hostile, settings) } else { (&good, "{}") };
         let slots = Arc::<Slots>::default();
-        let seat = Seat::of(Arc::new(admit(engine, guest, Kind::Rollback, settings)));
+        let seat = InstalledPolicy::of(Arc::new(admit(engine, guest, Kind::Rollback, settings)));
         slots.get(Kind::Rollback).activate(seat, Vec::new());
         slots
     });

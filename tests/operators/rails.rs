@@ -1,6 +1,6 @@
 //! What no policy passes.
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::{port::Phase, request::Ppm};
 
 use crate::harness::{Setup, bundle, eventually};
@@ -24,7 +24,7 @@ async fn a_policy_that_wants_everything_at_once_is_held_and_a_person_is_not() {
     });
     assert!(held.await.note.contains("the first share would be 100%, and 50% is the most"));
     assert_eq!(host.migration().handle.snapshot().state.phase, Phase::Shadow);
-    host.ask(Verb::Advance).await.unwrap();
+    host.ask(CommandKind::Advance).await.unwrap();
     let now = host.migration().handle.snapshot();
     assert_eq!((now.state.phase, now.state.share), (Phase::Ramping, Ppm::ALL));
     host.app.shut_down().await;

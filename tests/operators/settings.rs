@@ -1,6 +1,6 @@
 //! Settings that are changed while a policy is in charge, and differences that are accepted.
 
-use cutover_control::migration::Verb;
+use cutover_control::migration::CommandKind;
 use cutover_model::port::Phase;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ async fn differences_that_a_person_accepted_hold_the_ramp_no_longer() {
     let shadow = "shadow = { soak = '0s', min_compared = 5 }, pairs = { min_coverage = '0%' }, min_requests = 1000000";
     let host = still().with("stages", bundle("standard-stages", shadow)).start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    host.ask(Verb::SetFlag("auto_advance".into(), true.into())).await.unwrap();
+    host.ask(CommandKind::SetFlag("auto_advance".into(), true.into())).await.unwrap();
     host.break_v2(&json!({ "wrong_share": 1.0 }));
     assert_eq!(host.http.create("ada").await.status, StatusCode::OK);
     let held = eventually("a difference to hold the ramp", async || {
@@ -98,7 +98,7 @@ async fn differences_hold_the_ramp_after_a_restart_with_another_stage_table() {
     };
     let host = with(1_000_000).start().await;
     host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
-    host.ask(Verb::SetFlag("auto_advance".into(), true.into())).await.unwrap();
+    host.ask(CommandKind::SetFlag("auto_advance".into(), true.into())).await.unwrap();
     host.break_v2(&json!({ "wrong_share": 1.0 }));
     assert_eq!(host.http.create("ada").await.status, StatusCode::OK);
     let held = eventually("differences to hold the ramp", async || {
@@ -129,13 +129,13 @@ async fn a_step_that_is_asked_for_twice_at_once_is_one() {
     // The second may come a moment late, and then is another step.
     let mut refused = None;
     for _ in 0..20 {
-        let (first, second) = tokio::join!(host.ask(Verb::Advance), host.ask(Verb::Advance));
+        let (first, second) = tokio::join!(host.ask(CommandKind::Advance), host.ask(CommandKind::Advance));
         refused = first.err().or(second.err());
         if refused.is_some() {
             break;
         }
-        host.ask(Verb::Rollback).await.unwrap();
-        host.ask(Verb::Resume).await.unwrap();
+        host.ask(CommandKind::Rollback).await.unwrap();
+        host.ask(CommandKind::Resume).await.unwrap();
         host.until("the shadow phase", |s| s.state.phase == Phase::Shadow).await;
     }
     assert!(refused.unwrap().contains("moved after this was asked for"));

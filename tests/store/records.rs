@@ -7,7 +7,7 @@ use cutover_model::port::{Kind, Progress, Verdict};
 use cutover_policy_host::{
     engine::{Engine, Limits, WarmPolicy},
     history::synthetic::Synthetic,
-    installed::{Seat, Title},
+    installed::{InstalledPolicy, Title},
     record::{Call, Memory, Question, Role},
 };
 use cutover_traffic::observe::marks::Marks;
@@ -34,7 +34,7 @@ struct Taken {
 /// One of the policies, with what it remembers.
 struct Asker {
     warm: WarmPolicy,
-    seat: Seat,
+    seat: InstalledPolicy,
     memory: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ impl Asker {
         let component = fs::read(components().join(name).with_extension("wasm")).unwrap();
         let policy = Arc::new(cutover_policy_host::admission::admit(engine, kind, &component, settings).unwrap());
         let title = Title { name: name.into(), version: "1.0.0".into() };
-        Self { warm: policy.warm(), seat: Seat { policy, title, wasi_stub: false }, memory: Vec::new() }
+        Self { warm: policy.warm(), seat: InstalledPolicy { policy, title, wasi_stub: false }, memory: Vec::new() }
     }
 }
 

@@ -35,9 +35,9 @@ use cutover_model::clock;
 use cutover_traffic::{
     ingress::{
         Ends,
+        activity::{Active, Shortage},
         guard::{end, guard},
-        pulse::{Active, Shortage},
-        watch::{Watch, make_room},
+        reaper::{IdleReaper, make_room},
         watched::Watched,
     },
     pool::upstream::upload::{Incomplete, Upload, Wait},
@@ -57,7 +57,7 @@ const YOUNG: Duration = Duration::from_millis(10);
 struct Serving {
     app: TowerToHyperService<Router>,
     settings: AdminPlane,
-    watch: Arc<Watch>,
+    watch: Arc<IdleReaper>,
 }
 
 /// A body that has to be whole in time.
@@ -70,7 +70,7 @@ struct Timed {
 /// Serves connections until `shutdown`, and then those that have a request under way.
 pub(super) async fn serve(listener: TcpListener, app: Router, settings: AdminPlane, shutdown: CancellationToken) {
     let shortage = Arc::<Shortage>::default();
-    let watch = Arc::new(Watch::new(settings.limits, settings.max_connections, Arc::clone(&shortage)));
+    let watch = Arc::new(IdleReaper::new(settings.limits, settings.max_connections, Arc::clone(&shortage)));
     let serving = Arc::new(Serving { app: TowerToHyperService::new(app), settings, watch });
     let connections = Arc::new(Semaphore::new(settings.max_connections));
     let (tasks, done) = <(TaskTracker, CancellationToken)>::default();

@@ -13,7 +13,7 @@ use super::{App, changes, sockets::Sockets};
 use crate::host::{Migration, Plane};
 use cutover_model::clock;
 use cutover_traffic::{
-    ingress::carry::Carried,
+    ingress::transfer::Carried,
     observe::recorder::Measured,
     pool::{Pool, UpstreamPool},
 };

@@ -15,7 +15,9 @@ use crate::{
     host::{Migration, Plane},
 };
 use cutover_control::{
-    migration::{Controller, controller, failsafe, flags::Flags, mend::Mending, rails::Rails, trial::Trial},
+    migration::{
+        Controller, controller, evaluation::CandidateEvaluator, failsafe, flags::Flags, mend::Mending, rails::Rails,
+    },
     state::State,
     store::{
         Store, StoreError,
@@ -35,9 +37,9 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     bundle::Bundle,
+    evaluation::{EvaluationQueue, Queues},
     route::Control,
     slot::Slots,
-    trial::{Queues, Trials},
 };
 use cutover_traffic::{
     compare::{self, Comparer},
@@ -62,7 +64,7 @@ pub(super) struct Begun {
     unreadable: BTreeMap<Kind, String>,
     flags: BTreeMap<String, Value>,
     slots: Arc<Slots>,
-    trials: Trials,
+    trials: EvaluationQueue,
     queues: Queues,
     comparer: Comparer,
     made: Made,
@@ -71,7 +73,7 @@ pub(super) struct Begun {
 impl Begun {
     pub(super) fn new(config: MigrationConfig, common: &Common) -> Self {
         let slots = Arc::<Slots>::default();
-        let (trials, queues) = Trials::new(Arc::clone(&slots));
+        let (trials, queues) = EvaluationQueue::new(Arc::clone(&slots));
         let recorder = Arc::new(Recorder::new(clock::unix_ms()));
         let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
         common.background.spawn(compare);
@@ -209,7 +211,7 @@ impl Begun {
         });
         // Sessions are where they were before any request comes in.
         controller.begin(last_plan).await;
-        let trial = Trial {
+        let trial = CandidateEvaluator {
             migration: name,
             slots: Arc::clone(&slots),
             store: store.clone(),

@@ -11,7 +11,7 @@ use crate::{
 };
 use cutover_control::store::records::PoolConfiguration;
 use cutover_model::{clock, request::PoolId};
-use cutover_policy_host::{route::Callers, slot::Slots, trial::Trials};
+use cutover_policy_host::{evaluation::EvaluationQueue, route::Callers, slot::Slots};
 use cutover_traffic::{
     compare::Comparer,
     dispatch::{self, Dispatch},
@@ -33,7 +33,7 @@ use cutover_traffic::{
 
 /// What both planes have.
 pub(super) struct Given {
-    pub(super) trials: Trials,
+    pub(super) trials: EvaluationQueue,
     pub(super) callers: Arc<Callers>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) comparer: Comparer,
@@ -135,7 +135,7 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
     let tells_ends = spec.proxy_protocol.is_some();
     let pool = UpstreamPool::new(spec, common.threads);
     pool.open();
-    let (trials, _nobody) = Trials::new(Arc::<Slots>::default());
+    let (trials, _nobody) = EvaluationQueue::new(Arc::<Slots>::default());
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
     let (comparer, _nothing) = cutover_traffic::compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
     let pools = (Pool::Upstreams(pool.clone()), Pool::Upstreams(pool.clone()));

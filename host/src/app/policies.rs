@@ -6,12 +6,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Shared, StartError};
 use cutover_control::{
-    migration::rehearse,
+    migration::catch_up,
     notify::Notice,
     state::State,
     store::{
         records::Audited,
-        seats::{Place, SeatRecord},
+        slots::{SlotRecord, SlotRole},
     },
 };
 use cutover_model::{clock, port::Kind};
@@ -20,9 +20,9 @@ use cutover_policy_host::{
     admission::admit_with,
     bundle::Bundle,
     candidate::Candidate,
+    catch_up::CatchUp,
     engine::Policy,
-    installed::{Seat, Title},
-    rehearsal::Rehearsal,
+    installed::{InstalledPolicy, Title},
     slot::{Slot, Slots},
 };
 
@@ -44,7 +44,7 @@ pub(super) async fn fill_slots(
     shared: &Shared,
 ) -> Result<Filled, StartError> {
     let mut filled = Filled { configured: BTreeMap::new(), refused: Vec::new(), compares_otherwise: false };
-    let before = shared.store.seat(migration, Kind::Comparison, Place::Active).await?;
+    let before = shared.store.seat(migration, Kind::Comparison, SlotRole::Active).await?;
     let readable = policies.into_iter().map(|(kind, bundle)| (kind, Ok(bundle)));
     for (kind, bundle) in readable.chain(unreadable.into_iter().map(|(kind, message)| (kind, Err(message)))) {
         let (fingerprint, problem) = match bundle {
@@ -86,7 +86,7 @@ async fn fill_unread(
     shared: &Shared,
 ) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let slot = slots.get(kind);
-    let stored = shared.store.seat(migration, kind, Place::Active).await?;
+    let stored = shared.store.seat(migration, kind, SlotRole::Active).await?;
     let configured = stored.as_ref().map(|seat| seat.configured.clone()).unwrap_or_default();
     let stored = vouched(migration, kind, stored, None, shared).await;
     let is_restored = restore(migration, kind, stored, slot, shared).await;
@@ -99,7 +99,7 @@ async fn fill_unread(
 }
 
 /// That a policy takes charge which is another than the one before it, and is called the same; none if it is not so.
-fn same_name(kind: Kind, before: &SeatRecord, now: &SeatRecord) -> Option<String> {
+fn same_name(kind: Kind, before: &SlotRecord, now: &SlotRecord) -> Option<String> {
     let digest = |text: String| hex::encode(Sha256::digest(text));
     let script = |settings: &str| {
         let settings: serde_json::Value = serde_json::from_str(settings).unwrap_or_default();
@@ -132,7 +132,7 @@ async fn fill_slot(
 ) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let configured = fingerprint(&bundle);
     let slot = slots.get(kind);
-    let stored = shared.store.seat(migration, kind, Place::Active).await?;
+    let stored = shared.store.seat(migration, kind, SlotRole::Active).await?;
     let unchanged = stored.as_ref().is_some_and(|seat| seat.configured == configured);
     let before = stored.clone();
     let stored = vouched(migration, kind, stored, Some(&bundle), shared).await;
@@ -154,7 +154,7 @@ async fn fill_slot(
         (Ok(policy), component) => {
             let policy = Arc::new(policy);
             let replayed = replayed(migration, &policy, shared).await?;
-            let record = SeatRecord {
+            let record = SlotRecord {
                 title: title.clone(),
                 digest: policy.digest().to_string(),
                 wasi_stub: bundle.wasi_stub,
@@ -188,7 +188,7 @@ async fn fill_slot(
             if let Some(message) = before.and_then(|before| same_name(kind, &before, &record)) {
                 tell(migration, ("policy-changed", "warning"), message, shared);
             }
-            let seat = Seat { policy, title, wasi_stub: bundle.wasi_stub };
+            let seat = InstalledPolicy { policy, title, wasi_stub: bundle.wasi_stub };
             slot.activate(seat, replayed.memory);
             restore_others(migration, kind, Some(&bundle), slot, shared).await?;
         }
@@ -202,10 +202,10 @@ async fn fill_slot(
 }
 
 /// What a policy that takes charge at start remembers of the phase or stage that goes on.
-async fn replayed(migration: &str, policy: &Arc<Policy>, shared: &Shared) -> Result<Rehearsal, StartError> {
+async fn replayed(migration: &str, policy: &Arc<Policy>, shared: &Shared) -> Result<CatchUp, StartError> {
     let state = shared.store.state(migration).await?.filter(State::is_judged);
-    let Some(state) = state else { return Ok(Rehearsal::default()) };
-    Ok(rehearse::caught_up(&shared.store, migration, policy, state.since).await)
+    let Some(state) = state else { return Ok(CatchUp::default()) };
+    Ok(catch_up::caught_up(&shared.store, migration, policy, state.since).await)
 }
 
 /// A seat of before, if those that the host trusts now still vouch for who sat there: as a release, or as the bundle that
@@ -213,10 +213,10 @@ async fn replayed(migration: &str, policy: &Arc<Policy>, shared: &Shared) -> Res
 async fn vouched(
     migration: &str,
     kind: Kind,
-    seat: Option<SeatRecord>,
+    seat: Option<SlotRecord>,
     bundle: Option<&Bundle>,
     shared: &Shared,
-) -> Option<SeatRecord> {
+) -> Option<SlotRecord> {
     let seat = seat?;
     if seat.held.is_some() {
         return Some(seat);
@@ -243,7 +243,7 @@ async fn vouched(
 
 /// Puts the policy that was in charge last in charge again, or holds the slot if it was held; false if there was none or
 /// it is not admitted any more.
-async fn restore(migration: &str, kind: Kind, seat: Option<SeatRecord>, slot: &Slot, shared: &Shared) -> bool {
+async fn restore(migration: &str, kind: Kind, seat: Option<SlotRecord>, slot: &Slot, shared: &Shared) -> bool {
     let Some(record) = seat else { return false };
     if let Some(why) = record.held {
         slot.hold(why);
@@ -267,13 +267,13 @@ async fn restore_others(
     slot: &Slot,
     shared: &Shared,
 ) -> Result<(), StartError> {
-    let previous = shared.store.seat(migration, kind, Place::Previous).await?;
+    let previous = shared.store.seat(migration, kind, SlotRole::Previous).await?;
     if let Some(record) = vouched(migration, kind, previous, bundle, shared).await
         && let Some(seat) = seated(migration, kind, record, shared).await
     {
         slot.restore_previous(seat);
     }
-    let candidate = shared.store.seat(migration, kind, Place::Candidate).await?;
+    let candidate = shared.store.seat(migration, kind, SlotRole::Candidate).await?;
     if let Some(mut record) = vouched(migration, kind, candidate, bundle, shared).await {
         let (rule, evidence) = (record.rule.take().unwrap_or_default(), record.evidence.take().unwrap_or_default());
         // No check was made while there was no host.
@@ -285,14 +285,14 @@ async fn restore_others(
     Ok(())
 }
 
-async fn seated(migration: &str, kind: Kind, record: SeatRecord, shared: &Shared) -> Option<Seat> {
+async fn seated(migration: &str, kind: Kind, record: SlotRecord, shared: &Shared) -> Option<InstalledPolicy> {
     let (title, wasi_stub) = (record.title, record.wasi_stub);
     match admit_off_path(shared, kind, record.component, record.settings, record.wasi_stub).await {
         (Ok(policy), _) => {
             // A host from before policies had titles knew them by what they say themselves.
             let said = || Title { name: policy.description.name.clone(), version: policy.description.version.clone() };
             let title = if title.name.is_empty() { said() } else { title };
-            Some(Seat { policy: Arc::new(policy), title, wasi_stub })
+            Some(InstalledPolicy { policy: Arc::new(policy), title, wasi_stub })
         }
         (Err(error), _) => {
             tracing::error!(migration, %kind, policy = title.name, "a policy that had a seat {error}");

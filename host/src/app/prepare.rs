@@ -33,7 +33,7 @@ use cutover_model::clock;
 use cutover_policy_host::engine::{Engine, Imports, Options};
 use cutover_traffic::{
     descriptors,
-    ingress::{Ends, Ingress, Started, carry::Adopter},
+    ingress::{Ends, Ingress, Started, transfer::Adopter},
     pool::spawner::Spawner,
 };
 

@@ -26,7 +26,7 @@ use crate::{
 };
 use cutover_model::{causes::chain, clock, environment};
 use cutover_policy_host::blocking::Blocking;
-use cutover_traffic::ingress::carry::{Adopter, Carried};
+use cutover_traffic::ingress::transfer::{Adopter, Carried};
 
 /// Threads for questions to policies, which there are as many of as are under way: about ten for each migration at the most.
 const QUESTIONS: usize = 2_048;

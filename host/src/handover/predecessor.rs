@@ -12,7 +12,7 @@ use rustix::net::sockopt::socket_peercred;
 use super::{HandOverError, Message, PROTOCOL, Plane, wire::Wire};
 use crate::app::sockets::Found;
 use cutover_model::environment;
-use cutover_traffic::ingress::carry::{Adopter, Carried};
+use cutover_traffic::ingress::transfer::{Adopter, Carried};
 
 /// See the module.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use tokio::{
 use super::{BEGIN, HandOverError, Message, PREPARE, PROTOCOL, Plane, wire::Wire};
 use crate::app::sockets::Sockets;
 use cutover_model::environment;
-use cutover_traffic::{descriptors, ingress::carry::Carried};
+use cutover_traffic::{descriptors, ingress::transfer::Carried};
 
 /// See the module. One that is dropped goes on as a process of its own, if it has been told `go`.
 #[derive(Debug)]

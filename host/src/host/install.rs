@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use super::{Host, Migration};
 use cutover_control::{
     migration::{
-        Declined, Install, Ordered, Verb,
-        handle::{Changed, Code, Newcomer},
+        CommandKind, CommandReply, Declined, Install,
+        handle::{AdmittedPolicy, Changed, Code},
     },
     registry::{FindError, Offer, PushError},
 };
@@ -30,7 +30,7 @@ use cutover_policy_host::{
     },
     candidate::Rule,
     engine::Limits,
-    installed::{Seat, Title},
+    installed::{InstalledPolicy, Title},
     release::{Manifest, Settings},
     trust::Refused,
 };
@@ -196,7 +196,7 @@ impl Host {
         kind: Option<Kind>,
         choice: Choice<'_>,
         order: Order<'_>,
-    ) -> Result<Ordered, Declined> {
+    ) -> Result<CommandReply, Declined> {
         let found = self.find(migration)?;
         let newcomer = self.newcomer(found, kind, choice, order).await?;
         self.install(found, Install::Activate(newcomer), order).await
@@ -213,7 +213,7 @@ impl Host {
         choice: Choice<'_>,
         rule: Rule,
         order: Order<'_>,
-    ) -> Result<Ordered, Declined> {
+    ) -> Result<CommandReply, Declined> {
         let found = self.find(migration)?;
         let newcomer = self.newcomer(found, kind, choice, order).await?;
         self.install(found, Install::Candidate(newcomer, rule), order).await
@@ -223,12 +223,12 @@ impl Host {
     ///
     /// # Errors
     /// Why not, as a sentence.
-    pub async fn reseat(&self, migration: &str, what: Install, order: Order<'_>) -> Result<Ordered, Declined> {
+    pub async fn reseat(&self, migration: &str, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
         self.install(self.find(migration)?, what, order).await
     }
 
-    async fn install(&self, found: &Migration, what: Install, order: Order<'_>) -> Result<Ordered, Declined> {
-        found.handle.ask(Verb::Install(Box::new(what)), order.actor, order.reason).await
+    async fn install(&self, found: &Migration, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
+        found.handle.ask(CommandKind::Install(Box::new(what)), order.actor, order.reason).await
     }
 
     fn find(&self, migration: &str) -> Result<&Migration, String> {
@@ -242,7 +242,7 @@ impl Host {
         wanted: Option<Kind>,
         choice: Choice<'_>,
         order: Order<'_>,
-    ) -> Result<Newcomer, InstallError> {
+    ) -> Result<AdmittedPolicy, InstallError> {
         let found = match choice.source {
             Source::Bundle(folder) => self.bundle(folder, order).await?,
             Source::Release(reference) => self.release(reference).await?,
@@ -266,7 +266,7 @@ impl Host {
         let (policy, component) = self.desk.admitting.run(admit).await?;
         let policy = Arc::new(policy.map_err(|error| InstallError::Policy { shown, error })?);
         let configured = of.configured.get(&kind).cloned().unwrap_or_default();
-        Ok(Newcomer { seat: Seat { policy, title, wasi_stub }, component, configured, changed })
+        Ok(AdmittedPolicy { seat: InstalledPolicy { policy, title, wasi_stub }, component, configured, changed })
     }
 
     async fn bundle(&self, folder: &Path, order: Order<'_>) -> Result<Found, InstallError> {

@@ -4,14 +4,17 @@
 //! performs its effects, [`flags`] what operators can switch. **Invariant**: a decision is persisted before its effect is
 //! visible; the one exception is a rollback whose record cannot be written, which is acted on all the same.
 
+pub mod catch_up;
 mod checks;
 pub mod controller;
 pub mod effects;
+pub mod evaluation;
 pub mod event;
 pub mod failsafe;
 pub mod flags;
 mod guard;
 pub mod handle;
+pub mod install;
 pub mod judge;
 pub mod mend;
 #[cfg(test)]
@@ -22,17 +25,14 @@ mod pools;
 pub mod presence;
 pub mod rails;
 mod record;
-pub mod rehearse;
-pub mod seats;
 pub mod snapshot;
 pub mod stage;
 pub mod step;
 mod succession;
 mod told;
-pub mod trial;
 pub mod withhold;
 
 pub use controller::Controller;
-pub use event::Order;
-pub use handle::{Declined, Handle, Ordered, Verb};
-pub use seats::Install;
+pub use event::Transition;
+pub use handle::{CommandKind, CommandReply, Declined, Handle};
+pub use install::Install;

@@ -18,8 +18,8 @@ pub mod plans;
 pub mod records;
 mod releases;
 pub mod room;
-pub mod seats;
 mod sessions;
+pub mod slots;
 
 use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::installed::Seat;
+use crate::installed::InstalledPolicy;
 use cutover_model::{clock::UnixMs, request::Ppm};
 
 /// Disagreements that are kept to be shown; all are counted, and those of stages and rollback are in the log.
@@ -19,7 +19,7 @@ const SHOWN: usize = 20;
 #[derive(Debug)]
 pub struct Candidate {
     /// The policy.
-    pub seat: Seat,
+    pub seat: InstalledPolicy,
     /// When it is promoted or demoted.
     pub rule: Rule,
     /// Since when it runs.
@@ -147,7 +147,13 @@ impl Default for Demote {
 
 impl Candidate {
     /// A candidate that begins.
-    pub fn new(seat: Seat, rule: Rule, since: UnixMs, memory: (Vec<u8>, UnixMs), evidence: Evidence) -> Self {
+    pub fn new(
+        seat: InstalledPolicy,
+        rule: Rule,
+        since: UnixMs,
+        memory: (Vec<u8>, UnixMs),
+        evidence: Evidence,
+    ) -> Self {
         Self { seat, rule, since, memory: Mutex::new(memory), evidence: Mutex::new(evidence) }
     }
 

@@ -8,10 +8,10 @@ mod artefacts;
 mod ask;
 mod bindings;
 mod cache;
-mod census;
 mod compiler;
 mod contract;
 mod convert;
+mod cost;
 mod gate;
 mod guest;
 mod lanes;
@@ -52,12 +52,12 @@ use cutover_model::{clock, port::Kind};
 
 pub use self::{
     ask::{Asked, WarmPolicy},
-    census::Needs,
     compiler::compile_here,
     contract::CONTRACT,
     limits::{KindLimits, Limits},
     policy::{Policy, StartUp},
 };
+pub use crate::engine::cost::Needs;
 
 /// What a component may import beside the contract's types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,7 +160,7 @@ pub struct Compiled {
 
 /// The room for one policy that is asked per request; given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<AtomicUsize>);
+pub(crate) struct DecidePermit(Arc<AtomicUsize>);
 
 impl Engine {
     /// Starts an engine that compiles in this process and keeps nothing on disk: for tools and tests.
@@ -216,11 +216,11 @@ impl Engine {
     }
 
     /// Room for one more policy that is asked per request.
-    fn seat(&self) -> Result<Seat, PolicyError> {
+    fn seat(&self) -> Result<DecidePermit, PolicyError> {
         let one_more = |seated: usize| (seated < self.seats).then_some(seated + 1);
         match self.seated.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
-            Ok(_) => Ok(Seat(Arc::clone(&self.seated))),
-            Err(_) => Err(PolicyError::NoSeat { seats: self.seats, threads: self.threads }),
+            Ok(_) => Ok(DecidePermit(Arc::clone(&self.seated))),
+            Err(_) => Err(PolicyError::NoDecideCapacity { seats: self.seats, threads: self.threads }),
         }
     }
 
@@ -241,7 +241,7 @@ impl Engine {
     pub fn compile_with(&self, bytes: &[u8], allowed: Imports) -> Result<Compiled, PolicyError> {
         check_header(bytes, self.limits.component_bytes)?;
         // Before the compiler sees it: a few bytes can ask for very many instances.
-        let needs = census::count(bytes).unwrap_or_default();
+        let needs = cost::count(bytes).unwrap_or_default();
         self.limits.most().admit(&needs)?;
         let digest = hex::encode(Sha256::digest(bytes));
         let key = format!("{digest}{}", if allowed == Imports::WasiStub { "+wasi-stub" } else { "" });
@@ -340,7 +340,7 @@ impl Engine {
     }
 }
 
-impl Drop for Seat {
+impl Drop for DecidePermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -193,7 +193,7 @@ pub enum PolicyError {
         "is asked per request and needs an instance on each of {threads} threads, and the host has room for {seats} such \
          policies; raise `host.policy_limits.live_instances`, or take others out of charge"
     )]
-    NoSeat {
+    NoDecideCapacity {
         /// How many there may be.
         seats: usize,
         /// On how many threads each has an instance.
@@ -235,7 +235,7 @@ impl PolicyError {
             Self::StackOverflow => "stack-overflow",
             Self::InputTooLarge { .. } => "input-too-large",
             Self::OverBudget { .. } => "over-budget",
-            Self::NoSeat { .. } => "no-seat",
+            Self::NoDecideCapacity { .. } => "no-decide-capacity",
             Self::Malformed { .. } => "malformed",
             Self::Nonsense { .. } => "nonsense",
             Self::NoRoom { .. } => "no-room",

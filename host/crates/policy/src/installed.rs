@@ -19,7 +19,7 @@ pub struct Title {
 
 /// A policy that sits in a slot.
 #[derive(Debug, Clone)]
-pub struct Seat {
+pub struct InstalledPolicy {
     /// The policy.
     pub policy: Arc<Policy>,
     /// What people call it.
@@ -35,7 +35,7 @@ impl From<&Description> for Title {
     }
 }
 
-impl Seat {
+impl InstalledPolicy {
     /// A policy that nobody gave a name: it goes by what it says itself.
     pub fn of(policy: Arc<Policy>) -> Self {
         let title = Title::from(&*policy.description);

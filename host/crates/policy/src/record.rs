@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Value, json};
 
 use super::engine::Asked;
-use crate::installed::Seat;
+use crate::installed::InstalledPolicy;
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Progress, Situation},
@@ -110,7 +110,7 @@ impl Call {
     pub fn of<T: Serialize>(
         at: UnixMs,
         role: Role,
-        seat: &Seat,
+        seat: &InstalledPolicy,
         question: Question,
         memory: Vec<u8>,
         asked: &Asked<T>,

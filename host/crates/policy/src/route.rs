@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use cutover_contract::{frame, share};
 
 pub use self::choice::{Callers, Choice, Key};
-use crate::{PolicyError, engine::Policy, installed::Seat};
+use crate::{PolicyError, engine::Policy, installed::InstalledPolicy};
 use cutover_model::{
     clock::{self, UnixMs},
     port::{Condition, Plan, Target, Test},
@@ -32,7 +32,7 @@ pub struct Published {
     /// while it is paused.
     pub most: Ppm,
     /// The policy that made the plan, if it wants to be asked per request.
-    pub decider: Option<Arc<Seat>>,
+    pub decider: Option<Arc<InstalledPolicy>>,
     /// What is kept of V1 to hold V2 against.
     pub control: Control,
 }
@@ -89,7 +89,7 @@ pub type Undecided = (PolicyError, Option<Arc<Policy>>);
 #[derive(Debug, Clone)]
 pub struct Sampled {
     /// Who was asked.
-    pub seat: Arc<Seat>,
+    pub seat: Arc<InstalledPolicy>,
     /// The frame.
     pub frame: Vec<u8>,
     /// The answer.
@@ -122,7 +122,7 @@ struct Compiled {
     mirror_back: Ppm,
     /// Another than that of the share, so that it is no matter who came to V2 first.
     mirror_back_salt: String,
-    decider: Option<(Arc<Seat>, Vec<Attribute>)>,
+    decider: Option<(Arc<InstalledPolicy>, Vec<Attribute>)>,
     decided: AtomicU32,
     /// Since when V2 has callers of the share, if it has.
     since: UnixMs,

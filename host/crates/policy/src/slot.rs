@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::{candidate::Candidate, engine::Policy};
-use crate::installed::Seat;
+use crate::installed::InstalledPolicy;
 use cutover_model::port::Kind;
 
 /// Who is in charge.
@@ -26,8 +26,8 @@ pub enum Charge {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Slot {
-    active: ArcSwapOption<Seat>,
-    previous: ArcSwapOption<Seat>,
+    active: ArcSwapOption<InstalledPolicy>,
+    previous: ArcSwapOption<InstalledPolicy>,
     candidate: ArcSwapOption<Candidate>,
     held: ArcSwapOption<String>,
     memory: Mutex<Vec<u8>>,
@@ -49,12 +49,12 @@ impl Slot {
     }
 
     /// The seat in charge.
-    pub fn seat(&self) -> Option<Arc<Seat>> {
+    pub fn seat(&self) -> Option<Arc<InstalledPolicy>> {
         self.active.load_full()
     }
 
     /// The one that was in charge before, to go back to.
-    pub fn previous(&self) -> Option<Arc<Seat>> {
+    pub fn previous(&self) -> Option<Arc<InstalledPolicy>> {
         self.previous.load_full()
     }
 
@@ -69,7 +69,7 @@ impl Slot {
     }
 
     /// Puts a policy in charge, with what it remembers; the one that it replaces can be gone back to.
-    pub fn activate(&self, seat: Seat, memory: Vec<u8>) {
+    pub fn activate(&self, seat: InstalledPolicy, memory: Vec<u8>) {
         // Memory first and under its lock: who asks takes both under the same lock.
         let mut kept = self.memory.lock();
         *kept = memory;
@@ -107,7 +107,7 @@ impl Slot {
     }
 
     /// Says who can be gone back to, when a host starts.
-    pub fn restore_previous(&self, seat: Seat) {
+    pub fn restore_previous(&self, seat: InstalledPolicy) {
         self.previous.store(Some(Arc::new(seat)));
     }
 
@@ -117,13 +117,13 @@ impl Slot {
     }
 
     /// The policy in charge together with its memory.
-    pub fn question(&self) -> Option<(Arc<Seat>, Vec<u8>)> {
+    pub fn question(&self) -> Option<(Arc<InstalledPolicy>, Vec<u8>)> {
         let memory = self.memory.lock();
         Some((self.active.load_full()?, memory.clone()))
     }
 
     /// Keeps what a policy wants to remember, unless another has taken over since it was asked.
-    pub fn remember(&self, seat: &Arc<Seat>, memory: Vec<u8>) {
+    pub fn remember(&self, seat: &Arc<InstalledPolicy>, memory: Vec<u8>) {
         let mut kept = self.memory.lock();
         if self.active.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, seat)) {
             *kept = memory;
@@ -155,7 +155,7 @@ impl Slots {
     }
 
     /// The policies in charge.
-    pub fn active(&self) -> impl Iterator<Item = (Kind, Arc<Seat>)> + use<'_> {
+    pub fn active(&self) -> impl Iterator<Item = (Kind, Arc<InstalledPolicy>)> + use<'_> {
         self.0.iter().filter_map(|(kind, slot)| Some((*kind, slot.seat()?)))
     }
 }

@@ -23,8 +23,8 @@ use cutover_model::port::{Comparison, Difference, Kind, Pair};
 use cutover_policy_host::{
     PolicyError,
     engine::Policy,
+    evaluation::{EvaluationQueue, Job},
     slot::Slots,
-    trial::{Job, Trials},
 };
 
 /// Pairs that may wait; at 64 KiB each they are 64 MiB.
@@ -93,7 +93,7 @@ pub struct Line {
 
 /// Makes a comparer and the task that does its work, to be spawned by its owner. The task ends when the last clone of
 /// the comparer is gone.
-pub fn comparer(trials: Trials, pairs: Arc<Pairs>) -> (Comparer, impl Future<Output = ()> + Send) {
+pub fn comparer(trials: EvaluationQueue, pairs: Arc<Pairs>) -> (Comparer, impl Future<Output = ()> + Send) {
     let (queue, waiting) = mpsc::channel(QUEUE);
     let report = Arc::<Mutex<Report>>::default();
     let comparer = Work { trials, pairs: Arc::clone(&pairs), report: Arc::clone(&report) };
@@ -146,7 +146,7 @@ impl Comparer {
 
 /// What the task works with.
 struct Work {
-    trials: Trials,
+    trials: EvaluationQueue,
     pairs: Arc<Pairs>,
     report: Arc<Mutex<Report>>,
 }
@@ -224,7 +224,7 @@ enum Done {
 }
 
 /// Asks about pairs that fit one question. A policy that does not answer has not said that anything is the same.
-async fn compare(asked: Vec<Pair>, policy: &Arc<Policy>, trials: &Trials, report: &Mutex<Report>) -> Done {
+async fn compare(asked: Vec<Pair>, policy: &Arc<Policy>, trials: &EvaluationQueue, report: &Mutex<Report>) -> Done {
     let asking = Arc::clone(policy);
     let answer = tokio::task::spawn_blocking(move || (asking.compare(&asked), asked)).await;
     let (answered, asked) = match answer {

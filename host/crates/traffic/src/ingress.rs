@@ -4,20 +4,20 @@
 //! request stays on one core from its first byte to its last. Connections, heads, bodies and what waits are bounded.
 //! [`table`] says which migration a request belongs to.
 
-pub mod carry;
+pub mod activity;
 pub mod certified;
 mod connection;
 mod extended;
+mod fast_path;
 pub mod guard;
 pub mod listen;
 pub mod operations;
-mod plain;
 pub mod proxied;
-pub mod pulse;
+pub mod reaper;
 mod strict;
 pub mod table;
 pub mod tls;
-pub mod watch;
+pub mod transfer;
 pub mod watched;
 
 use std::{
@@ -34,15 +34,15 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{
-    carry::{Adopter, Carried},
-    connection::Serving,
-    proxied::Trusted,
-    table::Table,
-    tls::Tls,
-    watch::{Limits, Watch},
+use self::{connection::Serving, proxied::Trusted, table::Table, tls::Tls};
+use crate::{
+    ingress::{
+        reaper::{IdleReaper, Limits},
+        transfer::{Adopter, Carried},
+    },
+    load::Load,
+    pool::upstream::idle,
 };
-use crate::{load::Load, pool::upstream::lane};
 
 /// How connections are served.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ pub struct Settings {
     pub max_pending: usize,
     /// How long callers may take.
     pub limits: Limits,
-    /// Whose headers of the PROXY protocol connections begin with, if they do.
+    /// CallContext headers of the PROXY protocol connections begin with, if they do.
     pub proxied: Option<Arc<Trusted>>,
     /// TLS, if it is spoken.
     pub tls: Option<Tls>,
@@ -120,10 +120,10 @@ impl Ingress {
         let shortage = Arc::default();
         // Connections are spread over the threads evenly, as good as.
         let few = settings.max_pending.div_ceil(settings.threads.max(1));
-        let watches =
-            (0..settings.threads.max(1)).map(|_| Arc::new(Watch::new(settings.limits, few, Arc::clone(&shortage))));
-        let watches: Arc<[Arc<Watch>]> = watches.collect();
-        let (leaving, left) = mpsc::channel(carry::QUEUE);
+        let watches = (0..settings.threads.max(1))
+            .map(|_| Arc::new(IdleReaper::new(settings.limits, few, Arc::clone(&shortage))));
+        let watches: Arc<[Arc<IdleReaper>]> = watches.collect();
+        let (leaving, left) = mpsc::channel(transfer::QUEUE);
         let calls = TaskTracker::new();
         let (mut ended, mut adopting) = (Vec::new(), Vec::new());
         // One thread keeps the certificate fresh for all.
@@ -145,10 +145,10 @@ impl Ingress {
             };
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, wait) = oneshot::channel::<()>();
-            let (adopt, carried) = mpsc::channel(carry::QUEUE);
+            let (adopt, carried) = mpsc::channel(transfer::QUEUE);
             let tls = tls.take();
             thread::Builder::new().name(format!("cutover-ingress-{number}")).spawn(move || {
-                lane::enter(number + 1);
+                idle::enter(number + 1);
                 runtime.block_on(async {
                     let fresh = async {
                         match &tls {

@@ -21,6 +21,6 @@ pub mod pace;
 pub mod pool;
 pub mod proxy;
 pub mod proxy_protocol;
-pub mod scratch;
+pub mod read_buffer;
 pub mod shadow;
 pub mod split;

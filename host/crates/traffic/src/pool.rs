@@ -6,10 +6,10 @@
 //! **Invariant**: no worker outlives the host, however the host ends ([`guard`]).
 
 mod adapt;
+pub mod affinity;
 pub mod breaker;
 pub mod checkout;
 pub mod guard;
-pub mod homes;
 pub mod journal;
 pub mod lifecycle;
 pub mod load;
@@ -201,7 +201,7 @@ impl Pool {
         }
     }
 
-    /// Whose pool it is: `programs/v2`.
+    /// CallContext pool it is: `programs/v2`.
     pub fn label(&self) -> &str {
         match self {
             Self::Workers(pool) => &pool.spec().label,

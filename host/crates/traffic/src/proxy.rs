@@ -6,18 +6,18 @@
 //! or more, is answered by V1 within the caller's deadline. The deadline is for the head of the answer; a body may take as long
 //! as it moves.
 
-mod account;
 pub mod affinity;
 pub mod catalogue;
 mod download;
+mod exchange;
 mod grpc;
 pub mod head;
 pub mod headers;
-mod journey;
 pub mod limit;
 pub mod mirror;
 pub mod path;
 pub mod query;
+mod recorder;
 mod refusals;
 mod routed;
 mod tunnel;
@@ -28,13 +28,11 @@ use hyper::{StatusCode, Version, body::Bytes};
 use tokio_util::task::TaskTracker;
 
 use self::{
-    account::{Account, Ended, Whose},
     affinity::SessionCookie,
     catalogue::{Catalogue, Found, Kind},
     download::Events,
     head::SessionKey,
     headers::{Caller, Forwarding},
-    journey::{Arrived, Flow, Journey, Repeats, said},
     limit::Limit,
     mirror::{HttpMirror, Wish},
     path::Form,
@@ -56,6 +54,10 @@ use crate::{
             Answered, Outgoing, Ticket,
             upload::{Incomplete, Progress, SHORT, Upload, Wait},
         },
+    },
+    proxy::{
+        exchange::{Exchange, ExchangeResult, Flow, Repeats, said},
+        recorder::{CallContext, Ended, ResponseRecorder},
     },
     split::Split,
 };
@@ -171,14 +173,14 @@ impl Proxy {
         let repeats = repeats(found, head, &request.body, upgrade.is_some());
         let repeatable = repeats == Repeats::Always;
         let started = clock::mono();
-        let journey = Journey {
+        let journey = Exchange {
             again: repeatable || (mirror == Wish::Yes && is_here),
             repeats,
             may_fail_over: found.class == Class::Read
                 && repeatable
                 && !self.split.is_v1_gone()
                 && self.may_go_to_v1(visit.as_ref()),
-            whose: Whose::of(&self.split.recorder, kind, session, route.apart),
+            whose: CallContext::of(&self.split.recorder, kind, session, route.apart),
             progress: progress.filter(|_| !is_here),
             source,
             flow,
@@ -186,7 +188,7 @@ impl Proxy {
             deadline: started + kind.deadline.unwrap_or(self.deadline),
         };
         expect(&mut request, self.can_ask());
-        let Arrived { result, pool, since, by_caller } = journey.travel(self, request, route.pool).await;
+        let ExchangeResult { result, pool, since, by_caller } = journey.travel(self, request, route.pool).await;
         let took = clock::mono().since(since);
         // An answer of the pool that did not have to answer is nobody's to mirror.
         let mirror = if pool == route.pool { mirror } else { Wish::No };
@@ -244,7 +246,7 @@ impl Proxy {
     fn answer(
         &self,
         (answered, ticket): (Answered, Ticket),
-        whose: Whose<'_>,
+        whose: CallContext<'_>,
         (pool, took): (PoolId, Duration),
         mirror: Wish,
         (connection, asked, tasks): (Option<Upgrading>, Option<&[u8]>, &TaskTracker),
@@ -303,7 +305,7 @@ impl Proxy {
     fn pass_on(
         &self,
         (answered, ticket): (Answered, Ticket),
-        whose: Whose<'_>,
+        whose: CallContext<'_>,
         (pool, took): (PoolId, Duration),
         mirror: Wish,
     ) -> Reply {
@@ -346,7 +348,7 @@ impl Proxy {
             return Reply { head, body: ReplyBody::whole(all) };
         }
         let size = hyper::body::Body::size_hint(&body).lower();
-        let mut account = Account::new(whose, ended, &head.fields, size, mirrored);
+        let mut account = ResponseRecorder::new(whose, ended, &head.fields, size, mirrored);
         if is_events {
             // It may go on for days: it counts now.
             account.leave();
@@ -378,7 +380,7 @@ impl Reply {
 fn change(
     (answered, ticket): (Answered, Ticket),
     (caller, asked): (Option<(Upgrading, &TaskTracker)>, &[u8]),
-    whose: Whose<'_>,
+    whose: CallContext<'_>,
     (pool, took): (PoolId, Duration),
 ) -> Reply {
     let Answered { mut head, upgraded, .. } = answered;

@@ -21,8 +21,8 @@ use cutover_model::{
     request::{Attributes, Class, PoolId, Ppm, Request},
 };
 use cutover_policy_host::{
+    evaluation::{EvaluationQueue, Job},
     route::{By, Callers, Route, Router},
-    trial::{Job, Trials},
 };
 
 /// See the module.
@@ -44,7 +44,7 @@ pub struct Split {
     pub v2_turn: tokio::sync::Mutex<()>,
     /// Nobody is there to answer for V1.
     v1_gone: AtomicBool,
-    trials: Trials,
+    trials: EvaluationQueue,
 }
 
 impl Split {
@@ -53,7 +53,7 @@ impl Split {
         operations: BTreeMap<Arc<str>, Class>,
         (v1, v2): (Pool, Pool),
         recorder: Arc<Recorder>,
-        trials: Trials,
+        trials: EvaluationQueue,
         callers: Arc<Callers>,
     ) -> Self {
         let router = Router::of(callers);

@@ -8,7 +8,7 @@ use super::{
     super::{HostAddress, client::Client, control::done},
     Failed,
 };
-use crate::admin::seats;
+use crate::admin::slots;
 use cutover_model::environment;
 use cutover_policy_host::candidate::Rule;
 
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Activate) -> Result<(), Failed> {
 
 impl Choice {
     /// What the host is told.
-    pub(super) fn body(&self, reason: &str, rule: Option<Rule>) -> Result<seats::Activate, Failed> {
+    pub(super) fn body(&self, reason: &str, rule: Option<Rule>) -> Result<slots::Activate, Failed> {
         let settings = serde_json::from_str(&self.settings)
             .map_err(|e| Failed::usage(format!("`--settings` is not a JSON object of settings: {e}")))?;
         // A name has no `/`, so whoever means a folder of this one writes `./FOLDER`.
@@ -57,6 +57,6 @@ impl Choice {
         let bundle = folder.map(|f| std::path::absolute(f).unwrap_or_else(|_unknown| f.to_owned()));
         let policy = bundle.is_none().then(|| self.policy.clone());
         let (from_defaults, reason, actor) = (self.from_defaults, reason.into(), environment::user());
-        Ok(seats::Activate { bundle, policy, settings, from_defaults, rule, reason, actor })
+        Ok(slots::Activate { bundle, policy, settings, from_defaults, rule, reason, actor })
     }
 }

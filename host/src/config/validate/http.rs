@@ -12,8 +12,8 @@ use cutover_model::{
 };
 use cutover_traffic::{
     ingress::{
+        reaper::Limits,
         table::{HostMatch, Match},
-        watch::Limits,
     },
     pace::Pace,
     pool::{

@@ -12,8 +12,8 @@ use cutover_traffic::{
         Settings,
         certified::CertificateFields,
         proxied::Trusted,
+        reaper::Limits,
         tls::{self, ClientAuth, Tls},
-        watch::Limits,
     },
     pace::Pace,
 };

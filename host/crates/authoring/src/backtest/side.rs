@@ -9,10 +9,10 @@ use super::{
 use cutover_model::port::{Action, Check, Judgement, Kind, Move, Phase, Progress, Verdict};
 use cutover_policy_host::{
     PolicyError,
+    catch_up::Seen,
     engine::{Asked, Policy},
     history::Recorded,
     installed::Title,
-    rehearsal::Seen,
 };
 
 /// Changes that are kept with their findings; more are counted.

@@ -12,7 +12,7 @@ use cutover_model::{
 use cutover_policy_host::{
     PolicyError,
     engine::{Asked, Policy, WarmPolicy},
-    installed::Seat,
+    installed::InstalledPolicy,
     route::{Control, Published, Route, Router},
 };
 
@@ -105,7 +105,7 @@ fn route(
     requests: &[(Request, Mirrored)],
 ) -> Vec<(Mirrored, Route)> {
     let router = Router::closed();
-    let decider = policy.decides().then(|| Arc::new(Seat::of(Arc::clone(policy))));
+    let decider = policy.decides().then(|| Arc::new(InstalledPolicy::of(Arc::clone(policy))));
     let control = Control::default();
     router.publish(Published { plan, v2_serves, most, decider, control });
     requests.iter().map(|(request, expected)| (expected.clone(), router.route(request))).collect()

@@ -20,7 +20,7 @@ use crate::{
         judge::{self, Answered},
         stage,
     },
-    store::seats::{Place, Remembered},
+    store::slots::{Remembered, SlotRole},
 };
 use cutover_model::{
     clock::UnixMs,
@@ -29,9 +29,9 @@ use cutover_model::{
     request::Ppm,
 };
 use cutover_policy_host::{
+    evaluation::Job,
     record::{Call, Question, Role},
     slot::Slots,
-    trial::Job,
 };
 
 /// Checks that are kept to show to a policy that takes over, after it was shown those in the store: more than pass while
@@ -63,7 +63,7 @@ impl Controller {
     /// Asks the policies on a blocking thread; false if there is nothing to ask.
     pub(super) async fn ask(&mut self, answers: &mpsc::Sender<Option<Checked>>) -> bool {
         if self.stale_plan.is_some() {
-            self.happen(Event::FlagsChanged, Cause::host()).await;
+            self.apply(Event::FlagsChanged, Cause::host()).await;
         }
         self.distrust().await;
         self.behind = false;
@@ -118,7 +118,7 @@ impl Controller {
     }
 
     /// Takes the policies' answers as events, unless the state that they are about is gone.
-    pub(super) async fn learn(&mut self, checked: Checked) {
+    pub(super) async fn on_check_finished(&mut self, checked: Checked) {
         let Checked { epoch, check, repeated, judged, staged } = checked;
         let verdict = judged.as_ref().and_then(|answered| answered.asked.answer.as_ref().ok()).map(|j| j.verdict);
         let progress = |verdict| Progress { check: check.clone(), verdict, forced: false };
@@ -167,7 +167,7 @@ impl Controller {
             self.tell_of("warning", "the judge warns of V2", news);
             self.verdict = Some(Judged { at: check.now_ms, verdict, findings, evidence });
             let cause = Cause::policy(&answered, judged_call, answered.at);
-            self.happen(judge::event(&answered), cause).await;
+            self.apply(judge::event(&answered), cause).await;
         }
         let Some(answered) = staged.filter(|_| epoch == self.epoch) else { return };
         if let Err(error) = &answered.asked.answer {
@@ -186,7 +186,7 @@ impl Controller {
             }
         }
         let cause = Cause::policy(&answered, staged_call, answered.at);
-        self.happen(stage::event(&answered), cause).await;
+        self.apply(stage::event(&answered), cause).await;
     }
 
     /// Tells people of findings, if there are any.
@@ -326,13 +326,13 @@ fn record<T: serde::Serialize>(answered: &Answered<T>, question: Question) -> Ca
 fn remembered(slots: &Slots) -> Vec<Remembered> {
     let active = slots.iter().filter_map(|(_, slot)| {
         let (seat, memory) = slot.question()?;
-        Some(Remembered::of(Place::Active, &seat.policy, memory, None))
+        Some(Remembered::of(SlotRole::Active, &seat.policy, memory, None))
     });
     let candidates = slots.iter().filter_map(|(_, slot)| {
         let candidate = slot.candidate()?;
         let (memory, _) = candidate.memory.lock().clone();
         let evidence = Some(candidate.evidence.lock().clone());
-        Some(Remembered::of(Place::Candidate, &candidate.seat.policy, memory, evidence))
+        Some(Remembered::of(SlotRole::Candidate, &candidate.seat.policy, memory, evidence))
     });
     active.chain(candidates).collect()
 }

@@ -20,22 +20,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     checks::{Checked, Owed},
-    effects::{Cause, Settled},
+    effects::{BackgroundEvent, Cause},
     failsafe::{self, Failsafe},
     flags::Flags,
-    guard::{Pulse, Recording, Steps},
+    guard::{Liveness, Recording, Steps},
     handle::{Code, Command, Declined, Handle},
     presence::Presence,
     rails::Rails,
     record::{Marks, Unrecorded},
-    rehearse::Rehearsed,
     snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
     step::step,
     succession,
     told::Told,
 };
 use crate::{
-    migration::event::{Effect, Event},
+    migration::{
+        catch_up::PendingCatchUp,
+        event::{Effect, Event},
+    },
     notify::Notifier,
     state::State,
     store::{
@@ -54,10 +56,10 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
-    installed::Seat,
+    evaluation::{EvaluationQueue, Failed},
+    installed::InstalledPolicy,
     route::Control,
     slot::Slots,
-    trial::{Failed, Trials},
 };
 use cutover_traffic::{
     observe::{History, Recorder, machine::Machine, recorder::Measured},
@@ -141,7 +143,7 @@ pub struct Parts {
     /// The moment of the last check on record.
     pub last_check: UnixMs,
     /// Who tries candidates out.
-    pub trials: Trials,
+    pub trials: EvaluationQueue,
     /// Failures of policies that others ask.
     pub failed: mpsc::Receiver<Failed>,
 }
@@ -166,7 +168,7 @@ pub struct Controller {
     /// When the migration moved last.
     pub(super) moved_at: Mono,
     /// With the policy that its `decide` is asked of.
-    pub(super) last_plan: Option<(Plan, Option<Arc<Seat>>)>,
+    pub(super) last_plan: Option<(Plan, Option<Arc<InstalledPolicy>>)>,
     pub(super) stale_plan: Option<String>,
     pub(super) pending: Vec<Batch>,
     /// Those that the rollback policy failed to answer.
@@ -196,8 +198,8 @@ pub struct Controller {
     /// When policies in charge began afresh, because they kept failing with what they remembered.
     pub(super) afresh: BTreeMap<Kind, Mono>,
     pub(super) failsafe: Failsafe,
-    pub(super) judge: Pulse,
-    pub(super) stages: Pulse,
+    pub(super) judge: Liveness,
+    pub(super) stages: Liveness,
     pub(super) recording: Recording,
     pub(super) steps: Steps,
     /// From where time goes on once the decision under way is on record.
@@ -211,7 +213,7 @@ pub struct Controller {
     /// Slots that get a policy just now.
     pub(super) installing: BTreeSet<Kind>,
     /// Newcomers that wait for the check under way to end.
-    pub(super) waiting: Vec<Rehearsed>,
+    pub(super) waiting: Vec<PendingCatchUp>,
     /// Newcomers that are shown the last checks; until they have seen them, no new check is made.
     pub(super) last_looks: usize,
     /// Whether V1 is there.
@@ -223,8 +225,8 @@ pub struct Controller {
     commands: mpsc::Receiver<Command>,
     /// Orders that pass the others.
     urgently: mpsc::Receiver<Command>,
-    pub(super) settled: mpsc::Sender<Settled>,
-    settling: mpsc::Receiver<Settled>,
+    pub(super) settled: mpsc::Sender<BackgroundEvent>,
+    settling: mpsc::Receiver<BackgroundEvent>,
     shown: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -247,8 +249,8 @@ impl Controller {
         let (shown, watching) = watch::channel(Arc::new(first));
         let controller = Self {
             failsafe: Failsafe::new(&parts.failsafe, parts.check_interval),
-            judge: Pulse::new(parts.clock.up()),
-            stages: Pulse::new(parts.clock.up()),
+            judge: Liveness::new(parts.clock.up()),
+            stages: Liveness::new(parts.clock.up()),
             recording: Recording::new(parts.clock.clone()),
             steps: Steps::default(),
             beginning: None,
@@ -312,7 +314,7 @@ impl Controller {
                 Some(answer) = checked.recv() => {
                     self.asking = false;
                     if let Some(answer) = answer {
-                        self.learn(answer).await;
+                        self.on_check_finished(answer).await;
                     }
                     self.go_on().await;
                     if self.behind {
@@ -366,7 +368,7 @@ impl Controller {
     }
 
     /// Takes a step and performs its effects. An order that is refused changes nothing.
-    pub(super) async fn happen(&mut self, event: Event, cause: Cause) -> Option<Declined> {
+    pub(super) async fn apply(&mut self, event: Event, cause: Cause) -> Option<Declined> {
         let (facts, clock) = (self.facts(), &self.parts.clock);
         let mut taken = step(&self.state, event.clone(), &cause.reason, facts, clock.now());
         if matches!(&taken, Ok((_, effects)) if effects.contains(&Effect::BeginStage)) {

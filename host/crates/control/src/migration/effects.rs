@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::{
     controller::{Controller, V2Calls},
-    rehearse::Rehearsed,
     snapshot::RollbackReport,
 };
 use crate::{
-    migration::{event::Effect, judge::Answered},
+    migration::{catch_up::PendingCatchUp, event::Effect, judge::Answered},
     notify::Notice,
     state::State,
     store::{plans::LastPlan, records::Decision},
@@ -20,10 +19,10 @@ use cutover_model::{
     request::{Class, Ppm},
 };
 use cutover_policy_host::{
-    installed::Seat,
+    evaluation::Job,
+    installed::InstalledPolicy,
     record::{Call, Question, Role},
     route::Published,
-    trial::Job,
 };
 use cutover_traffic::observe::Recorder;
 
@@ -41,7 +40,7 @@ pub struct Cause {
 
 /// What pools report when they have done what they were told.
 #[derive(Debug)]
-pub enum Settled {
+pub enum BackgroundEvent {
     /// The pools that the state needs are up.
     Ready,
     /// They are not up yet, and why each of them is not.
@@ -61,7 +60,7 @@ pub enum Settled {
         report: RollbackReport,
     },
     /// A policy was shown what it would have seen.
-    Rehearsed(Box<Rehearsed>),
+    PendingCatchUp(Box<PendingCatchUp>),
 }
 
 impl Cause {
@@ -204,7 +203,7 @@ impl Controller {
     }
 
     /// A host that begins again has this plan in force before it serves anything.
-    fn keep_for_restart(&mut self, seat: &Seat, plan: &Plan) {
+    fn keep_for_restart(&mut self, seat: &InstalledPolicy, plan: &Plan) {
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         let digest = seat.policy.digest().to_string();
         let last = LastPlan { at: self.parts.clock.wall(), phase: self.state.in_force(), digest, plan: plan.clone() };
@@ -219,7 +218,7 @@ impl Controller {
         });
     }
 
-    fn publish(&self, mut plan: Plan, decider: Option<Arc<Seat>>) {
+    fn publish(&self, mut plan: Plan, decider: Option<Arc<InstalledPolicy>>) {
         let flags = &self.parts.flags;
         let v1_absent = self.parts.split.v1.is_absent();
         // Who is kept from V2 where there is no V1 gets nobody.

@@ -30,7 +30,7 @@ pub enum Event {
         findings: Vec<Finding>,
     },
     /// An operator commands.
-    Ordered(Order),
+    Ordered(Transition),
     /// A flag changed.
     FlagsChanged,
     /// The host acts by itself: nobody judges V2, nothing is recorded, or V2 fails everything.
@@ -49,7 +49,7 @@ pub enum Event {
 /// What operators may command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Order {
+pub enum Transition {
     /// Stay where we are.
     Pause,
     /// Go on, or begin again after a rollback.

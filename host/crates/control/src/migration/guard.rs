@@ -37,7 +37,7 @@ const FAILS_WHEN_IT_MATTERS: u32 = 2;
 
 /// How a policy that is asked at each check answered last.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     answered: Mono,
     failing: Option<Fault>,
     failures: u32,
@@ -73,7 +73,7 @@ pub(super) struct Steps {
     unrecorded_gap: Duration,
 }
 
-impl Pulse {
+impl Liveness {
     /// One that begins now.
     pub(super) const fn new(now: Mono) -> Self {
         Self { answered: now, failing: None, failures: 0 }
@@ -261,7 +261,7 @@ impl Controller {
             match said {
                 Said::Alarm { event, severity, message, findings } => self.notice(event, severity, message, findings),
                 Said::Act { action, findings } => {
-                    drop(self.happen(Event::Failsafe { action, findings }, Cause::host()).await);
+                    drop(self.apply(Event::Failsafe { action, findings }, Cause::host()).await);
                 }
             }
         }
@@ -291,13 +291,13 @@ mod tests {
         Mono::from_nanos(second * 1_000_000_000)
     }
 
-    fn since(pulse: &Pulse, second: u64) -> Option<Mono> {
+    fn since(pulse: &Liveness, second: u64) -> Option<Mono> {
         pulse.fault(at(second), LATE_AFTER).map(|fault| fault.since)
     }
 
     #[test]
     fn a_policy_that_fails_when_there_is_something_to_see_is_failing() {
-        let mut pulse = Pulse::new(at(0));
+        let mut pulse = Liveness::new(at(0));
         pulse.failed(at(5), "trapped".into());
         pulse.answered(at(6), false, false);
         assert_eq!(since(&pulse, 6), None, "once may be chance");
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_not_heard_or_not_there_is_lost_until_it_answers() {
-        let mut pulse = Pulse::new(at(0));
+        let mut pulse = Liveness::new(at(0));
         assert_eq!((since(&pulse, 15), since(&pulse, 16)), (None, Some(at(0))));
         for second in 20..30 {
             pulse.is_missing(at(second), "nobody is in charge".into());

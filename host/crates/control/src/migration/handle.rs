@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{seats::Install, snapshot::Snapshot};
+use super::snapshot::Snapshot;
+use crate::migration::install::Install;
 use cutover_model::{
     clock::{self, Mono},
     request::Ppm,
 };
-use cutover_policy_host::{PolicyError, installed::Seat};
+use cutover_policy_host::{PolicyError, installed::InstalledPolicy};
 
 /// How others talk to a controller.
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Command {
     /// What.
-    pub verb: Verb,
+    pub verb: CommandKind,
     /// Who.
     pub actor: String,
     /// Why.
@@ -34,7 +35,7 @@ pub struct Command {
     /// When: a step to the next or last stage is one from the stage that there was then.
     pub at: Mono,
     /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<Ordered, Declined>>,
+    pub reply: oneshot::Sender<Result<CommandReply, Declined>>,
 }
 
 /// Why a command was not done.
@@ -116,7 +117,7 @@ impl From<String> for Declined {
 
 /// What can be asked.
 #[derive(Debug)]
-pub enum Verb {
+pub enum CommandKind {
     /// Stay where we are.
     Pause,
     /// Go on, or begin again after a rollback.
@@ -147,9 +148,9 @@ pub enum Verb {
 
 /// A policy that was admitted and has no seat yet.
 #[derive(Debug)]
-pub struct Newcomer {
+pub struct AdmittedPolicy {
     /// The policy and what people call it.
-    pub seat: Seat,
+    pub seat: InstalledPolicy,
     /// Its component.
     pub component: Vec<u8>,
     /// Fingerprint of what the configuration says.
@@ -171,7 +172,7 @@ pub struct Changed {
 
 /// What became of a command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Ordered {
+pub struct CommandReply {
     /// One sentence.
     pub message: String,
     /// Details, such as digests.
@@ -179,7 +180,7 @@ pub struct Ordered {
     pub detail: Value,
 }
 
-impl Verb {
+impl CommandKind {
     /// Whether it takes something from V2, or leaves all as it is.
     const fn is_urgent(&self) -> bool {
         matches!(self, Self::Pause | Self::Rollback | Self::EmergencyRollback)
@@ -191,7 +192,7 @@ impl Handle {
     ///
     /// # Errors
     /// Why it was refused, as a sentence.
-    pub async fn ask(&self, verb: Verb, actor: &str, reason: &str) -> Result<Ordered, Declined> {
+    pub async fn ask(&self, verb: CommandKind, actor: &str, reason: &str) -> Result<CommandReply, Declined> {
         let (reply, answer) = oneshot::channel();
         let command = Command { verb, actor: actor.into(), reason: reason.into(), at: clock::mono(), reply };
         let stopping = || Declined::new(Code::Stopping, "the host is stopping");

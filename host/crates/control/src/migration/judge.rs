@@ -8,13 +8,13 @@ use cutover_model::{
     facts::{Batch, Finding},
     port::{Check, Judgement, Kind, Verdict},
 };
-use cutover_policy_host::{PolicyError, engine::Asked, installed::Seat, slot::Slots};
+use cutover_policy_host::{PolicyError, engine::Asked, installed::InstalledPolicy, slot::Slots};
 
 /// What became of asking a policy.
 #[derive(Debug, Clone)]
 pub struct Answered<T> {
     /// Who was asked.
-    pub seat: Arc<Seat>,
+    pub seat: Arc<InstalledPolicy>,
     /// What it remembered before.
     pub memory: Vec<u8>,
     /// What it said, and what that cost.

@@ -13,7 +13,7 @@ use super::{
     step::{Facts as Around, ON, Switches, step},
 };
 use crate::{
-    migration::event::{Effect, Event, Order},
+    migration::event::{Effect, Event, Transition},
     state::{
         State,
         table::{Row, Table},
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// As the controller does it; what is not on record is not done, but for what takes something from V2.
-    fn happen(&mut self, event: &Event) {
+    fn apply(&mut self, event: &Event) {
         let facts = Around { switches: Switches { auto_rollback: self.auto_rollback, auto_advance: true }, ..ON };
         let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);
         let now = self.timeline.now(self.reading().mono);
@@ -170,10 +170,10 @@ impl World {
             self.up_ms.0 = self.up_ms.1;
         }
         if self.lost[0].is_some() {
-            return self.happen(&Event::Judged { verdict: Verdict::Hold, findings: Vec::new() });
+            return self.apply(&Event::Judged { verdict: Verdict::Hold, findings: Vec::new() });
         }
         let verdict = if self.fails > 20 { Verdict::Warn } else { Verdict::Healthy };
-        self.happen(&Event::Judged { verdict, findings: Vec::new() });
+        self.apply(&Event::Judged { verdict, findings: Vec::new() });
         let is_over = now.since(self.state.since) >= SOAK;
         if self.lost[2].is_none() && self.state.is_staged() && verdict == Verdict::Healthy && is_over {
             let shares = self.ladder.iter().map(|percent| Ppm::new(percent * 10_000));
@@ -182,7 +182,7 @@ impl World {
                 let stage = if self.state.phase == Phase::Shadow { 0 } else { self.state.stage + 1 };
                 Action::Advance(Step { stage, share, soak: Some(SOAK) })
             });
-            self.happen(&Event::Moved { action, findings: Vec::new() });
+            self.apply(&Event::Moved { action, findings: Vec::new() });
         }
     }
 
@@ -214,7 +214,7 @@ impl World {
         for said in self.failsafe.observe(now, facts) {
             if let Said::Act { action, findings } = said {
                 let before = self.state.share;
-                self.happen(&Event::Failsafe { action, findings });
+                self.apply(&Event::Failsafe { action, findings });
                 assert!(self.state.share <= before, "what the host does by itself raises nothing");
             }
         }
@@ -278,10 +278,10 @@ impl World {
                 self.ladder = EDITED[which];
                 let row = |percent: &u32| Row { share: Ppm::new(percent * 10_000), soak: Some(SOAK) };
                 let stages = self.ladder.iter().map(row).collect();
-                self.happen(&Event::Tabled(Table { policy: "stages@1".into(), stages }));
+                self.apply(&Event::Tabled(Table { policy: "stages@1".into(), stages }));
             }
-            Happens::Pauses => self.happen(&Event::Ordered(Order::Pause)),
-            Happens::Resumes if self.state.phase == Phase::Paused => self.happen(&Event::Ordered(Order::Resume)),
+            Happens::Pauses => self.apply(&Event::Ordered(Transition::Pause)),
+            Happens::Resumes if self.state.phase == Phase::Paused => self.apply(&Event::Ordered(Transition::Resume)),
             Happens::Resumes => {}
         }
     }

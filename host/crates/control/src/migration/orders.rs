@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::{
     controller::{Controller, V2Calls},
     effects::Cause,
-    handle::{Code, Command, Declined, Ordered, Verb},
-    seats::Installing,
+    handle::{Code, Command, CommandKind, CommandReply, Declined},
     withhold::V1,
 };
 use crate::{
     migration::{
-        event::{Event, Order},
+        event::{Event, Transition},
+        install::PendingInstall,
         stage,
     },
     state::State,
@@ -29,24 +29,25 @@ impl Controller {
         let Command { verb, actor, reason, at, reply } = command;
         let answer = match verb {
             // Given twice at once, by two people or by a client that tries again, it is one step.
-            Verb::Advance | Verb::Retreat(None) if at < self.moved_at => Err(self.moved()),
-            Verb::Install(what) => {
-                let installing = Installing { what: *what, actor, reason, reply: Some(reply), started: clock::mono() };
+            CommandKind::Advance | CommandKind::Retreat(None) if at < self.moved_at => Err(self.moved()),
+            CommandKind::Install(what) => {
+                let installing =
+                    PendingInstall { what: *what, actor, reason, reply: Some(reply), started: clock::mono() };
                 return self.install(installing).await;
             }
-            Verb::SetFlag(flag, value) => self.set_flag(&flag, value, &actor, &reason).await,
-            Verb::Pause => self.order(Order::Pause, &actor, &reason).await,
-            Verb::Resume => self.order(Order::Resume, &actor, &reason).await,
-            Verb::Rollback => self.order(Order::Rollback, &actor, &reason).await,
-            Verb::EmergencyRollback => self.order(Order::EmergencyRollback, &actor, &reason).await,
-            Verb::AdvanceWithoutV1 => self.order(Order::AdvanceWithoutV1, &actor, &reason).await,
-            Verb::AdvanceTo(share) => self.order(Order::AdvanceTo(share), &actor, &reason).await,
-            Verb::Retreat(to) => self.order(Order::Retreat(to), &actor, &reason).await,
-            Verb::Redeploy => self.order(Order::Redeploy, &actor, &reason).await,
-            Verb::Redeployed => self.redeployed(&actor, &reason).await,
-            Verb::Accept(operation) => self.accept(&operation, &actor, &reason).await,
-            Verb::Advance => match self.next_stage().await {
-                Ok(action) => self.order(Order::Advance(action), &actor, &reason).await,
+            CommandKind::SetFlag(flag, value) => self.set_flag(&flag, value, &actor, &reason).await,
+            CommandKind::Pause => self.order(Transition::Pause, &actor, &reason).await,
+            CommandKind::Resume => self.order(Transition::Resume, &actor, &reason).await,
+            CommandKind::Rollback => self.order(Transition::Rollback, &actor, &reason).await,
+            CommandKind::EmergencyRollback => self.order(Transition::EmergencyRollback, &actor, &reason).await,
+            CommandKind::AdvanceWithoutV1 => self.order(Transition::AdvanceWithoutV1, &actor, &reason).await,
+            CommandKind::AdvanceTo(share) => self.order(Transition::AdvanceTo(share), &actor, &reason).await,
+            CommandKind::Retreat(to) => self.order(Transition::Retreat(to), &actor, &reason).await,
+            CommandKind::Redeploy => self.order(Transition::Redeploy, &actor, &reason).await,
+            CommandKind::Redeployed => self.redeployed(&actor, &reason).await,
+            CommandKind::Accept(operation) => self.accept(&operation, &actor, &reason).await,
+            CommandKind::Advance => match self.next_stage().await {
+                Ok(action) => self.order(Transition::Advance(action), &actor, &reason).await,
                 Err(why) => Err(why.into()),
             },
         };
@@ -65,9 +66,9 @@ impl Controller {
         Declined::new(Code::Moved, message)
     }
 
-    async fn order(&mut self, order: Order, actor: &str, reason: &str) -> Result<Ordered, Declined> {
+    async fn order(&mut self, order: Transition, actor: &str, reason: &str) -> Result<CommandReply, Declined> {
         let cause = Cause::operator(actor, reason);
-        if let Some(why) = self.happen(Event::Ordered(order), cause).await {
+        if let Some(why) = self.apply(Event::Ordered(order), cause).await {
             return Err(why);
         }
         if let Err(error) = self.parts.store.is_known().await {
@@ -75,14 +76,14 @@ impl Controller {
         }
         // The effect is there; the answer says that it stays.
         let unmarked = match order {
-            Order::Rollback | Order::EmergencyRollback => self.marked().await,
-            Order::Pause
-            | Order::Resume
-            | Order::Advance(_)
-            | Order::AdvanceTo(_)
-            | Order::AdvanceWithoutV1
-            | Order::Retreat(_)
-            | Order::Redeploy => None,
+            Transition::Rollback | Transition::EmergencyRollback => self.marked().await,
+            Transition::Pause
+            | Transition::Resume
+            | Transition::Advance(_)
+            | Transition::AdvanceTo(_)
+            | Transition::AdvanceWithoutV1
+            | Transition::Retreat(_)
+            | Transition::Redeploy => None,
         };
         let State { phase, share, .. } = self.state;
         let mut message = format!("{} is {phase}, with {share} on V2", self.parts.name);
@@ -95,7 +96,7 @@ impl Controller {
             message.push_str("; ");
             message.push_str(&unmarked);
         }
-        Ok(Ordered { message, detail: Value::Null })
+        Ok(CommandReply { message, detail: Value::Null })
     }
 
     /// Asks the stages policy what comes next, without its waiting for soak or evidence.
@@ -114,7 +115,7 @@ impl Controller {
     }
 
     /// V2's upstreams were replaced, as whoever did it says.
-    async fn redeployed(&mut self, actor: &str, reason: &str) -> Result<Ordered, Declined> {
+    async fn redeployed(&mut self, actor: &str, reason: &str) -> Result<CommandReply, Declined> {
         let wrong = |why: &str| Declined::new(Code::WrongPhase, why);
         if !self.state.redeploys {
             return Err(wrong("V2 is not being replaced; `redeploy` without `--done` begins that"));
@@ -135,11 +136,11 @@ impl Controller {
             "V2 of {} gets {} again as soon as it is ready; `cutover status` says what it waits for",
             self.parts.name, self.state.share
         );
-        Ok(Ordered { message, detail: Value::Null })
+        Ok(CommandReply { message, detail: Value::Null })
     }
 
     /// The differences of an operation that were seen so far are known and accepted: they hold nobody any more.
-    async fn accept(&mut self, operation: &str, actor: &str, reason: &str) -> Result<Ordered, Declined> {
+    async fn accept(&mut self, operation: &str, actor: &str, reason: &str) -> Result<CommandReply, Declined> {
         let pairs = Arc::clone(self.parts.split.recorder.pairs());
         let totals = pairs.totals();
         let Some((operation, fates)) = totals.get_key_value(operation) else {
@@ -162,10 +163,16 @@ impl Controller {
             format!("{message}: {reason}"),
             Vec::new(),
         ));
-        Ok(Ordered { message, detail })
+        Ok(CommandReply { message, detail })
     }
 
-    async fn set_flag(&mut self, flag: &str, value: Value, actor: &str, reason: &str) -> Result<Ordered, Declined> {
+    async fn set_flag(
+        &mut self,
+        flag: &str,
+        value: Value,
+        actor: &str,
+        reason: &str,
+    ) -> Result<CommandReply, Declined> {
         let mut flags = self.parts.flags.clone();
         flags.set(flag, value.clone()).map_err(|e| Declined::new(Code::WrongFlag, e.to_string()))?;
         let weakens = flags.off().into_iter().find(|off| off.flag == flag && off.weakens());
@@ -187,7 +194,7 @@ impl Controller {
         })?;
         self.parts.flags = flags;
         self.switch_pools();
-        self.happen(Event::FlagsChanged, Cause::operator(actor, reason)).await;
+        self.apply(Event::FlagsChanged, Cause::operator(actor, reason)).await;
         let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let (severity, means) = match weakens {
             Some(off) => ("warning", format!("; {}", off.meaning)),
@@ -200,7 +207,7 @@ impl Controller {
         } else {
             self.parts.notifier.notify(notice);
         }
-        Ok(Ordered { message: format!("{flag} is {value}{means}"), detail: Value::Null })
+        Ok(CommandReply { message: format!("{flag} is {value}{means}"), detail: Value::Null })
     }
 }
 

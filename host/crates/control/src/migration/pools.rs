@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     controller::{Controller, V2Calls},
-    effects::{Cause, Settled},
+    effects::{BackgroundEvent, Cause},
     flags::Off,
     presence::News,
     snapshot::RollbackReport,
@@ -82,10 +82,10 @@ impl Controller {
                     if needed { pool.ready_by(deadline).await.err().map(|failure| failure.message) } else { None }
                 };
                 let report = match tokio::join!(ready(needs_v1, &split.v1), ready(needs_v2, &split.v2)) {
-                    (None, None) => Settled::Ready,
-                    (v1, v2) => Settled::StillStarting { v1, v2 },
+                    (None, None) => BackgroundEvent::Ready,
+                    (v1, v2) => BackgroundEvent::StillStarting { v1, v2 },
                 };
-                let done = matches!(report, Settled::Ready);
+                let done = matches!(report, BackgroundEvent::Ready);
                 let closed = needs_v2 && !split.v2.is_open();
                 if settled.send(report).await.is_err() || done || closed {
                     return;
@@ -108,7 +108,7 @@ impl Controller {
             }
             drop(turn);
             // The controller is gone when the host stops.
-            drop(settled.send(Settled::Idle(left)).await);
+            drop(settled.send(BackgroundEvent::Idle(left)).await);
         });
     }
 
@@ -121,10 +121,10 @@ impl Controller {
         self.parts.tasks.spawn(async move {
             loop {
                 let report = match split.v2.reached_by(clock::mono() + START_PATIENCE).await {
-                    Ok(()) => Settled::Returned,
-                    Err(failure) => Settled::StillStarting { v1: None, v2: Some(failure.message) },
+                    Ok(()) => BackgroundEvent::Returned,
+                    Err(failure) => BackgroundEvent::StillStarting { v1: None, v2: Some(failure.message) },
                 };
-                let done = matches!(report, Settled::Returned);
+                let done = matches!(report, BackgroundEvent::Returned);
                 // A rollback closes it.
                 if !split.v2.is_open() || settled.send(report).await.is_err() || done {
                     return;
@@ -154,17 +154,17 @@ impl Controller {
             let last_v2_request_us = u64::try_from(last.as_micros()).unwrap_or(u64::MAX);
             let report = RollbackReport { last_v2_request_us, undrained, ..report };
             // The controller is gone when the host stops.
-            drop(settled.send(Settled::Drained { report }).await);
+            drop(settled.send(BackgroundEvent::Drained { report }).await);
         });
     }
 
     /// Takes note of what pools report.
-    pub(super) async fn settle(&mut self, settled: Settled) {
+    pub(super) async fn settle(&mut self, settled: BackgroundEvent) {
         match settled {
-            Settled::Ready => {
-                self.happen(Event::PoolsReady, Cause::host()).await;
+            BackgroundEvent::Ready => {
+                self.apply(Event::PoolsReady, Cause::host()).await;
             }
-            Settled::Idle(left) if self.state.redeploys => {
+            BackgroundEvent::Idle(left) if self.state.redeploys => {
                 if left > 0 {
                     tracing::warn!(
                         migration = self.parts.name,
@@ -183,18 +183,18 @@ impl Controller {
                     self.v2_calls = V2Calls::Ended;
                 }
             }
-            Settled::Returned if self.state.redeploys => {
-                self.happen(Event::Returned, Cause::host()).await;
+            BackgroundEvent::Returned if self.state.redeploys => {
+                self.apply(Event::Returned, Cause::host()).await;
             }
-            Settled::StillStarting { v2: Some(why), .. } if self.state.needs_v2() => {
+            BackgroundEvent::StillStarting { v2: Some(why), .. } if self.state.needs_v2() => {
                 let serves = if self.parts.split.is_v1_gone() { "and V1 is down" } else { "V1 keeps serving" };
                 let message = format!("workers do not start; {serves}: {why}");
                 self.notice("pools-not-ready", "critical", message, Vec::new());
             }
             // A rollback came between; and that V1 is not there is noticed by whoever looks at it.
-            Settled::Idle(_) | Settled::Returned | Settled::StillStarting { .. } => {}
-            Settled::Drained { report } => self.last_rollback = Some(report),
-            Settled::Rehearsed(rehearsed) => self.rehearse(*rehearsed).await,
+            BackgroundEvent::Idle(_) | BackgroundEvent::Returned | BackgroundEvent::StillStarting { .. } => {}
+            BackgroundEvent::Drained { report } => self.last_rollback = Some(report),
+            BackgroundEvent::PendingCatchUp(rehearsed) => self.rehearse(*rehearsed).await,
         }
     }
 

@@ -17,7 +17,7 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
-    installed::Seat,
+    installed::InstalledPolicy,
     slot::{Slot, Slots},
 };
 
@@ -187,7 +187,7 @@ impl Failures {
 
 /// The policies in charge, as they are shown.
 pub fn in_charge(slots: &Slots) -> Vec<InCharge> {
-    let shown = |(kind, seat): (Kind, std::sync::Arc<Seat>)| InCharge {
+    let shown = |(kind, seat): (Kind, std::sync::Arc<InstalledPolicy>)| InCharge {
         kind,
         name: seat.title.name.clone(),
         version: seat.title.version.clone(),

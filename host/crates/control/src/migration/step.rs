@@ -339,7 +339,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::migration::event::Order;
+    use crate::migration::event::Transition;
 
     const V1_DOWN: Facts<'_> = Facts { v1: V1::Down, ..ON };
 
@@ -368,14 +368,14 @@ mod tests {
 
     #[test]
     fn a_rollback_works_from_pauses_and_completion_and_by_order_without_the_policy() {
-        let (paused, _) = run(&ramping(1, 100_000), Event::Ordered(Order::Pause));
+        let (paused, _) = run(&ramping(1, 100_000), Event::Ordered(Transition::Pause));
         assert_eq!((paused.phase, paused.share), (Phase::Paused, Ppm::new(100_000)));
         assert_eq!(run(&paused, judged(Verdict::RollBack)).0.phase, Phase::RolledBack);
         let (complete, _) =
             run(&ramping(5, 1_000_000), Event::Moved { action: Action::Complete, findings: Vec::new() });
         assert_eq!(run(&complete, judged(Verdict::RollBack)).0.phase, Phase::RolledBack);
         for state in [State::new(UnixMs(0)), paused, complete, ramping(0, 50_000)] {
-            let (next, effects) = run(&state, Event::Ordered(Order::EmergencyRollback));
+            let (next, effects) = run(&state, Event::Ordered(Transition::EmergencyRollback));
             assert_eq!(next.phase, Phase::RolledBack);
             assert!(effects.contains(&Effect::KillV2));
         }
@@ -390,7 +390,7 @@ mod tests {
         for event in events {
             assert_eq!(step(&state, event, "", off, UnixMs(9)).unwrap(), (state.clone(), Vec::new()));
         }
-        let forced = Event::Ordered(Order::Advance(Action::Advance(to(1, 100_000))));
+        let forced = Event::Ordered(Transition::Advance(Action::Advance(to(1, 100_000))));
         assert_eq!(step(&state, forced, "now", off, UnixMs(9)).unwrap().0.stage, 1);
     }
 
@@ -422,10 +422,10 @@ mod tests {
     fn a_pause_survives_a_retreat_of_the_host_and_complete_can_be_left_by_one() {
         let up = Event::Moved { action: Action::Advance(to(1, 500_000)), findings: Vec::new() };
         let high = run(&ramping(0, 50_000), up).0;
-        let paused = run(&high, Event::Ordered(Order::Pause)).0;
+        let paused = run(&high, Event::Ordered(Transition::Pause)).0;
         let retreated = run(&paused, failsafe(failsafe::Action::Retreat)).0;
         assert_eq!((retreated.phase, retreated.share), (Phase::Paused, Ppm::new(50_000)));
-        assert_eq!(run(&retreated, Event::Ordered(Order::Resume)).0.phase, Phase::Ramping);
+        assert_eq!(run(&retreated, Event::Ordered(Transition::Resume)).0.phase, Phase::Ramping);
         let complete = run(&high, Event::Moved { action: Action::Complete, findings: Vec::new() }).0;
         let retreated = run(&complete, failsafe(failsafe::Action::Retreat)).0;
         assert_eq!((retreated.phase, retreated.share), (Phase::Ramping, Ppm::new(500_000)));
@@ -443,21 +443,21 @@ mod tests {
     #[test]
     fn a_pause_keeps_the_share_and_a_resume_keeps_the_stage() {
         let state = ramping(2, 250_000);
-        let (paused, effects) = run(&state, Event::Ordered(Order::Pause));
+        let (paused, effects) = run(&state, Event::Ordered(Transition::Pause));
         assert!(!effects.contains(&Effect::Route), "routing stays as it is");
         let held = Event::Moved { action: Action::Advance(to(3, 500_000)), findings: Vec::new() };
         assert_eq!(run(&paused, held).0, paused);
-        assert_eq!(run(&paused, Event::Ordered(Order::Resume)).0, state);
+        assert_eq!(run(&paused, Event::Ordered(Transition::Resume)).0, state);
     }
 
     #[test]
     fn orders_that_make_no_sense_are_refused_with_the_phase() {
         let refused = |state: &State, order| step(state, Event::Ordered(order), "", ON, UnixMs(9)).unwrap_err().0;
-        let rolled_back = run(&ramping(0, 1), Event::Ordered(Order::Rollback)).0;
-        assert!(refused(&rolled_back, Order::Rollback).contains("rolled-back"));
-        assert!(refused(&rolled_back, Order::Pause).contains("only `shadow` and `ramping`"));
-        assert!(refused(&ramping(0, 1), Order::Resume).contains("ramping"));
-        assert!(refused(&rolled_back, Order::Advance(Action::Hold)).contains("`resume` begins again"));
+        let rolled_back = run(&ramping(0, 1), Event::Ordered(Transition::Rollback)).0;
+        assert!(refused(&rolled_back, Transition::Rollback).contains("rolled-back"));
+        assert!(refused(&rolled_back, Transition::Pause).contains("only `shadow` and `ramping`"));
+        assert!(refused(&ramping(0, 1), Transition::Resume).contains("ramping"));
+        assert!(refused(&rolled_back, Transition::Advance(Action::Hold)).contains("`resume` begins again"));
     }
 
     fn tables() -> [Table; 3] {
@@ -487,12 +487,12 @@ mod tests {
         assert_eq!((at(5_999), at(6_000)), (state.share, Ppm::ALL));
         let why = held(&edited, up, Ppm::ALL, UnixMs(1_005)).unwrap();
         assert_eq!((&*why.rule, why.observed, why.limit), ("kept-soak", 1_000, 6_000));
-        let forced = Event::Ordered(Order::Advance(up));
+        let forced = Event::Ordered(Transition::Advance(up));
         assert_eq!(step(&edited, forced, "now", ON, UnixMs(6)).unwrap().0.share, Ppm::ALL, "a person need not wait");
         let (edited, _) = run(&state, Event::Tabled(longer));
         assert_eq!(edited.soak, Some(Duration::from_secs(9)), "that table has the very share");
-        let (rolled_back, _) = run(&edited, Event::Ordered(Order::Rollback));
-        let (again, _) = run(&rolled_back, Event::Ordered(Order::Resume));
+        let (rolled_back, _) = run(&edited, Event::Ordered(Transition::Rollback));
+        let (again, _) = run(&rolled_back, Event::Ordered(Transition::Resume));
         assert_eq!((&rolled_back.table, &again.table), (&edited.table, &edited.table));
     }
 
@@ -507,7 +507,7 @@ mod tests {
         ] {
             assert_eq!(run(&state, moved(action)), (state.clone(), Vec::new()), "{action:?}");
             assert_eq!(held(&state, action, Ppm::ALL, UnixMs(9)).unwrap().rule, "wrong-way");
-            let refused = step(&state, Event::Ordered(Order::Advance(action)), "", ON, UnixMs(9)).unwrap_err();
+            let refused = step(&state, Event::Ordered(Transition::Advance(action)), "", ON, UnixMs(9)).unwrap_err();
             assert!(refused.0.contains("is refused: it does not"), "{refused}");
         }
         let shadow = State { phase: Phase::Shadow, ..State::new(UnixMs(5)) };
@@ -525,7 +525,7 @@ mod tests {
             assert_eq!(step(state, moved(action), "", three, UnixMs(9)).unwrap(), (state.clone(), Vec::new()));
             let why = held(state, action, three.most, UnixMs(9)).unwrap();
             assert_eq!((&*why.rule, why.limit), ("flag-limit", 30_000));
-            let order = Event::Ordered(Order::Advance(action));
+            let order = Event::Ordered(Transition::Advance(action));
             let refused = step(state, order, "now", three, UnixMs(9)).unwrap_err().0;
             let said =
                 format!("the flag `gradual_rollout_percentage` leaves V2 no more than 3%, so it cannot go to {to}");
@@ -534,7 +534,7 @@ mod tests {
             assert_ne!(step(state, moved(action), "", enough, UnixMs(9)).unwrap().0, *state);
         }
         let dead = Facts { most: Ppm::new(30_000), ..V1_DOWN };
-        let refused = step(&low, Event::Ordered(Order::AdvanceWithoutV1), "now", dead, UnixMs(9)).unwrap_err().0;
+        let refused = step(&low, Event::Ordered(Transition::AdvanceWithoutV1), "now", dead, UnixMs(9)).unwrap_err().0;
         assert!(refused.contains("leaves V2 no more than 3%"), "{refused}");
         let back = moved(Action::Retreat(to(0, 50_000)));
         let high = ramping(3, 500_000);
@@ -545,19 +545,19 @@ mod tests {
     fn a_migration_that_waits_for_a_dead_v1_says_the_command_that_goes_on_without_it() {
         let preparing = State::new(UnixMs(0));
         let order = |order, facts| step(&preparing, Event::Ordered(order), "V1 is dead", facts, UnixMs(9));
-        for asked in [Order::Advance(Action::Hold), Order::Resume] {
+        for asked in [Transition::Advance(Action::Hold), Transition::Resume] {
             let why = order(asked, V1_DOWN).unwrap_err().0;
             assert!(why.contains("`cutover advance shop --without-v1 --reason TEXT`"), "{why}");
         }
-        let (next, effects) = order(Order::AdvanceWithoutV1, V1_DOWN).unwrap();
+        let (next, effects) = order(Transition::AdvanceWithoutV1, V1_DOWN).unwrap();
         assert_eq!((next.phase, next.share), (Phase::Complete, Ppm::ALL));
         assert!(matches!(effects[..], [Effect::Decide(_), Effect::Route, Effect::BeginStage, Effect::Notify]));
-        assert!(order(Order::AdvanceWithoutV1, ON).unwrap_err().0.contains("V1 is there"));
+        assert!(order(Transition::AdvanceWithoutV1, ON).unwrap_err().0.contains("V1 is there"));
         let nobody = Facts { v2_serves: false, ..V1_DOWN };
-        assert!(order(Order::AdvanceWithoutV1, nobody).unwrap_err().0.contains("V2 is not ready either"));
-        let (paused, _) = run(&ramping(1, 100_000), Event::Ordered(Order::Pause));
+        assert!(order(Transition::AdvanceWithoutV1, nobody).unwrap_err().0.contains("V2 is not ready either"));
+        let (paused, _) = run(&ramping(1, 100_000), Event::Ordered(Transition::Pause));
         let (next, _) =
-            step(&paused, Event::Ordered(Order::AdvanceWithoutV1), "V1 is dead", V1_DOWN, UnixMs(9)).unwrap();
+            step(&paused, Event::Ordered(Transition::AdvanceWithoutV1), "V1 is dead", V1_DOWN, UnixMs(9)).unwrap();
         assert_eq!((next.phase, next.paused_in), (Phase::Complete, None));
     }
 
@@ -566,10 +566,10 @@ mod tests {
         let complete = State { phase: Phase::Complete, ..ramping(5, 1_000_000) };
         let (same, effects) = step(&complete, judged(Verdict::RollBack), "", V1_DOWN, UnixMs(9)).unwrap();
         assert_eq!((same, effects), (complete.clone(), vec![Effect::Withhold(Withheld::GoingBack, Vec::new())]));
-        let ordered = Event::Ordered(Order::Rollback);
+        let ordered = Event::Ordered(Transition::Rollback);
         assert_eq!(step(&complete, ordered, "I know", V1_DOWN, UnixMs(9)).unwrap().0.phase, Phase::RolledBack);
         let absent = Facts { v1: V1::Absent, ..ON };
-        for order in [Order::Rollback, Order::EmergencyRollback] {
+        for order in [Transition::Rollback, Transition::EmergencyRollback] {
             let refused = step(&complete, Event::Ordered(order), "I know", absent, UnixMs(9)).unwrap_err().0;
             assert!(refused.contains("the configuration has no V1"), "{refused}");
         }
@@ -596,12 +596,12 @@ mod tests {
             verdict.prop_map(judged),
             action.clone().prop_map(|action| Event::Moved { action, findings: Vec::new() }),
             prop_oneof![
-                Just(Order::Pause),
-                Just(Order::Resume),
-                action.prop_map(Order::Advance),
-                Just(Order::AdvanceWithoutV1),
-                Just(Order::Rollback),
-                Just(Order::EmergencyRollback)
+                Just(Transition::Pause),
+                Just(Transition::Resume),
+                action.prop_map(Transition::Advance),
+                Just(Transition::AdvanceWithoutV1),
+                Just(Transition::Rollback),
+                Just(Transition::EmergencyRollback)
             ]
             .prop_map(Event::Ordered),
             Just(Event::FlagsChanged),
@@ -629,7 +629,7 @@ mod tests {
                     event,
                     Event::Moved { action: Action::Advance(_) | Action::Complete, .. }
                         | Event::Ordered(
-                            Order::Advance(Action::Advance(_) | Action::Complete) | Order::AdvanceWithoutV1
+                            Transition::Advance(Action::Advance(_) | Action::Complete) | Transition::AdvanceWithoutV1
                         )
                 );
                 let lowers = matches!(
@@ -637,7 +637,7 @@ mod tests {
                     Event::Moved { action: Action::Retreat(_), .. }
                         | Event::Judged { .. }
                         | Event::Failsafe { .. }
-                        | Event::Ordered(Order::Rollback | Order::EmergencyRollback)
+                        | Event::Ordered(Transition::Rollback | Transition::EmergencyRollback)
                 );
                 let (facts, by_a_person) = (Facts { v1, ..ON }, matches!(event, Event::Ordered(_)));
                 let Ok((next, effects)) = step(&state, event, "why", facts, UnixMs(n as u64 + 1)) else { continue };

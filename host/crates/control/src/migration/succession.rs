@@ -6,7 +6,7 @@
 
 use super::{controller::Controller, effects::Cause};
 use crate::{
-    migration::event::{Event, Order},
+    migration::event::{Event, Transition},
     state::table::Table,
 };
 use cutover_model::port::{Kind, Phase};
@@ -44,7 +44,7 @@ impl Controller {
     /// Admits the table of the stages policy in charge, if it is another than the one in force.
     pub(super) async fn admit_table(&mut self, cause: Cause) {
         if let Some(table) = table(&self.parts.slots) {
-            self.happen(Event::Tabled(table), cause).await;
+            self.apply(Event::Tabled(table), cause).await;
         }
     }
 
@@ -56,7 +56,7 @@ impl Controller {
             // Nothing goes up yet, and it will.
             self.distrusted = Some(why);
         } else if self.state.is_staged() {
-            let refused = self.happen(Event::Ordered(Order::Pause), Cause::operator("host", &why)).await;
+            let refused = self.apply(Event::Ordered(Transition::Pause), Cause::operator("host", &why)).await;
             self.distrusted = refused.map(|_not_on_record| why);
         }
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmFeatures};
 
-use super::{Kind, PolicyError, census::Needs, guest::Span};
+use super::{Kind, PolicyError, guest::Span};
+use crate::engine::cost::Needs;
 
 /// Instances that are kept free for questions off the request's path: as many as tokio has blocking threads.
 const QUESTIONS: usize = 512;

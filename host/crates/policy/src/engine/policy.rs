@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Compiled, Engine, Kind, KindLimits, PolicyError, Seat,
+    Compiled, DecidePermit, Engine, Kind, KindLimits, PolicyError,
     contract::{self, CONTRACT, Found},
     convert,
     gate::{Gate, Place},
@@ -45,7 +45,7 @@ pub struct Policy {
     /// Instances for threads that have none yet.
     pub(super) spares: Arc<Spares>,
     /// What lets it have an instance on every thread, if it is asked per request.
-    pub(super) seat: Option<Arc<Seat>>,
+    pub(super) seat: Option<Arc<DecidePermit>>,
 }
 
 /// What it costs to get an instance that can be asked.

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use wasmtime::Error;
 
 use super::{
-    Seat, contract, convert,
+    DecidePermit, contract, convert,
     guest::{Configured, Span},
     policy::Policy,
     world::World,
@@ -40,7 +40,7 @@ const RECYCLE_AFTER: u32 = 100_000;
 
 struct Warm {
     /// Tells policies apart, and whether this one is still there.
-    seat: Weak<Seat>,
+    seat: Weak<DecidePermit>,
     configured: Configured,
     calls: u32,
 }
@@ -175,7 +175,7 @@ impl Warm {
         choice.map(convert::choice)
     }
 
-    fn is(&self, seat: &Arc<Seat>) -> bool {
+    fn is(&self, seat: &Arc<DecidePermit>) -> bool {
         std::ptr::eq(self.seat.as_ptr(), Arc::as_ptr(seat))
     }
 }

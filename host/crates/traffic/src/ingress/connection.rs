@@ -28,22 +28,23 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Ends, Settings,
-    carry::Carried,
-    extended,
+    Ends, Settings, extended,
     guard::{Guarded, end, guard},
     operations,
-    plain::{Ended, Plain},
     proxied::Peer,
-    pulse::{Active, Pulse, Shortage},
     strict,
     table::Table,
     tls::Tls,
-    watch::{Watch, make_room},
     watched::Watched,
 };
 use crate::{
     http1::{MAX_FIELDS, MAX_HEAD},
+    ingress::{
+        activity::{Active, ConnectionActivity, Shortage},
+        fast_path::{Ended, Plain},
+        reaper::{IdleReaper, make_room},
+        transfer::Carried,
+    },
     load::{FULL, Load, Room, Served},
     message::{ReplyHead, RequestHead},
     pace::Pace,
@@ -88,9 +89,9 @@ pub(super) struct Serving {
     /// Connections of this thread, and requests that outlive them.
     pub(super) tasks: TaskTracker,
     /// The connections of this thread.
-    pub(super) watch: Arc<Watch>,
+    pub(super) watch: Arc<IdleReaper>,
     /// Those of all threads.
-    pub(super) watches: Arc<[Arc<Watch>]>,
+    pub(super) watches: Arc<[Arc<IdleReaper>]>,
     pub(super) shortage: Arc<Shortage>,
 }
 
@@ -316,7 +317,7 @@ impl Serving {
     async fn serve_any_http1<S>(
         self: &Arc<Self>,
         io: Watched<S>,
-        pulse: Arc<Pulse>,
+        pulse: Arc<ConnectionActivity>,
         caller: Arc<Caller>,
     ) -> Option<(S, Bytes)>
     where
@@ -337,8 +338,12 @@ impl Serving {
         Some((stream, read))
     }
 
-    async fn http2<S>(self: &Arc<Self>, stream: S, before: Bytes, (pulse, caller): (&Arc<Pulse>, Arc<Caller>))
-    where
+    async fn http2<S>(
+        self: &Arc<Self>,
+        stream: S,
+        before: Bytes,
+        (pulse, caller): (&Arc<ConnectionActivity>, Arc<Caller>),
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let io = TokioIo::new(Watched::new(stream, before, Arc::clone(pulse)));
@@ -459,7 +464,7 @@ impl Body for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ingress::watch::Limits, pace::Pace};
+    use crate::{ingress::reaper::Limits, pace::Pace};
 
     /// What a connection may take of memory while it waits, in bytes, besides what the runtime keeps of it.
     const MOST: usize = 704;
@@ -481,7 +486,7 @@ mod tests {
             tls: None,
         };
         let shortage = Arc::<Shortage>::default();
-        let watch = Arc::new(Watch::new(limits, 1, Arc::clone(&shortage)));
+        let watch = Arc::new(IdleReaper::new(limits, 1, Arc::clone(&shortage)));
         Arc::new(Serving {
             table: Arc::default(),
             settings,

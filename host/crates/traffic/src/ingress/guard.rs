@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, pin::Pin, task::Poll};
 
-use super::pulse::{Order, Pulse};
+use crate::ingress::activity::{ConnectionActivity, Order};
 
 /// How a connection was driven.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub enum Guarded<T> {
 /// Drives a connection, and does with it what it is told. It is given away only when nothing is under way.
 pub async fn guard<C: Future>(
     mut connection: Pin<&mut C>,
-    pulse: &Pulse,
+    pulse: &ConnectionActivity,
     end: impl FnOnce(Pin<&mut C>),
 ) -> Guarded<C::Output> {
     let mut end = Some(end);
@@ -59,7 +59,7 @@ pub async fn guard<C: Future>(
 }
 
 /// A connection of hyper's has ended.
-pub fn end(pulse: &Pulse, guarded: &Guarded<hyper::Result<()>>) {
+pub fn end(pulse: &ConnectionActivity, guarded: &Guarded<hyper::Result<()>>) {
     if let Guarded::Ended(ended) = guarded {
         pulse.has_ended();
         if let Err(error) = ended {

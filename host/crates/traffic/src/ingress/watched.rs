@@ -11,8 +11,7 @@ use std::{
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::pulse::Pulse;
-use crate::scratch;
+use crate::{ingress::activity::ConnectionActivity, read_buffer};
 
 /// What is written at once is gathered in one place up to this size.
 const FLAT: usize = 2 << 10;
@@ -28,12 +27,12 @@ pub struct Watched<S> {
     inner: S,
     /// What was read before, by whoever had the connection then.
     before: Bytes,
-    pulse: Arc<Pulse>,
+    pulse: Arc<ConnectionActivity>,
 }
 
 impl<S> Watched<S> {
     /// A stream, and what was already read of it.
-    pub const fn new(inner: S, before: Bytes, pulse: Arc<Pulse>) -> Self {
+    pub const fn new(inner: S, before: Bytes, pulse: Arc<ConnectionActivity>) -> Self {
         Self { inner, before, pulse }
     }
 
@@ -53,7 +52,7 @@ impl<S> Watched<S> {
 
 impl<S: AsyncRead + Unpin> Watched<S> {
     /// Adds what has come to what was read, and says how much; nothing at the end. Whether a head has begun is for whoever
-    /// asks to tell ([`Pulse::head_began`]): most come whole.
+    /// asks to tell ([`ConnectionActivity::head_began`]): most come whole.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, read: &mut BytesMut) -> Poll<io::Result<usize>> {
         if !self.before.is_empty() {
             read.extend_from_slice(&self.before);
@@ -62,7 +61,7 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         if self.pulse.reads_no_more() {
             return Poll::Pending;
         }
-        scratch::poll_read(Pin::new(&mut self.inner), cx, read)
+        read_buffer::poll_read(Pin::new(&mut self.inner), cx, read)
     }
 }
 

@@ -252,7 +252,7 @@ impl Fates {
 }
 
 impl Asked {
-    /// Whose pair it is.
+    /// CallContext pair it is.
     pub const fn operation(&self) -> &Arc<str> {
         &self.operation
     }

@@ -15,14 +15,14 @@ use cutover_model::{
 use cutover_policy_host::{
     PolicyError, check,
     engine::{Asked, Policy},
-    trial::{Job, Trials},
+    evaluation::{EvaluationQueue, Job},
 };
 
 /// One call's translation.
 #[derive(Debug)]
 pub(super) struct Translation {
     policy: Arc<Policy>,
-    trials: Trials,
+    trials: EvaluationQueue,
     original: AdapterCall,
     /// The operation to call on V2.
     pub(super) operation: String,
@@ -37,7 +37,7 @@ impl Translation {
     /// The adapter failed, or would have called something else; no worker has seen the call.
     pub(super) async fn of(
         policy: Arc<Policy>,
-        trials: Trials,
+        trials: EvaluationQueue,
         (operation, name): (&str, &str),
         arguments: &Map<String, Value>,
         session: Option<&Arc<str>>,
@@ -85,7 +85,7 @@ impl Translation {
 }
 
 /// The answer, or what V2's callers are told. An adapter that says itself that V2 cannot serve a call has not failed.
-fn judged<T>(trials: &Trials, policy: &Arc<Policy>, asked: Asked<T>) -> Result<T, Failure> {
+fn judged<T>(trials: &EvaluationQueue, policy: &Arc<Policy>, asked: Asked<T>) -> Result<T, Failure> {
     asked.answer.map_err(|error| {
         if !matches!(error, PolicyError::Said { .. }) {
             trials.failed(Kind::Adapter, Some(policy), &error);

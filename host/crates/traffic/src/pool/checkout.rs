@@ -11,22 +11,20 @@
 
 mod dispatch;
 mod slot;
-mod terms;
+mod types;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
+pub use self::slot::{Ended, SlotView};
 use self::slot::{Fate, Place, Slot};
-pub use self::{
-    slot::{Ended, SlotView},
-    terms::{Broken, Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy},
-};
 use super::{
-    homes::Homes,
     lifecycle::{Lifecycle, Stage},
     load::{Meter, Span},
 };
+use crate::pool::affinity::Affinity;
+pub use crate::pool::checkout::types::{Broken, Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy};
 use cutover_model::clock::Mono;
 
 /// Workers whose life is kept after others took their places.
@@ -38,7 +36,7 @@ pub struct Checkout<W> {
     shape: Shape,
     slots: Vec<Slot<W>>,
     shared: VecDeque<Waiter<W>>,
-    homes: Homes,
+    homes: Affinity,
     tickets: u64,
     workers: u64,
     open: bool,
@@ -62,7 +60,7 @@ impl<W> Checkout<W> {
         Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             shared: VecDeque::new(),
-            homes: Homes::new(slots, shape.most_sessions),
+            homes: Affinity::new(slots, shape.most_sessions),
             tickets: 0,
             workers: 0,
             open: false,

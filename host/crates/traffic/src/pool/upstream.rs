@@ -12,15 +12,15 @@ pub mod callers;
 pub mod connection;
 mod dial;
 mod health;
+pub mod idle;
 mod interim;
-pub mod lane;
 mod member;
+pub mod outlier;
 mod places;
 mod reach;
 mod renew;
 mod resolve;
 mod send;
-pub mod standing;
 pub mod upload;
 mod wire;
 
@@ -46,17 +46,17 @@ pub use self::{
     places::NoPlace,
     resolve::Lookup,
     send::{Answered, Ask, Outgoing, Reuse, Unanswered},
-    standing::{Checks, Ejection},
     wire::{AnswerBody, Torn},
 };
 use self::{
     budget::Budget,
     callers::{Callers, Source},
-    lane::Lane,
     member::Member,
 };
+pub use crate::pool::upstream::outlier::{Checks, Ejection};
 use crate::{
     message::rules::{HeaderRules, Rules},
+    pool::upstream::idle::IdlePool,
     proxy_protocol::Version,
 };
 use cutover_model::{
@@ -68,7 +68,7 @@ use cutover_model::{
 /// What a pool of upstreams is made of.
 #[derive(Debug, Clone)]
 pub struct UpstreamSpec {
-    /// Whose pool it is, for logs: `shop/v2`.
+    /// CallContext pool it is, for logs: `shop/v2`.
     pub label: String,
     /// Which of the two.
     pub id: PoolId,
@@ -143,7 +143,7 @@ struct Handle(Arc<Inner>);
 struct Inner {
     spec: UpstreamSpec,
     members: Vec<Member>,
-    lanes: Vec<Lane>,
+    lanes: Vec<IdlePool>,
     budget: Budget,
     open: AtomicBool,
     /// Somebody waits for requests to end.
@@ -208,7 +208,7 @@ impl UpstreamPool {
         let members = spec.upstreams.iter().map(|address| Member::new(address.clone(), spec.max_connections, unseen));
         let inner = Arc::new(Inner {
             members: members.collect(),
-            lanes: (0..=lanes).map(|_| Lane::new(spec.upstreams.len())).collect(),
+            lanes: (0..=lanes).map(|_| IdlePool::new(spec.upstreams.len())).collect(),
             budget: Budget::new(spec.retry_budget_percent),
             open: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -230,7 +230,7 @@ impl UpstreamPool {
             inner.tasks.spawn(health::watch(Arc::clone(&inner), member));
             inner.tasks.spawn(resolve::keep_fresh(Arc::clone(&inner), member));
         }
-        inner.tasks.spawn(lane::keep_idle_short(Arc::clone(&inner)));
+        inner.tasks.spawn(idle::keep_idle_short(Arc::clone(&inner)));
         let handles = (0..=lanes).map(|_| Arc::new(Handle(Arc::clone(&inner)))).collect();
         Self(inner, handles)
     }
@@ -285,7 +285,7 @@ impl UpstreamPool {
 
     /// When a request was last sent to a member.
     pub fn last_dispatch(&self) -> Mono {
-        self.0.lanes.iter().map(Lane::last_dispatch).max().unwrap_or_default()
+        self.0.lanes.iter().map(IdlePool::last_dispatch).max().unwrap_or_default()
     }
 
     /// Lets no request in any more, at once.
@@ -318,7 +318,7 @@ impl UpstreamPool {
         signals.end.cancel();
         signals.give_up.cancel();
         self.0.cut_wires();
-        self.0.lanes.iter().for_each(Lane::clear);
+        self.0.lanes.iter().for_each(IdlePool::clear);
     }
 
     /// Closes, drains, stops and waits for everything that the pool started.
@@ -424,7 +424,7 @@ impl Inner {
     fn failed(&self, at: usize, why: &str) {
         let now = clock::mono();
         let out = self.members.iter().filter(|member| !member.is_usable(now)).count();
-        let may_go = standing::may_go(self.members.len(), out, self.spec.ejection);
+        let may_go = outlier::may_go(self.members.len(), out, self.spec.ejection);
         let Some(member) = self.members.get(at) else { return };
         if member.failed(self.spec.ejection, may_go, why, now) {
             tracing::warn!(pool = self.spec.label, upstream = %member.address, "ejected after failures in a row: {why}");

@@ -46,7 +46,7 @@ use cutover_model::{
     port::Kind,
     request::{Answer, Failure, FailureKind, PoolId},
 };
-use cutover_policy_host::{PolicyError, engine::Policy, trial::Trials};
+use cutover_policy_host::{PolicyError, engine::Policy, evaluation::EvaluationQueue};
 
 /// Sessions whose worker is remembered. Those beyond that are brought up to date on each call, which is slower.
 const MAX_SESSIONS: usize = 100_000;
@@ -63,7 +63,7 @@ struct Inner {
     spec: PoolSpec,
     spawner: Spawner,
     journal: Arc<Journal>,
-    trials: Trials,
+    trials: EvaluationQueue,
     checkout: Mutex<Checkout<Worker>>,
     restarts: Mutex<Restarts>,
     /// Process ids by slot.
@@ -110,7 +110,7 @@ pub struct Call<'a> {
 
 impl WorkerPool {
     /// A pool that is closed and has no workers yet.
-    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, trials: Trials) -> Self {
+    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, trials: EvaluationQueue) -> Self {
         let slots = spec.size.max + spec.size.most_overflow;
         let spec_is_v1 = spec.id == PoolId::V1;
         let inner = Arc::new(Inner {

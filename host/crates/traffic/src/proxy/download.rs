@@ -16,10 +16,11 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{account::Account, grpc};
+use super::grpc;
 use crate::{
     observe::Outcome,
     pool::upstream::{AnswerBody, Reuse, Ticket, Torn},
+    proxy::recorder::ResponseRecorder,
 };
 use cutover_model::{
     clock::{self, Mono},
@@ -73,7 +74,7 @@ pub struct Download {
 struct Exchange {
     ticket: Ticket,
     reuse: Reuse,
-    account: Account,
+    account: ResponseRecorder,
     /// Whether trailers said that the service failed, if they are what says so.
     has_failed: Option<bool>,
     /// Whether and where a stream of events can end.
@@ -118,7 +119,7 @@ impl Download {
     pub fn new(
         inner: AnswerBody,
         (ticket, reuse): (Ticket, Reuse),
-        account: Account,
+        account: ResponseRecorder,
         (events, has_failed): (Option<Events>, Option<bool>),
     ) -> Self {
         let now = clock::mono();

@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use self::encoding::{Undecoded, decode};
-use super::{account::Whose, grpc};
+use super::grpc;
 use crate::{
     compare::Comparer,
     load::Room,
@@ -38,6 +38,7 @@ use crate::{
         UpstreamPool,
         upstream::{Ask, Outgoing},
     },
+    proxy::recorder::CallContext,
     shadow::{BUDGET_SPENT, HOST_BUSY},
 };
 use cutover_model::{
@@ -141,7 +142,7 @@ impl HttpMirror {
     /// Begins to mirror a request that a pool answers, if there is room. `request` is what it was sent.
     pub fn begin(
         self: &Arc<Self>,
-        whose: Whose<'_>,
+        whose: CallContext<'_>,
         by: PoolId,
         request: Option<Outgoing>,
         answer: &ReplyHead,
@@ -165,7 +166,7 @@ impl HttpMirror {
     }
 
     /// A read that a pool answers is not mirrored although it was to be.
-    fn leave_out(&self, whose: Whose<'_>, by: PoolId, why: &str) {
+    fn leave_out(&self, whose: CallContext<'_>, by: PoolId, why: &str) {
         self.left_out.fetch_add(1, Ordering::Relaxed);
         if by == PoolId::V1 {
             self.parts.comparer.leave(self.parts.recorder.pairs().ask(whose.operation), Uncompared::LeftOut, why);
@@ -173,7 +174,7 @@ impl HttpMirror {
     }
 
     /// Leaves a read out if its wish is not to be fulfilled; whether that is so.
-    pub fn deny(&self, wish: Wish, whose: Whose<'_>, by: PoolId) -> bool {
+    pub fn deny(&self, wish: Wish, whose: CallContext<'_>, by: PoolId) -> bool {
         let denied = wish.denied();
         if let Some(why) = denied {
             self.leave_out(whose, by, why);

@@ -3,7 +3,7 @@
 use super::{Facts, beyond, complete, decide, go, pause, resume, roll_back, wrong_way};
 use crate::{
     migration::{
-        event::{Effect, Order, Refused},
+        event::{Effect, Refused, Transition},
         withhold::{V1, without_v1},
     },
     state::State,
@@ -16,7 +16,7 @@ use cutover_model::{
 
 pub(super) fn ordered(
     state: &State,
-    order: Order,
+    order: Transition,
     reason: &str,
     facts: Facts<'_>,
     now: UnixMs,
@@ -25,35 +25,37 @@ pub(super) fn ordered(
     let refuse = |why: &str| Err(Refused(format!("the migration is {phase}{why}")));
     let because = |why: String| Err(Refused(why));
     match (order, phase) {
-        (Order::Advance(_) | Order::AdvanceTo(_) | Order::Retreat(_) | Order::Redeploy, _) if state.redeploys => {
+        (Transition::Advance(_) | Transition::AdvanceTo(_) | Transition::Retreat(_) | Transition::Redeploy, _)
+            if state.redeploys =>
+        {
             because("V2 is being replaced, so nothing moves until it is back; `rollback` works nevertheless".into())
         }
-        (Order::Pause, Phase::Shadow | Phase::Ramping) => Ok(pause(state, reason, Vec::new())),
-        (Order::Pause, Phase::Preparing) => {
+        (Transition::Pause, Phase::Shadow | Phase::Ramping) => Ok(pause(state, reason, Vec::new())),
+        (Transition::Pause, Phase::Preparing) => {
             refuse(": there is nothing to pause before `shadow`; `rollback` stops V2 now")
         }
-        (Order::Pause, Phase::Paused) => refuse(" already; `resume` goes on"),
-        (Order::Pause, Phase::Complete) => refuse(
+        (Transition::Pause, Phase::Paused) => refuse(" already; `resume` goes on"),
+        (Transition::Pause, Phase::Complete) => refuse(
             ": nothing moves any more that could be paused; the flag `auto_rollback` keeps policies from going back",
         ),
-        (Order::Pause, Phase::RolledBack | Phase::Decommissioned) => {
+        (Transition::Pause, Phase::RolledBack | Phase::Decommissioned) => {
             refuse(": nothing moves that could be paused; only `shadow` and `ramping` can")
         }
-        (Order::Resume, Phase::Paused) => Ok(resume(state, reason)),
-        (Order::Resume, Phase::RolledBack) => {
+        (Transition::Resume, Phase::Paused) => Ok(resume(state, reason)),
+        (Transition::Resume, Phase::RolledBack) => {
             let effects = vec![decide("begin-again", reason, Vec::new()), Effect::Route, Effect::OpenV2];
             Ok((state.anew(now), effects))
         }
-        (Order::Resume, Phase::Shadow | Phase::Ramping) => refuse(
+        (Transition::Resume, Phase::Shadow | Phase::Ramping) => refuse(
             " and goes on already; only `paused` and `rolled-back` can be resumed. `advance` takes the next stage now",
         ),
-        (Order::Resume, Phase::Complete | Phase::Decommissioned) => {
+        (Transition::Resume, Phase::Complete | Phase::Decommissioned) => {
             refuse(", which is the end; only `paused` and `rolled-back` can be resumed")
         }
-        (Order::AdvanceTo(share), Phase::Shadow | Phase::Ramping) => advance_to(state, share, reason, facts, now),
-        (Order::Retreat(to), _) => retreat(state, to, reason, now),
-        (Order::Redeploy, _) => redeploy(state, reason, facts),
-        (Order::Advance(action), Phase::Shadow | Phase::Ramping) => match action {
+        (Transition::AdvanceTo(share), Phase::Shadow | Phase::Ramping) => advance_to(state, share, reason, facts, now),
+        (Transition::Retreat(to), _) => retreat(state, to, reason, now),
+        (Transition::Redeploy, _) => redeploy(state, reason, facts),
+        (Transition::Advance(action), Phase::Shadow | Phase::Ramping) => match action {
             action if wrong_way(state, action).is_some() => Err(Refused(wrong_way(state, action).unwrap_or_default())),
             action if beyond(action, facts.most).is_some() => {
                 Err(Refused(beyond(action, facts.most).map(|(_, note)| note).unwrap_or_default()))
@@ -64,28 +66,30 @@ pub(super) fn ordered(
                 Err(Refused("the stages policy names no stage to advance to".into()))
             }
         },
-        (Order::Advance(_) | Order::AdvanceTo(_) | Order::Resume, Phase::Preparing) => because(preparing(facts)),
-        (Order::Advance(_) | Order::AdvanceTo(_), Phase::Complete | Phase::Decommissioned) => {
+        (Transition::Advance(_) | Transition::AdvanceTo(_) | Transition::Resume, Phase::Preparing) => {
+            because(preparing(facts))
+        }
+        (Transition::Advance(_) | Transition::AdvanceTo(_), Phase::Complete | Phase::Decommissioned) => {
             refuse(": V2 has everything, so there is nothing to advance to")
         }
-        (Order::Advance(_) | Order::AdvanceTo(_), Phase::Paused) => {
+        (Transition::Advance(_) | Transition::AdvanceTo(_), Phase::Paused) => {
             refuse(", so it cannot advance; `resume` first, and then `advance`")
         }
-        (Order::Advance(_) | Order::AdvanceTo(_), Phase::RolledBack) => refuse(
+        (Transition::Advance(_) | Transition::AdvanceTo(_), Phase::RolledBack) => refuse(
             ", so it cannot advance; `resume` begins again, and `cutover wait` says when there is something to advance",
         ),
-        (Order::AdvanceWithoutV1, _) => without(state, reason, facts, now),
-        (Order::Rollback | Order::EmergencyRollback, Phase::RolledBack) => {
+        (Transition::AdvanceWithoutV1, _) => without(state, reason, facts, now),
+        (Transition::Rollback | Transition::EmergencyRollback, Phase::RolledBack) => {
             refuse(" already: V1 has everybody; `resume` begins again")
         }
-        (Order::Rollback | Order::EmergencyRollback, _) if facts.v1 == V1::Absent => {
+        (Transition::Rollback | Transition::EmergencyRollback, _) if facts.v1 == V1::Absent => {
             refuse(" and cannot be rolled back: the configuration has no V1; put it back and restart the host first")
         }
-        (Order::Rollback | Order::EmergencyRollback, Phase::Decommissioned) => {
+        (Transition::Rollback | Transition::EmergencyRollback, Phase::Decommissioned) => {
             refuse(" and cannot be rolled back: V1 is gone; restore it from a backup first")
         }
-        (Order::Rollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::DrainV2, now)),
-        (Order::EmergencyRollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::KillV2, now)),
+        (Transition::Rollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::DrainV2, now)),
+        (Transition::EmergencyRollback, _) => Ok(roll_back(state, reason.into(), Vec::new(), Effect::KillV2, now)),
     }
 }
 
@@ -223,33 +227,33 @@ mod tests {
         State { phase, share: Ppm::new(share), ..State::new(UnixMs(5)) }
     }
 
-    fn take(state: &State, order: Order) -> Result<(State, Vec<Effect>), String> {
+    fn take(state: &State, order: Transition) -> Result<(State, Vec<Effect>), String> {
         step(state, Event::Ordered(order), "because", ON, UnixMs(9)).map_err(|refused| refused.0)
     }
 
     #[test]
     fn every_refusal_says_what_can_be_done_in_the_phase() {
         let paused = State { paused_in: Some(Phase::Ramping), ..at(Phase::Paused, 50_000) };
-        let advance = Order::Advance(Action::Hold);
+        let advance = Transition::Advance(Action::Hold);
         for (state, order, words) in [
-            (at(Phase::Preparing, 0), Order::Pause, "`rollback` stops V2 now"),
+            (at(Phase::Preparing, 0), Transition::Pause, "`rollback` stops V2 now"),
             (at(Phase::Preparing, 0), advance, "goes on by itself"),
-            (at(Phase::Preparing, 0), Order::Resume, "goes on by itself"),
-            (at(Phase::Shadow, 0), Order::Resume, "`advance` takes the next stage"),
-            (at(Phase::Shadow, 0), Order::Retreat(None), "no share to go back from"),
-            (paused.clone(), Order::Pause, "`resume` goes on"),
+            (at(Phase::Preparing, 0), Transition::Resume, "goes on by itself"),
+            (at(Phase::Shadow, 0), Transition::Resume, "`advance` takes the next stage"),
+            (at(Phase::Shadow, 0), Transition::Retreat(None), "no share to go back from"),
+            (paused.clone(), Transition::Pause, "`resume` goes on"),
             (paused.clone(), advance, "`resume` first"),
-            (paused, Order::Retreat(None), "`resume` first"),
-            (at(Phase::Complete, 1_000_000), Order::Pause, "`auto_rollback`"),
+            (paused, Transition::Retreat(None), "`resume` first"),
+            (at(Phase::Complete, 1_000_000), Transition::Pause, "`auto_rollback`"),
             (at(Phase::Complete, 1_000_000), advance, "nothing to advance to"),
-            (at(Phase::Complete, 1_000_000), Order::Retreat(None), "`rollback` sends everything to V1"),
+            (at(Phase::Complete, 1_000_000), Transition::Retreat(None), "`rollback` sends everything to V1"),
             (at(Phase::RolledBack, 0), advance, "`resume` begins again"),
-            (at(Phase::RolledBack, 0), Order::Rollback, "`resume` begins again"),
-            (at(Phase::RolledBack, 0), Order::Redeploy, "V2 has nobody"),
-            (at(Phase::Ramping, 50_000), Order::Retreat(None), "`rollback` sends everything to V1"),
-            (at(Phase::Ramping, 50_000), Order::Retreat(Some(Ppm::new(60_000))), "`advance --to`"),
-            (at(Phase::Ramping, 50_000), Order::Retreat(Some(Ppm::ZERO)), "`rollback`"),
-            (at(Phase::Ramping, 50_000), Order::AdvanceTo(Ppm::new(40_000)), "`retreat` lowers it"),
+            (at(Phase::RolledBack, 0), Transition::Rollback, "`resume` begins again"),
+            (at(Phase::RolledBack, 0), Transition::Redeploy, "V2 has nobody"),
+            (at(Phase::Ramping, 50_000), Transition::Retreat(None), "`rollback` sends everything to V1"),
+            (at(Phase::Ramping, 50_000), Transition::Retreat(Some(Ppm::new(60_000))), "`advance --to`"),
+            (at(Phase::Ramping, 50_000), Transition::Retreat(Some(Ppm::ZERO)), "`rollback`"),
+            (at(Phase::Ramping, 50_000), Transition::AdvanceTo(Ppm::new(40_000)), "`retreat` lowers it"),
         ] {
             let phase = state.phase;
             let refused = take(&state, order).expect_err(phase.name());
@@ -263,25 +267,25 @@ mod tests {
             |percent: u32, hours| Row { share: Ppm::new(percent * 10_000), soak: Some(Duration::from_hours(hours)) };
         let table = Table { policy: "stages@1".into(), stages: vec![row(5, 1), row(10, 2), row(50, 4)] };
         let shadow = State { table: Some(table), ..at(Phase::Shadow, 0) };
-        let (up, effects) = take(&shadow, Order::AdvanceTo(Ppm::new(250_000))).unwrap();
+        let (up, effects) = take(&shadow, Transition::AdvanceTo(Ppm::new(250_000))).unwrap();
         assert_eq!((up.phase, up.stage, up.share), (Phase::Ramping, 0, Ppm::new(250_000)));
         assert_eq!(up.soak, Some(Duration::from_hours(2)), "that of the highest stage that is not above it");
         assert!(matches!(effects[..], [Effect::Decide(_), Effect::Route, Effect::BeginStage, Effect::Notify]));
-        let (higher, _) = take(&up, Order::AdvanceTo(Ppm::new(500_000))).unwrap();
+        let (higher, _) = take(&up, Transition::AdvanceTo(Ppm::new(500_000))).unwrap();
         assert_eq!((higher.stage, higher.below.len()), (1, 1));
-        let (back, _) = take(&higher, Order::Retreat(None)).unwrap();
+        let (back, _) = take(&higher, Transition::Retreat(None)).unwrap();
         assert_eq!((back.stage, back.share), (0, Ppm::new(250_000)));
-        let (lower, _) = take(&higher, Order::Retreat(Some(Ppm::new(50_000)))).unwrap();
+        let (lower, _) = take(&higher, Transition::Retreat(Some(Ppm::new(50_000)))).unwrap();
         assert_eq!((lower.stage, lower.share, lower.soak), (0, Ppm::new(50_000), Some(Duration::from_hours(1))));
     }
 
     #[test]
     fn a_v2_that_is_replaced_comes_back_at_its_stage_which_begins_anew() {
         let before = State { stage: 2, ..at(Phase::Ramping, 250_000) };
-        let (held, effects) = take(&before, Order::Redeploy).unwrap();
+        let (held, effects) = take(&before, Transition::Redeploy).unwrap();
         assert!(matches!(effects[..], [Effect::Decide(_), Effect::Route, Effect::RestartV2, Effect::Notify]));
         assert!(held.redeploys && !held.is_judged() && !held.is_staged() && held.share == before.share);
-        for order in [Order::Advance(Action::Complete), Order::Redeploy, Order::Retreat(None)] {
+        for order in [Transition::Advance(Action::Complete), Transition::Redeploy, Transition::Retreat(None)] {
             assert!(take(&held, order).unwrap_err().contains("until it is back"));
         }
         let happens = |facts, event| step(&held, event, "", facts, UnixMs(9)).unwrap();
@@ -291,7 +295,7 @@ mod tests {
         assert_eq!(happens(ON, Event::PoolsReady).0, back, "a host that starts has started its workers anew");
         let upstreams = Facts { v2_is_own: false, ..ON };
         assert!(happens(upstreams, Event::PoolsReady).0.redeploys, "whether upstreams are replaced a person says");
-        let (rolled_back, _) = take(&held, Order::Rollback).unwrap();
+        let (rolled_back, _) = take(&held, Transition::Rollback).unwrap();
         assert!(!rolled_back.redeploys && rolled_back.phase == Phase::RolledBack);
         assert_eq!(step(&rolled_back, Event::Returned, "", ON, UnixMs(9)).unwrap().1, Vec::new());
     }

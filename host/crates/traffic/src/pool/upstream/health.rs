@@ -11,8 +11,8 @@ use std::{
 use hyper::{Method, Version};
 use tokio::time::timeout;
 
-use super::{Inner, Outgoing, member::Member, standing::Checks};
-use crate::message::RequestHead;
+use super::{Inner, Outgoing, member::Member};
+use crate::{message::RequestHead, pool::upstream::outlier::Checks};
 use cutover_model::{causes::chain, clock};
 
 /// How members are asked how they are: a GET that has to be answered with a status below 400.

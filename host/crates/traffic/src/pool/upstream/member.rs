@@ -14,8 +14,8 @@ use super::{
     balance::{self, Latency},
     reach::Reach,
     resolve::Places,
-    standing::{Checks, Ejection, Standing},
 };
+use crate::pool::upstream::outlier::{Checks, Ejection, MemberHealth};
 use cutover_model::clock::Mono;
 
 /// Counts one that waits, however the waiting ends.
@@ -60,7 +60,7 @@ pub(super) struct Member {
     waiting: AtomicUsize,
     freed: Notify,
     latency: Latency,
-    standing: Mutex<Standing>,
+    standing: Mutex<MemberHealth>,
     /// What the standing says, for those who look at each request.
     down: AtomicBool,
     out_until: AtomicU64,
@@ -74,7 +74,7 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(address: Address, most: usize, unseen: bool) -> Self {
-        let standing = if unseen { Standing::unseen() } else { Standing::default() };
+        let standing = if unseen { MemberHealth::unseen() } else { MemberHealth::default() };
         Self {
             places: Places::of(&address),
             address,
@@ -96,7 +96,7 @@ impl Member {
     /// It was replaced by another: nothing that is known of it counts any more.
     pub(super) fn forget(&self, is_checked: bool) {
         let mut standing = self.standing.lock();
-        *standing = if is_checked { Standing::unseen() } else { Standing::default() };
+        *standing = if is_checked { MemberHealth::unseen() } else { MemberHealth::default() };
         self.down.store(standing.is_down(), Ordering::Relaxed);
         self.out_until.store(0, Ordering::Relaxed);
         drop(standing);

@@ -10,9 +10,9 @@ use tokio::time::timeout_at;
 use super::{
     Inner, Ticket, UpstreamPool, balance,
     callers::{self, Source},
-    lane,
     member::{Member, Waiting},
 };
+use crate::pool::upstream::idle;
 use cutover_model::{
     clock::Mono,
     request::{Failure, FailureKind},
@@ -46,7 +46,7 @@ impl UpstreamPool {
             return closed();
         }
         let at = inner.choose(avoid, now);
-        let (Some(member), Some(handle)) = (inner.members.get(at), lane::of(&self.1)) else {
+        let (Some(member), Some(handle)) = (inner.members.get(at), idle::of(&self.1)) else {
             let message = format!("{} has no upstream", inner.spec.label);
             return Err(Failure::unsent(FailureKind::System, message).into());
         };

@@ -38,7 +38,7 @@ use crate::{
     descriptors::OfUpstream,
     http1::{MAX_HEAD, may_end},
     message::{ReplyHead, rules::Rules},
-    scratch,
+    read_buffer,
 };
 
 thread_local! {
@@ -268,7 +268,7 @@ impl Wire {
 
     /// Reads what may be all of an answer, and says how much; nothing at the end.
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
-        match scratch::poll_read(Pin::new(&mut self.stream), cx, &mut self.read) {
+        match read_buffer::poll_read(Pin::new(&mut self.stream), cx, &mut self.read) {
             Poll::Ready(got) => Poll::Ready(got.map_err(Broken::Io)),
             Poll::Pending => self.cut.poll(cx).map(Err),
         }

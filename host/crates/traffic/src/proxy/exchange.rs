@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use super::{
-    Proxy,
-    account::{Ended, Whose},
-    is_failure,
+use super::{Proxy, is_failure};
+use crate::{
+    pool::upstream::{Answered, Ask, NoPlace, Outgoing, Ticket, Unanswered, callers::Source, upload::Progress},
+    proxy::recorder::{CallContext, Ended},
 };
-use crate::pool::upstream::{Answered, Ask, NoPlace, Outgoing, Ticket, Unanswered, callers::Source, upload::Progress};
 use cutover_model::{
     clock::{self, Mono},
     request::{Failure, FailureKind, PoolId},
 };
 
 /// A request on its way, and what is needed to send it again.
-pub(super) struct Journey<'a> {
-    pub(super) whose: Whose<'a>,
+pub(super) struct Exchange<'a> {
+    pub(super) whose: CallContext<'a>,
     /// Whether the request is needed again after it was sent: only one whose body is here can be.
     pub(super) again: bool,
     pub(super) progress: Option<Arc<Progress>>,
@@ -53,7 +52,7 @@ pub(super) enum Flow {
 }
 
 /// Where a journey ended.
-pub(super) struct Arrived {
+pub(super) struct ExchangeResult {
     pub(super) result: Result<Box<(Answered, Ticket)>, Failure>,
     pub(super) pool: PoolId,
     /// When the host began to ask it.
@@ -88,9 +87,9 @@ enum Attempt {
     Broken(Failure),
 }
 
-impl Journey<'_> {
+impl Exchange<'_> {
     /// Sends the request until it is answered or must not be sent again.
-    pub(super) async fn travel(&self, proxy: &Proxy, mut request: Outgoing, pool: PoolId) -> Arrived {
+    pub(super) async fn travel(&self, proxy: &Proxy, mut request: Outgoing, pool: PoolId) -> ExchangeResult {
         if self.repeats == Repeats::Always {
             proxy.pool(pool).count_request();
         }
@@ -105,7 +104,7 @@ impl Journey<'_> {
                     continue;
                 }
             };
-            return Arrived { result, pool: target.pool, since: target.since, by_caller };
+            return ExchangeResult { result, pool: target.pool, since: target.since, by_caller };
         }
     }
 
@@ -199,14 +198,14 @@ impl Journey<'_> {
 /// An attempt under way. It is dropped before it is over if its caller leaves: what the caller waited for is counted, or
 /// else a pool that lets everybody wait would have failed nobody.
 struct Waiting<'a, 'b> {
-    journey: &'a Journey<'b>,
+    journey: &'a Exchange<'b>,
     target: Target,
     is_over: bool,
 }
 
 impl Drop for Waiting<'_, '_> {
     fn drop(&mut self) {
-        let Journey { progress, flow, whose, .. } = self.journey;
+        let Exchange { progress, flow, whose, .. } = self.journey;
         // Who has not sent all was not waiting for the pool; a stream may begin when there is something to say.
         let is_sent = progress.as_ref().is_none_or(|progress| progress.is_done());
         if !self.is_over && is_sent && *flow == Flow::Body {

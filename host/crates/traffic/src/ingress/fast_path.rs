@@ -31,13 +31,10 @@ use tokio::{
 };
 
 use self::{reply::Framing, request::Taken};
-use super::{
-    pulse::{Active, Pulse},
-    strict::Refused,
-    watched::Watched,
-};
+use super::{strict::Refused, watched::Watched};
 use crate::{
     http1::may_end,
+    ingress::activity::{Active, ConnectionActivity},
     message::ReplyHead,
     pool::upstream::{Interims, Outgoing},
     proxy::{Reply, ReplyBody, headers},
@@ -72,7 +69,7 @@ pub(super) struct Plain<S> {
     io: Watched<S>,
     /// What came and was not taken yet.
     read: BytesMut,
-    pulse: Arc<Pulse>,
+    pulse: Arc<ConnectionActivity>,
     /// Where interim answers to the request that is served are left.
     interims: Arc<Interims>,
 }
@@ -118,11 +115,11 @@ enum Came {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
-    pub(super) fn new(io: Watched<S>, pulse: Arc<Pulse>) -> Self {
+    pub(super) fn new(io: Watched<S>, pulse: Arc<ConnectionActivity>) -> Self {
         Self { io, read: BytesMut::new(), pulse, interims: Arc::default() }
     }
 
-    pub(super) fn pulse(&self) -> Arc<Pulse> {
+    pub(super) fn pulse(&self) -> Arc<ConnectionActivity> {
         Arc::clone(&self.pulse)
     }
 

@@ -11,8 +11,8 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::watch::Limits;
 use crate::{
+    ingress::reaper::Limits,
     pace::Pace,
     pool::upstream::upload::{Hold, Progress},
 };
@@ -23,7 +23,7 @@ const IN_KERNEL: usize = 64 << 10;
 
 /// Times are nanoseconds of the monotonic clock; 0 is "not now".
 #[derive(Debug)]
-pub struct Pulse {
+pub struct ConnectionActivity {
     /// Requests whose answers are not whole yet.
     active: AtomicU32,
     /// Those of them that nobody has been asked for yet, because their bodies have not come.
@@ -89,12 +89,12 @@ pub(crate) enum Order {
 
 /// A request that is served; dropping it ends that.
 #[derive(Debug)]
-pub struct Active(Arc<Pulse>);
+pub struct Active(Arc<ConnectionActivity>);
 
 /// A body that comes in, maybe longer than its request is served; dropping it ends that.
 #[derive(Debug)]
 pub struct Arriving {
-    pulse: Arc<Pulse>,
+    pulse: Arc<ConnectionActivity>,
     progress: Arc<Progress>,
     /// Whether nobody has been asked yet.
     gathers: AtomicBool,
@@ -113,7 +113,7 @@ pub(crate) enum Overdue {
     Slow,
 }
 
-impl Pulse {
+impl ConnectionActivity {
     /// Of a connection that can be given away, or cannot; `is_pending` if no request has come over it yet.
     pub(crate) fn new(home: &Arc<Home>, now: Mono, can_leave: bool, is_pending: bool) -> Self {
         if is_pending {
@@ -377,7 +377,7 @@ impl Drop for Active {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for ConnectionActivity {
     fn drop(&mut self) {
         self.settle();
         if self.gives_way.load(Ordering::Acquire) {
@@ -397,13 +397,13 @@ mod tests {
         pace: Pace::NONE,
     };
 
-    fn pulse(now: Mono, can_leave: bool) -> Arc<Pulse> {
+    fn pulse(now: Mono, can_leave: bool) -> Arc<ConnectionActivity> {
         paced(now, can_leave, Pace::NONE)
     }
 
-    fn paced(now: Mono, can_leave: bool, pace: Pace) -> Arc<Pulse> {
+    fn paced(now: Mono, can_leave: bool, pace: Pace) -> Arc<ConnectionActivity> {
         let home = Home { pace, pending: AtomicUsize::new(0), shortage: Arc::default() };
-        Arc::new(Pulse::new(&Arc::new(home), now, can_leave, true))
+        Arc::new(ConnectionActivity::new(&Arc::new(home), now, can_leave, true))
     }
 
     #[test]

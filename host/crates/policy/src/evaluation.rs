@@ -16,7 +16,7 @@ use super::{
     engine::{Asked, Policy},
     slot::Slots,
 };
-use crate::installed::Seat;
+use crate::installed::InstalledPolicy;
 use cutover_model::{
     port::{
         AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
@@ -43,7 +43,7 @@ pub enum Job {
     /// A request was routed, and whether it is mirrored.
     Routed(Box<Request>, PoolId, bool),
     /// `decide` was asked about one of the requests that are sampled for the log.
-    Sampled(Arc<Seat>, Vec<u8>, Target),
+    Sampled(Arc<InstalledPolicy>, Vec<u8>, Target),
     /// Pairs were compared.
     Compared(Vec<Pair>, Asked<Vec<Comparison>>),
     /// A call was translated.
@@ -65,7 +65,7 @@ pub struct Failed {
 
 /// Where questions and failures are handed in.
 #[derive(Debug, Clone)]
-pub struct Trials {
+pub struct EvaluationQueue {
     slots: Arc<Slots>,
     jobs: mpsc::Sender<Job>,
     failures: mpsc::Sender<Failed>,
@@ -81,7 +81,7 @@ pub struct Queues {
     pub failures: mpsc::Receiver<Failed>,
 }
 
-impl Trials {
+impl EvaluationQueue {
     /// The queues of one migration.
     pub fn new(slots: Arc<Slots>) -> (Self, Queues) {
         let (jobs, todo) = mpsc::channel(JOBS);

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::{Handle, Verb, seats::Install};
-use crate::store::Store;
+use super::{CommandKind, Handle};
+use crate::{migration::install::Install, store::Store};
 use cutover_model::{
     causes::chain,
     clock::{self, UnixMs, timeline::Clock},
@@ -22,16 +22,16 @@ use cutover_policy_host::{
     PolicyError,
     candidate::{Candidate, Compared, Disagreement, Weighed},
     engine::Asked,
-    installed::Seat,
+    evaluation::{EvaluationQueue, Job},
+    installed::InstalledPolicy,
     record::{Call, Memory, Question, Role},
     route::{Control, Published, Router},
     slot::Slots,
-    trial::{Job, Trials},
 };
 
 /// What tries candidates out.
 #[derive(Debug)]
-pub struct Trial {
+pub struct CandidateEvaluator {
     /// The migration.
     pub migration: String,
     /// Who is in charge, and who stands by.
@@ -41,7 +41,7 @@ pub struct Trial {
     /// Who promotes and demotes.
     pub handle: Handle,
     /// Where failures are told.
-    pub trials: Trials,
+    pub trials: EvaluationQueue,
     /// What is kept of V1, whatever a plan says.
     pub control: Control,
     /// The time that rules go by.
@@ -60,7 +60,7 @@ struct Shadow {
     router: Router,
 }
 
-impl Trial {
+impl CandidateEvaluator {
     /// Works until `shutdown`.
     pub async fn run(self, mut jobs: mpsc::Receiver<Job>, shutdown: CancellationToken) {
         let mut shadow = None;
@@ -101,7 +101,7 @@ impl Trial {
         };
         // An operator may have replaced the candidate meanwhile.
         if self.slots.get(kind).candidate().is_some_and(|now| Arc::ptr_eq(&now, &candidate))
-            && let Err(why) = self.handle.ask(Verb::Install(Box::new(install)), "rule", &reason).await
+            && let Err(why) = self.handle.ask(CommandKind::Install(Box::new(install)), "rule", &reason).await
         {
             tracing::error!(migration = self.migration, %kind, "the candidate's rule was not followed: {why}");
         }
@@ -189,7 +189,7 @@ fn attempt(
     }
 }
 
-fn router(plan: &Plan, seat: &Seat, control: Control) -> Router {
+fn router(plan: &Plan, seat: &InstalledPolicy, control: Control) -> Router {
     let decider = seat.policy.decides().then(|| Arc::new(seat.clone()));
     let router = Router::closed();
     router.publish(Published { plan: plan.clone(), v2_serves: true, most: Ppm::ALL, decider, control });
@@ -235,7 +235,7 @@ fn one<T>(
 }
 
 fn tried<T: Serialize>(
-    seat: &Seat,
+    seat: &InstalledPolicy,
     question: Question,
     memory: Vec<u8>,
     compared: Compared,

@@ -19,11 +19,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Ends,
-    pulse::{Home, Order, Pulse, Shortage},
+use super::Ends;
+use crate::{
+    ingress::activity::{ConnectionActivity, Home, Order, Shortage},
+    pace::Pace,
 };
-use crate::pace::Pace;
 use cutover_model::clock::{self, Mono};
 
 /// How often connections are looked at, at least.
@@ -51,19 +51,19 @@ pub struct Limits {
 /// Connections that are looked at all at once and now and then, so that none of them has to keep a timer: those of one
 /// thread, as a rule.
 #[derive(Debug)]
-pub struct Watch {
+pub struct IdleReaper {
     limits: Limits,
     /// Connections over which no whole head has come may be so many.
     max_pending: usize,
     home: Arc<Home>,
-    all: Mutex<Vec<Weak<Pulse>>>,
+    all: Mutex<Vec<Weak<ConnectionActivity>>>,
     /// Those over which no whole head has come, and some over which one has, in the order in which they came.
-    arrivals: Mutex<VecDeque<Weak<Pulse>>>,
+    arrivals: Mutex<VecDeque<Weak<ConnectionActivity>>>,
     leaving: AtomicBool,
     ending: AtomicBool,
 }
 
-impl Watch {
+impl IdleReaper {
     /// Watches connections with these limits, of which at most so many may not have asked anything yet.
     pub fn new(limits: Limits, max_pending: usize, shortage: Arc<Shortage>) -> Self {
         Self {
@@ -78,8 +78,8 @@ impl Watch {
     }
 
     /// Takes a connection in: one that can be given away, or cannot; `is_pending` if no request has come over it yet.
-    pub fn add(&self, can_leave: bool, is_pending: bool) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse::new(&self.home, clock::mono(), can_leave, is_pending));
+    pub fn add(&self, can_leave: bool, is_pending: bool) -> Arc<ConnectionActivity> {
+        let pulse = Arc::new(ConnectionActivity::new(&self.home, clock::mono(), can_leave, is_pending));
         self.all.lock().push(Arc::downgrade(&pulse));
         if is_pending {
             self.keep_pending_few(&pulse);
@@ -93,7 +93,7 @@ impl Watch {
     }
 
     /// Connections over which only the caller is waited for, and since when.
-    fn waiting(&self) -> Vec<(u64, Arc<Pulse>)> {
+    fn waiting(&self) -> Vec<(u64, Arc<ConnectionActivity>)> {
         let all = self.all.lock();
         all.iter().filter_map(Weak::upgrade).filter_map(|pulse| Some((pulse.waits_since()?, pulse))).collect()
     }
@@ -139,7 +139,7 @@ impl Watch {
     }
 
     /// Takes in one over which nothing has come, and closes the oldest of them if there are too many.
-    fn keep_pending_few(&self, pulse: &Arc<Pulse>) {
+    fn keep_pending_few(&self, pulse: &Arc<ConnectionActivity>) {
         let mut arrivals = self.arrivals.lock();
         arrivals.push_back(Arc::downgrade(pulse));
         while let Some(oldest) = arrivals.front() {
@@ -159,7 +159,7 @@ impl Watch {
 
 /// Tells connections to close over which the host has waited longest for the caller: as many as others wait for, and some
 /// more of those that have waited for long. None that is `young`: what was sent over it may be on its way.
-pub fn make_room(watches: &[Arc<Watch>], shortage: &Shortage, young: Duration, now: Mono) {
+pub fn make_room(watches: &[Arc<IdleReaper>], shortage: &Shortage, young: Duration, now: Mono) {
     let wanted = shortage.wanted();
     if wanted == 0 {
         return;
@@ -179,7 +179,7 @@ pub fn make_room(watches: &[Arc<Watch>], shortage: &Shortage, young: Duration, n
     }
 }
 
-fn is_pending(pulse: &Weak<Pulse>) -> bool {
+fn is_pending(pulse: &Weak<ConnectionActivity>) -> bool {
     pulse.upgrade().is_some_and(|pulse| pulse.is_pending())
 }
 
@@ -196,14 +196,14 @@ mod tests {
         pace: Pace::NONE,
     };
 
-    fn is_told(pulse: &Pulse) -> bool {
+    fn is_told(pulse: &ConnectionActivity) -> bool {
         let cx = std::task::Context::from_waker(std::task::Waker::noop());
         pulse.order(&cx) == Order::Close
     }
 
     #[test]
     fn of_those_who_have_not_asked_the_oldest_goes_when_there_are_too_many() {
-        let watch = Watch::new(LIMITS, 3, Arc::default());
+        let watch = IdleReaper::new(LIMITS, 3, Arc::default());
         let all: Vec<_> = (0..3).map(|_| watch.add(true, true)).collect();
         let carried = watch.add(true, false);
         drop(all[0].begin());
@@ -220,10 +220,10 @@ mod tests {
     #[test]
     fn who_has_kept_the_host_waiting_longest_makes_room_and_who_is_served_does_not() {
         let shortage = Arc::<Shortage>::default();
-        let watches = [(); 2].map(|()| Arc::new(Watch::new(LIMITS, 1_000, Arc::clone(&shortage))));
+        let watches = [(); 2].map(|()| Arc::new(IdleReaper::new(LIMITS, 1_000, Arc::clone(&shortage))));
         let mut all: Vec<_> = (0..50).map(|at| Some(watches[at % 2].add(true, true))).collect();
         let served = all[3].as_ref().unwrap().begin();
-        let told = |all: &[Option<Arc<Pulse>>]| -> Vec<usize> {
+        let told = |all: &[Option<Arc<ConnectionActivity>>]| -> Vec<usize> {
             (0..50).filter(|at| all[*at].as_ref().is_some_and(|pulse| is_told(pulse))).collect()
         };
         let now = clock::mono();
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_connection_ends_with_its_request_while_others_wait_for_its_place() {
         let shortage = Arc::<Shortage>::default();
-        let watch = Watch::new(LIMITS, 1_000, Arc::clone(&shortage));
+        let watch = IdleReaper::new(LIMITS, 1_000, Arc::clone(&shortage));
         let pulse = watch.add(true, true);
         assert!(!pulse.is_ending());
         let waiting = shortage.begins();

@@ -39,7 +39,7 @@ pub(super) fn of<T>(lanes: &[T]) -> Option<&T> {
 /// What one thread keeps of a pool. Aligned, so that threads do not share a cache line.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(super) struct Lane {
+pub(super) struct IdlePool {
     /// For each member.
     idle: Vec<Mutex<Vec<Idle>>>,
     last_dispatch: AtomicU64,
@@ -51,7 +51,7 @@ struct Idle {
     since: Mono,
 }
 
-impl Lane {
+impl IdlePool {
     pub(super) fn new(members: usize) -> Self {
         let idle = (0..members).map(|_| Mutex::default()).collect();
         Self { idle, last_dispatch: AtomicU64::new(0) }
@@ -104,7 +104,7 @@ impl Inner {
         }
     }
 
-    fn lane(&self) -> Option<&Lane> {
+    fn lane(&self) -> Option<&IdlePool> {
         of(&self.lanes)
     }
 

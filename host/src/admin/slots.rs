@@ -26,7 +26,7 @@ use cutover_control::{
 use cutover_model::{clock::UnixMs, port::Kind};
 use cutover_policy_host::{
     candidate::{Rule, Weighed},
-    installed::Seat,
+    installed::InstalledPolicy,
     slot::Slot,
 };
 
@@ -233,7 +233,7 @@ fn shown(kind: Kind, slot: &Slot, now: UnixMs) -> Option<Value> {
     }))
 }
 
-fn seat_of(seat: &Seat) -> Value {
+fn seat_of(seat: &InstalledPolicy) -> Value {
     json!({
         "name": seat.title.name,
         "version": seat.title.version,

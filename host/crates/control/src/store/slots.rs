@@ -16,7 +16,7 @@ use cutover_policy_host::{
 /// Which seat of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Place {
+pub enum SlotRole {
     /// In charge.
     Active,
     /// In charge before.
@@ -27,7 +27,7 @@ pub enum Place {
 
 /// A policy in a seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeatRecord {
+pub struct SlotRecord {
     /// What people call it.
     pub title: Title,
     /// SHA-256 of the component.
@@ -54,7 +54,7 @@ pub struct SeatRecord {
     pub component: Vec<u8>,
 }
 
-impl Place {
+impl SlotRole {
     const fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -69,7 +69,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails or what it has cannot be read.
-    pub async fn seat(&self, migration: &str, kind: Kind, place: Place) -> Result<Option<SeatRecord>, StoreError> {
+    pub async fn seat(&self, migration: &str, kind: Kind, place: SlotRole) -> Result<Option<SlotRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT s.*, c.bytes FROM seats s JOIN components c USING (digest) WHERE s.migration = ? AND s.kind = ? AND s.seat = ?",
         )
@@ -78,7 +78,7 @@ impl Store {
         .bind(place.name())
         .fetch_optional(&self.0)
         .await?;
-        row.map(|row| SeatRecord::from_row(&row)).transpose()
+        row.map(|row| SlotRecord::from_row(&row)).transpose()
     }
 
     /// Puts a policy in charge; the one that it replaces becomes the previous one, with the memory it has now.
@@ -89,7 +89,7 @@ impl Store {
     pub async fn activate(
         &self,
         kind: Kind,
-        new: &SeatRecord,
+        new: &SlotRecord,
         ends_candidate: bool,
         audited: &Audited,
     ) -> Result<(), StoreError> {
@@ -104,19 +104,19 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?;
         if replaces.is_some() {
-            leave(&mut tx, audited, kind, Place::Previous).await?;
+            leave(&mut tx, audited, kind, SlotRole::Previous).await?;
             sqlx::query("UPDATE seats SET seat = 'previous' WHERE migration = ? AND kind = ? AND seat = 'active'")
                 .bind(&audited.migration)
                 .bind(kind.name())
                 .execute(&mut *tx)
                 .await?;
         } else {
-            leave(&mut tx, audited, kind, Place::Active).await?;
+            leave(&mut tx, audited, kind, SlotRole::Active).await?;
         }
         if ends_candidate {
-            leave(&mut tx, audited, kind, Place::Candidate).await?;
+            leave(&mut tx, audited, kind, SlotRole::Candidate).await?;
         }
-        sit(&mut tx, audited, kind, Place::Active, new).await?;
+        sit(&mut tx, audited, kind, SlotRole::Active, new).await?;
         record(&mut tx, audited).await?;
         tx.commit().await?;
         Ok(())
@@ -129,7 +129,7 @@ impl Store {
     pub async fn revert(&self, kind: Kind, memory: &[u8], audited: &Audited) -> Result<(), StoreError> {
         self.here()?;
         let mut tx = self.0.begin().await?;
-        leave(&mut tx, audited, kind, Place::Active).await?;
+        leave(&mut tx, audited, kind, SlotRole::Active).await?;
         sqlx::query(
             "UPDATE seats SET seat = 'active', memory = ?, since = ?, updated_by = ? WHERE migration = ? AND kind = ? AND seat = 'previous'",
         )
@@ -170,14 +170,14 @@ impl Store {
     pub async fn set_candidate(
         &self,
         kind: Kind,
-        candidate: Option<&SeatRecord>,
+        candidate: Option<&SlotRecord>,
         audited: &Audited,
     ) -> Result<(), StoreError> {
         self.here()?;
         let mut tx = self.0.begin().await?;
-        leave(&mut tx, audited, kind, Place::Candidate).await?;
+        leave(&mut tx, audited, kind, SlotRole::Candidate).await?;
         if let Some(candidate) = candidate {
-            sit(&mut tx, audited, kind, Place::Candidate, candidate).await?;
+            sit(&mut tx, audited, kind, SlotRole::Candidate, candidate).await?;
         }
         record(&mut tx, audited).await?;
         tx.commit().await?;
@@ -216,7 +216,7 @@ pub struct Remembered {
     /// Of which slot.
     pub kind: Kind,
     /// In which seat.
-    pub place: Place,
+    pub place: SlotRole,
     /// Its component.
     pub digest: Arc<str>,
     /// Its settings.
@@ -229,7 +229,7 @@ pub struct Remembered {
 
 impl Remembered {
     /// What a policy in a seat remembers now.
-    pub fn of(place: Place, policy: &Policy, memory: Vec<u8>, evidence: Option<Evidence>) -> Self {
+    pub fn of(place: SlotRole, policy: &Policy, memory: Vec<u8>, evidence: Option<Evidence>) -> Self {
         let (digest, settings) = (Arc::clone(policy.digest()), Arc::clone(&policy.settings));
         Self { kind: policy.kind, place, digest, settings, memory, evidence }
     }
@@ -239,7 +239,7 @@ async fn leave(
     tx: &mut Transaction<'_, Sqlite>,
     audited: &Audited,
     kind: Kind,
-    place: Place,
+    place: SlotRole,
 ) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM seats WHERE migration = ? AND kind = ? AND seat = ?")
         .bind(&audited.migration)
@@ -254,8 +254,8 @@ async fn sit(
     tx: &mut Transaction<'_, Sqlite>,
     audited: &Audited,
     kind: Kind,
-    place: Place,
-    new: &SeatRecord,
+    place: SlotRole,
+    new: &SlotRecord,
 ) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(&new.digest)
@@ -299,7 +299,7 @@ async fn record(tx: &mut Transaction<'_, Sqlite>, audited: &Audited) -> Result<(
     Ok(())
 }
 
-impl SeatRecord {
+impl SlotRecord {
     fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
         fn json<T: serde::de::DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, StoreError> {
             Ok(text.map(serde_json::from_str).transpose()?)

@@ -12,7 +12,7 @@ use cutover_model::{
 
 /// A policy's memory while it is shown recorded checks, and how it did.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Rehearsal {
+pub struct CatchUp {
     /// What it remembers so far.
     #[serde(skip)]
     pub memory: Vec<u8>,
@@ -51,7 +51,7 @@ impl Seen {
     }
 }
 
-impl Rehearsal {
+impl CatchUp {
     /// One that begins with a memory.
     pub fn new(memory: Vec<u8>) -> Self {
         Self { memory, ..Self::default() }

@@ -16,7 +16,7 @@ use cutover_model::request::{Class, FailureKind, PoolId};
 
 /// See the module.
 #[derive(Debug)]
-pub struct Account {
+pub struct ResponseRecorder {
     recorder: Arc<Recorder>,
     operation: Arc<str>,
     session: Option<Session>,
@@ -31,9 +31,9 @@ pub struct Account {
     mirrored: Option<Box<Original>>,
 }
 
-/// Whose exchange it is.
+/// CallContext exchange it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Whose<'a> {
+pub struct CallContext<'a> {
     /// Where it is counted.
     pub recorder: &'a Arc<Recorder>,
     /// The operation.
@@ -93,7 +93,7 @@ impl Ended {
     }
 }
 
-impl<'a> Whose<'a> {
+impl<'a> CallContext<'a> {
     /// Of a request of this kind.
     pub const fn of(recorder: &'a Arc<Recorder>, kind: &'a Kind, session: Option<Session>, apart: bool) -> Self {
         Self { recorder, operation: &kind.name, class: kind.class, failed: &kind.failed, session, apart }
@@ -134,17 +134,17 @@ impl<'a> Whose<'a> {
     }
 }
 
-impl Account {
+impl ResponseRecorder {
     /// Of an answer whose body, of `size` bytes at least, is still to come.
     pub fn new(
-        whose: Whose<'_>,
+        whose: CallContext<'_>,
         mut ended: Ended,
         fields: &Fields,
         size: u64,
         mirrored: Option<Box<Original>>,
     ) -> Self {
         let (recorder, operation) = (Arc::clone(whose.recorder), Arc::clone(whose.operation));
-        let Whose { class, session, apart, .. } = whose;
+        let CallContext { class, session, apart, .. } = whose;
         let failed = Arc::clone(whose.failed);
         let is_asked = failed.reads_bodies() && ended.outcome == Outcome::Answered;
         let is_long = usize::try_from(size).is_ok_and(|size| size > failed::MOST);
@@ -192,7 +192,7 @@ impl Account {
         }
         let (recorder, operation, failed) = (&self.recorder, &self.operation, &self.failed);
         let (class, session, apart) = (self.class, self.session, self.apart);
-        Whose { recorder, operation, class, failed, session, apart }.observe(ended);
+        CallContext { recorder, operation, class, failed, session, apart }.observe(ended);
         if let Some(original) = self.mirrored.take()
             && instead.is_none()
         {

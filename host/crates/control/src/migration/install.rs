@@ -1,7 +1,7 @@
 //! Puts policies into seats: in charge, back in charge, or beside the one in charge.
 //!
 //! On record first, then for the next question. A policy that remembers checks is shown those since the stage began
-//! before (see [`rehearse`](super::rehearse)): it takes over with the memory that it would have.
+//! before (see [`rehearse`](crate::migration::catch_up)): it takes over with the memory that it would have.
 
 use std::sync::Arc;
 
@@ -11,16 +11,18 @@ use tokio::sync::oneshot;
 use super::{
     controller::Controller,
     effects::Cause,
-    handle::{Declined, Newcomer, Ordered},
-    rehearse::{Learner, Rehearsed},
+    handle::{AdmittedPolicy, CommandReply, Declined},
     succession::{lets_go_up, until_resumed},
 };
 use crate::{
-    migration::event::Event,
+    migration::{
+        catch_up::{CatchUpStart, PendingCatchUp},
+        event::Event,
+    },
     store::{
         StoreError,
         records::Audited,
-        seats::{Place, SeatRecord},
+        slots::{SlotRecord, SlotRole},
     },
 };
 use cutover_model::{
@@ -31,14 +33,14 @@ use cutover_model::{
 use cutover_policy_host::{
     PolicyError,
     candidate::{Candidate, Evidence, Rule},
+    catch_up::CatchUp,
     engine::Policy,
-    installed::Seat,
-    rehearsal::Rehearsal,
+    installed::InstalledPolicy,
 };
 
 /// A policy that is being put somewhere.
 #[derive(Debug)]
-pub struct Installing {
+pub struct PendingInstall {
     /// Where.
     pub what: Install,
     /// Who wants it.
@@ -46,7 +48,7 @@ pub struct Installing {
     /// Why.
     pub reason: String,
     /// Who waits for the answer; nobody, if the host itself wants it.
-    pub reply: Option<oneshot::Sender<Result<Ordered, Declined>>>,
+    pub reply: Option<oneshot::Sender<Result<CommandReply, Declined>>>,
     /// Since when.
     pub started: Mono,
 }
@@ -55,9 +57,9 @@ pub struct Installing {
 #[derive(Debug)]
 pub enum Install {
     /// In charge.
-    Activate(Newcomer),
+    Activate(AdmittedPolicy),
     /// Beside the one in charge.
-    Candidate(Newcomer, Rule),
+    Candidate(AdmittedPolicy, Rule),
     /// The candidate, in charge.
     Promote(Kind),
     /// The previous one, back in charge.
@@ -66,8 +68,8 @@ pub enum Install {
     Drop(Kind),
 }
 
-impl Installing {
-    fn answer(self, done: Result<Ordered, Declined>) {
+impl PendingInstall {
+    fn answer(self, done: Result<CommandReply, Declined>) {
         match (self.reply, done) {
             // Whoever asked may have gone; what was done is on record.
             (Some(reply), done) => drop(reply.send(done)),
@@ -77,7 +79,7 @@ impl Installing {
     }
 }
 
-impl Installing {
+impl PendingInstall {
     /// Whether somebody wants to put a policy in charge: whom it is shown to fail is told so instead. What the host itself does
     /// comes after something worse, and a candidate is there to be watched.
     pub(super) const fn can_wait(&self) -> bool {
@@ -97,7 +99,7 @@ impl Install {
 
 impl Controller {
     /// Begins to put a policy somewhere; whoever waits is answered when it is done or refused.
-    pub(super) async fn install(&mut self, installing: Installing) {
+    pub(super) async fn install(&mut self, installing: PendingInstall) {
         let kind = installing.what.kind();
         if let Some(seat) = self.in_charge_already(&installing.what) {
             let (label, digest) = (seat.label(), seat.policy.digest().to_string());
@@ -106,7 +108,7 @@ impl Controller {
                 self.parts.name
             );
             let detail = json!({ "kind": kind, "policy": label, "from": digest, "to": digest, "changed": [] });
-            return installing.answer(Ok(Ordered { message, detail }));
+            return installing.answer(Ok(CommandReply { message, detail }));
         }
         let learner = match self.learner(&installing.what) {
             Ok(learner) => learner,
@@ -117,15 +119,15 @@ impl Controller {
             return installing.answer(Err(why.into()));
         }
         self.installing.insert(kind);
-        if !Rehearsal::is_for(kind) {
-            return self.seat_now(Rehearsed::new(installing, Learner { policy: None, ..learner })).await;
+        if !CatchUp::is_for(kind) {
+            return self.seat_now(PendingCatchUp::new(installing, CatchUpStart { policy: None, ..learner })).await;
         }
         let policy = learner.policy.filter(|_| self.state.is_judged());
-        self.rehearse(Rehearsed::new(installing, Learner { policy, ..learner })).await;
+        self.rehearse(PendingCatchUp::new(installing, CatchUpStart { policy, ..learner })).await;
     }
 
     /// Whoever activates what is active wants nothing else; the policy before stays the one to go back to.
-    fn in_charge_already(&self, what: &Install) -> Option<Arc<Seat>> {
+    fn in_charge_already(&self, what: &Install) -> Option<Arc<InstalledPolicy>> {
         let Install::Activate(new) = what else { return None };
         let seat = self.parts.slots.get(what.kind()).seat()?;
         let same = seat.title == new.seat.title
@@ -136,10 +138,11 @@ impl Controller {
     }
 
     /// Who has to be shown what happened.
-    fn learner(&self, what: &Install) -> Result<Learner, String> {
+    fn learner(&self, what: &Install) -> Result<CatchUpStart, String> {
         let slot = self.parts.slots.get(what.kind());
         let kind = what.kind();
-        let learner = |policy: Option<&Arc<Policy>>, memory, from| Learner { policy: policy.cloned(), memory, from };
+        let learner =
+            |policy: Option<&Arc<Policy>>, memory, from| CatchUpStart { policy: policy.cloned(), memory, from };
         let blank = |policy| Ok(learner(Some(policy), Vec::new(), self.state.since));
         match what {
             Install::Activate(new) => blank(&new.seat.policy),
@@ -165,8 +168,8 @@ impl Controller {
         }
     }
 
-    pub(super) async fn seat_now(&mut self, rehearsed: Rehearsed) {
-        let Rehearsed { installing, rehearsal, from: seen, .. } = rehearsed;
+    pub(super) async fn seat_now(&mut self, rehearsed: PendingCatchUp) {
+        let PendingCatchUp { installing, rehearsal, from: seen, .. } = rehearsed;
         self.installing.remove(&installing.what.kind());
         let done = self.seat(&installing, rehearsal, seen).await;
         self.show();
@@ -174,12 +177,17 @@ impl Controller {
     }
 
     /// Leaves everything as it is.
-    pub(super) fn refuse(&mut self, installing: Installing, why: Declined) {
+    pub(super) fn refuse(&mut self, installing: PendingInstall, why: Declined) {
         self.installing.remove(&installing.what.kind());
         installing.answer(Err(why));
     }
 
-    async fn seat(&mut self, installing: &Installing, rehearsal: Rehearsal, seen: UnixMs) -> Result<Ordered, String> {
+    async fn seat(
+        &mut self,
+        installing: &PendingInstall,
+        rehearsal: CatchUp,
+        seen: UnixMs,
+    ) -> Result<CommandReply, String> {
         let kind = installing.what.kind();
         let slot = self.parts.slots.get(kind);
         let from = slot.seat().map(|seat| seat.policy.digest().to_string());
@@ -219,7 +227,7 @@ impl Controller {
             self.distrust().await;
         }
         if kind == Kind::Routing && !matches!(installing.what, Install::Drop(_)) {
-            self.happen(Event::FlagsChanged, Cause::operator(&installing.actor, &installing.reason)).await;
+            self.apply(Event::FlagsChanged, Cause::operator(&installing.actor, &installing.reason)).await;
         }
         let took_us = u64::try_from(clock::mono().since(installing.started).as_micros()).unwrap_or(u64::MAX);
         if let Value::Object(detail) = &mut detail {
@@ -234,10 +242,10 @@ impl Controller {
         };
         let severity = if installing.reply.is_none() { "warning" } else { "info" };
         self.notice(event_of(&installing.what), severity, format!("{message}: {}", installing.reason), Vec::new());
-        Ok(Ordered { message, detail })
+        Ok(CommandReply { message, detail })
     }
 
-    async fn take_over(&self, new: &Newcomer, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
+    async fn take_over(&self, new: &AdmittedPolicy, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
         let kind = new.seat.policy.kind;
         let record = record(new, memory.clone(), audited);
         self.parts.store.activate(kind, &record, false, audited).await?;
@@ -247,14 +255,14 @@ impl Controller {
 
     async fn stand_by(
         &self,
-        new: &Newcomer,
+        new: &AdmittedPolicy,
         rule: Rule,
         (memory, from): (Vec<u8>, UnixMs),
         audited: &Audited,
     ) -> Result<(), StoreError> {
         let kind = new.seat.policy.kind;
         let since = self.parts.clock.now();
-        let record = SeatRecord { rule: Some(rule), since, ..record(new, memory.clone(), audited) };
+        let record = SlotRecord { rule: Some(rule), since, ..record(new, memory.clone(), audited) };
         self.parts.store.set_candidate(kind, Some(&record), audited).await?;
         let candidate = Candidate::new(new.seat.clone(), rule, since, (memory, from), Evidence::default());
         self.parts.slots.get(kind).stand_by(Some(Arc::new(candidate)));
@@ -263,11 +271,11 @@ impl Controller {
 
     async fn promote(&self, kind: Kind, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
         let slot = self.parts.slots.get(kind);
-        let stored = self.parts.store.seat(&self.parts.name, kind, Place::Candidate).await?;
+        let stored = self.parts.store.seat(&self.parts.name, kind, SlotRole::Candidate).await?;
         let (Some(candidate), Some(stored)) = (slot.candidate(), stored) else {
             return Err(StoreError::NoCandidate(kind));
         };
-        let record = SeatRecord {
+        let record = SlotRecord {
             memory: memory.clone(),
             rule: None,
             evidence: None,
@@ -303,7 +311,7 @@ impl Controller {
         if slot.previous().is_some() {
             let started = clock::mono();
             let installing =
-                Installing { what: Install::Revert(kind), actor: "host".into(), reason: why, reply: None, started };
+                PendingInstall { what: Install::Revert(kind), actor: "host".into(), reason: why, reply: None, started };
             // Boxed, because a failing plan leads here and going back leads to a plan.
             return Box::pin(self.install(installing)).await;
         }
@@ -316,7 +324,7 @@ impl Controller {
         if kind == Kind::Routing {
             // The last good plan stays, but the policy is not asked about requests any more.
             self.last_plan = self.last_plan.take().map(|(plan, _)| (plan, None));
-            Box::pin(self.happen(Event::FlagsChanged, Cause::host())).await;
+            Box::pin(self.apply(Event::FlagsChanged, Cause::host())).await;
         }
         let message = format!("nobody is in charge of {kind} any more, and it holds: {why}; activate another policy");
         self.notice("policy-held", "critical", message, Vec::new());
@@ -354,8 +362,8 @@ impl Controller {
     }
 }
 
-fn record(new: &Newcomer, memory: Vec<u8>, audited: &Audited) -> SeatRecord {
-    SeatRecord {
+fn record(new: &AdmittedPolicy, memory: Vec<u8>, audited: &Audited) -> SlotRecord {
+    SlotRecord {
         title: new.seat.title.clone(),
         digest: new.seat.policy.digest().to_string(),
         wasi_stub: new.seat.wasi_stub,
@@ -371,9 +379,9 @@ fn record(new: &Newcomer, memory: Vec<u8>, audited: &Audited) -> SeatRecord {
     }
 }
 
-fn labelled(verb: &'static str, seat: Option<&Seat>) -> (&'static str, String, String) {
+fn labelled(verb: &'static str, seat: Option<&InstalledPolicy>) -> (&'static str, String, String) {
     let digest = seat.map_or_else(String::new, |seat| seat.policy.digest().to_string());
-    (verb, seat.map_or_else(String::new, Seat::label), digest)
+    (verb, seat.map_or_else(String::new, InstalledPolicy::label), digest)
 }
 
 const fn event_of(what: &Install) -> &'static str {

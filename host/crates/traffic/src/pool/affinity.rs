@@ -19,7 +19,7 @@ pub struct Home {
 
 /// The homes of a pool's sessions.
 #[derive(Debug)]
-pub struct Homes {
+pub struct Affinity {
     /// Sessions that were asked about since the last time that this was full, and those from before that.
     young: HashMap<Arc<str>, Home>,
     old: HashMap<Arc<str>, Home>,
@@ -28,7 +28,7 @@ pub struct Homes {
     most: usize,
 }
 
-impl Homes {
+impl Affinity {
     /// For so many slots; remembers at most `most` sessions, and at least half as many.
     pub fn new(slots: usize, most: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), residents: vec![0; slots], most }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_a_worker_knows_stays_with_it_when_the_session_moves() {
-        let (mut homes, s) = (Homes::new(2, 10), Arc::<str>::from("s"));
+        let (mut homes, s) = (Affinity::new(2, 10), Arc::<str>::from("s"));
         homes.settle(&s, 0);
         homes.learned(&s, 0, 7, 3);
         assert_eq!(homes.get(&s), Some(Home { slot: 0, worker: 7, version: 3 }));
@@ -132,7 +132,7 @@ mod tests {
         fn homes_are_bounded_and_counted(
             most in 2_usize..12, steps in prop::collection::vec((0_u8..3, 0_usize..20, 0_usize..3), 0..200),
         ) {
-            let mut homes = Homes::new(3, most);
+            let mut homes = Affinity::new(3, most);
             for (what, session, slot) in steps {
                 let session: Arc<str> = session.to_string().into();
                 match what {

@@ -6,14 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{controller::Controller, effects::Settled, handle::Declined, seats::Installing};
-use crate::store::Store;
+use super::{controller::Controller, effects::BackgroundEvent, handle::Declined};
+use crate::{migration::install::PendingInstall, store::Store};
 use cutover_model::{
     causes::chain,
     clock::{self, UnixMs},
     port::{Check, Verdict},
 };
-use cutover_policy_host::{PolicyError, engine::Policy, history::Recorded, rehearsal::Rehearsal};
+use cutover_policy_host::{PolicyError, catch_up::CatchUp, engine::Policy, history::Recorded};
 
 /// Checks that are read from the store at once.
 const PAGE: u32 = 500;
@@ -32,13 +32,13 @@ const TELL_EACH: Duration = Duration::from_secs(2);
 
 /// A policy that is being shown what it would have seen.
 #[derive(Debug)]
-pub struct Rehearsed {
+pub struct PendingCatchUp {
     /// Where it is to be put.
-    pub(super) installing: Installing,
+    pub(super) installing: PendingInstall,
     /// Who is shown; nobody, if there is nothing to show.
     pub(super) policy: Option<Arc<Policy>>,
     /// How it did so far.
-    pub(super) rehearsal: Rehearsal,
+    pub(super) rehearsal: CatchUp,
     /// It has seen what came before this.
     pub(super) from: UnixMs,
     /// How much of the store each round was about, in milliseconds.
@@ -53,7 +53,7 @@ pub struct Rehearsed {
 }
 
 /// Who is to be shown checks, and what it knows already.
-pub(super) struct Learner {
+pub(super) struct CatchUpStart {
     /// Nobody, if there is nothing to show.
     pub policy: Option<Arc<Policy>>,
     /// What it remembers.
@@ -100,10 +100,10 @@ enum Round {
     TooSlow(String),
 }
 
-impl Rehearsed {
+impl PendingCatchUp {
     /// One that was shown nothing yet.
-    pub(super) fn new(installing: Installing, Learner { policy, memory, from }: Learner) -> Self {
-        let rehearsal = Rehearsal::new(memory);
+    pub(super) fn new(installing: PendingInstall, CatchUpStart { policy, memory, from }: CatchUpStart) -> Self {
+        let rehearsal = CatchUp::new(memory);
         Self {
             installing,
             policy,
@@ -135,7 +135,7 @@ impl Rehearsed {
 
     /// Whether it has failed all that it was shown, and need not be put in charge.
     const fn fails_all(&self) -> bool {
-        let Rehearsal { checks, failed, .. } = &self.rehearsal;
+        let CatchUp { checks, failed, .. } = &self.rehearsal;
         self.installing.can_wait() && *failed > 0 && *failed == *checks
     }
 
@@ -183,7 +183,7 @@ impl<'a> StoredChecks<'a> {
 }
 
 /// Shows a policy checks, on a thread that may be held up.
-async fn shown(policy: &Arc<Policy>, mut rehearsal: Rehearsal, checks: Vec<Shown>) -> Rehearsal {
+async fn shown(policy: &Arc<Policy>, mut rehearsal: CatchUp, checks: Vec<Shown>) -> CatchUp {
     let (policy, before) = (Arc::clone(policy), rehearsal.clone());
     let shown = tokio::task::spawn_blocking(move || {
         let mut warm = policy.warm();
@@ -204,11 +204,11 @@ async fn shown(policy: &Arc<Policy>, mut rehearsal: Rehearsal, checks: Vec<Shown
 /// What a policy remembers that takes charge while a host starts: that of the checks that the store has of the phase or
 /// stage, as if it had been activated while the host ran. A stages policy would otherwise forget pairs that differ, and a
 /// judge what it has seen of V1.
-pub async fn caught_up(store: &Store, migration: &str, policy: &Arc<Policy>, since: UnixMs) -> Rehearsal {
-    let mut rehearsal = Rehearsal::new(Vec::new());
+pub async fn caught_up(store: &Store, migration: &str, policy: &Arc<Policy>, since: UnixMs) -> CatchUp {
+    let mut rehearsal = CatchUp::new(Vec::new());
     let (started, mut told) = (clock::mono(), Duration::ZERO);
     let mut stored = StoredChecks::new(store, migration, (since, UnixMs(u64::MAX)));
-    while rehearsal.failed < ENOUGH_FAILURES && Rehearsal::is_for(policy.kind) {
+    while rehearsal.failed < ENOUGH_FAILURES && CatchUp::is_for(policy.kind) {
         let Some(page) = stored.page().await else { break };
         rehearsal = shown(policy, rehearsal, page).await;
         if clock::mono().since(started) >= told + TELL_EACH {
@@ -221,7 +221,7 @@ pub async fn caught_up(store: &Store, migration: &str, policy: &Arc<Policy>, sin
 
 impl Controller {
     /// Shows a newcomer what comes next, or seats it.
-    pub(super) async fn rehearse(&mut self, mut rehearsed: Rehearsed) {
+    pub(super) async fn rehearse(&mut self, mut rehearsed: PendingCatchUp) {
         if std::mem::take(&mut rehearsed.last) {
             self.last_looks -= 1;
             return if rehearsed.fails_all() { self.turn_away(rehearsed) } else { self.seat_now(rehearsed).await };
@@ -246,14 +246,14 @@ impl Controller {
     }
 
     /// Leaves everything as it is: the newcomer failed all that it was shown.
-    fn turn_away(&mut self, rehearsed: Rehearsed) {
-        let Rehearsal { checks, first_failure, .. } = rehearsed.rehearsal;
+    fn turn_away(&mut self, rehearsed: PendingCatchUp) {
+        let CatchUp { checks, first_failure, .. } = rehearsed.rehearsal;
         let error = first_failure.unwrap_or(PolicyError::Said { message: String::new() });
         self.refuse(rehearsed.installing, Declined::rehearsed(checks, &error));
     }
 
-    fn round(&self, rehearsed: &mut Rehearsed) -> Round {
-        let Rehearsed { rehearsal, from, shown_for, .. } = rehearsed;
+    fn round(&self, rehearsed: &mut PendingCatchUp) -> Round {
+        let PendingCatchUp { rehearsal, from, shown_for, .. } = rehearsed;
         if rehearsal.failed >= ENOUGH_FAILURES {
             return Round::Done;
         }
@@ -287,7 +287,7 @@ impl Controller {
         }
     }
 
-    fn show_off_path(&self, mut rehearsed: Rehearsed, policy: Arc<Policy>, round: Round) {
+    fn show_off_path(&self, mut rehearsed: PendingCatchUp, policy: Arc<Policy>, round: Round) {
         let (store, name, settled) = (self.parts.store.clone(), self.parts.name.clone(), self.settled.clone());
         rehearsed.owed_from = self.owed.from;
         self.parts.tasks.spawn(async move {
@@ -299,12 +299,12 @@ impl Controller {
             }
             rehearsed.shown_for += clock::mono().since(started);
             // The controller is gone when the host stops.
-            drop(settled.send(Settled::Rehearsed(Box::new(rehearsed))).await);
+            drop(settled.send(BackgroundEvent::PendingCatchUp(Box::new(rehearsed))).await);
         });
     }
 
     /// Waits for the end of the check under way, so that the newcomer misses none.
-    async fn seat_between_checks(&mut self, rehearsed: Rehearsed) {
+    async fn seat_between_checks(&mut self, rehearsed: PendingCatchUp) {
         if self.asking { self.waiting.push(rehearsed) } else { self.seat_now(rehearsed).await }
     }
 

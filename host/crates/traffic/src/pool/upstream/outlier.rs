@@ -33,7 +33,7 @@ pub struct Checks {
 
 /// What is known of one member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct MemberHealth {
     failures: u32,
     times: u32,
     out_until: Mono,
@@ -41,7 +41,7 @@ pub struct Standing {
     checks: u32,
 }
 
-impl Standing {
+impl MemberHealth {
     /// A member that active checks have not seen yet: down until they have.
     pub const fn unseen() -> Self {
         Self { failures: 0, times: 0, out_until: Mono::from_nanos(0), down: true, checks: 0 }
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_put_a_member_out_for_longer_each_time() {
-        let mut member = Standing::default();
-        let three = |member: &mut Standing, now| [(); 3].map(|()| member.failed(RULE, true, now));
+        let mut member = MemberHealth::default();
+        let three = |member: &mut MemberHealth, now| [(); 3].map(|()| member.failed(RULE, true, now));
         assert_eq!(three(&mut member, at(1)), [false, false, true]);
         assert!(member.is_out(at(30)) && !member.is_out(at(31)));
         assert_eq!(three(&mut member, at(40)), [false, false, true]);
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_success_between_failures_keeps_a_member_in() {
-        let mut member = Standing::default();
+        let mut member = MemberHealth::default();
         for _ in 0..10 {
             assert!(!member.failed(RULE, true, at(1)) && !member.failed(RULE, true, at(1)));
             member.succeeded();
@@ -140,7 +140,7 @@ mod tests {
         assert!(may_go(2, 0, RULE) && !may_go(2, 1, RULE));
         assert!(!may_go(1, 0, RULE), "the only one stays");
         assert!(may_go(10, 4, RULE) && !may_go(10, 5, RULE));
-        let mut member = Standing::default();
+        let mut member = MemberHealth::default();
         for _ in 0..9 {
             assert!(!member.failed(RULE, false, at(1)));
         }
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn checks_change_their_mind_after_several_in_a_row() {
         let rule = Checks { failures: 3, successes: 2 };
-        let mut member = Standing::unseen();
+        let mut member = MemberHealth::unseen();
         assert!(member.is_down() && !member.checked(rule, true) && member.checked(rule, true) && !member.is_down());
         assert!(!member.checked(rule, false) && !member.checked(rule, false) && !member.checked(rule, true));
         assert!([(); 3].map(|()| member.checked(rule, false)) == [false, false, true] && member.is_down());

@@ -1,4 +1,4 @@
-//! What it costs to have a policy: an instance, a compilation, a seat.
+//! What it costs to have a policy: an instance, a compilation, a installed.
 //!
 //! `instance/*` is what each question but `decide` begins with: a store, an instance and its settings. `compile/*` has a
 //! component compiled in this process, beside the same component loaded from the disk cache and from memory. `swap/*` is
@@ -81,7 +81,7 @@ fn swaps(c: &mut Criterion) {
     let slots = Slots::default();
     let mut next = seats.iter().cycle().cloned();
     group.bench_function("activate", |b| {
-        let activate = |seat| slots.get(Kind::Rollback).activate(seat, Vec::new());
+        let activate = |installed| slots.get(Kind::Rollback).activate(installed, Vec::new());
         b.iter_batched(|| next.next().unwrap(), activate, BatchSize::SmallInput);
     });
 

@@ -17,7 +17,7 @@ use crate::harness::{Host, Setup, bundle, eventually};
 
 const HOUR: i64 = 3_600_000;
 
-/// A policy for the judge's seat whose bundle is written here.
+/// A policy for the judge's slot whose bundle is written here.
 fn judge(folder: &TempDir, manifest: &str, script: Option<&str>) -> String {
     let folder = folder.path().join("judge");
     std::fs::create_dir_all(&folder).unwrap();

@@ -8,7 +8,7 @@ mod compile;
 pub(crate) mod contract;
 mod exports;
 mod runtime;
-mod seats;
+mod slots;
 mod start;
 mod swap;
 mod wat;

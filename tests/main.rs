@@ -40,7 +40,7 @@ mod pool;
 mod registry;
 mod restart;
 mod rhai;
-mod seats;
+mod slots;
 mod smith;
 mod store;
 mod story;

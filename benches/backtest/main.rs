@@ -46,7 +46,7 @@ struct Row {
     name: String,
     /// One of so many checks is asked about; what that takes is scaled.
     one_in: usize,
-    seat: Seat,
+    installed: Seat,
 }
 
 /// What something took.
@@ -80,7 +80,7 @@ fn main() {
         let mut first: Option<(Took, SideReport)> = None;
         for row in rule.into_iter().filter(|row| told.wants(&row.name)) {
             let asked = told.checks / row.one_in;
-            let (took, said) = timed(|| run(file.path(), (row.seat)(&engine), asked));
+            let (took, said) = timed(|| run(file.path(), (row.installed)(&engine), asked));
             assert!(said.errors.is_empty(), "{}: {:?}", row.name, said.errors);
             let (took, scaled) = (took.times(row.one_in), if row.one_in == 1 { "" } else { ", scaled" });
             let native = first.as_ref().map(|(took, _)| took);
@@ -100,16 +100,20 @@ fn rows(name: &'static str, native: fn() -> Side) -> Vec<Row> {
     let script = (name == "thresholds").then(|| Row {
         name: format!("{name}, Rhai, kept instance"),
         one_in: 20,
-        seat: Box::new(|engine| kept(engine, "policies/thresholds-rhai")),
+        installed: Box::new(|engine| kept(engine, "policies/thresholds-rhai")),
     });
     let (one, other) = (folder.clone(), folder);
     let rows = [
-        Row { name: format!("{name}, native"), one_in: 1, seat: Box::new(move |_| native()) },
-        Row { name: format!("{name}, kept instance"), one_in: 1, seat: Box::new(move |engine| kept(engine, &one)) },
+        Row { name: format!("{name}, native"), one_in: 1, installed: Box::new(move |_| native()) },
+        Row {
+            name: format!("{name}, kept instance"),
+            one_in: 1,
+            installed: Box::new(move |engine| kept(engine, &one)),
+        },
         Row {
             name: format!("{name}, a fresh instance for each check"),
             one_in: 5,
-            seat: Box::new(move |engine| {
+            installed: Box::new(move |engine| {
                 let policy = bundled(engine, &other);
                 let mut side = Side::default();
                 side.judge(Box::new(move |check, memory| policy.judge(check, memory)));
@@ -124,7 +128,7 @@ fn rows(name: &'static str, native: fn() -> Side) -> Vec<Row> {
 fn kept(engine: &Arc<Engine>, folder: &str) -> Side {
     let mut side = Side::default();
     let policy = bundled(engine, folder);
-    assert!(side.seat(&policy, Title::from(&*policy.description)));
+    assert!(side.install(&policy, Title::from(&*policy.description)));
     side
 }
 

@@ -148,7 +148,7 @@ pub async fn serve(
         .route("/api/v1/migrations/{migration}/history", get(history::page))
         .route("/api/v1/migrations/{migration}/flags", get(flags))
         .route("/api/v1/migrations/{migration}/flags/{flag}", put(set_flag))
-        .route("/api/v1/migrations/{migration}/policies", get(slots::seats).put(slots::activate))
+        .route("/api/v1/migrations/{migration}/policies", get(slots::list).put(slots::activate))
         .route("/api/v1/migrations/{migration}/candidate", put(slots::stand_by))
         .route("/api/v1/migrations/{migration}/policies/{kind}", put(slots::activate))
         .route(

@@ -30,11 +30,11 @@ fn a_check_after_a_stall_is_made_in_several_that_each_fit() {
     limits.stages.input_bytes = 512 << 10;
     let engine = Engine::new(limits).unwrap();
     let slots = Slots::default();
-    let seat = |name, kind| {
-        slots.get(kind).activate(InstalledPolicy::of(Arc::new(admit(&engine, name, kind, "{}"))), Vec::new())
+    let installed = |name, kind| {
+        slots.get(kind).activate(InstalledPolicy::of(Arc::new(admit(&engine, name, kind, "{}"))), Vec::new());
     };
-    seat("sequential", Kind::Rollback);
-    seat("standard-stages", Kind::Stages);
+    installed("sequential", Kind::Rollback);
+    installed("standard-stages", Kind::Stages);
     // An hour.
     let mut pending: Vec<_> = (0..720).flat_map(|n| check(n, 0).batches).collect();
     let all = pending.clone();

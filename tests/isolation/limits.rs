@@ -104,21 +104,21 @@ fn no_more_policies_with_decide_are_admitted_than_there_is_room_for() {
     let engine = Engine::new(Limits { live_instances: 16, ..patient }).unwrap();
     let compiled = engine.compile(&guest("hostile")).unwrap();
     let one_more = || Policy::admit(&engine, compiled.clone(), Kind::Routing, r#"{ "in": "decide" }"#);
-    let mut seated = Vec::new();
+    let mut admitted = Vec::new();
     let refused = loop {
         match one_more() {
-            Ok(policy) => seated.push(policy),
+            Ok(policy) => admitted.push(policy),
             Err(refused) => break refused,
         }
     };
-    assert!(matches!(refused, PolicyError::NoDecideCapacity { seats, .. } if seats == seated.len()), "{refused}");
-    assert!(seated.iter().all(|policy| policy.decide(&FRAME) == Ok(Target::Share)), "each has its instance");
-    assert!(Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").is_ok(), "the others need no seat");
+    assert!(matches!(refused, PolicyError::NoDecideCapacity { room, .. } if room == admitted.len()), "{refused}");
+    assert!(admitted.iter().all(|policy| policy.decide(&FRAME) == Ok(Target::Share)), "each has its instance");
+    assert!(Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").is_ok(), "the others need no installed");
     // A thousand swaps of one of them leave room for all.
     for _ in 0..1_000 {
-        drop(seated.pop());
-        seated.push(one_more().unwrap());
-        assert_eq!(seated.last().unwrap().decide(&FRAME), Ok(Target::Share));
+        drop(admitted.pop());
+        admitted.push(one_more().unwrap());
+        assert_eq!(admitted.last().unwrap().decide(&FRAME), Ok(Target::Share));
     }
     assert!(one_more().is_err());
 }

@@ -69,8 +69,8 @@ fn migrations(engine: &Arc<Engine>, settings: &str) -> Vec<Arc<Slots>> {
     let slots = (0..MIGRATIONS).map(|n| {
         let (guest, settings) = if n == 0 { (&hostile, settings) } else { (&good, "{}") };
         let slots = Arc::<Slots>::default();
-        let seat = InstalledPolicy::of(Arc::new(admit(engine, guest, Kind::Rollback, settings)));
-        slots.get(Kind::Rollback).activate(seat, Vec::new());
+        let installed = InstalledPolicy::of(Arc::new(admit(engine, guest, Kind::Rollback, settings)));
+        slots.get(Kind::Rollback).activate(installed, Vec::new());
         slots
     });
     slots.collect()

@@ -34,7 +34,7 @@ struct Taken {
 /// One of the policies, with what it remembers.
 struct Asker {
     warm: WarmPolicy,
-    seat: InstalledPolicy,
+    installed: InstalledPolicy,
     memory: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ impl Asker {
         let component = fs::read(components().join(name).with_extension("wasm")).unwrap();
         let policy = Arc::new(cutover_policy_host::admission::admit(engine, kind, &component, settings).unwrap());
         let title = Title { name: name.into(), version: "1.0.0".into() };
-        Self { warm: policy.warm(), seat: InstalledPolicy { policy, title, wasi_stub: false }, memory: Vec::new() }
+        Self { warm: policy.warm(), installed: InstalledPolicy { policy, title, wasi_stub: false }, memory: Vec::new() }
     }
 }
 
@@ -64,12 +64,12 @@ async fn taken(name: &str, traffic: Synthetic) -> Taken {
         let asked = judge.warm.judge(&check, &judge.memory);
         let verdict = asked.answer.as_ref().map_or(Verdict::Hold, |judgement| judgement.verdict);
         let question = Question::Rollback(check.clone());
-        let judged = Call::of(check.now_ms, Role::Active, &judge.seat, question, judge.memory, &asked);
+        let judged = Call::of(check.now_ms, Role::Active, &judge.installed, question, judge.memory, &asked);
         judge.memory = asked.memory;
         let progress = Progress { check: check.clone(), verdict, forced: false };
         let asked = stages.warm.next(&progress, &stages.memory);
         let moved =
-            Call::of(check.now_ms, Role::Active, &stages.seat, Question::Stages(progress), stages.memory, &asked);
+            Call::of(check.now_ms, Role::Active, &stages.installed, Question::Stages(progress), stages.memory, &asked);
         stages.memory = asked.memory;
         for (store, is_whole) in [(&whole, true), (&bare, false)] {
             store.record_metrics("mine", &check.batches).await.unwrap();

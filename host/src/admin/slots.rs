@@ -73,7 +73,7 @@ pub(super) struct Filter {
 }
 
 /// `GET .../policies`
-pub(super) async fn seats(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
+pub(super) async fn list(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
     let migration = find(&host, &name)?;
     let slots = migration.slots.iter().filter_map(|(kind, slot)| shown(kind, slot, migration.clock.now()));
     Ok(Json(json!({ "migration": name, "slots": slots.collect::<Vec<_>>() })))
@@ -120,20 +120,20 @@ pub(super) async fn candidate(State(host): Shared, Path((name, kind)): Path<(Str
 
 /// `DELETE .../policies/{kind}/candidate`
 pub(super) async fn drop_candidate(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Value> {
-    reseat(host, path, body, Install::Drop).await
+    install(host, path, body, Install::Drop).await
 }
 
 /// `POST .../policies/{kind}/candidate/promote`
 pub(super) async fn promote(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Value> {
-    reseat(host, path, body, Install::Promote).await
+    install(host, path, body, Install::Promote).await
 }
 
 /// `POST .../policies/{kind}/revert`
 pub(super) async fn revert(host: Shared, path: Path<(String, String)>, body: Body<Order>) -> Answer<Value> {
-    reseat(host, path, body, Install::Revert).await
+    install(host, path, body, Install::Revert).await
 }
 
-async fn reseat(
+async fn install(
     State(host): Shared,
     Path((name, kind)): Path<(String, String)>,
     body: Body<Order>,
@@ -143,7 +143,7 @@ async fn reseat(
     let kind = parse_kind(&kind)?;
     let Json(Order { reason, actor }) = body?;
     needs_reason(&reason)?;
-    let done = host.reseat(&name, what(kind), By { actor: who(&actor)?, reason: &reason }).await;
+    let done = host.install(&name, what(kind), By { actor: who(&actor)?, reason: &reason }).await;
     after(migration, done)
 }
 
@@ -220,25 +220,25 @@ fn broken(error: &StoreError) -> Refusal {
 
 /// A slot that anybody sits in, or that is held.
 fn shown(kind: Kind, slot: &Slot, now: UnixMs) -> Option<Value> {
-    let (active, held) = (slot.seat(), slot.held());
+    let (active, held) = (slot.installed(), slot.held());
     if active.is_none() && held.is_none() {
         return None;
     }
     Some(json!({
         "kind": kind,
-        "active": active.map(|seat| seat_of(&seat)),
+        "active": active.map(|installed| installed_json(&installed)),
         "held": held,
-        "previous": slot.previous().map(|seat| seat_of(&seat)),
+        "previous": slot.previous().map(|installed| installed_json(&installed)),
         "candidate": candidate_of(slot, now),
     }))
 }
 
-fn seat_of(seat: &InstalledPolicy) -> Value {
+fn installed_json(installed: &InstalledPolicy) -> Value {
     json!({
-        "name": seat.title.name,
-        "version": seat.title.version,
-        "digest": &**seat.policy.digest(),
-        "settings": serde_json::from_str::<Value>(&seat.policy.settings).unwrap_or_default(),
+        "name": installed.title.name,
+        "version": installed.title.version,
+        "digest": &**installed.policy.digest(),
+        "settings": serde_json::from_str::<Value>(&installed.policy.settings).unwrap_or_default(),
     })
 }
 
@@ -251,7 +251,7 @@ fn candidate_of(slot: &Slot, now: UnixMs) -> Option<Value> {
         Weighed::Promote(why) => json!({ "next": "promote", "because": why }),
         Weighed::Demote(why) => json!({ "next": "demote", "because": why }),
     };
-    let mut shown = seat_of(&candidate.seat);
+    let mut shown = installed_json(&candidate.installed);
     if let Value::Object(shown) = &mut shown {
         shown.insert("since".into(), json!(candidate.since));
         shown.insert("rule".into(), json!(candidate.rule));

@@ -64,7 +64,7 @@ pub(super) struct Begun {
     unreadable: BTreeMap<Kind, String>,
     flags: BTreeMap<String, Value>,
     slots: Arc<Slots>,
-    trials: EvaluationQueue,
+    evaluations: EvaluationQueue,
     queues: Queues,
     comparer: Comparer,
     made: Made,
@@ -73,12 +73,12 @@ pub(super) struct Begun {
 impl Begun {
     pub(super) fn new(config: MigrationConfig, common: &Common) -> Self {
         let slots = Arc::<Slots>::default();
-        let (trials, queues) = EvaluationQueue::new(Arc::clone(&slots));
+        let (evaluations, queues) = EvaluationQueue::new(Arc::clone(&slots));
         let recorder = Arc::new(Recorder::new(clock::unix_ms()));
-        let (comparer, compare) = compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
+        let (comparer, compare) = compare::comparer(evaluations.clone(), Arc::clone(recorder.pairs()));
         common.background.spawn(compare);
         let given = planes::Given {
-            trials: trials.clone(),
+            evaluations: evaluations.clone(),
             callers: config.callers,
             recorder,
             comparer: comparer.clone(),
@@ -120,7 +120,7 @@ impl Begun {
             unreadable,
             flags,
             slots,
-            trials,
+            evaluations,
             queues,
             comparer,
             made,
@@ -153,10 +153,10 @@ impl Begun {
         [&self.made.split.v1, &self.made.split.v2]
     }
 
-    /// Reads what the store has of it, fills its seats, and starts its controller.
+    /// Reads what the store has of it, fills its slots, and starts its controller.
     pub(super) async fn start(self, shared: &Shared) -> Result<Migration, StartError> {
         let in_force = self.configured().in_force;
-        let Self { name, queues, trials, slots, made: Made { split, plane, pools, keeper }, .. } = self;
+        let Self { name, queues, evaluations, slots, made: Made { split, plane, pools, keeper }, .. } = self;
         let store = &shared.store;
         let flags = Flags::new(self.flags, store.flags(&name).await?)?;
         let pools = pools.iter().filter(|pool| pool.version != 1 || !split.v1.is_absent());
@@ -206,7 +206,7 @@ impl Begun {
             rails: self.rails,
             clock: clock.clone(),
             last_check,
-            trials: trials.clone(),
+            evaluations: evaluations.clone(),
             failed: queues.failures,
         });
         // Sessions are where they were before any request comes in.
@@ -216,7 +216,7 @@ impl Begun {
             slots: Arc::clone(&slots),
             store: store.clone(),
             handle: handle.clone(),
-            trials,
+            evaluations,
             control: self.control,
             clock: clock.clone(),
         };

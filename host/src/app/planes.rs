@@ -33,7 +33,7 @@ use cutover_traffic::{
 
 /// What both planes have.
 pub(super) struct Given {
-    pub(super) trials: EvaluationQueue,
+    pub(super) evaluations: EvaluationQueue,
     pub(super) callers: Arc<Callers>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) comparer: Comparer,
@@ -56,11 +56,11 @@ pub(super) struct Made {
 
 /// Worker pools, and calls of their operations.
 pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common) -> Made {
-    let trials = &given.trials;
+    let evaluations = &given.evaluations;
     let pools = [worker_configuration(&config.v1), worker_configuration(&config.v2)];
     let (journal, keeper) = Journal::new([]);
     let journal = Arc::new(journal);
-    let pool = |spec| WorkerPool::new(spec, common.spawner.clone(), Arc::clone(&journal), trials.clone());
+    let pool = |spec| WorkerPool::new(spec, common.spawner.clone(), Arc::clone(&journal), evaluations.clone());
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let limit = |(name, operation): (&Arc<str>, &dispatch::Operation)| Some((Arc::clone(name), operation.deadline?));
     let limits = config.operations.iter().filter_map(limit).collect();
@@ -77,7 +77,7 @@ pub(super) fn operations(config: OperationsConfig, given: Given, common: &Common
     }));
     let classes = config.operations.iter().map(|(name, operation)| (Arc::clone(name), operation.class)).collect();
     let both = (Pool::Workers(v1.clone()), Pool::Workers(v2.clone()));
-    let split = Arc::new(Split::new(classes, both, given.recorder, trials.clone(), given.callers));
+    let split = Arc::new(Split::new(classes, both, given.recorder, evaluations.clone(), given.callers));
     let dispatch = Arc::new(Dispatch::new(dispatch::Parts {
         split: Arc::clone(&split),
         operations: config.operations,
@@ -99,8 +99,8 @@ pub(super) fn http(config: HttpConfig, given: Given, common: &Common) -> Made {
     let tells_ends = config.v1.proxy_protocol.or(config.v2.proxy_protocol).is_some();
     let (v1, v2) = (pool(config.v1), pool(config.v2));
     let both = (Pool::Upstreams(v1.clone()), Pool::Upstreams(v2.clone()));
-    let (recorder, trials) = (Arc::clone(&given.recorder), given.trials.clone());
-    let split = Arc::new(Split::new(config.classes, both, recorder, trials, given.callers));
+    let (recorder, evaluations) = (Arc::clone(&given.recorder), given.evaluations.clone());
+    let split = Arc::new(Split::new(config.classes, both, recorder, evaluations, given.callers));
     let proxy = Proxy {
         split: Arc::clone(&split),
         v1: v1.clone(),
@@ -135,12 +135,12 @@ pub(super) fn default(spec: UpstreamSpec, forwarding: Forwarding, common: &Commo
     let tells_ends = spec.proxy_protocol.is_some();
     let pool = UpstreamPool::new(spec, common.threads);
     pool.open();
-    let (trials, _nobody) = EvaluationQueue::new(Arc::<Slots>::default());
+    let (evaluations, _nobody) = EvaluationQueue::new(Arc::<Slots>::default());
     let recorder = Arc::new(Recorder::new(clock::unix_ms()));
-    let (comparer, _nothing) = cutover_traffic::compare::comparer(trials.clone(), Arc::clone(recorder.pairs()));
+    let (comparer, _nothing) = cutover_traffic::compare::comparer(evaluations.clone(), Arc::clone(recorder.pairs()));
     let pools = (Pool::Upstreams(pool.clone()), Pool::Upstreams(pool.clone()));
     Arc::new(Proxy {
-        split: Arc::new(Split::new(BTreeMap::new(), pools, Arc::clone(&recorder), trials, Arc::default())),
+        split: Arc::new(Split::new(BTreeMap::new(), pools, Arc::clone(&recorder), evaluations, Arc::default())),
         v1: pool.clone(),
         v2: pool.clone(),
         catalogue: Catalogue::default(),

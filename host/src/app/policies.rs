@@ -44,7 +44,7 @@ pub(super) async fn fill_slots(
     shared: &Shared,
 ) -> Result<Filled, StartError> {
     let mut filled = Filled { configured: BTreeMap::new(), refused: Vec::new(), compares_otherwise: false };
-    let before = shared.store.seat(migration, Kind::Comparison, SlotRole::Active).await?;
+    let before = shared.store.policy_in_slot(migration, Kind::Comparison, SlotRole::Active).await?;
     let readable = policies.into_iter().map(|(kind, bundle)| (kind, Ok(bundle)));
     for (kind, bundle) in readable.chain(unreadable.into_iter().map(|(kind, message)| (kind, Err(message)))) {
         let (fingerprint, problem) = match bundle {
@@ -86,8 +86,8 @@ async fn fill_unread(
     shared: &Shared,
 ) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let slot = slots.get(kind);
-    let stored = shared.store.seat(migration, kind, SlotRole::Active).await?;
-    let configured = stored.as_ref().map(|seat| seat.configured.clone()).unwrap_or_default();
+    let stored = shared.store.policy_in_slot(migration, kind, SlotRole::Active).await?;
+    let configured = stored.as_ref().map(|installed| installed.configured.clone()).unwrap_or_default();
     let stored = vouched(migration, kind, stored, None, shared).await;
     let is_restored = restore(migration, kind, stored, slot, shared).await;
     if is_restored {
@@ -132,8 +132,8 @@ async fn fill_slot(
 ) -> Result<(String, Option<(PolicyError, String)>), StartError> {
     let configured = fingerprint(&bundle);
     let slot = slots.get(kind);
-    let stored = shared.store.seat(migration, kind, SlotRole::Active).await?;
-    let unchanged = stored.as_ref().is_some_and(|seat| seat.configured == configured);
+    let stored = shared.store.policy_in_slot(migration, kind, SlotRole::Active).await?;
+    let unchanged = stored.as_ref().is_some_and(|installed| installed.configured == configured);
     let before = stored.clone();
     let stored = vouched(migration, kind, stored, Some(&bundle), shared).await;
     if unchanged && restore(migration, kind, stored.clone(), slot, shared).await {
@@ -181,15 +181,15 @@ async fn fill_slot(
                 Ok(()) => {}
                 // It decides about nothing: V1 serves everybody as long as this host runs.
                 Err(error) if shared.store.refuses().is_some() => {
-                    tracing::warn!(%error, "a policy's seat is not on record");
+                    tracing::warn!(%error, "that a policy is in charge is not on record");
                 }
                 Err(error) => return Err(error.into()),
             }
             if let Some(message) = before.and_then(|before| same_name(kind, &before, &record)) {
                 tell(migration, ("policy-changed", "warning"), message, shared);
             }
-            let seat = InstalledPolicy { policy, title, wasi_stub: bundle.wasi_stub };
-            slot.activate(seat, replayed.memory);
+            let installed = InstalledPolicy { policy, title, wasi_stub: bundle.wasi_stub };
+            slot.activate(installed, replayed.memory);
             restore_others(migration, kind, Some(&bundle), slot, shared).await?;
         }
         (Err(error), _) => {
@@ -208,31 +208,31 @@ async fn replayed(migration: &str, policy: &Arc<Policy>, shared: &Shared) -> Res
     Ok(catch_up::caught_up(&shared.store, migration, policy, state.since).await)
 }
 
-/// A seat of before, if those that the host trusts now still vouch for who sat there: as a release, or as the bundle that
+/// A policy in a slot of before, if those that the host trusts now still vouch for it: as a release, or as the bundle that
 /// the configuration names.
 async fn vouched(
     migration: &str,
     kind: Kind,
-    seat: Option<SlotRecord>,
+    installed: Option<SlotRecord>,
     bundle: Option<&Bundle>,
     shared: &Shared,
 ) -> Option<SlotRecord> {
-    let seat = seat?;
-    if seat.held.is_some() {
-        return Some(seat);
+    let installed = installed?;
+    if installed.held.is_some() {
+        return Some(installed);
     }
     let is_vouched = |bundle: &Bundle| {
         let claimed = bundle.claimed();
-        let is_bundle = claimed.component_sha256 == seat.digest && bundle.settings == seat.settings;
+        let is_bundle = claimed.component_sha256 == installed.digest && bundle.settings == installed.settings;
         is_bundle && shared.registry.trust.screen(&claimed, bundle.envelope.as_ref()).is_ok()
     };
     if bundle.is_some_and(is_vouched) {
-        return Some(seat);
+        return Some(installed);
     }
-    match shared.registry.vouches(&seat.digest, kind, &seat.settings).await {
-        Ok(true) => return Some(seat),
+    match shared.registry.vouches(&installed.digest, kind, &installed.settings).await {
+        Ok(true) => return Some(installed),
         Ok(false) => {
-            tracing::error!(migration, %kind, policy = seat.title.name, "nobody vouches for a policy that had a seat");
+            tracing::error!(migration, %kind, policy = installed.title.name, "nobody vouches for a policy that had a installed");
         }
         Err(error) => {
             tracing::error!(migration, %kind, "cannot tell who vouches for a policy: {}", cutover_model::causes::chain(&error));
@@ -243,16 +243,16 @@ async fn vouched(
 
 /// Puts the policy that was in charge last in charge again, or holds the slot if it was held; false if there was none or
 /// it is not admitted any more.
-async fn restore(migration: &str, kind: Kind, seat: Option<SlotRecord>, slot: &Slot, shared: &Shared) -> bool {
-    let Some(record) = seat else { return false };
+async fn restore(migration: &str, kind: Kind, installed: Option<SlotRecord>, slot: &Slot, shared: &Shared) -> bool {
+    let Some(record) = installed else { return false };
     if let Some(why) = record.held {
         slot.hold(why);
         return true;
     }
     let memory = record.memory.clone();
-    match seated(migration, kind, record, shared).await {
-        Some(seat) => {
-            slot.activate(seat, memory);
+    match restored(migration, kind, record, shared).await {
+        Some(installed) => {
+            slot.activate(installed, memory);
             true
         }
         None => false,
@@ -267,25 +267,25 @@ async fn restore_others(
     slot: &Slot,
     shared: &Shared,
 ) -> Result<(), StartError> {
-    let previous = shared.store.seat(migration, kind, SlotRole::Previous).await?;
+    let previous = shared.store.policy_in_slot(migration, kind, SlotRole::Previous).await?;
     if let Some(record) = vouched(migration, kind, previous, bundle, shared).await
-        && let Some(seat) = seated(migration, kind, record, shared).await
+        && let Some(installed) = restored(migration, kind, record, shared).await
     {
-        slot.restore_previous(seat);
+        slot.restore_previous(installed);
     }
-    let candidate = shared.store.seat(migration, kind, SlotRole::Candidate).await?;
+    let candidate = shared.store.policy_in_slot(migration, kind, SlotRole::Candidate).await?;
     if let Some(mut record) = vouched(migration, kind, candidate, bundle, shared).await {
         let (rule, evidence) = (record.rule.take().unwrap_or_default(), record.evidence.take().unwrap_or_default());
         // No check was made while there was no host.
         let (since, memory) = (record.since, (record.memory.clone(), clock::unix_ms()));
-        if let Some(seat) = seated(migration, kind, record, shared).await {
-            slot.stand_by(Some(Arc::new(Candidate::new(seat, rule, since, memory, evidence))));
+        if let Some(installed) = restored(migration, kind, record, shared).await {
+            slot.stand_by(Some(Arc::new(Candidate::new(installed, rule, since, memory, evidence))));
         }
     }
     Ok(())
 }
 
-async fn seated(migration: &str, kind: Kind, record: SlotRecord, shared: &Shared) -> Option<InstalledPolicy> {
+async fn restored(migration: &str, kind: Kind, record: SlotRecord, shared: &Shared) -> Option<InstalledPolicy> {
     let (title, wasi_stub) = (record.title, record.wasi_stub);
     match admit_off_path(shared, kind, record.component, record.settings, record.wasi_stub).await {
         (Ok(policy), _) => {
@@ -295,7 +295,7 @@ async fn seated(migration: &str, kind: Kind, record: SlotRecord, shared: &Shared
             Some(InstalledPolicy { policy: Arc::new(policy), title, wasi_stub })
         }
         (Err(error), _) => {
-            tracing::error!(migration, %kind, policy = title.name, "a policy that had a seat {error}");
+            tracing::error!(migration, %kind, policy = title.name, "a policy that was in a slot {error}");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! Takes policies to their seats: reads and admits them off every hot path, then asks the migration's controller.
+//! Puts policies into their slots: reads and admits them off every hot path, then asks the migration's controller.
 //!
 //! Reading and admitting are done on threads that nothing else needs: a disk that hangs, or a policy that keeps the
 //! compiler busy, holds up no order and no judge.
@@ -198,8 +198,8 @@ impl Host {
         order: Order<'_>,
     ) -> Result<CommandReply, Declined> {
         let found = self.find(migration)?;
-        let newcomer = self.newcomer(found, kind, choice, order).await?;
-        self.install(found, Install::Activate(newcomer), order).await
+        let admitted = self.admitted(found, kind, choice, order).await?;
+        self.put_in_place(found, Install::Activate(admitted), order).await
     }
 
     /// Lets a policy run beside the one in charge.
@@ -215,19 +215,19 @@ impl Host {
         order: Order<'_>,
     ) -> Result<CommandReply, Declined> {
         let found = self.find(migration)?;
-        let newcomer = self.newcomer(found, kind, choice, order).await?;
-        self.install(found, Install::Candidate(newcomer, rule), order).await
+        let admitted = self.admitted(found, kind, choice, order).await?;
+        self.put_in_place(found, Install::Candidate(admitted, rule), order).await
     }
 
     /// Puts the candidate in charge, sends it away, or goes back to the previous policy.
     ///
     /// # Errors
     /// Why not, as a sentence.
-    pub async fn reseat(&self, migration: &str, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
-        self.install(self.find(migration)?, what, order).await
+    pub async fn install(&self, migration: &str, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
+        self.put_in_place(self.find(migration)?, what, order).await
     }
 
-    async fn install(&self, found: &Migration, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
+    async fn put_in_place(&self, found: &Migration, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
         found.handle.ask(CommandKind::Install(Box::new(what)), order.actor, order.reason).await
     }
 
@@ -236,7 +236,7 @@ impl Host {
     }
 
     /// Finds a policy and admits it.
-    async fn newcomer(
+    async fn admitted(
         &self,
         of: &Migration,
         wanted: Option<Kind>,
@@ -254,8 +254,8 @@ impl Host {
         let Ok(Value::Object(overrides)) = serde_json::to_value(choice.settings) else {
             return Err(InstallError::Settings);
         };
-        let in_force = of.slots.get(kind).seat().filter(|seat| seat.title.name == title.name);
-        let in_force = in_force.map(|seat| values(&seat.policy.settings, own.script.is_some()));
+        let in_force = of.slots.get(kind).installed().filter(|installed| installed.title.name == title.name);
+        let in_force = in_force.map(|installed| values(&installed.policy.settings, own.script.is_some()));
         // Whoever changes one setting means the others to stay as they are.
         let base = in_force.clone().filter(|_| !overrides.is_empty() && !choice.from_defaults);
         let settings = own.with(base.unwrap_or_default()).with(overrides);
@@ -266,7 +266,7 @@ impl Host {
         let (policy, component) = self.desk.admitting.run(admit).await?;
         let policy = Arc::new(policy.map_err(|error| InstallError::Policy { shown, error })?);
         let configured = of.configured.get(&kind).cloned().unwrap_or_default();
-        Ok(AdmittedPolicy { seat: InstalledPolicy { policy, title, wasi_stub }, component, configured, changed })
+        Ok(AdmittedPolicy { installed: InstalledPolicy { policy, title, wasi_stub }, component, configured, changed })
     }
 
     async fn bundle(&self, folder: &Path, order: Order<'_>) -> Result<Found, InstallError> {

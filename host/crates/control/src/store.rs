@@ -109,7 +109,7 @@ pub enum StoreError {
     /// What is stored cannot be read.
     #[error("the store has something that cannot be read")]
     Content(#[from] serde_json::Error),
-    /// A candidate is in its seat, but not on record.
+    /// A candidate is in its slot, but not on record.
     #[error("the store has no candidate for {0}; make it one again")]
     NoCandidate(Kind),
     /// A check's batches are not what they were when they were packed.

@@ -19,7 +19,7 @@ const SHOWN: usize = 20;
 #[derive(Debug)]
 pub struct Candidate {
     /// The policy.
-    pub seat: InstalledPolicy,
+    pub installed: InstalledPolicy,
     /// When it is promoted or demoted.
     pub rule: Rule,
     /// Since when it runs.
@@ -148,13 +148,13 @@ impl Default for Demote {
 impl Candidate {
     /// A candidate that begins.
     pub fn new(
-        seat: InstalledPolicy,
+        installed: InstalledPolicy,
         rule: Rule,
         since: UnixMs,
         memory: (Vec<u8>, UnixMs),
         evidence: Evidence,
     ) -> Self {
-        Self { seat, rule, since, memory: Mutex::new(memory), evidence: Mutex::new(evidence) }
+        Self { installed, rule, since, memory: Mutex::new(memory), evidence: Mutex::new(evidence) }
     }
 
     /// Counts what became of a question and weighs it all.

@@ -87,8 +87,8 @@ pub struct Engine {
     /// Threads that requests are served on.
     threads: usize,
     /// Policies with `decide` that there may be at once.
-    seats: usize,
-    seated: Arc<AtomicUsize>,
+    permits: usize,
+    taken: Arc<AtomicUsize>,
     cache: Cache,
     artefacts: Option<Artefacts>,
     compiler: Compiler,
@@ -183,7 +183,7 @@ impl Engine {
             opened.inspect_err(|error| tracing::warn!("compiled policies are not kept on disk: {error}")).ok()
         });
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let seats = limits.seats(threads);
+        let permits = limits.permits(threads);
         let ticker = {
             let most = limits.most();
             Ticker::start(engine.weak(), most.time.max(most.decide_time))?
@@ -192,8 +192,8 @@ impl Engine {
             wasmtime: engine,
             limits,
             threads,
-            seats,
-            seated: Arc::default(),
+            permits,
+            taken: Arc::default(),
             cache: Cache::default(),
             artefacts,
             compiler: Compiler::new(compiler, &limits),
@@ -216,11 +216,11 @@ impl Engine {
     }
 
     /// Room for one more policy that is asked per request.
-    fn seat(&self) -> Result<DecidePermit, PolicyError> {
-        let one_more = |seated: usize| (seated < self.seats).then_some(seated + 1);
-        match self.seated.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
-            Ok(_) => Ok(DecidePermit(Arc::clone(&self.seated))),
-            Err(_) => Err(PolicyError::NoDecideCapacity { seats: self.seats, threads: self.threads }),
+    fn decide_permit(&self) -> Result<DecidePermit, PolicyError> {
+        let one_more = |taken: usize| (taken < self.permits).then_some(taken + 1);
+        match self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(DecidePermit(Arc::clone(&self.taken))),
+            Err(_) => Err(PolicyError::NoDecideCapacity { room: self.permits, threads: self.threads }),
         }
     }
 

@@ -190,12 +190,12 @@ pub enum PolicyError {
     },
     /// There are as many policies that are asked per request as the host has room for.
     #[error(
-        "is asked per request and needs an instance on each of {threads} threads, and the host has room for {seats} such \
+        "is asked per request and needs an instance on each of {threads} threads, and the host has room for {room} such \
          policies; raise `host.policy_limits.live_instances`, or take others out of charge"
     )]
     NoDecideCapacity {
         /// How many there may be.
-        seats: usize,
+        room: usize,
         /// On how many threads each has an instance.
         threads: usize,
     },

@@ -110,7 +110,7 @@ impl Call {
     pub fn of<T: Serialize>(
         at: UnixMs,
         role: Role,
-        seat: &InstalledPolicy,
+        installed: &InstalledPolicy,
         question: Question,
         memory: Vec<u8>,
         asked: &Asked<T>,
@@ -118,10 +118,10 @@ impl Call {
         Self {
             at,
             role,
-            policy: seat.label(),
-            digest: seat.policy.digest().to_string(),
-            wasi_stub: seat.wasi_stub,
-            settings: seat.policy.settings.to_string(),
+            policy: installed.label(),
+            digest: installed.policy.digest().to_string(),
+            wasi_stub: installed.wasi_stub,
+            settings: installed.policy.settings.to_string(),
             question,
             memory: Memory(memory),
             answer: answer(asked),

@@ -89,7 +89,7 @@ pub type Undecided = (PolicyError, Option<Arc<Policy>>);
 #[derive(Debug, Clone)]
 pub struct Sampled {
     /// Who was asked.
-    pub seat: Arc<InstalledPolicy>,
+    pub installed: Arc<InstalledPolicy>,
     /// The frame.
     pub frame: Vec<u8>,
     /// The answer.
@@ -199,10 +199,10 @@ impl Compiled {
             target: rule.target,
             apart,
         });
-        let decider = decider.map(|seat| {
+        let decider = decider.map(|installed| {
             // The engine admitted only attributes that parse.
-            let wanted = seat.policy.description.attributes.iter().filter_map(|a| Attribute::parse(a)).collect();
-            (seat, wanted)
+            let wanted = installed.policy.description.attributes.iter().filter_map(|a| Attribute::parse(a)).collect();
+            (installed, wanted)
         });
         Self {
             rules: rules.collect(),
@@ -291,20 +291,20 @@ impl Compiled {
     }
 
     fn decide(&self, request: &impl Attributes) -> (Target, Option<Undecided>, Option<Box<Sampled>>) {
-        let Some((seat, wanted)) = &self.decider else {
+        let Some((installed, wanted)) = &self.decider else {
             let error = PolicyError::nonsense("nobody is in charge whom the plan's `decide` could be asked of");
             return (Target::V1, Some((error, None)), None);
         };
         let mut packed = Vec::with_capacity(256);
         let attributes = wanted.iter().map(|a| request.attribute(a));
         frame::pack(&mut packed, self.position(request), self.share.get(), attributes);
-        match seat.policy.decide(&packed) {
+        match installed.policy.decide(&packed) {
             Ok(target) => {
                 let sampled = self.decided.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE);
-                let sample = || Box::new(Sampled { seat: Arc::clone(seat), frame: packed, target });
+                let sample = || Box::new(Sampled { installed: Arc::clone(installed), frame: packed, target });
                 (target, None, sampled.then(sample))
             }
-            Err(error) => (Target::V1, Some((error, Some(Arc::clone(&seat.policy)))), None),
+            Err(error) => (Target::V1, Some((error, Some(Arc::clone(&installed.policy)))), None),
         }
     }
 

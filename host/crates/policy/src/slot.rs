@@ -36,7 +36,7 @@ pub struct Slot {
 impl Slot {
     /// The policy in charge; none where a kind is optional and not configured, or while the slot is held.
     pub fn active(&self) -> Option<Arc<Policy>> {
-        self.active.load().as_ref().map(|seat| Arc::clone(&seat.policy))
+        self.active.load().as_ref().map(|installed| Arc::clone(&installed.policy))
     }
 
     /// Who is in charge.
@@ -48,8 +48,8 @@ impl Slot {
         }
     }
 
-    /// The seat in charge.
-    pub fn seat(&self) -> Option<Arc<InstalledPolicy>> {
+    /// The policy in charge and what people call it.
+    pub fn installed(&self) -> Option<Arc<InstalledPolicy>> {
         self.active.load_full()
     }
 
@@ -69,11 +69,11 @@ impl Slot {
     }
 
     /// Puts a policy in charge, with what it remembers; the one that it replaces can be gone back to.
-    pub fn activate(&self, seat: InstalledPolicy, memory: Vec<u8>) {
+    pub fn activate(&self, installed: InstalledPolicy, memory: Vec<u8>) {
         // Memory first and under its lock: who asks takes both under the same lock.
         let mut kept = self.memory.lock();
         *kept = memory;
-        let replaced = self.active.swap(Some(Arc::new(seat)));
+        let replaced = self.active.swap(Some(Arc::new(installed)));
         self.held.store(None);
         if replaced.is_some() {
             self.previous.store(replaced);
@@ -107,8 +107,8 @@ impl Slot {
     }
 
     /// Says who can be gone back to, when a host starts.
-    pub fn restore_previous(&self, seat: InstalledPolicy) {
-        self.previous.store(Some(Arc::new(seat)));
+    pub fn restore_previous(&self, installed: InstalledPolicy) {
+        self.previous.store(Some(Arc::new(installed)));
     }
 
     /// Sets or removes the candidate.
@@ -123,9 +123,9 @@ impl Slot {
     }
 
     /// Keeps what a policy wants to remember, unless another has taken over since it was asked.
-    pub fn remember(&self, seat: &Arc<InstalledPolicy>, memory: Vec<u8>) {
+    pub fn remember(&self, installed: &Arc<InstalledPolicy>, memory: Vec<u8>) {
         let mut kept = self.memory.lock();
-        if self.active.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, seat)) {
+        if self.active.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, installed)) {
             *kept = memory;
         }
     }
@@ -156,6 +156,6 @@ impl Slots {
 
     /// The policies in charge.
     pub fn active(&self) -> impl Iterator<Item = (Kind, Arc<InstalledPolicy>)> + use<'_> {
-        self.0.iter().filter_map(|(kind, slot)| Some((*kind, slot.seat()?)))
+        self.0.iter().filter_map(|(kind, slot)| Some((*kind, slot.installed()?)))
     }
 }

@@ -93,10 +93,10 @@ pub struct Line {
 
 /// Makes a comparer and the task that does its work, to be spawned by its owner. The task ends when the last clone of
 /// the comparer is gone.
-pub fn comparer(trials: EvaluationQueue, pairs: Arc<Pairs>) -> (Comparer, impl Future<Output = ()> + Send) {
+pub fn comparer(evaluations: EvaluationQueue, pairs: Arc<Pairs>) -> (Comparer, impl Future<Output = ()> + Send) {
     let (queue, waiting) = mpsc::channel(QUEUE);
     let report = Arc::<Mutex<Report>>::default();
-    let comparer = Work { trials, pairs: Arc::clone(&pairs), report: Arc::clone(&report) };
+    let comparer = Work { evaluations, pairs: Arc::clone(&pairs), report: Arc::clone(&report) };
     (Comparer { queue, pairs, report }, comparer.run(waiting))
 }
 
@@ -146,7 +146,7 @@ impl Comparer {
 
 /// What the task works with.
 struct Work {
-    trials: EvaluationQueue,
+    evaluations: EvaluationQueue,
     pairs: Arc<Pairs>,
     report: Arc<Mutex<Report>>,
 }
@@ -175,8 +175,8 @@ impl Work {
 
     /// Compares as many of the first pairs as fit one question, and takes them off.
     async fn compare_some(&self, pairs: &mut Vec<Pair>) -> Done {
-        self.pairs.in_force(|| rules(self.trials.slots()));
-        let Some(policy) = self.trials.slots().get(Kind::Comparison).active() else {
+        self.pairs.in_force(|| rules(self.evaluations.slots()));
+        let Some(policy) = self.evaluations.slots().get(Kind::Comparison).active() else {
             pairs.clear();
             return Done::Not(Uncompared::Unasked, "no comparison policy is in charge".into());
         };
@@ -184,7 +184,7 @@ impl Work {
             Ok(fitting) => {
                 let rest = pairs.split_off(fitting);
                 let asked = std::mem::replace(pairs, rest);
-                compare(asked, &policy, &self.trials, &self.report).await
+                compare(asked, &policy, &self.evaluations, &self.report).await
             }
             // No fault of the policy: it was not asked.
             Err(too_large) => {
@@ -224,7 +224,12 @@ enum Done {
 }
 
 /// Asks about pairs that fit one question. A policy that does not answer has not said that anything is the same.
-async fn compare(asked: Vec<Pair>, policy: &Arc<Policy>, trials: &EvaluationQueue, report: &Mutex<Report>) -> Done {
+async fn compare(
+    asked: Vec<Pair>,
+    policy: &Arc<Policy>,
+    evaluations: &EvaluationQueue,
+    report: &Mutex<Report>,
+) -> Done {
     let asking = Arc::clone(policy);
     let answer = tokio::task::spawn_blocking(move || (asking.compare(&asked), asked)).await;
     let (answered, asked) = match answer {
@@ -234,11 +239,11 @@ async fn compare(asked: Vec<Pair>, policy: &Arc<Policy>, trials: &EvaluationQueu
             return Done::Not(Uncompared::Unasked, "the comparison panicked".into());
         }
     };
-    trials.submit(Kind::Comparison, || Job::Compared(asked, answered.clone()));
+    evaluations.submit(Kind::Comparison, || Job::Compared(asked, answered.clone()));
     match answered.answer {
         Ok(outcomes) => Done::Compared(rules_of(policy), outcomes),
         Err(error) => {
-            trials.failed(Kind::Comparison, Some(policy), &error);
+            evaluations.failed(Kind::Comparison, Some(policy), &error);
             tracing::warn!(%error, "the comparison policy failed");
             *report.lock().failures.entry(error.cause()).or_default() += 1;
             Done::Not(Uncompared::Unasked, format!("the comparison policy {error}"))

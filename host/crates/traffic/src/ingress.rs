@@ -57,7 +57,7 @@ pub struct Settings {
     pub max_pending: usize,
     /// How long callers may take.
     pub limits: Limits,
-    /// CallContext headers of the PROXY protocol connections begin with, if they do.
+    /// Whose headers of the PROXY protocol connections begin with, if they do.
     pub proxied: Option<Arc<Trusted>>,
     /// TLS, if it is spoken.
     pub tls: Option<Tls>,

@@ -201,7 +201,7 @@ impl Pool {
         }
     }
 
-    /// CallContext pool it is: `programs/v2`.
+    /// Whose pool it is: `programs/v2`.
     pub fn label(&self) -> &str {
         match self {
             Self::Workers(pool) => &pool.spec().label,

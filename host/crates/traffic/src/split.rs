@@ -44,7 +44,7 @@ pub struct Split {
     pub v2_turn: tokio::sync::Mutex<()>,
     /// Nobody is there to answer for V1.
     v1_gone: AtomicBool,
-    trials: EvaluationQueue,
+    evaluations: EvaluationQueue,
 }
 
 impl Split {
@@ -53,13 +53,13 @@ impl Split {
         operations: BTreeMap<Arc<str>, Class>,
         (v1, v2): (Pool, Pool),
         recorder: Arc<Recorder>,
-        trials: EvaluationQueue,
+        evaluations: EvaluationQueue,
         callers: Arc<Callers>,
     ) -> Self {
         let router = Router::of(callers);
         let (decide_failures, v2_turn) = Default::default();
         let v1_gone = AtomicBool::new(false);
-        Self { operations, router, v1, v2, recorder, decide_failures, v2_turn, v1_gone, trials }
+        Self { operations, router, v1, v2, recorder, decide_failures, v2_turn, v1_gone, evaluations }
     }
 
     /// Whether nobody is there to answer for V1, and has not been for a while: then nothing goes back to it.
@@ -99,14 +99,14 @@ impl Split {
         if let Some((error, policy)) = &route.error {
             tracing::warn!(%error, "the routing policy failed to decide; V1 serves");
             *self.decide_failures.lock().entry(error.cause()).or_default() += 1;
-            self.trials.failed(Kind::Routing, policy.as_ref(), error);
+            self.evaluations.failed(Kind::Routing, policy.as_ref(), error);
         }
         if let Some(sampled) = route.sampled.take() {
-            self.trials.log(Kind::Routing, Job::Sampled(sampled.seat, sampled.frame, sampled.target));
+            self.evaluations.log(Kind::Routing, Job::Sampled(sampled.installed, sampled.frame, sampled.target));
         }
         // What a caller chose says nothing of plans.
         if route.by != By::Caller {
-            self.trials.submit(Kind::Routing, || Job::Routed(Box::new(whole()), route.pool, route.mirror));
+            self.evaluations.submit(Kind::Routing, || Job::Routed(Box::new(whole()), route.pool, route.mirror));
         }
         route
     }

@@ -141,7 +141,7 @@ impl Backtest {
         let mut side = Side::default();
         for path in policies {
             let (policy, title) = self.admit(engine, path, &settings)?;
-            if !side.seat(&policy, title) {
+            if !side.install(&policy, title) {
                 let message = format!(
                     "`{}` is a {} policy; {option} takes one rollback policy and one stages policy at the most",
                     path.display(),

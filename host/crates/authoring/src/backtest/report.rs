@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     gaps::Gap,
     runs::{Difference, Runs},
-    side::Seated,
+    side::ReportedPolicy,
 };
 use cutover_model::{
     clock::UnixMs,
@@ -63,7 +63,7 @@ pub struct History {
 #[derive(Debug, Clone, Serialize)]
 pub struct SideReport {
     /// Who was asked.
-    pub policies: Vec<Seated>,
+    pub policies: Vec<ReportedPolicy>,
     /// Checks by verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
     /// Checks by stage action.

@@ -26,7 +26,7 @@ type Next = Box<dyn FnMut(&Progress, &[u8]) -> Asked<Move> + Send>;
 
 /// A policy of a side, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Seated {
+pub struct ReportedPolicy {
     /// Its kind.
     pub kind: Kind,
     /// Its name.
@@ -42,9 +42,9 @@ pub struct Seated {
 /// See the module.
 #[derive(Default)]
 pub struct Side {
-    policies: Vec<Seated>,
-    judge: Option<Seat<Judge>>,
-    next: Option<Seat<Next>>,
+    policies: Vec<ReportedPolicy>,
+    judge: Option<Subject<Judge>>,
+    next: Option<Subject<Next>>,
     runs: Runs,
     seen: Seen,
     checks: u64,
@@ -53,7 +53,7 @@ pub struct Side {
 }
 
 /// A policy with what it remembers and what it cost.
-struct Seat<F> {
+struct Subject<F> {
     ask: F,
     memory: Vec<u8>,
     cost: Cost,
@@ -61,8 +61,9 @@ struct Seat<F> {
 }
 
 impl Side {
-    /// Seats a policy by its kind, under the name that people know it by. False if it is of a kind that a back-test does not ask, or the seat is taken.
-    pub fn seat(&mut self, policy: &Policy, title: Title) -> bool {
+    /// Takes a policy by its kind, under the name that people know it by. False if it is of a kind that a back-test does not
+    /// ask, or there is one of that kind.
+    pub fn install(&mut self, policy: &Policy, title: Title) -> bool {
         let mut warm = policy.warm();
         match policy.kind {
             Kind::Rollback if self.judge.is_none() => {
@@ -73,7 +74,7 @@ impl Side {
             }
             Kind::Rollback | Kind::Stages | Kind::Routing | Kind::Comparison | Kind::Adapter => return false,
         }
-        self.policies.push(Seated {
+        self.policies.push(ReportedPolicy {
             kind: policy.kind,
             name: title.name,
             version: title.version,
@@ -83,14 +84,14 @@ impl Side {
         true
     }
 
-    /// Seats whatever judges as a rollback policy does.
+    /// Takes whatever judges as a rollback policy does.
     pub fn judge(&mut self, judge: Judge) {
-        self.judge = Some(Seat::new(judge));
+        self.judge = Some(Subject::new(judge));
     }
 
-    /// Seats whatever moves as a stages policy does.
+    /// Takes whatever moves as a stages policy does.
     pub fn next(&mut self, next: Next) {
-        self.next = Some(Seat::new(next));
+        self.next = Some(Subject::new(next));
     }
 
     /// The kinds of its policies.
@@ -107,7 +108,7 @@ impl Side {
     /// Asks about one check.
     pub(super) fn ask(&mut self, recorded: &Recorded) {
         let check = &self.seen.fresh(&recorded.check);
-        let judged = self.judge.as_mut().map(|seat| seat.judge(check));
+        let judged = self.judge.as_mut().map(|installed| installed.judge(check));
         // Nobody moves without a verdict, and nobody is asked to after a roll-back.
         let known = judged.as_ref().map_or(recorded.verdict, |judged| judged.as_ref().ok().map(|j| j.verdict));
         if recorded.verdict.is_none() && known.is_some() {
@@ -115,7 +116,7 @@ impl Side {
         }
         let staged = matches!(check.phase, Phase::Shadow | Phase::Ramping);
         let verdict = known.filter(|verdict| staged && *verdict != Verdict::RollBack);
-        let moved = self.next.as_mut().zip(verdict).map(|(seat, verdict)| seat.next(check, verdict));
+        let moved = self.next.as_mut().zip(verdict).map(|(installed, verdict)| installed.next(check, verdict));
 
         let stand = Stand {
             verdict: judged.as_ref().map(|j| j.as_ref().map_or(Verdict::Hold, |j| j.verdict)),
@@ -166,8 +167,8 @@ impl Side {
 
     /// What came of it.
     pub(super) fn end(self) -> SideReport {
-        let rollback = self.judge.map(|seat| (seat.cost.shown(), seat.errors.shown())).unzip();
-        let stages = self.next.map(|seat| (seat.cost.shown(), seat.errors.shown())).unzip();
+        let rollback = self.judge.map(|installed| (installed.cost.shown(), installed.errors.shown())).unzip();
+        let stages = self.next.map(|installed| (installed.cost.shown(), installed.errors.shown())).unzip();
         SideReport {
             policies: self.policies,
             verdicts: self.runs.verdicts(),
@@ -184,7 +185,7 @@ impl Side {
     }
 }
 
-impl<F> Seat<F> {
+impl<F> Subject<F> {
     fn new(ask: F) -> Self {
         Self { ask, memory: Vec::new(), cost: Cost::default(), errors: Errors::default() }
     }
@@ -200,14 +201,14 @@ impl<F> Seat<F> {
     }
 }
 
-impl Seat<Judge> {
+impl Subject<Judge> {
     fn judge(&mut self, check: &Check) -> Result<Judgement, PolicyError> {
         let asked = (self.ask)(check, &self.memory);
         self.learn(asked, check)
     }
 }
 
-impl Seat<Next> {
+impl Subject<Next> {
     fn next(&mut self, check: &Check, verdict: Verdict) -> Result<Move, PolicyError> {
         let progress = Progress { check: check.clone(), verdict, forced: false };
         let asked = (self.ask)(&progress, &self.memory);

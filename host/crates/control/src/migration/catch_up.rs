@@ -1,7 +1,7 @@
-//! Shows a newcomer the checks that it would have seen, without holding up anything.
+//! Shows a new policy the checks that it would have seen, without holding up anything.
 //!
 //! In rounds, off the controller's path: first what the store has of the stage, then what came meanwhile, which is less
-//! each time. The last few checks are shown while no new check is made; orders are taken all along. A newcomer that is
+//! each time. The last few checks are shown while no new check is made; orders are taken all along. A new policy that is
 //! slower than checks come never gets there, and is refused.
 
 use std::{sync::Arc, time::Duration};
@@ -18,10 +18,10 @@ use cutover_policy_host::{PolicyError, catch_up::CatchUp, engine::Policy, histor
 /// Checks that are read from the store at once.
 const PAGE: u32 = 500;
 
-/// Failures after which a rehearsal ends: a policy that loops would take its whole time limit for each check.
+/// Failures after which a catch-up ends: a policy that loops would take its whole time limit for each check.
 const ENOUGH_FAILURES: u64 = 3;
 
-/// Rounds with no fewer checks to show than the one before; then a newcomer is too slow.
+/// Rounds with no fewer checks to show than the one before; then a new policy is too slow.
 const LOST_ROUNDS: u32 = 2;
 
 /// Checks that may be shown while no new one is made: at their time limit they delay it by a second.
@@ -38,7 +38,7 @@ pub struct PendingCatchUp {
     /// Who is shown; nobody, if there is nothing to show.
     pub(super) policy: Option<Arc<Policy>>,
     /// How it did so far.
-    pub(super) rehearsal: CatchUp,
+    pub(super) catch_up: CatchUp,
     /// It has seen what came before this.
     pub(super) from: UnixMs,
     /// How much of the store each round was about, in milliseconds.
@@ -84,7 +84,7 @@ impl Pace {
 /// A check, and the verdict that was in force.
 type Shown = (Check, Option<Verdict>);
 
-/// What a newcomer is to see next.
+/// What a new policy is to see next.
 enum Round {
     /// What the store has until before a moment.
     Stored(UnixMs),
@@ -103,11 +103,11 @@ enum Round {
 impl PendingCatchUp {
     /// One that was shown nothing yet.
     pub(super) fn new(installing: PendingInstall, CatchUpStart { policy, memory, from }: CatchUpStart) -> Self {
-        let rehearsal = CatchUp::new(memory);
+        let catch_up = CatchUp::new(memory);
         Self {
             installing,
             policy,
-            rehearsal,
+            catch_up,
             from,
             stored: Pace::default(),
             at_hand: Pace::default(),
@@ -117,7 +117,7 @@ impl PendingCatchUp {
         }
     }
 
-    /// Whether a check is still to be answered: the newcomer gets its batches with its first question.
+    /// Whether a check is still to be answered: the new policy gets its batches with its first question.
     fn is_owed(&self, check: &Check, verdict: Option<Verdict>) -> bool {
         let last = check.batches.last().map(|batch| batch.start_ms);
         verdict.is_none() && self.owed_from.zip(last).is_some_and(|(from, last)| last >= from)
@@ -126,7 +126,7 @@ impl PendingCatchUp {
     /// Shows the checks that the store has until before `to`.
     async fn show_stored(&mut self, store: &Store, migration: &str, policy: &Arc<Policy>, to: UnixMs) {
         let mut stored = StoredChecks::new(store, migration, (self.from, to));
-        while self.rehearsal.failed < ENOUGH_FAILURES {
+        while self.catch_up.failed < ENOUGH_FAILURES {
             let Some(page) = stored.page().await else { break };
             self.show(policy, page).await;
         }
@@ -135,14 +135,14 @@ impl PendingCatchUp {
 
     /// Whether it has failed all that it was shown, and need not be put in charge.
     const fn fails_all(&self) -> bool {
-        let CatchUp { checks, failed, .. } = &self.rehearsal;
+        let CatchUp { checks, failed, .. } = &self.catch_up;
         self.installing.can_wait() && *failed > 0 && *failed == *checks
     }
 
     async fn show(&mut self, policy: &Arc<Policy>, mut checks: Vec<Shown>) {
         let until = checks.last().map(|(check, _)| check.now_ms);
         checks.retain(|(check, verdict)| !self.is_owed(check, *verdict));
-        self.rehearsal = shown(policy, self.rehearsal.clone(), checks).await;
+        self.catch_up = shown(policy, self.catch_up.clone(), checks).await;
         self.from = until.map_or(self.from, |until| UnixMs(until.0 + 1));
     }
 }
@@ -183,20 +183,20 @@ impl<'a> StoredChecks<'a> {
 }
 
 /// Shows a policy checks, on a thread that may be held up.
-async fn shown(policy: &Arc<Policy>, mut rehearsal: CatchUp, checks: Vec<Shown>) -> CatchUp {
-    let (policy, before) = (Arc::clone(policy), rehearsal.clone());
+async fn shown(policy: &Arc<Policy>, mut catch_up: CatchUp, checks: Vec<Shown>) -> CatchUp {
+    let (policy, before) = (Arc::clone(policy), catch_up.clone());
     let shown = tokio::task::spawn_blocking(move || {
         let mut warm = policy.warm();
         for (check, verdict) in checks {
-            rehearsal.show(policy.kind, &mut warm, &check, verdict);
-            if rehearsal.failed >= ENOUGH_FAILURES {
+            catch_up.show(policy.kind, &mut warm, &check, verdict);
+            if catch_up.failed >= ENOUGH_FAILURES {
                 break;
             }
         }
-        rehearsal
+        catch_up
     });
     shown.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a rehearsal panicked");
+        tracing::error!(%error, "a catch-up panicked");
         before
     })
 }
@@ -205,56 +205,56 @@ async fn shown(policy: &Arc<Policy>, mut rehearsal: CatchUp, checks: Vec<Shown>)
 /// stage, as if it had been activated while the host ran. A stages policy would otherwise forget pairs that differ, and a
 /// judge what it has seen of V1.
 pub async fn caught_up(store: &Store, migration: &str, policy: &Arc<Policy>, since: UnixMs) -> CatchUp {
-    let mut rehearsal = CatchUp::new(Vec::new());
+    let mut catch_up = CatchUp::new(Vec::new());
     let (started, mut told) = (clock::mono(), Duration::ZERO);
     let mut stored = StoredChecks::new(store, migration, (since, UnixMs(u64::MAX)));
-    while rehearsal.failed < ENOUGH_FAILURES && CatchUp::is_for(policy.kind) {
+    while catch_up.failed < ENOUGH_FAILURES && CatchUp::is_for(policy.kind) {
         let Some(page) = stored.page().await else { break };
-        rehearsal = shown(policy, rehearsal, page).await;
+        catch_up = shown(policy, catch_up, page).await;
         if clock::mono().since(started) >= told + TELL_EACH {
             told = clock::mono().since(started);
-            tracing::info!(migration, kind = %policy.kind, checks = rehearsal.checks, "a new policy is shown recorded checks");
+            tracing::info!(migration, kind = %policy.kind, checks = catch_up.checks, "a new policy is shown recorded checks");
         }
     }
-    rehearsal
+    catch_up
 }
 
 impl Controller {
-    /// Shows a newcomer what comes next, or seats it.
-    pub(super) async fn rehearse(&mut self, mut rehearsed: PendingCatchUp) {
-        if std::mem::take(&mut rehearsed.last) {
+    /// Shows a new policy what comes next, or installs it.
+    pub(super) async fn catch_up(&mut self, mut pending: PendingCatchUp) {
+        if std::mem::take(&mut pending.last) {
             self.last_looks -= 1;
-            return if rehearsed.fails_all() { self.turn_away(rehearsed) } else { self.seat_now(rehearsed).await };
+            return if pending.fails_all() { self.turn_away(pending) } else { self.install_now(pending).await };
         }
-        let Some(policy) = rehearsed.policy.clone() else { return self.seat_between_checks(rehearsed).await };
-        match self.round(&mut rehearsed) {
-            Round::Done | Round::Last(_) | Round::UnderWay if rehearsed.fails_all() => self.turn_away(rehearsed),
-            Round::Done => self.seat_between_checks(rehearsed).await,
+        let Some(policy) = pending.policy.clone() else { return self.install_between_checks(pending).await };
+        match self.round(&mut pending) {
+            Round::Done | Round::Last(_) | Round::UnderWay if pending.fails_all() => self.turn_away(pending),
+            Round::Done => self.install_between_checks(pending).await,
             Round::TooSlow(why) => {
-                self.refuse(rehearsed.installing, format!("nothing was changed: {why}").into());
+                self.refuse(pending.installing, format!("nothing was changed: {why}").into());
             }
-            // The check under way comes first: it is one that the newcomer has to see.
-            Round::Last(_) if self.asking => self.waiting.push(rehearsed),
-            Round::UnderWay => self.waiting.push(rehearsed),
+            // The check under way comes first: it is one that the new policy has to see.
+            Round::Last(_) if self.asking => self.waiting.push(pending),
+            Round::UnderWay => self.waiting.push(pending),
             Round::Last(checks) => {
-                rehearsed.last = true;
+                pending.last = true;
                 self.last_looks += 1;
-                self.show_off_path(rehearsed, policy, Round::Last(checks));
+                self.show_off_path(pending, policy, Round::Last(checks));
             }
-            round @ (Round::Stored(_) | Round::Missed(_)) => self.show_off_path(rehearsed, policy, round),
+            round @ (Round::Stored(_) | Round::Missed(_)) => self.show_off_path(pending, policy, round),
         }
     }
 
-    /// Leaves everything as it is: the newcomer failed all that it was shown.
-    fn turn_away(&mut self, rehearsed: PendingCatchUp) {
-        let CatchUp { checks, first_failure, .. } = rehearsed.rehearsal;
+    /// Leaves everything as it is: the new policy failed all that it was shown.
+    fn turn_away(&mut self, pending: PendingCatchUp) {
+        let CatchUp { checks, first_failure, .. } = pending.catch_up;
         let error = first_failure.unwrap_or(PolicyError::Said { message: String::new() });
-        self.refuse(rehearsed.installing, Declined::rehearsed(checks, &error));
+        self.refuse(pending.installing, Declined::pending(checks, &error));
     }
 
-    fn round(&self, rehearsed: &mut PendingCatchUp) -> Round {
-        let PendingCatchUp { rehearsal, from, shown_for, .. } = rehearsed;
-        if rehearsal.failed >= ENOUGH_FAILURES {
+    fn round(&self, pending: &mut PendingCatchUp) -> Round {
+        let PendingCatchUp { catch_up, from, shown_for, .. } = pending;
+        if catch_up.failed >= ENOUGH_FAILURES {
             return Round::Done;
         }
         let too_slow = || {
@@ -262,7 +262,7 @@ impl Controller {
             Round::TooSlow(format!(
                 "it cannot catch up with the checks: it was shown {} in {}, and as many came meanwhile; raise \
                  `check_interval`, or use a policy that takes less time",
-                rehearsal.checks,
+                catch_up.checks,
                 humantime::format_duration(shown_for),
             ))
         };
@@ -270,15 +270,15 @@ impl Controller {
         let at_hand = match self.recent.front() {
             Some((check, _)) => check.now_ms,
             None if self.asking => return Round::UnderWay,
-            None if rehearsed.stored.has_begun() => return Round::Done,
+            None if pending.stored.has_begun() => return Round::Done,
             None => self.parts.clock.now(),
         };
         if *from < at_hand {
-            let is_lost = rehearsed.stored.is_lost(at_hand.0 - from.0);
+            let is_lost = pending.stored.is_lost(at_hand.0 - from.0);
             return if is_lost { too_slow() } else { Round::Stored(at_hand) };
         }
         let checks: Vec<_> = self.recent.iter().filter(|(check, _)| check.now_ms >= *from).cloned().collect();
-        let is_lost = rehearsed.at_hand.is_lost(checks.len() as u64);
+        let is_lost = pending.at_hand.is_lost(checks.len() as u64);
         match checks.len() {
             0 => Round::Done,
             n if n <= LAST => Round::Last(checks),
@@ -287,31 +287,31 @@ impl Controller {
         }
     }
 
-    fn show_off_path(&self, mut rehearsed: PendingCatchUp, policy: Arc<Policy>, round: Round) {
+    fn show_off_path(&self, mut pending: PendingCatchUp, policy: Arc<Policy>, round: Round) {
         let (store, name, settled) = (self.parts.store.clone(), self.parts.name.clone(), self.settled.clone());
-        rehearsed.owed_from = self.owed.from;
+        pending.owed_from = self.owed.from;
         self.parts.tasks.spawn(async move {
             let started = clock::mono();
             match round {
-                Round::Stored(to) => rehearsed.show_stored(&store, &name, &policy, to).await,
-                Round::Missed(checks) | Round::Last(checks) => rehearsed.show(&policy, checks).await,
+                Round::Stored(to) => pending.show_stored(&store, &name, &policy, to).await,
+                Round::Missed(checks) | Round::Last(checks) => pending.show(&policy, checks).await,
                 Round::UnderWay | Round::Done | Round::TooSlow(_) => {}
             }
-            rehearsed.shown_for += clock::mono().since(started);
+            pending.shown_for += clock::mono().since(started);
             // The controller is gone when the host stops.
-            drop(settled.send(BackgroundEvent::PendingCatchUp(Box::new(rehearsed))).await);
+            drop(settled.send(BackgroundEvent::PendingCatchUp(Box::new(pending))).await);
         });
     }
 
-    /// Waits for the end of the check under way, so that the newcomer misses none.
-    async fn seat_between_checks(&mut self, rehearsed: PendingCatchUp) {
-        if self.asking { self.waiting.push(rehearsed) } else { self.seat_now(rehearsed).await }
+    /// Waits for the end of the check under way, so that the new policy misses none.
+    async fn install_between_checks(&mut self, pending: PendingCatchUp) {
+        if self.asking { self.waiting.push(pending) } else { self.install_now(pending).await }
     }
 
     /// Goes on with those that waited for the end of a check.
     pub(super) async fn go_on(&mut self) {
-        for rehearsed in std::mem::take(&mut self.waiting) {
-            self.rehearse(rehearsed).await;
+        for pending in std::mem::take(&mut self.waiting) {
+            self.catch_up(pending).await;
         }
     }
 }

@@ -130,10 +130,10 @@ impl Controller {
         self.take_back(&check, judged.as_ref().map(|answered| answered.asked.answer.is_ok()));
         // What it failed is shown again with the next question, and then to candidates, too: to each once.
         if let Some(answered) = judged.as_ref().filter(|answered| answered.asked.answer.is_ok()) {
-            self.parts.trials.submit(Kind::Rollback, || Job::Judged(check.clone(), answered.asked.clone()));
+            self.parts.evaluations.submit(Kind::Rollback, || Job::Judged(check.clone(), answered.asked.clone()));
         }
         if let Some((answered, verdict)) = staged.as_ref().zip(verdict) {
-            self.parts.trials.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
+            self.parts.evaluations.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
         }
         let (now, owes) = (self.parts.clock.up(), self.owed.count > 0);
         match judged.as_ref().map(|answered| &answered.asked.answer) {
@@ -155,7 +155,7 @@ impl Controller {
         if let Some(answered) = judged {
             if let Err(error) = &answered.asked.answer {
                 self.waiting_for = vec![judge::failure(error)];
-                self.count_failure(Kind::Rollback, Some(&answered.seat.policy), error).await;
+                self.count_failure(Kind::Rollback, Some(&answered.installed.policy), error).await;
             }
             let judgement = answered.asked.answer.clone().unwrap_or_else(|error| Judgement {
                 verdict: Verdict::Hold,
@@ -171,7 +171,7 @@ impl Controller {
         }
         let Some(answered) = staged.filter(|_| epoch == self.epoch) else { return };
         if let Err(error) = &answered.asked.answer {
-            self.count_failure(Kind::Stages, Some(&answered.seat.policy), error).await;
+            self.count_failure(Kind::Stages, Some(&answered.installed.policy), error).await;
         }
         if let Event::Moved { findings, action } = stage::event(&answered) {
             let has_callers = self.state.share > Ppm::ZERO;
@@ -319,20 +319,20 @@ fn had_calls(check: &Check) -> bool {
 /// The record of an answer that counts.
 fn record<T: serde::Serialize>(answered: &Answered<T>, question: Question) -> Call {
     let at = question.now().unwrap_or_default();
-    Call::of(at, Role::Active, &answered.seat, question, answered.memory.clone(), &answered.asked)
+    Call::of(at, Role::Active, &answered.installed, question, answered.memory.clone(), &answered.asked)
 }
 
 /// What the policies in charge and their candidates remember now.
 fn remembered(slots: &Slots) -> Vec<Remembered> {
     let active = slots.iter().filter_map(|(_, slot)| {
-        let (seat, memory) = slot.question()?;
-        Some(Remembered::of(SlotRole::Active, &seat.policy, memory, None))
+        let (installed, memory) = slot.question()?;
+        Some(Remembered::of(SlotRole::Active, &installed.policy, memory, None))
     });
     let candidates = slots.iter().filter_map(|(_, slot)| {
         let candidate = slot.candidate()?;
         let (memory, _) = candidate.memory.lock().clone();
         let evidence = Some(candidate.evidence.lock().clone());
-        Some(Remembered::of(SlotRole::Candidate, &candidate.seat.policy, memory, evidence))
+        Some(Remembered::of(SlotRole::Candidate, &candidate.installed.policy, memory, evidence))
     });
     active.chain(candidates).collect()
 }

@@ -143,7 +143,7 @@ pub struct Parts {
     /// The moment of the last check on record.
     pub last_check: UnixMs,
     /// Who tries candidates out.
-    pub trials: EvaluationQueue,
+    pub evaluations: EvaluationQueue,
     /// Failures of policies that others ask.
     pub failed: mpsc::Receiver<Failed>,
 }

@@ -80,8 +80,8 @@ impl Cause {
         Self {
             reason: String::new(),
             actor: "policy".into(),
-            policy: Some(answered.seat.label()),
-            digest: Some(answered.seat.policy.digest().to_string()),
+            policy: Some(answered.installed.label()),
+            digest: Some(answered.installed.policy.digest().to_string()),
             inputs: call,
             at,
         }
@@ -148,31 +148,31 @@ impl Controller {
         let situation = self.situation();
         let asked = self.parts.tasks.spawn_blocking(move || {
             let slot = slots.get(Kind::Routing);
-            let (seat, memory) = slot.question()?;
-            let asked = seat.policy.make_plan(&situation, &memory);
+            let (installed, memory) = slot.question()?;
+            let asked = installed.policy.make_plan(&situation, &memory);
             if asked.answer.is_ok() {
-                slot.remember(&seat, asked.memory.clone());
+                slot.remember(&installed, asked.memory.clone());
             }
             let question = Question::Routing(situation.clone());
-            let call = Call::of(situation.now_ms, Role::Active, &seat, question, memory, &asked);
-            Some((seat, situation, asked, call))
+            let call = Call::of(situation.now_ms, Role::Active, &installed, question, memory, &asked);
+            Some((installed, situation, asked, call))
         });
         match asked.await {
-            Ok(Some((seat, situation, asked, call))) => {
+            Ok(Some((installed, situation, asked, call))) => {
                 self.log(call);
                 let answer = asked.answer.clone();
-                self.parts.trials.submit(Kind::Routing, || Job::Planned(situation, asked));
+                self.parts.evaluations.submit(Kind::Routing, || Job::Planned(situation, asked));
                 match answer {
                     Ok(plan) => {
                         self.stale_plan = None;
-                        self.keep_for_restart(&seat, &plan);
-                        let decider = seat.policy.decides().then_some(seat);
+                        self.keep_for_restart(&installed, &plan);
+                        let decider = installed.policy.decides().then_some(installed);
                         self.last_plan = Some((plan.clone(), decider.clone()));
                         self.publish(plan, decider);
                     }
                     Err(error) => {
                         self.keep_plan(format!("the routing policy {error}"));
-                        self.count_failure(Kind::Routing, Some(&seat.policy), &error).await;
+                        self.count_failure(Kind::Routing, Some(&installed.policy), &error).await;
                     }
                 }
             }
@@ -196,16 +196,17 @@ impl Controller {
     /// The plan that was in force when the host was here last, if it was made for the phase that the migration is in.
     pub(super) fn restore(&mut self, last: Option<LastPlan>) {
         let Some(last) = last.filter(|last| last.phase == self.state.in_force()) else { return };
-        let seat = self.parts.slots.get(Kind::Routing).question().map(|(seat, _)| seat);
-        let decider = seat.filter(|seat| seat.policy.decides() && **seat.policy.digest() == *last.digest);
+        let installed = self.parts.slots.get(Kind::Routing).question().map(|(installed, _)| installed);
+        let decider =
+            installed.filter(|installed| installed.policy.decides() && **installed.policy.digest() == *last.digest);
         self.last_plan = Some((last.plan, decider));
         self.keep_plan("the routing policy has not been asked yet".into());
     }
 
     /// A host that begins again has this plan in force before it serves anything.
-    fn keep_for_restart(&mut self, seat: &InstalledPolicy, plan: &Plan) {
+    fn keep_for_restart(&mut self, installed: &InstalledPolicy, plan: &Plan) {
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
-        let digest = seat.policy.digest().to_string();
+        let digest = installed.policy.digest().to_string();
         let last = LastPlan { at: self.parts.clock.wall(), phase: self.state.in_force(), digest, plan: plan.clone() };
         self.in_turn(async move {
             if let Err(error) = store.keep_plan(&name, &last).await {

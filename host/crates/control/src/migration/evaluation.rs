@@ -41,7 +41,7 @@ pub struct CandidateEvaluator {
     /// Who promotes and demotes.
     pub handle: Handle,
     /// Where failures are told.
-    pub trials: EvaluationQueue,
+    pub evaluations: EvaluationQueue,
     /// What is kept of V1, whatever a plan says.
     pub control: Control,
     /// The time that rules go by.
@@ -110,18 +110,18 @@ impl CandidateEvaluator {
     /// Asks a fresh instance what a warm one was asked: that is what can be replayed, and a policy that answers
     /// differently keeps something to itself.
     async fn sample(&self, job: Job) {
-        let Job::Sampled(seat, frame, target) = job else { return };
+        let Job::Sampled(installed, frame, target) = job else { return };
         let asked = spawn_blocking(move || {
-            let asked = seat.policy.decide_fresh(&frame);
-            (seat, frame, asked)
+            let asked = installed.policy.decide_fresh(&frame);
+            (installed, frame, asked)
         });
-        let Ok((seat, frame, asked)) = asked.await else { return };
+        let Ok((installed, frame, asked)) = asked.await else { return };
         if asked.answer.as_ref().is_ok_and(|fresh| *fresh != target) {
             let message = "a warm instance answers `decide` differently from a fresh one: it keeps something to itself";
-            self.trials.failed(Kind::Routing, Some(&seat.policy), &PolicyError::nonsense(message));
+            self.evaluations.failed(Kind::Routing, Some(&installed.policy), &PolicyError::nonsense(message));
         }
         let question = Question::Decide(Memory(frame));
-        self.log(&[Call::of(clock::unix_ms(), Role::Active, &seat, question, Vec::new(), &asked)]).await;
+        self.log(&[Call::of(clock::unix_ms(), Role::Active, &installed, question, Vec::new(), &asked)]).await;
     }
 
     async fn log(&self, calls: &[Call]) {
@@ -142,45 +142,45 @@ fn attempt(
     shadow: Option<&Shadow>,
     control: Control,
 ) -> (Option<Tried>, Option<Router>) {
-    let seat = &candidate.seat;
+    let installed = &candidate.installed;
     let (memory, _) = candidate.memory.lock().clone();
     let now = clock::unix_ms();
     match job {
         Job::Judged(check, active) => {
-            let asked = seat.policy.judge(&check, &memory);
+            let asked = installed.policy.judge(&check, &memory);
             remember(candidate, check.now_ms, &asked);
             let compared = one("a check", &active, &asked, |j: &Judgement| json!(j.verdict), |j| json!(j));
             let question = Question::Rollback(check);
-            (Some(tried(seat, question, memory, compared, &asked)), None)
+            (Some(tried(installed, question, memory, compared, &asked)), None)
         }
         Job::Staged(progress, active) => {
-            let asked = seat.policy.next(&progress, &memory);
+            let asked = installed.policy.next(&progress, &memory);
             remember(candidate, progress.check.now_ms, &asked);
             let compared = one("a check", &active, &asked, |m: &Move| json!(m.action), |m| json!(m));
-            (Some(tried(seat, Question::Stages(progress), memory, compared, &asked)), None)
+            (Some(tried(installed, Question::Stages(progress), memory, compared, &asked)), None)
         }
         Job::Planned(situation, active) => {
-            let asked = seat.policy.make_plan(&situation, &memory);
+            let asked = installed.policy.make_plan(&situation, &memory);
             remember(candidate, now, &asked);
             let compared = one("a plan", &active, &asked, |p: &Plan| json!(p), |p| json!(p));
-            let router = asked.answer.as_ref().ok().map(|plan| router(plan, seat, control));
-            (Some(tried(seat, Question::Routing(situation), memory, compared, &asked)), router)
+            let router = asked.answer.as_ref().ok().map(|plan| router(plan, installed, control));
+            (Some(tried(installed, Question::Routing(situation), memory, compared, &asked)), router)
         }
         Job::Routed(request, pool, mirror) => {
             (shadow.map(|shadow| routed(&shadow.router, &request, pool, mirror)), None)
         }
         Job::Compared(pairs, active) => {
-            let asked = seat.policy.compare(&pairs);
+            let asked = installed.policy.compare(&pairs);
             (Some(Tried { compared: pairwise(&pairs, &active, &asked), calls: Vec::new() }), None)
         }
         Job::Called(call, active) => {
-            let asked = seat.policy.adapt_call(&call);
+            let asked = installed.policy.adapt_call(&call);
             let shown = |a: &AdaptedCall| json!({ "operation": a.operation, "body": json_of(&a.body) });
             let compared = one(&format!("a call of `{}`", call.operation), &active, &asked, shown, shown);
             (Some(Tried { compared, calls: Vec::new() }), None)
         }
         Job::Replied(call, reply, active) => {
-            let asked = seat.policy.adapt_reply(&call, reply);
+            let asked = installed.policy.adapt_reply(&call, reply);
             let shown = |a: &AdapterReply| json!({ "success": a.success, "body": json_of(&a.body) });
             let compared = one(&format!("a reply to `{}`", call.operation), &active, &asked, shown, shown);
             (Some(Tried { compared, calls: Vec::new() }), None)
@@ -189,8 +189,8 @@ fn attempt(
     }
 }
 
-fn router(plan: &Plan, seat: &InstalledPolicy, control: Control) -> Router {
-    let decider = seat.policy.decides().then(|| Arc::new(seat.clone()));
+fn router(plan: &Plan, installed: &InstalledPolicy, control: Control) -> Router {
+    let decider = installed.policy.decides().then(|| Arc::new(installed.clone()));
     let router = Router::closed();
     router.publish(Published { plan: plan.clone(), v2_serves: true, most: Ppm::ALL, decider, control });
     router
@@ -235,14 +235,14 @@ fn one<T>(
 }
 
 fn tried<T: Serialize>(
-    seat: &InstalledPolicy,
+    installed: &InstalledPolicy,
     question: Question,
     memory: Vec<u8>,
     compared: Compared,
     asked: &Asked<T>,
 ) -> Tried {
     let at = question.now().unwrap_or_default();
-    Tried { compared, calls: vec![Call::of(at, Role::Candidate, seat, question, memory, asked)] }
+    Tried { compared, calls: vec![Call::of(at, Role::Candidate, installed, question, memory, asked)] }
 }
 
 /// Where the candidate's plan would send a request that was sent somewhere.

@@ -100,7 +100,7 @@ impl Declined {
 
 impl Declined {
     /// A policy failed all that it was shown of what happened.
-    pub fn rehearsed(checks: u64, error: &PolicyError) -> Self {
+    pub fn pending(checks: u64, error: &PolicyError) -> Self {
         let message = format!(
             "nothing was changed: it was shown {checks} of the checks since the stage began, as it would have been asked, and \
              failed all of them: the first time it {error}"
@@ -146,11 +146,11 @@ pub enum CommandKind {
     Install(Box<Install>),
 }
 
-/// A policy that was admitted and has no seat yet.
+/// A policy that was admitted and is in no slot yet.
 #[derive(Debug)]
 pub struct AdmittedPolicy {
     /// The policy and what people call it.
-    pub seat: InstalledPolicy,
+    pub installed: InstalledPolicy,
     /// Its component.
     pub component: Vec<u8>,
     /// Fingerprint of what the configuration says.

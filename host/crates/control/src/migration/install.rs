@@ -1,7 +1,7 @@
-//! Puts policies into seats: in charge, back in charge, or beside the one in charge.
+//! Puts policies into slots: in charge, back in charge, or beside the one in charge.
 //!
 //! On record first, then for the next question. A policy that remembers checks is shown those since the stage began
-//! before (see [`rehearse`](crate::migration::catch_up)): it takes over with the memory that it would have.
+//! before (see [`catch_up`](crate::migration::catch_up)): it takes over with the memory that it would have.
 
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ impl Install {
     /// Of which slot.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Activate(new) | Self::Candidate(new, _) => new.seat.policy.kind,
+            Self::Activate(new) | Self::Candidate(new, _) => new.installed.policy.kind,
             Self::Promote(kind) | Self::Revert(kind) | Self::Drop(kind) => *kind,
         }
     }
@@ -101,8 +101,8 @@ impl Controller {
     /// Begins to put a policy somewhere; whoever waits is answered when it is done or refused.
     pub(super) async fn install(&mut self, installing: PendingInstall) {
         let kind = installing.what.kind();
-        if let Some(seat) = self.in_charge_already(&installing.what) {
-            let (label, digest) = (seat.label(), seat.policy.digest().to_string());
+        if let Some(installed) = self.in_charge_already(&installing.what) {
+            let (label, digest) = (installed.label(), installed.policy.digest().to_string());
             let message = format!(
                 "{label} is in charge of {kind} of {} with the same settings: nothing was changed",
                 self.parts.name
@@ -115,26 +115,26 @@ impl Controller {
             Err(why) => return installing.answer(Err(why.into())),
         };
         if self.installing.contains(&kind) {
-            let why = format!("another {kind} policy is just being put in its seat; try again in a moment");
+            let why = format!("another {kind} policy is just being put in its installed; try again in a moment");
             return installing.answer(Err(why.into()));
         }
         self.installing.insert(kind);
         if !CatchUp::is_for(kind) {
-            return self.seat_now(PendingCatchUp::new(installing, CatchUpStart { policy: None, ..learner })).await;
+            return self.install_now(PendingCatchUp::new(installing, CatchUpStart { policy: None, ..learner })).await;
         }
         let policy = learner.policy.filter(|_| self.state.is_judged());
-        self.rehearse(PendingCatchUp::new(installing, CatchUpStart { policy, ..learner })).await;
+        self.catch_up(PendingCatchUp::new(installing, CatchUpStart { policy, ..learner })).await;
     }
 
     /// Whoever activates what is active wants nothing else; the policy before stays the one to go back to.
     fn in_charge_already(&self, what: &Install) -> Option<Arc<InstalledPolicy>> {
         let Install::Activate(new) = what else { return None };
-        let seat = self.parts.slots.get(what.kind()).seat()?;
-        let same = seat.title == new.seat.title
-            && seat.policy.digest() == new.seat.policy.digest()
-            && seat.policy.settings == new.seat.policy.settings
-            && seat.wasi_stub == new.seat.wasi_stub;
-        same.then_some(seat)
+        let installed = self.parts.slots.get(what.kind()).installed()?;
+        let same = installed.title == new.installed.title
+            && installed.policy.digest() == new.installed.policy.digest()
+            && installed.policy.settings == new.installed.policy.settings
+            && installed.wasi_stub == new.installed.wasi_stub;
+        same.then_some(installed)
     }
 
     /// Who has to be shown what happened.
@@ -145,33 +145,33 @@ impl Controller {
             |policy: Option<&Arc<Policy>>, memory, from| CatchUpStart { policy: policy.cloned(), memory, from };
         let blank = |policy| Ok(learner(Some(policy), Vec::new(), self.state.since));
         match what {
-            Install::Activate(new) => blank(&new.seat.policy),
-            Install::Candidate(new, _) => match slot.seat() {
-                Some(_) => blank(&new.seat.policy),
+            Install::Activate(new) => blank(&new.installed.policy),
+            Install::Candidate(new, _) => match slot.installed() {
+                Some(_) => blank(&new.installed.policy),
                 None => Err(format!("no {kind} policy is in charge that a candidate could be compared with")),
             },
             Install::Promote(_) => match slot.candidate() {
                 // It missed some, so what it remembers is not what it would.
-                Some(candidate) if candidate.evidence.lock().left_out > 0 => blank(&candidate.seat.policy),
+                Some(candidate) if candidate.evidence.lock().left_out > 0 => blank(&candidate.installed.policy),
                 Some(candidate) => {
                     let (memory, from) = candidate.memory.lock().clone();
-                    Ok(learner(Some(&candidate.seat.policy), memory, from))
+                    Ok(learner(Some(&candidate.installed.policy), memory, from))
                 }
                 None => Err(format!("no {kind} policy is a candidate")),
             },
             Install::Drop(_) if slot.candidate().is_none() => Err(format!("no {kind} policy is a candidate")),
             Install::Drop(_) => Ok(learner(None, Vec::new(), UnixMs(0))),
             Install::Revert(_) => match slot.previous() {
-                Some(seat) => blank(&seat.policy),
+                Some(installed) => blank(&installed.policy),
                 None => Err(format!("there is no previous {kind} policy to go back to; activate one")),
             },
         }
     }
 
-    pub(super) async fn seat_now(&mut self, rehearsed: PendingCatchUp) {
-        let PendingCatchUp { installing, rehearsal, from: seen, .. } = rehearsed;
+    pub(super) async fn install_now(&mut self, pending: PendingCatchUp) {
+        let PendingCatchUp { installing, catch_up, from: seen, .. } = pending;
         self.installing.remove(&installing.what.kind());
-        let done = self.seat(&installing, rehearsal, seen).await;
+        let done = self.put_in_place(&installing, catch_up, seen).await;
         self.show();
         installing.answer(done.map_err(Declined::from));
     }
@@ -182,22 +182,26 @@ impl Controller {
         installing.answer(Err(why));
     }
 
-    async fn seat(
+    async fn put_in_place(
         &mut self,
         installing: &PendingInstall,
-        rehearsal: CatchUp,
+        catch_up: CatchUp,
         seen: UnixMs,
     ) -> Result<CommandReply, String> {
         let kind = installing.what.kind();
         let slot = self.parts.slots.get(kind);
-        let from = slot.seat().map(|seat| seat.policy.digest().to_string());
+        let from = slot.installed().map(|installed| installed.policy.digest().to_string());
         let shown =
-            json!({ "checks": rehearsal.checks, "failed": rehearsal.failed, "first_failure": rehearsal.first_failure });
+            json!({ "checks": catch_up.checks, "failed": catch_up.failed, "first_failure": catch_up.first_failure });
         let (verb, label, to) = match &installing.what {
-            Install::Activate(new) => ("activate-policy", new.seat.label(), new.seat.policy.digest().to_string()),
-            Install::Candidate(new, _) => ("candidate-policy", new.seat.label(), new.seat.policy.digest().to_string()),
-            Install::Promote(_) => labelled("promote-policy", slot.candidate().map(|c| c.seat.clone()).as_ref()),
-            Install::Drop(_) => labelled("drop-candidate", slot.candidate().map(|c| c.seat.clone()).as_ref()),
+            Install::Activate(new) => {
+                ("activate-policy", new.installed.label(), new.installed.policy.digest().to_string())
+            }
+            Install::Candidate(new, _) => {
+                ("candidate-policy", new.installed.label(), new.installed.policy.digest().to_string())
+            }
+            Install::Promote(_) => labelled("promote-policy", slot.candidate().map(|c| c.installed.clone()).as_ref()),
+            Install::Drop(_) => labelled("drop-candidate", slot.candidate().map(|c| c.installed.clone()).as_ref()),
             Install::Revert(_) => labelled("revert-policy", slot.previous().as_deref()),
         };
         let mut detail = json!({ "kind": kind, "policy": label, "from": from, "to": to, "replayed": shown, "reason": installing.reason });
@@ -208,10 +212,10 @@ impl Controller {
         }
         let audited = self.audited(&installing.actor, verb, detail.clone());
         let done = match &installing.what {
-            Install::Activate(new) => self.take_over(new, rehearsal.memory, &audited).await,
-            Install::Candidate(new, rule) => self.stand_by(new, *rule, (rehearsal.memory, seen), &audited).await,
-            Install::Promote(_) => self.promote(kind, rehearsal.memory, &audited).await,
-            Install::Revert(_) => self.go_back(kind, rehearsal.memory, &audited).await,
+            Install::Activate(new) => self.take_over(new, catch_up.memory, &audited).await,
+            Install::Candidate(new, rule) => self.stand_by(new, *rule, (catch_up.memory, seen), &audited).await,
+            Install::Promote(_) => self.promote(kind, catch_up.memory, &audited).await,
+            Install::Revert(_) => self.go_back(kind, catch_up.memory, &audited).await,
             Install::Drop(_) => self.dismiss(kind, &audited).await,
         };
         done.map_err(|e| format!("nothing was changed: {}", chain(&e)))?;
@@ -246,10 +250,10 @@ impl Controller {
     }
 
     async fn take_over(&self, new: &AdmittedPolicy, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
-        let kind = new.seat.policy.kind;
+        let kind = new.installed.policy.kind;
         let record = record(new, memory.clone(), audited);
         self.parts.store.activate(kind, &record, false, audited).await?;
-        self.parts.slots.get(kind).activate(new.seat.clone(), memory);
+        self.parts.slots.get(kind).activate(new.installed.clone(), memory);
         Ok(())
     }
 
@@ -260,18 +264,18 @@ impl Controller {
         (memory, from): (Vec<u8>, UnixMs),
         audited: &Audited,
     ) -> Result<(), StoreError> {
-        let kind = new.seat.policy.kind;
+        let kind = new.installed.policy.kind;
         let since = self.parts.clock.now();
         let record = SlotRecord { rule: Some(rule), since, ..record(new, memory.clone(), audited) };
         self.parts.store.set_candidate(kind, Some(&record), audited).await?;
-        let candidate = Candidate::new(new.seat.clone(), rule, since, (memory, from), Evidence::default());
+        let candidate = Candidate::new(new.installed.clone(), rule, since, (memory, from), Evidence::default());
         self.parts.slots.get(kind).stand_by(Some(Arc::new(candidate)));
         Ok(())
     }
 
     async fn promote(&self, kind: Kind, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
         let slot = self.parts.slots.get(kind);
-        let stored = self.parts.store.seat(&self.parts.name, kind, SlotRole::Candidate).await?;
+        let stored = self.parts.store.policy_in_slot(&self.parts.name, kind, SlotRole::Candidate).await?;
         let (Some(candidate), Some(stored)) = (slot.candidate(), stored) else {
             return Err(StoreError::NoCandidate(kind));
         };
@@ -285,7 +289,7 @@ impl Controller {
         };
         self.parts.store.activate(kind, &record, true, audited).await?;
         slot.stand_by(None);
-        slot.activate(candidate.seat.clone(), memory);
+        slot.activate(candidate.installed.clone(), memory);
         Ok(())
     }
 
@@ -304,7 +308,7 @@ impl Controller {
     /// Takes a policy that failed too often out of charge: back to the previous one, or, without one, nobody.
     pub(super) async fn give_up(&mut self, kind: Kind, why: String) {
         let slot = self.parts.slots.get(kind);
-        if self.installing.contains(&kind) || slot.seat().is_none() {
+        if self.installing.contains(&kind) || slot.installed().is_none() {
             return;
         }
         self.failing.remove(&kind);
@@ -315,7 +319,8 @@ impl Controller {
             // Boxed, because a failing plan leads here and going back leads to a plan.
             return Box::pin(self.install(installing)).await;
         }
-        let detail = json!({ "kind": kind, "from": slot.seat().map(|s| s.policy.digest().to_string()), "reason": why });
+        let detail =
+            json!({ "kind": kind, "from": slot.installed().map(|s| s.policy.digest().to_string()), "reason": why });
         let audited = self.audited("host", "hold-policy", detail);
         if let Err(error) = self.parts.store.hold_slot(kind, &why, &audited).await {
             tracing::error!(migration = self.parts.name, "a held slot is not on record: {}", chain(&error));
@@ -342,8 +347,8 @@ impl Controller {
                 tracing::error!(%error, "a policy's failure could not be audited");
             }
         }
-        let in_charge = self.parts.slots.get(kind).seat();
-        if !in_charge.is_some_and(|seat| policy.is_some_and(|policy| Arc::ptr_eq(policy, &seat.policy))) {
+        let in_charge = self.parts.slots.get(kind).installed();
+        if !in_charge.is_some_and(|installed| policy.is_some_and(|policy| Arc::ptr_eq(policy, &installed.policy))) {
             return;
         }
         let patience = self.parts.patience;
@@ -364,10 +369,10 @@ impl Controller {
 
 fn record(new: &AdmittedPolicy, memory: Vec<u8>, audited: &Audited) -> SlotRecord {
     SlotRecord {
-        title: new.seat.title.clone(),
-        digest: new.seat.policy.digest().to_string(),
-        wasi_stub: new.seat.wasi_stub,
-        settings: new.seat.policy.settings.to_string(),
+        title: new.installed.title.clone(),
+        digest: new.installed.policy.digest().to_string(),
+        wasi_stub: new.installed.wasi_stub,
+        settings: new.installed.policy.settings.to_string(),
         configured: new.configured.clone(),
         memory,
         held: None,
@@ -379,9 +384,9 @@ fn record(new: &AdmittedPolicy, memory: Vec<u8>, audited: &Audited) -> SlotRecor
     }
 }
 
-fn labelled(verb: &'static str, seat: Option<&InstalledPolicy>) -> (&'static str, String, String) {
-    let digest = seat.map_or_else(String::new, |seat| seat.policy.digest().to_string());
-    (verb, seat.map_or_else(String::new, InstalledPolicy::label), digest)
+fn labelled(verb: &'static str, installed: Option<&InstalledPolicy>) -> (&'static str, String, String) {
+    let digest = installed.map_or_else(String::new, |installed| installed.policy.digest().to_string());
+    (verb, installed.map_or_else(String::new, InstalledPolicy::label), digest)
 }
 
 const fn event_of(what: &Install) -> &'static str {

@@ -14,7 +14,7 @@ use cutover_policy_host::{PolicyError, engine::Asked, installed::InstalledPolicy
 #[derive(Debug, Clone)]
 pub struct Answered<T> {
     /// Who was asked.
-    pub seat: Arc<InstalledPolicy>,
+    pub installed: Arc<InstalledPolicy>,
     /// What it remembered before.
     pub memory: Vec<u8>,
     /// What it said, and what that cost.
@@ -27,8 +27,8 @@ pub struct Answered<T> {
 /// newest ones, which a check of their own is for. Nothing is lost on a policy that adds up what it sees, and a check
 /// after a stall does not fail for its size.
 pub fn set_aside(migration: &str, slots: &Slots, batches: &mut Vec<Batch>) -> Vec<Batch> {
-    let seats = [Kind::Rollback, Kind::Stages].into_iter().filter_map(|kind| slots.get(kind).active());
-    let fitting = seats.map(|policy| policy.batches_at_once(batches)).min().unwrap_or(batches.len());
+    let policies = [Kind::Rollback, Kind::Stages].into_iter().filter_map(|kind| slots.get(kind).active());
+    let fitting = policies.map(|policy| policy.batches_at_once(batches)).min().unwrap_or(batches.len());
     let rest = batches.split_off(fitting);
     if !rest.is_empty() {
         let (asked, rest) = (batches.len(), rest.len());
@@ -45,12 +45,12 @@ pub fn set_aside(migration: &str, slots: &Slots, batches: &mut Vec<Batch>) -> Ve
 /// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.
 pub fn judge(slots: &Slots, check: &Check) -> Option<Answered<Judgement>> {
     let slot = slots.get(Kind::Rollback);
-    let (seat, memory) = slot.question()?;
-    let asked = seat.policy.judge(check, &memory);
+    let (installed, memory) = slot.question()?;
+    let asked = installed.policy.judge(check, &memory);
     if asked.answer.is_ok() {
-        slot.remember(&seat, asked.memory.clone());
+        slot.remember(&installed, asked.memory.clone());
     }
-    Some(Answered { seat, memory, asked, at: clock::mono() })
+    Some(Answered { installed, memory, asked, at: clock::mono() })
 }
 
 /// The verdict that holds: `hold` if the policy failed or nobody judges.

@@ -194,7 +194,7 @@ impl Controller {
             // A rollback came between; and that V1 is not there is noticed by whoever looks at it.
             BackgroundEvent::Idle(_) | BackgroundEvent::Returned | BackgroundEvent::StillStarting { .. } => {}
             BackgroundEvent::Drained { report } => self.last_rollback = Some(report),
-            BackgroundEvent::PendingCatchUp(rehearsed) => self.rehearse(*rehearsed).await,
+            BackgroundEvent::PendingCatchUp(pending) => self.catch_up(*pending).await,
         }
     }
 

@@ -105,7 +105,7 @@ impl Controller {
     ///
     /// # Errors
     /// When something is left.
-    pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn write_unrecorded(&mut self) -> Result<(), StoreError> {
         let behind = self.unrecorded.len();
         while let Some((decision, state, begins)) = self.unrecorded.front() {
             // The store may have recorded it after it was given up.
@@ -130,7 +130,7 @@ impl Controller {
         if self.unrecorded.is_empty() {
             return;
         }
-        if let Ok(Err(error)) = timeout(PATIENCE, self.catch_up()).await {
+        if let Ok(Err(error)) = timeout(PATIENCE, self.write_unrecorded()).await {
             tracing::debug!(migration = self.parts.name, "still not on record: {}", chain(&error));
         }
     }
@@ -141,7 +141,7 @@ impl Controller {
         next: &State,
         begins: Option<i64>,
     ) -> Result<i64, StoreError> {
-        self.catch_up().await?;
+        self.write_unrecorded().await?;
         let id = self.parts.store.decide(decision, next, begins).await?;
         self.last_decision = id;
         Ok(id)

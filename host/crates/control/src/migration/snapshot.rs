@@ -187,14 +187,14 @@ impl Failures {
 
 /// The policies in charge, as they are shown.
 pub fn in_charge(slots: &Slots) -> Vec<InCharge> {
-    let shown = |(kind, seat): (Kind, std::sync::Arc<InstalledPolicy>)| InCharge {
+    let shown = |(kind, installed): (Kind, std::sync::Arc<InstalledPolicy>)| InCharge {
         kind,
-        name: seat.title.name.clone(),
-        version: seat.title.version.clone(),
-        digest: seat.policy.digest().to_string(),
-        settings: serde_json::from_str(&seat.policy.settings).unwrap_or_default(),
-        previous: slots.get(kind).previous().map(|seat| seat.label()),
-        candidate: slots.get(kind).candidate().map(|candidate| candidate.seat.label()),
+        name: installed.title.name.clone(),
+        version: installed.title.version.clone(),
+        digest: installed.policy.digest().to_string(),
+        settings: serde_json::from_str(&installed.policy.settings).unwrap_or_default(),
+        previous: slots.get(kind).previous().map(|installed| installed.label()),
+        candidate: slots.get(kind).candidate().map(|candidate| candidate.installed.label()),
     };
     slots.active().map(shown).collect()
 }

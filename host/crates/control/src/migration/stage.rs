@@ -13,13 +13,13 @@ use cutover_policy_host::slot::Slots;
 /// Asks the policy in charge; `None` if there is none. Blocks for at most the policy's time limit.
 pub fn next(slots: &Slots, progress: &Progress) -> Option<Answered<Move>> {
     let slot = slots.get(Kind::Stages);
-    let (seat, memory) = slot.question()?;
-    let asked = seat.policy.next(progress, &memory);
+    let (installed, memory) = slot.question()?;
+    let asked = installed.policy.next(progress, &memory);
     // A forced step is an operator's question, not part of what the policy has seen.
     if asked.answer.is_ok() && !progress.forced {
-        slot.remember(&seat, asked.memory.clone());
+        slot.remember(&installed, asked.memory.clone());
     }
-    Some(Answered { seat, memory, asked, at: clock::mono() })
+    Some(Answered { installed, memory, asked, at: clock::mono() })
 }
 
 /// What the controller makes of an answer.

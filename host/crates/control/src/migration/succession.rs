@@ -14,17 +14,17 @@ use cutover_policy_host::slot::Slots;
 
 /// The table of the stages policy in charge; none if there is none that the host can read.
 pub(super) fn table(slots: &Slots) -> Option<Table> {
-    let seat = slots.get(Kind::Stages).seat()?;
-    Some(Table::of(seat.label(), &seat.policy.settings)).filter(|table| !table.stages.is_empty())
+    let installed = slots.get(Kind::Stages).installed()?;
+    Some(Table::of(installed.label(), &installed.policy.settings)).filter(|table| !table.stages.is_empty())
 }
 
 /// Why nothing goes up, if one of those whose policy was refused at start has another in charge.
 pub(super) fn stands_in(slots: &Slots, refused: impl IntoIterator<Item = Kind>) -> Option<String> {
-    let (kind, seat) = refused.into_iter().filter(|kind| lets_go_up(*kind)).find_map(|kind| {
-        let seat = slots.get(kind).seat()?;
-        Some((kind, seat))
+    let (kind, installed) = refused.into_iter().filter(|kind| lets_go_up(*kind)).find_map(|kind| {
+        let installed = slots.get(kind).installed()?;
+        Some((kind, installed))
     })?;
-    Some(until_resumed(kind, &seat.label(), "the one of the configuration was refused"))
+    Some(until_resumed(kind, &installed.label(), "the one of the configuration was refused"))
 }
 
 /// Whether a policy of this kind has a say in whether V2 gets more.

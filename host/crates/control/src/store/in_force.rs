@@ -83,7 +83,7 @@ impl Store {
     /// When the store fails.
     pub async fn in_charge(&self, migration: &str, kind: Kind) -> Result<Option<InCharge>, StoreError> {
         let row = sqlx::query(
-            "SELECT name, version, digest, settings, configured FROM seats WHERE migration = ? AND kind = ? AND seat = 'active'",
+            "SELECT name, version, digest, settings, configured FROM policy_slots WHERE migration = ? AND kind = ? AND role = 'active'",
         );
         let row = row.bind(migration).bind(kind.name()).fetch_optional(&self.0).await?;
         row.map(|row| {

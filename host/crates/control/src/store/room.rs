@@ -1,5 +1,5 @@
 //! How large a store is, and what it does when it is larger than it may be: the oldest calls go, then the oldest checks
-//! and metrics. Decisions, the audit, states and seats stay, and so does the last hour of everything.
+//! and metrics. Decisions, the audit, states and slots stay, and so does the last hour of everything.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

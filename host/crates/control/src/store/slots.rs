@@ -1,4 +1,4 @@
-//! Who is in charge of what: the seats of every slot, as they are found again after a restart.
+//! Who is in charge of what: the policies in every slot, as they are found again after a restart.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use cutover_policy_host::{
     installed::Title,
 };
 
-/// Which seat of a slot.
+/// What a policy is in its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlotRole {
@@ -25,7 +25,7 @@ pub enum SlotRole {
     Candidate,
 }
 
-/// A policy in a seat.
+/// A policy in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotRecord {
     /// What people call it.
@@ -65,13 +65,18 @@ impl SlotRole {
 }
 
 impl Store {
-    /// Who sits in a seat.
+    /// Which policy has a role in a slot.
     ///
     /// # Errors
     /// When the store fails or what it has cannot be read.
-    pub async fn seat(&self, migration: &str, kind: Kind, place: SlotRole) -> Result<Option<SlotRecord>, StoreError> {
+    pub async fn policy_in_slot(
+        &self,
+        migration: &str,
+        kind: Kind,
+        place: SlotRole,
+    ) -> Result<Option<SlotRecord>, StoreError> {
         let row = sqlx::query(
-            "SELECT s.*, c.bytes FROM seats s JOIN components c USING (digest) WHERE s.migration = ? AND s.kind = ? AND s.seat = ?",
+            "SELECT s.*, c.bytes FROM policy_slots s JOIN components c USING (digest) WHERE s.migration = ? AND s.kind = ? AND s.role = ?",
         )
         .bind(migration)
         .bind(kind.name())
@@ -97,7 +102,7 @@ impl Store {
         let mut tx = self.0.begin().await?;
         // A slot that is held has nobody to go back to but the one before.
         let replaces: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM seats WHERE migration = ? AND kind = ? AND seat = 'active' AND held IS NULL",
+            "SELECT 1 FROM policy_slots WHERE migration = ? AND kind = ? AND role = 'active' AND held IS NULL",
         )
         .bind(&audited.migration)
         .bind(kind.name())
@@ -105,11 +110,13 @@ impl Store {
         .await?;
         if replaces.is_some() {
             leave(&mut tx, audited, kind, SlotRole::Previous).await?;
-            sqlx::query("UPDATE seats SET seat = 'previous' WHERE migration = ? AND kind = ? AND seat = 'active'")
-                .bind(&audited.migration)
-                .bind(kind.name())
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE policy_slots SET role = 'previous' WHERE migration = ? AND kind = ? AND role = 'active'",
+            )
+            .bind(&audited.migration)
+            .bind(kind.name())
+            .execute(&mut *tx)
+            .await?;
         } else {
             leave(&mut tx, audited, kind, SlotRole::Active).await?;
         }
@@ -131,7 +138,7 @@ impl Store {
         let mut tx = self.0.begin().await?;
         leave(&mut tx, audited, kind, SlotRole::Active).await?;
         sqlx::query(
-            "UPDATE seats SET seat = 'active', memory = ?, since = ?, updated_by = ? WHERE migration = ? AND kind = ? AND seat = 'previous'",
+            "UPDATE policy_slots SET role = 'active', memory = ?, since = ?, updated_by = ? WHERE migration = ? AND kind = ? AND role = 'previous'",
         )
         .bind(memory)
         .bind(sql_ms(audited.at))
@@ -152,12 +159,14 @@ impl Store {
     pub async fn hold_slot(&self, kind: Kind, why: &str, audited: &Audited) -> Result<(), StoreError> {
         self.here()?;
         let mut tx = self.0.begin().await?;
-        sqlx::query("UPDATE seats SET held = ?, memory = x'' WHERE migration = ? AND kind = ? AND seat = 'active'")
-            .bind(why)
-            .bind(&audited.migration)
-            .bind(kind.name())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE policy_slots SET held = ?, memory = x'' WHERE migration = ? AND kind = ? AND role = 'active'",
+        )
+        .bind(why)
+        .bind(&audited.migration)
+        .bind(kind.name())
+        .execute(&mut *tx)
+        .await?;
         record(&mut tx, audited).await?;
         tx.commit().await?;
         Ok(())
@@ -193,7 +202,7 @@ impl Store {
         for Remembered { kind, place, digest, settings, memory, evidence } in remembered {
             let evidence = evidence.map(|e| serde_json::to_string(&e)).transpose()?;
             sqlx::query(
-                "UPDATE seats SET memory = ?, evidence = ? WHERE migration = ? AND kind = ? AND seat = ? AND digest = ? AND settings = ? AND held IS NULL",
+                "UPDATE policy_slots SET memory = ?, evidence = ? WHERE migration = ? AND kind = ? AND role = ? AND digest = ? AND settings = ? AND held IS NULL",
             )
             .bind(memory)
             .bind(evidence)
@@ -210,12 +219,12 @@ impl Store {
     }
 }
 
-/// What a policy in a seat remembers.
+/// What a policy in a slot remembers.
 #[derive(Debug)]
 pub struct Remembered {
     /// Of which slot.
     pub kind: Kind,
-    /// In which seat.
+    /// Its role.
     pub place: SlotRole,
     /// Its component.
     pub digest: Arc<str>,
@@ -228,7 +237,7 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// What a policy in a seat remembers now.
+    /// What a policy in a slot remembers now.
     pub fn of(place: SlotRole, policy: &Policy, memory: Vec<u8>, evidence: Option<Evidence>) -> Self {
         let (digest, settings) = (Arc::clone(policy.digest()), Arc::clone(&policy.settings));
         Self { kind: policy.kind, place, digest, settings, memory, evidence }
@@ -241,7 +250,7 @@ async fn leave(
     kind: Kind,
     place: SlotRole,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM seats WHERE migration = ? AND kind = ? AND seat = ?")
+    sqlx::query("DELETE FROM policy_slots WHERE migration = ? AND kind = ? AND role = ?")
         .bind(&audited.migration)
         .bind(kind.name())
         .bind(place.name())
@@ -264,7 +273,7 @@ async fn sit(
         .execute(&mut **tx)
         .await?;
     sqlx::query(
-        "INSERT INTO seats (migration, kind, seat, name, version, digest, wasi_stub, settings, configured, memory, rule, evidence, since, updated_by) \
+        "INSERT INTO policy_slots (migration, kind, role, name, version, digest, wasi_stub, settings, configured, memory, rule, evidence, since, updated_by) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&audited.migration)

@@ -222,7 +222,7 @@ impl Limits {
 
     /// How many policies with `decide` may be there at once: each has an instance on every one of `threads`, and the
     /// other questions need theirs.
-    pub(super) fn seats(&self, threads: usize) -> usize {
+    pub(super) fn permits(&self, threads: usize) -> usize {
         let for_questions = QUESTIONS.min(self.live_instances / 2);
         (self.live_instances - for_questions) / threads.max(1)
     }
@@ -292,12 +292,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seats_leave_room_for_questions() {
+    fn permits_leave_room_for_questions() {
         let limits = |live_instances| Limits { live_instances, ..Limits::default() };
-        assert_eq!(limits(2_000).seats(2), 744);
-        assert_eq!(limits(2_000).seats(16), 93);
-        assert_eq!(limits(64).seats(2), 16);
-        assert_eq!(limits(64).seats(0), 32);
+        assert_eq!(limits(2_000).permits(2), 744);
+        assert_eq!(limits(2_000).permits(16), 93);
+        assert_eq!(limits(64).permits(2), 16);
+        assert_eq!(limits(64).permits(0), 32);
     }
 
     #[test]

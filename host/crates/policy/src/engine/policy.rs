@@ -45,7 +45,7 @@ pub struct Policy {
     /// Instances for threads that have none yet.
     pub(super) spares: Arc<Spares>,
     /// What lets it have an instance on every thread, if it is asked per request.
-    pub(super) seat: Option<Arc<DecidePermit>>,
+    pub(super) permit: Option<Arc<DecidePermit>>,
 }
 
 /// What it costs to get an instance that can be asked.
@@ -76,7 +76,8 @@ impl Policy {
             });
         }
         engine.limits.of(kind).admit(&compiled.needs)?;
-        let seat = if kind == Kind::Routing && compiled.decides { Some(Arc::new(engine.seat()?)) } else { None };
+        let permit =
+            if kind == Kind::Routing && compiled.decides { Some(Arc::new(engine.decide_permit()?)) } else { None };
         let description = describe(engine, &compiled, kind)?;
         let policy = Self {
             engine: Arc::clone(engine),
@@ -88,12 +89,12 @@ impl Policy {
             habit: Arc::default(),
             turns: Arc::new(Semaphore::new(engine.threads.max(1))),
             spares: Arc::default(),
-            seat,
+            permit,
         };
         // The first instance checks the type of every export of the kind, which compiling does not.
         let started = clock::mono();
         let first = policy.configured()?;
-        if policy.seat.is_some() {
+        if policy.permit.is_some() {
             policy.keep_first(first, clock::mono().since(started))?;
         }
         Ok(policy)
@@ -184,8 +185,8 @@ impl Policy {
     }
 
     /// How many instances for `decide` a thread may keep.
-    pub(super) fn seats(&self) -> usize {
-        self.engine.seats
+    pub(super) fn permits(&self) -> usize {
+        self.engine.permits
     }
 
     /// A fresh instance that took its settings, in a store of its own.

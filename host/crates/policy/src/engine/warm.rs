@@ -2,7 +2,7 @@
 //!
 //! Each thread keeps one instance for each policy that it has asked lately. An instance is thrown away after any
 //! error, after [`RECYCLE_AFTER`] calls (so that nothing can come to rely on what an instance remembers), and, once the
-//! thread needs another one, when nobody holds the policy that it belongs to. A thread keeps at most one for each seat
+//! thread needs another one, when nobody holds the policy that it belongs to. A thread keeps at most one for each permit
 //! that the engine gives out, so all threads together never have more than the engine has room for.
 //!
 //! All migrations are served on the same threads, so a policy that takes long to take its settings must not do so there.
@@ -40,7 +40,7 @@ const RECYCLE_AFTER: u32 = 100_000;
 
 struct Warm {
     /// Tells policies apart, and whether this one is still there.
-    seat: Weak<DecidePermit>,
+    permit: Weak<DecidePermit>,
     configured: Configured,
     calls: u32,
 }
@@ -59,17 +59,17 @@ impl Policy {
         let limits = self.limits();
         limits.admit_input(frame.len())?;
         self.gate.open()?;
-        let Some(seat) = &self.seat else {
+        let Some(permit) = &self.permit else {
             return Err(PolicyError::MissingInterface { interface: contract::name("decide") });
         };
         let choice = WARM.with_borrow_mut(|kept| {
-            let known = kept.iter().position(|warm| warm.is(seat) && warm.calls < RECYCLE_AFTER);
+            let known = kept.iter().position(|warm| warm.is(permit) && warm.calls < RECYCLE_AFTER);
             let mut warm = if let Some(at) = known {
                 kept.remove(at)
             } else {
-                kept.retain(|warm| warm.seat.strong_count() > 0 && !warm.is(seat));
-                kept.truncate(self.seats().saturating_sub(1));
-                Warm { seat: Arc::downgrade(seat), configured: self.instance()?, calls: 0 }
+                kept.retain(|warm| warm.permit.strong_count() > 0 && !warm.is(permit));
+                kept.truncate(self.permits().saturating_sub(1));
+                Warm { permit: Arc::downgrade(permit), configured: self.instance()?, calls: 0 }
             };
             warm.calls += 1;
             let choice = warm.decide(frame)?;
@@ -175,7 +175,7 @@ impl Warm {
         choice.map(convert::choice)
     }
 
-    fn is(&self, seat: &Arc<DecidePermit>) -> bool {
-        std::ptr::eq(self.seat.as_ptr(), Arc::as_ptr(seat))
+    fn is(&self, permit: &Arc<DecidePermit>) -> bool {
+        std::ptr::eq(self.permit.as_ptr(), Arc::as_ptr(permit))
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::proxy_protocol::{self, Invalid, LONGEST, Said};
 use cutover_model::causes::chain;
 
-/// CallContext headers are believed. Nobody else is served.
+/// Whose headers are believed. Nobody else is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trusted(Vec<IpNet>);
 

@@ -49,7 +49,7 @@ struct Identity {
 /// How callers show who they are.
 #[derive(Debug, Clone)]
 pub struct ClientAuth {
-    /// CallContext certificates are believed, as PEM.
+    /// Whose certificates are believed, as PEM.
     pub ca: PathBuf,
     /// Whether callers without one are served, too.
     pub is_optional: bool,

@@ -252,7 +252,7 @@ impl Fates {
 }
 
 impl Asked {
-    /// CallContext pair it is.
+    /// Whose pair it is.
     pub const fn operation(&self) -> &Arc<str> {
         &self.operation
     }

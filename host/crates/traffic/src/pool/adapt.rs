@@ -22,7 +22,7 @@ use cutover_policy_host::{
 #[derive(Debug)]
 pub(super) struct Translation {
     policy: Arc<Policy>,
-    trials: EvaluationQueue,
+    evaluations: EvaluationQueue,
     original: AdapterCall,
     /// The operation to call on V2.
     pub(super) operation: String,
@@ -37,7 +37,7 @@ impl Translation {
     /// The adapter failed, or would have called something else; no worker has seen the call.
     pub(super) async fn of(
         policy: Arc<Policy>,
-        trials: EvaluationQueue,
+        evaluations: EvaluationQueue,
         (operation, name): (&str, &str),
         arguments: &Map<String, Value>,
         session: Option<&Arc<str>>,
@@ -51,8 +51,8 @@ impl Translation {
         let answered = on_blocking_thread(&policy, move || asked.adapt_call(&call)).await?;
         let answered =
             Asked { answer: answered.answer.and_then(|adapted| check::renamed(adapted, operation, name)), ..answered };
-        trials.submit(Kind::Adapter, || Job::Called(original.clone(), answered.clone()));
-        let AdaptedCall { operation, body, notices } = judged(&trials, &policy, answered)?;
+        evaluations.submit(Kind::Adapter, || Job::Called(original.clone(), answered.clone()));
+        let AdaptedCall { operation, body, notices } = judged(&evaluations, &policy, answered)?;
         // One line for a call, whatever it has to say.
         if let Some((kind, message)) = notices.first() {
             let more = notices.len() - 1;
@@ -60,7 +60,7 @@ impl Translation {
         }
         let arguments =
             serde_json::from_slice(&body).map_err(|e| Failure::unsent(FailureKind::Worker, e.to_string()))?;
-        Ok(Self { policy, trials, original, operation, arguments })
+        Ok(Self { policy, evaluations, original, operation, arguments })
     }
 
     /// Translates what V2's worker answered.
@@ -72,12 +72,12 @@ impl Translation {
             Answer::Success(result) => AdapterReply { success: true, body: result.get().into() },
             Answer::Refused(error) => AdapterReply { success: false, body: error.get().into() },
         };
-        let Self { policy, trials, original, .. } = self;
+        let Self { policy, evaluations, original, .. } = self;
         let was_sent = |failure| Failure { sent: true, ..failure };
         let (asked, call, got) = (Arc::clone(&policy), original.clone(), reply.clone());
         let answered = on_blocking_thread(&policy, move || asked.adapt_reply(&call, got)).await.map_err(was_sent)?;
-        trials.submit(Kind::Adapter, || Job::Replied(original, reply, answered.clone()));
-        let reply = judged(&trials, &policy, answered).map_err(was_sent)?;
+        evaluations.submit(Kind::Adapter, || Job::Replied(original, reply, answered.clone()));
+        let reply = judged(&evaluations, &policy, answered).map_err(was_sent)?;
         let body = String::from_utf8(reply.body).ok().and_then(|text| RawValue::from_string(text).ok());
         let body = body.ok_or_else(|| Failure::sent(FailureKind::Worker, "the adapter's reply is not JSON"))?;
         Ok(if reply.success { Answer::Success(body) } else { Answer::Refused(body) })
@@ -85,10 +85,10 @@ impl Translation {
 }
 
 /// The answer, or what V2's callers are told. An adapter that says itself that V2 cannot serve a call has not failed.
-fn judged<T>(trials: &EvaluationQueue, policy: &Arc<Policy>, asked: Asked<T>) -> Result<T, Failure> {
+fn judged<T>(evaluations: &EvaluationQueue, policy: &Arc<Policy>, asked: Asked<T>) -> Result<T, Failure> {
     asked.answer.map_err(|error| {
         if !matches!(error, PolicyError::Said { .. }) {
-            trials.failed(Kind::Adapter, Some(policy), &error);
+            evaluations.failed(Kind::Adapter, Some(policy), &error);
         }
         Failure::unsent(FailureKind::Worker, format!("the adapter policy {error}"))
     })

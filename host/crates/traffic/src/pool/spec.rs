@@ -26,7 +26,7 @@ pub enum Mode {
 /// What a pool is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSpec {
-    /// CallContext pool it is, for logs: `programs/v2`.
+    /// Whose pool it is, for logs: `programs/v2`.
     pub label: String,
     /// Which of the two.
     pub id: PoolId,

@@ -68,7 +68,7 @@ use cutover_model::{
 /// What a pool of upstreams is made of.
 #[derive(Debug, Clone)]
 pub struct UpstreamSpec {
-    /// CallContext pool it is, for logs: `shop/v2`.
+    /// Whose pool it is, for logs: `shop/v2`.
     pub label: String,
     /// Which of the two.
     pub id: PoolId,

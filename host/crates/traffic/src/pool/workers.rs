@@ -63,7 +63,7 @@ struct Inner {
     spec: PoolSpec,
     spawner: Spawner,
     journal: Arc<Journal>,
-    trials: EvaluationQueue,
+    evaluations: EvaluationQueue,
     checkout: Mutex<Checkout<Worker>>,
     restarts: Mutex<Restarts>,
     /// Process ids by slot.
@@ -110,7 +110,7 @@ pub struct Call<'a> {
 
 impl WorkerPool {
     /// A pool that is closed and has no workers yet.
-    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, trials: EvaluationQueue) -> Self {
+    pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, evaluations: EvaluationQueue) -> Self {
         let slots = spec.size.max + spec.size.most_overflow;
         let spec_is_v1 = spec.id == PoolId::V1;
         let inner = Arc::new(Inner {
@@ -123,7 +123,7 @@ impl WorkerPool {
             spec,
             spawner,
             journal,
-            trials,
+            evaluations,
             vacant: Notify::new(),
             changed: Notify::new(),
             closed: Notify::new(),
@@ -324,12 +324,12 @@ impl WorkerPool {
     /// Who translates its calls, if anybody does.
     pub fn adapter(&self) -> Option<Arc<Policy>> {
         let of_v2 = self.0.spec.id == PoolId::V2;
-        of_v2.then(|| self.0.trials.slots().get(Kind::Adapter).active()).flatten()
+        of_v2.then(|| self.0.evaluations.slots().get(Kind::Adapter).active()).flatten()
     }
 
     /// Counts a failure of whoever translates its calls.
     pub fn adapter_failed(&self, adapter: &Arc<Policy>, error: &PolicyError) {
-        self.0.trials.failed(Kind::Adapter, Some(adapter), error);
+        self.0.evaluations.failed(Kind::Adapter, Some(adapter), error);
     }
 
     /// Process ids of the workers that run.

@@ -31,7 +31,7 @@ pub struct ResponseRecorder {
     mirrored: Option<Box<Original>>,
 }
 
-/// CallContext exchange it is.
+/// Whose exchange it is.
 #[derive(Debug, Clone, Copy)]
 pub struct CallContext<'a> {
     /// Where it is counted.

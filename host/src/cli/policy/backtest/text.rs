@@ -61,9 +61,9 @@ fn history(history: &History, show: usize) -> Vec<String> {
 }
 
 fn side(lines: &mut Vec<String>, name: &str, side: &SideReport, show: usize) {
-    for seated in &side.policies {
-        let digest = seated.digest.get(..12).unwrap_or(&seated.digest);
-        lines.push(format!("{name:10} {} {} ({}, {digest})", seated.name, seated.version, seated.kind));
+    for reported in &side.policies {
+        let digest = reported.digest.get(..12).unwrap_or(&reported.digest);
+        lines.push(format!("{name:10} {} {} ({}, {digest})", reported.name, reported.version, reported.kind));
     }
     for (label, all) in [("verdicts", &side.verdicts), ("actions", &side.actions)] {
         if !all.is_empty() {

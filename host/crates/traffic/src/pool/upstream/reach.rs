@@ -1,7 +1,7 @@
 //! Whether a member can be reached at all, by what became of connections to it: that of calls, and where those say nothing
 //! for a while, of probes.
 //!
-//! MemberHealth says who gets the next request; this says whether anybody is there. The two differ: the only member of a pool is
+//! Standing says who gets the next request; this says whether anybody is there. The two differ: the only member of a pool is
 //! never ejected, and one that answers everything with an error is there.
 
 use std::{

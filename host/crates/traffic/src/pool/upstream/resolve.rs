@@ -42,7 +42,7 @@ pub(super) struct Origin {
     place: Option<SocketAddr>,
     era: u64,
     until: Option<Mono>,
-    /// CallContext it is, if connections are not shared.
+    /// Whose it is, if connections are not shared.
     caller: Option<SocketAddr>,
 }
 
@@ -132,7 +132,7 @@ impl Origin {
         Self { caller, ..self }
     }
 
-    /// CallContext it is, if connections are not shared.
+    /// Whose it is, if connections are not shared.
     pub(super) const fn caller(&self) -> Option<SocketAddr> {
         self.caller
     }

@@ -123,7 +123,7 @@ impl Lease {
     /// Calls the worker, in its version's shape.
     pub(super) async fn call(&mut self, call: Call<'_>) -> Result<Answer, Failure> {
         let needs_adapter = self.pool.spec.id == PoolId::V2 && call.operation != HEALTH_CHECK;
-        let charge = needs_adapter.then(|| self.pool.trials.slots().get(Kind::Adapter).charge());
+        let charge = needs_adapter.then(|| self.pool.evaluations.slots().get(Kind::Adapter).charge());
         let adapter = match charge {
             None | Some(Charge::Vacant) => return self.exchange(call).await,
             Some(Charge::Active(policy)) => policy,
@@ -132,10 +132,10 @@ impl Lease {
                 return Err(Failure::unsent(FailureKind::Worker, message));
             }
         };
-        let trials = self.pool.trials.clone();
+        let evaluations = self.pool.evaluations.clone();
         let name = self.pool.spec.names.get(call.operation).map_or(call.operation, |name| name);
         let called = (call.operation, name);
-        let there = Translation::of(adapter, trials, called, call.arguments, call.session).await?;
+        let there = Translation::of(adapter, evaluations, called, call.arguments, call.session).await?;
         let translated = Call { operation: &there.operation, arguments: &there.arguments, ..call };
         let answer = self.exchange(translated).await;
         there.back(answer).await

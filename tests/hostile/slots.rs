@@ -65,19 +65,19 @@ fn sql(folder: &Path, statements: &str) {
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// The digests in the seats of a kind, as the host has them and as the store has them.
-async fn seats(host: &Host, kind: Kind) -> [[Option<String>; 3]; 2] {
+/// The digests in the slots of a kind, as the host has them and as the store has them.
+async fn slots(host: &Host, kind: Kind) -> [[Option<String>; 3]; 2] {
     let slot = host.migration().slots.get(kind);
-    let digest = |seat: &cutover_policy_host::installed::InstalledPolicy| seat.policy.digest().to_string();
+    let digest = |installed: &cutover_policy_host::installed::InstalledPolicy| installed.policy.digest().to_string();
     let mine = [
-        slot.seat().map(|seat| digest(&seat)),
-        slot.previous().map(|seat| digest(&seat)),
-        slot.candidate().map(|candidate| digest(&candidate.seat)),
+        slot.installed().map(|installed| digest(&installed)),
+        slot.previous().map(|installed| digest(&installed)),
+        slot.candidate().map(|candidate| digest(&candidate.installed)),
     ];
     let mut stored = [None, None, None];
     for (n, place) in [SlotRole::Active, SlotRole::Previous, SlotRole::Candidate].into_iter().enumerate() {
-        let seat = host.app.host.store.seat("programs", kind, place).await.unwrap();
-        stored[n] = seat.map(|seat| seat.digest);
+        let installed = host.app.host.store.policy_in_slot("programs", kind, place).await.unwrap();
+        stored[n] = installed.map(|installed| installed.digest);
     }
     [mine, stored]
 }
@@ -119,18 +119,18 @@ async fn orders_at_the_same_time_are_carried_out_or_refused_and_the_store_agrees
                 _ => panic!("{reply:?}"),
             }
         }
-        let [mine, stored] = seats(&host, Kind::Rollback).await;
+        let [mine, stored] = slots(&host, Kind::Rollback).await;
         assert_eq!(mine, stored, "round {round}");
         assert!(mine[0].is_some(), "somebody is in charge after round {round}");
     }
     assert!(done >= 12 && refused > 0, "{done} done, {refused} refused");
     load.answers(10).await;
     load.end().await;
-    let [before, _] = seats(&host, Kind::Rollback).await;
+    let [before, _] = slots(&host, Kind::Rollback).await;
     host.app.shut_down().await;
 
     let host = still(folder, Setup { check_interval: "100ms", ..Setup::default() }).await;
-    let [after, _] = seats(&host, Kind::Rollback).await;
+    let [after, _] = slots(&host, Kind::Rollback).await;
     assert_eq!(before, after);
     host.app.shut_down().await;
 }
@@ -147,11 +147,13 @@ async fn a_store_that_refuses_leaves_everybody_where_they_are() {
         order(&host.http, Method::PUT, "rollback/candidate", json!({ "bundle": third })).await.status,
         StatusCode::OK
     );
-    let before = seats(&host, Kind::Rollback).await;
+    let before = slots(&host, Kind::Rollback).await;
     assert_eq!((&before[0], before[0][1] == first), (&before[1], true));
 
     let deny = |on: &str| {
-        format!("CREATE TRIGGER deny_{on} BEFORE {on} ON seats BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;")
+        format!(
+            "CREATE TRIGGER deny_{on} BEFORE {on} ON policy_slots BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;"
+        )
     };
     sql(folder.path(), &(deny("INSERT") + &deny("DELETE")));
     let attempts = [
@@ -166,12 +168,12 @@ async fn a_store_that_refuses_leaves_everybody_where_they_are() {
         assert_eq!(reply.status, StatusCode::CONFLICT, "{method} {path}: {reply:?}");
         let why = reply.body["error"].as_str().unwrap();
         assert!(why.contains("nothing was changed") && why.contains("the disk is full"), "{method} {path}: {why}");
-        assert_eq!(seats(&host, Kind::Rollback).await, before, "{method} {path}");
+        assert_eq!(slots(&host, Kind::Rollback).await, before, "{method} {path}");
     }
     sql(folder.path(), "DROP TRIGGER deny_INSERT; DROP TRIGGER deny_DELETE;");
     let reply = order(&host.http, Method::POST, "rollback/candidate/promote", json!({})).await;
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
-    let [mine, stored] = seats(&host, Kind::Rollback).await;
+    let [mine, stored] = slots(&host, Kind::Rollback).await;
     assert_eq!((&mine[0], &mine[1], &mine[2]), (&before[0][2], &before[0][0], &None));
     assert_eq!(mine, stored);
     host.app.shut_down().await;
@@ -186,7 +188,8 @@ async fn a_host_that_dies_between_the_record_and_the_swap_comes_back_as_recorded
     let component = guest.component();
     let compiled =
         cutover_policy_host::admission::admit(&host.app.host.engine, Kind::Rollback, &component, "{}").unwrap();
-    let known = host.app.host.store.seat("programs", Kind::Rollback, SlotRole::Active).await.unwrap().unwrap();
+    let known =
+        host.app.host.store.policy_in_slot("programs", Kind::Rollback, SlotRole::Active).await.unwrap().unwrap();
     let record = SlotRecord {
         title: cutover_policy_host::installed::Title { name: "new".into(), version: "2".into() },
         digest: compiled.digest().to_string(),
@@ -209,9 +212,9 @@ async fn a_host_that_dies_between_the_record_and_the_swap_comes_back_as_recorded
 
     let host = still(folder, Setup::default()).await;
     let slot = host.migration().slots.get(Kind::Rollback);
-    let seat = slot.seat().unwrap();
-    assert_eq!((seat.label().as_str(), &**seat.policy.digest()), ("new@2", &*record.digest));
-    assert_eq!(slot.previous().map(|seat| seat.policy.digest().to_string()), Some(before));
+    let installed = slot.installed().unwrap();
+    assert_eq!((installed.label().as_str(), &**installed.policy.digest()), ("new@2", &*record.digest));
+    assert_eq!(slot.previous().map(|installed| installed.policy.digest().to_string()), Some(before));
     host.app.shut_down().await;
 }
 
@@ -352,7 +355,7 @@ async fn a_flood_of_candidates_delays_no_check_and_no_request() {
     assert!(judged(&host).await > before, "checks go on");
     load.answers(10).await;
     load.end().await;
-    let [mine, stored] = seats(&host, Kind::Rollback).await;
+    let [mine, stored] = slots(&host, Kind::Rollback).await;
     assert_eq!(mine, stored);
     host.app.shut_down().await;
 }

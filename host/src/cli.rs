@@ -71,13 +71,13 @@ enum Verb {
         host: HostAddress,
     },
     /// Stays at the current share until `resume`.
-    Pause(Order),
+    Pause(OrderArgs),
     /// Goes on after `pause`, or begins again after a rollback.
-    Resume(Order),
+    Resume(OrderArgs),
     /// Takes the next stage now, without waiting for soak or evidence.
     Advance {
         #[command(flatten)]
-        order: Order,
+        order: OrderArgs,
         /// Send everything to V2, because V1 is gone and is not coming back.
         #[arg(long)]
         without_v1: bool,
@@ -88,7 +88,7 @@ enum Verb {
     /// Goes back to the share of the stage before, or to a lower one.
     Retreat {
         #[command(flatten)]
-        order: Order,
+        order: OrderArgs,
         /// The share of V2 to go back to, such as `10%`, instead of that of the stage before.
         #[arg(long, value_name = "SHARE")]
         to: Option<Share>,
@@ -96,9 +96,9 @@ enum Verb {
     /// Replaces V2 in the middle of a ramp: V1 has its callers meanwhile, and V2 comes back at the same stage.
     Redeploy(redeploy::Redeploy),
     /// Sends everything to V1, drains V2 and stops it.
-    Rollback(Order),
+    Rollback(OrderArgs),
     /// Sends everything to V1 and kills V2's workers.
-    EmergencyRollback(Order),
+    EmergencyRollback(OrderArgs),
     /// Reads and sets what can be switched while the host runs.
     #[command(subcommand)]
     Flags(Flags),
@@ -195,7 +195,7 @@ struct HostAddress {
 }
 
 #[derive(Debug, Args)]
-struct Order {
+struct OrderArgs {
     /// The migration.
     migration: String,
     /// Why; it goes on record.

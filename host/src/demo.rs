@@ -20,7 +20,7 @@ pub use self::summary::Summary;
 use crate::{
     app::{App, StartError},
     config::{Config, ConfigError},
-    host::install::{Choice, Order, Source},
+    host::install::{Attribution, Choice, Source},
 };
 use cutover_control::migration::{CommandKind, Declined, Handle, snapshot::Snapshot};
 use cutover_model::{
@@ -224,7 +224,7 @@ async fn swap(
     let settings = toml::from_str(setup::JUDGE_SETTINGS).map_err(|error| DemoError::Refused(error.to_string()))?;
     let reason = "the compiled judge instead of the script, which takes more time for the same";
     let choice = Choice { source: Source::Bundle(&bundle), settings: &settings, from_defaults: true };
-    let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Order { actor: "demo", reason }).await;
+    let done = app.host.activate(MIGRATION, Some(Kind::Rollback), choice, Attribution { actor: "demo", reason }).await;
     let done = done.map_err(|why| DemoError::Refused(why.message))?;
     let took = clock::mono().since(started);
     sleep(Duration::from_millis(500)).await;

@@ -130,7 +130,7 @@ const WRONG_VALUES: [(&str, &str, &str); 67] = [
     ("migrations.programs.v2.breaker.open_for", "'1ms'", "between 10ms and 1d"),
     ("migrations.programs.v2.optimizer.grow_above", "101", "is 101; it must be between 1 and 100"),
     ("migrations.programs.v2.optimizer.shrink_below", "51", "between 0 and 50"),
-    ("migrations.programs.v2.optimizer.most_overflow", "1025", "between 0 and 1024"),
+    ("migrations.programs.v2.optimizer.max_overflow", "1025", "between 0 and 1024"),
     ("migrations.programs.v2.optimizer.window", "'2m'", "between 1s and 1m"),
     ("migrations.programs.v2.optimizer.cool_down", "'0s'", "between 1s and 1d"),
 ];

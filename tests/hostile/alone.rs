@@ -7,12 +7,12 @@ use std::{env, fs, os::unix::process::ExitStatusExt as _, process::Command};
 const ALONE: &str = "CUTOVER_TEST_ALONE";
 
 /// Runs `test` in a new process, which is this program called with the name of the test alone. It must end well, and
-/// must never have had more than `most_mib` of resident memory.
-pub(crate) fn alone(name: &str, most_mib: u64, test: impl FnOnce()) {
+/// must never have had more than `max_mib` of resident memory.
+pub(crate) fn alone(name: &str, max_mib: u64, test: impl FnOnce()) {
     if env::var_os(ALONE).is_some() {
         test();
         let peak = peak_mib();
-        assert!(peak <= most_mib, "{name} had {peak} MiB of resident memory, at most {most_mib} were expected");
+        assert!(peak <= max_mib, "{name} had {peak} MiB of resident memory, at most {max_mib} were expected");
         // For those who set the bounds.
         print(&format!("{name}: {peak} MiB at the most"));
         return;

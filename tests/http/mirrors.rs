@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use cutover::host::install::{Choice, Order, Source};
+use cutover::host::install::{Attribution, Choice, Source};
 use cutover_model::port::Kind;
 use cutover_traffic::observe::pairs::Fates;
 use flate2::{Compression, write::GzEncoder};
@@ -87,7 +87,7 @@ async fn rules_that_are_put_in_charge_count_from_then_on_and_what_others_found_i
     site.get("/").await;
     eventually("a difference", async || (report().lines.len() == 1).then_some(())).await;
     let settings = toml::from_str("ignore = [{ path = '/nonce' }]").unwrap();
-    let (folder, order) = (root().join("policies/json-compare"), Order { actor: "test", reason: "learnt" });
+    let (folder, order) = (root().join("policies/json-compare"), Attribution { actor: "test", reason: "learnt" });
     let choice = Choice { source: Source::Bundle(&folder), settings: &settings, from_defaults: false };
     host.activate("shop", Some(Kind::Comparison), choice, order).await.unwrap();
     // Also while nothing is mirrored.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cutover_model::{clock, request::FailureKind};
-use cutover_traffic::pool::lifecycle::Stage;
+use cutover_traffic::pool::lifecycle::WorkerState;
 use serde_json::json;
 use tokio::runtime;
 
@@ -52,10 +52,10 @@ async fn a_worker_that_fails_its_checks_is_degraded_and_then_replaced() {
     let pool = Pool::start(&["sick=sick"], settings).await;
     let first = pool.inner.pids()[0];
     pool.touch("sick");
-    pool.until("a degraded worker", |w| w.state == Stage::Degraded && w.failed_checks > 1).await;
+    pool.until("a degraded worker", |w| w.state == WorkerState::Degraded && w.failed_checks > 1).await;
     assert!(pool.call("who", None, &json!({})).await.is_ok(), "there is no other");
     std::fs::remove_file(pool.file("sick")).unwrap();
-    let well = pool.until("a worker that is well again", |w| w.state == Stage::Ready).await;
+    let well = pool.until("a worker that is well again", |w| w.state == WorkerState::Ready).await;
     assert_eq!((well.pid, well.failed_checks), (Some(first), 0));
     pool.touch("sick");
     eventually("its end", async || (!pool.inner.pids().contains(&first)).then_some(())).await;
@@ -137,7 +137,10 @@ async fn workers_are_asked_before_they_are_killed() {
     let pool = Pool::start(&[], settings).await;
     pool.inner.shut_down().await;
     let last = &pool.inner.workers()[0];
-    assert_eq!(last.history.last().map(|c| (c.state, c.why.as_str())), Some((Stage::Terminated, "exit status: 0")));
+    assert_eq!(
+        last.history.last().map(|c| (c.state, c.why.as_str())),
+        Some((WorkerState::Terminated, "exit status: 0"))
+    );
 
     // Does not end with its input, and not by SIGTERM.
     let pool = Pool::start(&["stubborn"], "workers = 1\nstop = { close = '50ms', term = '50ms' }").await;
@@ -172,7 +175,7 @@ async fn a_pool_that_is_closed_while_it_starts_calls_that_off() {
     let pool = Pool::closed(&["sleepy=sleepy"], "workers = 2\nstart_timeout = '1h'");
     pool.touch("sleepy");
     pool.inner.open();
-    pool.until("a start", |w| w.state == Stage::Initializing).await;
+    pool.until("a start", |w| w.state == WorkerState::Initializing).await;
     pool.inner.shut_down().await;
     assert_eq!(pool.states(), ["terminated"; 2]);
     assert_eq!(pool.inner.members().failures, 0, "that says nothing about the workers");

@@ -32,7 +32,7 @@ async fn a_pool_shows_what_its_workers_use() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_grows_under_load_and_shrinks_after_it() {
     let settings = "workers = { min = 1, max = 3, overflow = 1, overflow_idle = '1s' }\n\
-                    optimizer = { window = '1s', cool_down = '1s', grow_above = 80, most_overflow = 1 }";
+                    optimizer = { window = '1s', cool_down = '1s', grow_above = 80, max_overflow = 1 }";
     let pool = Arc::new(Pool::start(&[], settings).await);
     let mut callers = JoinSet::new();
     for n in 0..8 {

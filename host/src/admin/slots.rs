@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Answer, Body, Order, Refusal, Shared, after, find, needs_reason, who};
 use crate::host::{
     Host,
-    install::{Choice, Order as By, Source},
+    install::{Attribution, Choice, Source},
 };
 use cutover_control::{
     migration::Install,
@@ -92,7 +92,7 @@ pub(super) async fn activate(
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "a `rule` belongs to a candidate; leave it out".into()));
     }
     let Activate { actor, reason, .. } = &wanted;
-    let done = host.activate(name, kind, choice, By { actor: who(actor)?, reason }).await;
+    let done = host.activate(name, kind, choice, Attribution { actor: who(actor)?, reason }).await;
     after(find(&host, name)?, done)
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn stand_by(
     let (name, kind) = named(&host, &path)?;
     let Json(wanted) = body?;
     let choice = wanted.choice()?;
-    let by = By { actor: who(&wanted.actor)?, reason: &wanted.reason };
+    let by = Attribution { actor: who(&wanted.actor)?, reason: &wanted.reason };
     let done = host.stand_by(name, kind, choice, wanted.rule.unwrap_or_default(), by).await;
     after(find(&host, name)?, done)
 }
@@ -143,7 +143,7 @@ async fn install(
     let kind = parse_kind(&kind)?;
     let Json(Order { reason, actor }) = body?;
     needs_reason(&reason)?;
-    let done = host.install(&name, what(kind), By { actor: who(&actor)?, reason: &reason }).await;
+    let done = host.install(&name, what(kind), Attribution { actor: who(&actor)?, reason: &reason }).await;
     after(migration, done)
 }
 
@@ -153,8 +153,8 @@ pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Q
     let Query(Filter { kind, before, limit }) = filter;
     let kind = kind.as_deref().map(parse_kind).transpose()?;
     let most = limit.unwrap_or(CALLS).clamp(1, MOST_CALLS);
-    let most_bytes = Some(PAGE_BYTES);
-    let wanted = Wanted { migration: Some(name), kind, before, most, most_bytes, ..Wanted::default() };
+    let max_bytes = Some(PAGE_BYTES);
+    let wanted = Wanted { migration: Some(name), kind, before, most, max_bytes, ..Wanted::default() };
     let mut page = host.store.calls(&wanted).await.map_err(|e| broken(&e))?;
     page.kept_from = host.store.oldest_call().await.map_err(|e| broken(&e))?;
     Ok(Json(page))

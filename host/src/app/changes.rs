@@ -168,7 +168,7 @@ async fn of_one(
             change("v1-left-out", true, format!("a host refuses to start with it: {refused}"));
         }
         let flags = Flags::new(configured.flags.clone(), store.flags(name).await?).ok();
-        if let Some(most) = flags.map(|flags| flags.most_for_v2()).filter(|most| *most < Ppm::ALL) {
+        if let Some(most) = flags.map(|flags| flags.max_for_v2()).filter(|most| *most < Ppm::ALL) {
             change("flags", true, unheeded(most));
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Failed, HostAddress, Order, client::Client, output};
+use super::{Failed, HostAddress, OrderArgs, client::Client, output};
 use crate::admin;
 use cutover_model::{clock::UnixMs, environment, request::Ppm};
 
@@ -15,7 +15,7 @@ pub(super) struct How {
     pub(super) to: Option<Ppm>,
 }
 
-pub(super) fn order(order: &Order, verb: &str, How { without_v1, to }: How) -> Result<(), Failed> {
+pub(super) fn order(order: &OrderArgs, verb: &str, How { without_v1, to }: How) -> Result<(), Failed> {
     let to = to.map(|share| share.to_string());
     let (reason, actor) = (order.reason.clone(), environment::user());
     let body = admin::Movement { reason, actor, without_v1, to, done: false };

@@ -13,7 +13,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
-use super::{Failed, Order, client::Client, control::done, output};
+use super::{Failed, OrderArgs, client::Client, control::done, output};
 use crate::admin;
 use cutover_model::{clock, environment};
 
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug, Args)]
 pub(super) struct Redeploy {
     #[command(flatten)]
-    order: Order,
+    order: OrderArgs,
     /// V2's upstreams were replaced: let it come back.
     #[arg(long, conflicts_with_all = ["command", "timeout"])]
     done: bool,

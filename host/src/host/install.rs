@@ -147,7 +147,7 @@ impl From<InstallError> for Declined {
 
 /// Who wants it, and why.
 #[derive(Debug, Clone, Copy)]
-pub struct Order<'a> {
+pub struct Attribution<'a> {
     /// Who.
     pub actor: &'a str,
     /// Why.
@@ -195,7 +195,7 @@ impl Host {
         migration: &str,
         kind: Option<Kind>,
         choice: Choice<'_>,
-        order: Order<'_>,
+        order: Attribution<'_>,
     ) -> Result<CommandReply, Declined> {
         let found = self.find(migration)?;
         let admitted = self.admitted(found, kind, choice, order).await?;
@@ -212,7 +212,7 @@ impl Host {
         kind: Option<Kind>,
         choice: Choice<'_>,
         rule: Rule,
-        order: Order<'_>,
+        order: Attribution<'_>,
     ) -> Result<CommandReply, Declined> {
         let found = self.find(migration)?;
         let admitted = self.admitted(found, kind, choice, order).await?;
@@ -223,11 +223,21 @@ impl Host {
     ///
     /// # Errors
     /// Why not, as a sentence.
-    pub async fn install(&self, migration: &str, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
+    pub async fn install(
+        &self,
+        migration: &str,
+        what: Install,
+        order: Attribution<'_>,
+    ) -> Result<CommandReply, Declined> {
         self.put_in_place(self.find(migration)?, what, order).await
     }
 
-    async fn put_in_place(&self, found: &Migration, what: Install, order: Order<'_>) -> Result<CommandReply, Declined> {
+    async fn put_in_place(
+        &self,
+        found: &Migration,
+        what: Install,
+        order: Attribution<'_>,
+    ) -> Result<CommandReply, Declined> {
         found.handle.ask(CommandKind::Install(Box::new(what)), order.actor, order.reason).await
     }
 
@@ -241,7 +251,7 @@ impl Host {
         of: &Migration,
         wanted: Option<Kind>,
         choice: Choice<'_>,
-        order: Order<'_>,
+        order: Attribution<'_>,
     ) -> Result<AdmittedPolicy, InstallError> {
         let found = match choice.source {
             Source::Bundle(folder) => self.bundle(folder, order).await?,
@@ -269,7 +279,7 @@ impl Host {
         Ok(AdmittedPolicy { installed: InstalledPolicy { policy, title, wasi_stub }, component, configured, changed })
     }
 
-    async fn bundle(&self, folder: &Path, order: Order<'_>) -> Result<Found, InstallError> {
+    async fn bundle(&self, folder: &Path, order: Attribution<'_>) -> Result<Found, InstallError> {
         let bundle = self.read(folder).await?;
         let shown = format!("the bundle `{}`", bundle.folder.display());
         if self.registry.trust.is_required() {

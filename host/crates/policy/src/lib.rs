@@ -3,7 +3,7 @@
 //! A [`bundle`] is a policy in a folder. [`trust`] says whose signatures a host believes ([`keys`], [`sign`],
 //! [`release`]), [`engine`] compiles a component and runs it with limits of time, memory and fuel, off the request's path
 //! as far as it can ([`blocking`]). A [`slot`] holds the policy that is in charge of one question of one migration;
-//! beside it a [`candidate`] is asked the same ([`trial`]), and one that takes over is shown what happened first
+//! beside it a [`candidate`] is asked the same ([`evaluation`]), and one that takes over is shown what happened first
 //! ([`catch_up`]). What routing policies answer is a plan: [`route`] applies it to each request without asking anybody.
 //! [`record`] keeps what was asked and answered, [`replay`] asks it again, and [`history`] is recorded checks.
 //!

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     affinity::SessionCookie,
-    catalogue::{Catalogue, Found, Kind},
+    catalogue::{Catalogue, Found, OperationRef},
     download::Events,
     head::SessionKey,
     headers::{Caller, Forwarding},
@@ -210,7 +210,7 @@ impl Proxy {
     }
 
     /// Makes a request's fields those of one to an upstream.
-    fn to_upstream(&self, head: &mut RequestHead, caller: &Caller, upgrade: Option<&[u8]>, kind: &Kind) {
+    fn to_upstream(&self, head: &mut RequestHead, caller: &Caller, upgrade: Option<&[u8]>, kind: &OperationRef) {
         headers::to_upstream(head, caller, self.forwarding, upgrade);
         if let Some(rules) = &kind.headers {
             rules.request.apply(&mut head.fields);

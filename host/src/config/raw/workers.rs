@@ -162,7 +162,7 @@ pub struct Optimizer {
     /// Above this mean time that calls wait, it may have more overflow.
     pub wait_above: String,
     /// The most overflow; twice that of `workers` unless it is set.
-    pub most_overflow: Option<usize>,
+    pub max_overflow: Option<usize>,
     /// How far it looks back.
     pub window: String,
     /// The least time between two changes.
@@ -223,7 +223,7 @@ impl Default for Optimizer {
             grow_above: 90,
             shrink_below: 30,
             wait_above: "100ms".into(),
-            most_overflow: None,
+            max_overflow: None,
             window: "10s".into(),
             cool_down: "30s".into(),
         }

@@ -81,7 +81,7 @@ const NUMBERS: [(&str, &str); 28] = [
     ("retries", "0 to 100"),
     ("optimizer.grow_above", "1 to 100"),
     ("optimizer.shrink_below", "0 to 50"),
-    ("optimizer.most_overflow", "0 to 1024"),
+    ("optimizer.max_overflow", "0 to 1024"),
     ("warm_up.stage", "1 to 1024"),
     ("rate_limit.burst", "1 to 1000000"),
     ("v1_errors", "1 to 100"),

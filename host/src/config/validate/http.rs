@@ -21,7 +21,7 @@ use cutover_traffic::{
         upstream::{Address, Checks, Connector, Ejection, HealthCheck, Lookup, TlsSettings},
     },
     proxy::{
-        catalogue::{Catalogue, Defaults, Kind, Pattern, Rules},
+        catalogue::{Catalogue, Defaults, OperationRef, Pattern, Rules},
         head::SessionKey,
         headers::Forwarding,
         limit::{Limit, Limiter, Per, Rate},
@@ -222,7 +222,7 @@ fn operations(
     at: &mut At<'_>,
     raw: BTreeMap<String, raw::Operation>,
     defaults: &Defaults,
-) -> (Vec<Pattern>, Vec<Kind>) {
+) -> (Vec<Pattern>, Vec<OperationRef>) {
     let (mut patterns, mut by_method) = (Vec::new(), Vec::new());
     for (name, operation) in raw {
         let mut at = at.field(&name);
@@ -243,7 +243,7 @@ fn operations(
         let headers = headers::both(defaults.headers.as_ref(), own);
         let own = operation.rate_limit.as_ref().and_then(|raw| rate_limit(&mut at.field("rate_limit"), raw));
         let limit = own.as_ref().or(defaults.limiter.as_ref()).map(Limit::of);
-        let kind = Kind { name: Arc::from(name), class: operation.class, deadline, failed, headers, limit };
+        let kind = OperationRef { name: Arc::from(name), class: operation.class, deadline, failed, headers, limit };
         match operation.path {
             None if goes_by_method && !operation.query.is_empty() => {
                 at.field("query").wrong("needs a `path`, and an operation with another name than a method's");

@@ -7,7 +7,7 @@ use crate::config::raw::workers as raw;
 use cutover_model::request::FailureKind;
 use cutover_traffic::pool::{
     breaker,
-    checkout::Order,
+    checkout::QueueOrder,
     optimizer,
     process::Patience,
     recovery::{Recovery, Rule},
@@ -51,13 +51,13 @@ pub(super) fn size(pool: &mut At<'_>, raw: &raw::Workers, optimizer: &raw::Optim
     let overflow_idle = at.field("overflow_idle").duration(&range.overflow_idle, "1s", "1d");
     // Without bounds that hold there is nothing to build a pool from; nobody will.
     let (min, overflow) = (range.min.min(MAX_WORKERS), range.overflow.min(MAX_WORKERS));
-    let most_overflow = optimizer.most_overflow.unwrap_or((2 * overflow).min(MAX_WORKERS));
-    within(&mut pool.field("optimizer").field("most_overflow"), most_overflow, overflow, MAX_WORKERS);
+    let max_overflow = optimizer.max_overflow.unwrap_or((2 * overflow).min(MAX_WORKERS));
+    within(&mut pool.field("optimizer").field("max_overflow"), max_overflow, overflow, MAX_WORKERS);
     Size {
         min,
         max: max.clamp(min, MAX_WORKERS),
         overflow,
-        most_overflow: most_overflow.clamp(overflow, MAX_WORKERS),
+        max_overflow: max_overflow.clamp(overflow, MAX_WORKERS),
         overflow_idle,
     }
 }
@@ -77,11 +77,11 @@ pub(super) fn optimizer(at: &mut At<'_>, raw: &raw::Optimizer) -> Option<optimiz
 
 pub(super) fn queue(at: &mut At<'_>, raw: &raw::Queue) -> Queue {
     let order = match raw.order.as_str() {
-        "fifo" => Order::Fifo,
-        "lifo" => Order::Lifo,
+        "fifo" => QueueOrder::Fifo,
+        "lifo" => QueueOrder::Lifo,
         other => {
             at.field("order").wrong(&format!("is `{other}`; it must be `fifo` or `lifo`"));
-            Order::Fifo
+            QueueOrder::Fifo
         }
     };
     within(&mut at.field("most"), raw.most, 0, MAX_WAITING);

@@ -170,7 +170,7 @@ pub struct CostShown {
     /// Fuel of all.
     pub fuel: u64,
     /// The most fuel of one.
-    pub most_fuel: u64,
+    pub max_fuel: u64,
     /// Time of all, in microseconds.
     pub took_us: u64,
     /// Half took at most this, in nanoseconds.
@@ -178,7 +178,7 @@ pub struct CostShown {
     /// 99 % took at most this, in nanoseconds.
     pub p99_ns: u64,
     /// The most that it remembered, in bytes.
-    pub most_memory: usize,
+    pub max_memory: usize,
 }
 
 /// What a policy's answers cost, as it is added up.
@@ -186,11 +186,11 @@ pub struct CostShown {
 pub(super) struct Cost {
     questions: u64,
     fuel: u64,
-    most_fuel: u64,
+    max_fuel: u64,
     took: Duration,
     /// Buckets hold nanoseconds.
     times: Histogram,
-    most_memory: usize,
+    max_memory: usize,
 }
 
 /// Failures by cause.
@@ -242,10 +242,10 @@ impl Cost {
     pub(super) fn add(&mut self, fuel: u64, took: Duration, memory: usize) {
         self.questions += 1;
         self.fuel = self.fuel.saturating_add(fuel);
-        self.most_fuel = self.most_fuel.max(fuel);
+        self.max_fuel = self.max_fuel.max(fuel);
         self.took += took;
         self.times.add(histogram::index(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)), 1);
-        self.most_memory = self.most_memory.max(memory);
+        self.max_memory = self.max_memory.max(memory);
     }
 
     /// As it is shown.
@@ -253,11 +253,11 @@ impl Cost {
         CostShown {
             questions: self.questions,
             fuel: self.fuel,
-            most_fuel: self.most_fuel,
+            max_fuel: self.max_fuel,
             took_us: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
             p50_ns: self.times.quantile_us(500_000).unwrap_or(0),
             p99_ns: self.times.quantile_us(990_000).unwrap_or(0),
-            most_memory: self.most_memory,
+            max_memory: self.max_memory,
         }
     }
 }

@@ -177,7 +177,7 @@ impl Controller {
             let has_callers = self.state.share > Ppm::ZERO;
             let news = self.told.of_stages(has_callers && action == Action::Hold, &findings, now);
             self.tell_of("held", "the share is held", news);
-            let held = step::held(&self.state, action, self.most_for_v2(), self.parts.clock.now());
+            let held = step::held(&self.state, action, self.max_for_v2(), self.parts.clock.now());
             let rail = self.rail(action, verdict.unwrap_or(Verdict::Hold));
             let is_held = rail.is_some();
             self.waiting_for = held.or(rail).map_or(findings, |held| vec![held]);

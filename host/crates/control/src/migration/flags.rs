@@ -174,7 +174,7 @@ impl Flags {
     }
 
     /// The most that V2 gets by what operators have switched.
-    pub fn most_for_v2(&self) -> Ppm {
+    pub fn max_for_v2(&self) -> Ppm {
         if self.v2_enabled() { self.max_share() } else { Ppm::ZERO }
     }
 

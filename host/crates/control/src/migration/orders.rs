@@ -181,7 +181,7 @@ impl Controller {
             return Err(Declined::new(Code::NoReason, message));
         }
         let limits = ["pool_v2_enabled", "gradual_rollout_percentage"].contains(&flag);
-        if limits && self.parts.split.v1.is_absent() && flags.most_for_v2() < Ppm::ALL {
+        if limits && self.parts.split.v1.is_absent() && flags.max_for_v2() < Ppm::ALL {
             let why =
                 "the flag was not set: the configuration has no V1, so whoever is kept from V2 is served by nobody";
             return Err(Declined::new(Code::WrongFlag, why));

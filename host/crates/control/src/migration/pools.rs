@@ -205,8 +205,8 @@ impl Controller {
     }
 
     /// The most that V2 gets by what operators have switched; where V1 is left out there is nobody else who could get it.
-    pub(super) fn most_for_v2(&self) -> Ppm {
-        if self.parts.split.v1.is_absent() { Ppm::ALL } else { self.parts.flags.most_for_v2() }
+    pub(super) fn max_for_v2(&self) -> Ppm {
+        if self.parts.split.v1.is_absent() { Ppm::ALL } else { self.parts.flags.max_for_v2() }
     }
 
     /// What a step has to know of everything around the migration.
@@ -224,7 +224,7 @@ impl Controller {
             v2_serves: split.v2.can_serve(),
             raises_without_v1: self.parts.raise_without_v1,
             v2_is_own: split.v2.workers().is_some(),
-            most: self.most_for_v2(),
+            most: self.max_for_v2(),
         }
     }
 

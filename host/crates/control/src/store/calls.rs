@@ -70,7 +70,7 @@ pub struct Wanted {
     /// At most so many are looked at.
     pub most: u32,
     /// At most so many bytes of JSON, but at least one call; none for any number of bytes.
-    pub most_bytes: Option<usize>,
+    pub max_bytes: Option<usize>,
 }
 
 /// What is left of a question without its check.
@@ -117,7 +117,7 @@ impl Store {
                     (before, left) = (Some(row.try_get("id")?), left - 1);
                     continue;
                 };
-                if let Some(most) = wanted.most_bytes {
+                if let Some(most) = wanted.max_bytes {
                     bytes += written(&logged)?;
                     if bytes > most && !page.calls.is_empty() {
                         return Ok(page);
@@ -346,8 +346,8 @@ mod tests {
         (folder, store, moments)
     }
 
-    fn of(most: u32, most_bytes: Option<usize>) -> Wanted {
-        Wanted { migration: Some("mine".into()), most, most_bytes, ..Wanted::default() }
+    fn of(most: u32, max_bytes: Option<usize>) -> Wanted {
+        Wanted { migration: Some("mine".into()), most, max_bytes, ..Wanted::default() }
     }
 
     /// Follows the pages to the end.

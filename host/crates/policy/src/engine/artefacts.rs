@@ -59,7 +59,7 @@ pub(super) struct Artefacts {
     key: [u8; KEY_BYTES],
     /// What an artefact depends on besides its component.
     build: [u8; 32],
-    most_bytes: u64,
+    max_bytes: u64,
     rejected: AtomicU64,
 }
 
@@ -129,7 +129,7 @@ impl Artefacts {
             path: path.to_owned(),
             key: [0; KEY_BYTES],
             build: fingerprint(engine, build),
-            most_bytes: MOST_BYTES,
+            max_bytes: MOST_BYTES,
             rejected: AtomicU64::new(0),
         };
         cache.key = cache.own_key()?;
@@ -146,7 +146,7 @@ impl Artefacts {
             Err(_) => return self.reject(&name, "is not a file of the host's own"),
         };
         let mut bytes = Vec::new();
-        if (&file).take(self.most_bytes).read_to_end(&mut bytes).is_err() {
+        if (&file).take(self.max_bytes).read_to_end(&mut bytes).is_err() {
             return self.reject(&name, "cannot be read");
         }
         let Some((mac, code)) = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<MAC>()) else {
@@ -204,7 +204,7 @@ impl Artefacts {
         let plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         let ours = stat.st_uid == geteuid().as_raw();
         let closed = !Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO);
-        let small = u64::try_from(stat.st_size).is_ok_and(|size| size <= self.most_bytes);
+        let small = u64::try_from(stat.st_size).is_ok_and(|size| size <= self.max_bytes);
         if plain && ours && closed && small { Ok(file.into()) } else { Err(rustix::io::Errno::PERM) }
     }
 
@@ -271,7 +271,7 @@ impl Artefacts {
         let mut total = files.iter().map(|file| file.bytes).sum::<u64>();
         files.sort_by_key(|file| file.used);
         for file in files.iter().filter(|file| file.name != name) {
-            if total <= self.most_bytes {
+            if total <= self.max_bytes {
                 return;
             }
             self.remove(&file.name);

@@ -76,7 +76,7 @@ pub struct Waiting<'a>(&'a Shortage);
 /// What a connection is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Order {
+pub(crate) enum Directive {
     /// To go on.
     GoOn,
     /// To be given away when its requests have ended.
@@ -127,7 +127,7 @@ impl ConnectionActivity {
             is_torn: AtomicBool::new(false),
             is_pending: AtomicBool::new(is_pending),
             gives_way: AtomicBool::new(false),
-            order: AtomicU8::new(Order::GoOn as u8),
+            order: AtomicU8::new(Directive::GoOn as u8),
             can_leave: AtomicBool::new(can_leave),
             idle_since: AtomicU64::new(now.nanos()),
             head_since: AtomicU64::new(0),
@@ -138,13 +138,13 @@ impl ConnectionActivity {
     }
 
     /// What it is told; whoever asks is woken when that changes.
-    pub(crate) fn order(&self, cx: &Context<'_>) -> Order {
+    pub(crate) fn order(&self, cx: &Context<'_>) -> Directive {
         self.waker.register(cx.waker());
         match self.order.load(Ordering::Acquire) {
-            0 => Order::GoOn,
-            1 => Order::Leave,
-            2 => Order::End,
-            _ => Order::Close,
+            0 => Directive::GoOn,
+            1 => Directive::Leave,
+            2 => Directive::End,
+            _ => Directive::Close,
         }
     }
 
@@ -155,7 +155,7 @@ impl ConnectionActivity {
 
     /// Whether it is told to end with the request under way.
     pub(crate) fn is_told_to_end(&self) -> bool {
-        self.order.load(Ordering::Acquire) >= Order::End as u8
+        self.order.load(Ordering::Acquire) >= Directive::End as u8
     }
 
     /// Whether it ends instead of waiting for a further request, because others wait for its place.
@@ -171,14 +171,14 @@ impl ConnectionActivity {
 
     /// The connection is over, as one of HTTP: it may go on as something else, and is read then whatever it was told.
     pub(crate) fn has_ended(&self) {
-        self.order.fetch_max(Order::Close as u8, Ordering::AcqRel);
+        self.order.fetch_max(Directive::Close as u8, Ordering::AcqRel);
     }
 
     /// It cannot be given away any more.
     pub(crate) fn stays(&self) {
         self.can_leave.store(false, Ordering::Release);
-        if self.order.load(Ordering::Acquire) == Order::Leave as u8 {
-            self.tell(Order::End);
+        if self.order.load(Ordering::Acquire) == Directive::Leave as u8 {
+            self.tell(Directive::End);
         }
     }
 
@@ -194,11 +194,12 @@ impl ConnectionActivity {
 
     /// Whether what comes in now is for whoever gets the connection next.
     pub(super) fn reads_no_more(&self) -> bool {
-        self.order.load(Ordering::Acquire) == Order::Leave as u8 && self.has_ended_all()
+        self.order.load(Ordering::Acquire) == Directive::Leave as u8 && self.has_ended_all()
     }
 
-    pub(super) fn tell(&self, order: Order) {
-        let order = if order == Order::Leave && !self.can_leave.load(Ordering::Acquire) { Order::End } else { order };
+    pub(super) fn tell(&self, order: Directive) {
+        let order =
+            if order == Directive::Leave && !self.can_leave.load(Ordering::Acquire) { Directive::End } else { order };
         self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -209,13 +210,13 @@ impl ConnectionActivity {
         if !self.gives_way.swap(true, Ordering::AcqRel) {
             self.home.shortage.going.fetch_add(1, Ordering::SeqCst);
         }
-        self.tell(Order::Close);
+        self.tell(Directive::Close);
     }
 
     /// Since when nothing but the caller has been waited for; none if that is not so.
     pub(super) fn waits_since(&self) -> Option<u64> {
         let waits = self.active.load(Ordering::SeqCst) == self.gathering.load(Ordering::SeqCst);
-        let is_told = self.order.load(Ordering::Acquire) == Order::Close as u8;
+        let is_told = self.order.load(Ordering::Acquire) == Directive::Close as u8;
         (waits && !is_told && self.stuck_since.load(Ordering::Relaxed) == 0)
             .then(|| self.idle_since.load(Ordering::Relaxed))
     }
@@ -288,7 +289,7 @@ impl ConnectionActivity {
 
     /// Wakes a connection that waits to leave, if it may be free to.
     fn ended_one(&self) {
-        if self.order.load(Ordering::Acquire) == Order::Leave as u8 {
+        if self.order.load(Ordering::Acquire) == Directive::Leave as u8 {
             self.waker.wake();
         }
     }
@@ -371,7 +372,7 @@ impl Drop for Active {
         if self.0.active.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.ended_one();
             if self.0.home.shortage.is_there() {
-                self.0.tell(Order::End);
+                self.0.tell(Directive::End);
             }
         }
     }
@@ -451,7 +452,7 @@ mod tests {
         assert!(!pulse.can_go() && !pulse.reads_no_more(), "it was not told to leave");
         let (active, progress) = (pulse.begin(), Arc::<Progress>::default());
         let arriving = active.arriving(&progress);
-        pulse.tell(Order::Leave);
+        pulse.tell(Directive::Leave);
         assert!(!pulse.can_go() && !pulse.reads_no_more(), "a request is served");
         drop(active);
         assert!(!pulse.can_go() && !pulse.reads_no_more(), "its body still comes in");
@@ -478,8 +479,8 @@ mod tests {
     #[test]
     fn a_connection_that_cannot_leave_ends() {
         let pulse = pulse(clock::mono(), false);
-        pulse.tell(Order::Leave);
-        assert_eq!(pulse.order.load(Ordering::Acquire), Order::End as u8);
+        pulse.tell(Directive::Leave);
+        assert_eq!(pulse.order.load(Ordering::Acquire), Directive::End as u8);
     }
 
     #[test]

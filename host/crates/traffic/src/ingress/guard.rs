@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, pin::Pin, task::Poll};
 
-use crate::ingress::activity::{ConnectionActivity, Order};
+use crate::ingress::activity::{ConnectionActivity, Directive};
 
 /// How a connection was driven.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub async fn guard<C: Future>(
     poll_fn(|cx| {
         let order = pulse.order(cx);
         match order {
-            Order::GoOn | Order::Leave => {}
-            Order::End => {
+            Directive::GoOn | Directive::Leave => {}
+            Directive::End => {
                 if let Some(end) = end.take() {
                     // First it takes what was read before it began: that may be a part of a request.
                     if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -35,11 +35,11 @@ pub async fn guard<C: Future>(
                     end(connection.as_mut());
                 }
             }
-            Order::Close => return Poll::Ready(Guarded::Closed),
+            Directive::Close => return Poll::Ready(Guarded::Closed),
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
-            Poll::Pending if order == Order::Leave && pulse.can_go() => {
+            Poll::Pending if order == Directive::Leave && pulse.can_go() => {
                 // Of a body that nobody wants hyper learns when it is polled next: it reads the rest that is here, or closes. It
                 // may come to another request then.
                 while pulse.was_torn() {

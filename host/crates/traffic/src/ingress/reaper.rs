@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ends;
 use crate::{
-    ingress::activity::{ConnectionActivity, Home, Order, Shortage},
+    ingress::activity::{ConnectionActivity, Directive, Home, Shortage},
     pace::Pace,
 };
 use cutover_model::clock::{self, Mono};
@@ -85,9 +85,9 @@ impl IdleReaper {
             self.keep_pending_few(&pulse);
         }
         if self.ending.load(Ordering::Acquire) {
-            pulse.tell(Order::End);
+            pulse.tell(Directive::End);
         } else if self.leaving.load(Ordering::Acquire) {
-            pulse.tell(Order::Leave);
+            pulse.tell(Directive::Leave);
         }
         pulse
     }
@@ -110,11 +110,11 @@ impl IdleReaper {
                 () = done.cancelled() => return,
                 () = ends.shutdown.cancelled(), if !self.ending.load(Ordering::Acquire) => {
                     self.ending.store(true, Ordering::Release);
-                    self.tell_all(Order::End);
+                    self.tell_all(Directive::End);
                 }
                 () = ends.leave.cancelled(), if !self.leaving.load(Ordering::Acquire) => {
                     self.leaving.store(true, Ordering::Release);
-                    self.tell_all(Order::Leave);
+                    self.tell_all(Directive::Leave);
                     not_told.take();
                 }
                 _ = looks.tick() => self.look(clock::mono()),
@@ -122,7 +122,7 @@ impl IdleReaper {
         }
     }
 
-    fn tell_all(&self, order: Order) {
+    fn tell_all(&self, order: Directive) {
         self.all.lock().iter().filter_map(Weak::upgrade).for_each(|pulse| pulse.tell(order));
     }
 
@@ -131,7 +131,7 @@ impl IdleReaper {
             let Some(pulse) = pulse.upgrade() else { return false };
             if let Some(why) = pulse.overdue(&self.limits, now) {
                 tracing::debug!(?why, "a connection is closed");
-                pulse.tell(Order::Close);
+                pulse.tell(Directive::Close);
             }
             true
         });
@@ -198,7 +198,7 @@ mod tests {
 
     fn is_told(pulse: &ConnectionActivity) -> bool {
         let cx = std::task::Context::from_waker(std::task::Waker::noop());
-        pulse.order(&cx) == Order::Close
+        pulse.order(&cx) == Directive::Close
     }
 
     #[test]

@@ -20,11 +20,13 @@ use tokio::sync::oneshot;
 pub use self::slot::{Ended, SlotView};
 use self::slot::{Fate, Place, Slot};
 use super::{
-    lifecycle::{Lifecycle, Stage},
+    lifecycle::{Lifecycle, WorkerState},
     load::{Meter, Span},
 };
 use crate::pool::affinity::Affinity;
-pub use crate::pool::checkout::types::{Broken, Health, Left, Lent, Order, Pending, Refusal, Shape, Turn, Vacancy};
+pub use crate::pool::checkout::types::{
+    Broken, Health, Left, Lent, Pending, QueueOrder, Refusal, Shape, Turn, Vacancy,
+};
 use cutover_model::clock::Mono;
 
 /// Workers whose life is kept after others took their places.
@@ -56,11 +58,11 @@ struct Waiter<W> {
 impl<W> Checkout<W> {
     /// A closed pool of empty slots.
     pub fn new(shape: Shape) -> Self {
-        let slots = shape.regular + shape.most_overflow;
+        let slots = shape.regular + shape.max_overflow;
         Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             shared: VecDeque::new(),
-            homes: Affinity::new(slots, shape.most_sessions),
+            homes: Affinity::new(slots, shape.max_sessions),
             tickets: 0,
             workers: 0,
             open: false,
@@ -111,7 +113,7 @@ impl<W> Checkout<W> {
                 return Ok(Turn::Now(lent));
             }
         }
-        if self.waiting() >= self.shape.most_waiting {
+        if self.waiting() >= self.shape.max_waiting {
             self.dispatch(now);
             return Err(Refusal::Full);
         }
@@ -140,7 +142,7 @@ impl<W> Checkout<W> {
         self.pass(now);
         let surplus = !self.open || !self.is_wanted(slot);
         let tickets = self.next_ticket();
-        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Busy);
+        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == WorkerState::Busy);
         // Its process ended meanwhile: the slot has or will have another.
         let Some(own) = own else { return Some(worker) };
         let left = if surplus {
@@ -274,7 +276,7 @@ impl<W> Checkout<W> {
         self.pass(now);
         let wanted = self.open && self.is_wanted(slot);
         let tickets = self.next_ticket();
-        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Initializing);
+        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == WorkerState::Initializing);
         let Some(own) = own else { return Some(worker) };
         if !wanted {
             own.not_started("not wanted any more", Fate::Told, now);
@@ -289,7 +291,7 @@ impl<W> Checkout<W> {
     /// The worker for a slot did not start, because it failed or because it is not wanted any more.
     pub fn not_started(&mut self, slot: usize, number: u64, why: &str, now: Mono) {
         let fate = if self.open && self.is_wanted(slot) { Fate::Failed } else { Fate::Told };
-        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == Stage::Initializing);
+        let own = self.slots.get_mut(slot).filter(|s| s.number == number && s.stage() == WorkerState::Initializing);
         if let Some(own) = own {
             own.not_started(why.to_owned(), fate, now);
         }
@@ -299,7 +301,7 @@ impl<W> Checkout<W> {
     /// is returned when it is handed in.
     pub fn resize(&mut self, wanted: usize, overflow: usize, now: Mono) -> Vec<W> {
         self.shape.wanted = wanted.clamp(1, self.shape.regular);
-        self.shape.overflow = overflow.min(self.shape.most_overflow);
+        self.shape.overflow = overflow.min(self.shape.max_overflow);
         let surplus: Vec<_> = (0..self.slots.len()).filter(|at| !self.is_wanted(*at)).collect();
         let ended = surplus.into_iter().filter_map(|at| self.retire(at, "the pool is smaller now", now)).collect();
         self.dispatch(now);
@@ -350,12 +352,12 @@ impl<W> Checkout<W> {
 
     /// Whether a worker is being started right now.
     pub fn is_starting(&self) -> bool {
-        self.slots.iter().any(|s| s.stage() == Stage::Initializing)
+        self.slots.iter().any(|s| s.stage() == WorkerState::Initializing)
     }
 
     /// Workers that have a call.
     pub fn busy(&self) -> usize {
-        self.slots.iter().filter(|s| s.stage() == Stage::Busy).count()
+        self.slots.iter().filter(|s| s.stage() == WorkerState::Busy).count()
     }
 
     /// Slots whose worker is free.

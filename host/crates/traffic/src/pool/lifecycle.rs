@@ -15,7 +15,7 @@ const KEPT: usize = 32;
 /// What a worker is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stage {
+pub enum WorkerState {
     /// Started; has not answered its first health check and its warm-up calls yet.
     Initializing,
     /// Waits for a call.
@@ -42,7 +42,7 @@ pub struct Lifecycle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The state.
-    pub stage: Stage,
+    pub stage: WorkerState,
     /// Since when.
     pub since: Mono,
     /// Why.
@@ -56,12 +56,12 @@ pub struct Change {
 #[error("a worker that is {from} does not become {to}")]
 pub struct Illegal {
     /// What it is.
-    pub from: Stage,
+    pub from: WorkerState,
     /// What it was to become.
-    pub to: Stage,
+    pub to: WorkerState,
 }
 
-impl Stage {
+impl WorkerState {
     /// All of them, in the order of a life.
     pub const ALL: [Self; 6] =
         [Self::Initializing, Self::Ready, Self::Busy, Self::Degraded, Self::Terminating, Self::Terminated];
@@ -96,7 +96,7 @@ impl Stage {
     }
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -105,13 +105,13 @@ impl fmt::Display for Stage {
 impl Lifecycle {
     /// A worker that is being started.
     pub fn begin(now: Mono, why: impl Into<Cow<'static, str>>) -> Self {
-        let first = Change { stage: Stage::Initializing, since: now, why: why.into(), times: 1 };
+        let first = Change { stage: WorkerState::Initializing, since: now, why: why.into(), times: 1 };
         Self { born: now, history: VecDeque::from([first]), left_out: 0 }
     }
 
     /// What it is doing.
-    pub fn stage(&self) -> Stage {
-        self.history.back().map_or(Stage::Terminated, |change| change.stage)
+    pub fn stage(&self) -> WorkerState {
+        self.history.back().map_or(WorkerState::Terminated, |change| change.stage)
     }
 
     /// Since when it does that.
@@ -138,7 +138,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// The move is not legal; nothing has changed.
-    pub fn go(&mut self, to: Stage, now: Mono, why: impl Into<Cow<'static, str>>) -> Result<(), Illegal> {
+    pub fn go(&mut self, to: WorkerState, now: Mono, why: impl Into<Cow<'static, str>>) -> Result<(), Illegal> {
         let from = self.stage();
         if !from.leads_to(to) {
             return Err(Illegal { from, to });
@@ -158,10 +158,11 @@ impl Lifecycle {
     }
 
     /// Where the same change is that was made right before the last one, if both belong to the same run of calls.
-    fn repeated(&self, to: Stage) -> Option<(usize, u64)> {
+    fn repeated(&self, to: WorkerState) -> Option<(usize, u64)> {
         let at = self.history.len().checked_sub(2)?;
         let (before, last) = (self.history.get(at)?, self.history.back()?);
-        let calls = |a, b| matches!((a, b), (Stage::Ready, Stage::Busy) | (Stage::Busy, Stage::Ready));
+        let calls =
+            |a, b| matches!((a, b), (WorkerState::Ready, WorkerState::Busy) | (WorkerState::Busy, WorkerState::Ready));
         // That it became ready before its first call is not a part of the run.
         let earlier = at.checked_sub(1).and_then(|at| self.history.get(at));
         let in_run = before.times > 1 || last.times > 1 || earlier.is_some_and(|e| calls(e.stage, before.stage));
@@ -184,16 +185,16 @@ mod tests {
     fn a_life_is_told_with_its_calls_counted() {
         let mut life = Lifecycle::begin(Mono::default(), "start");
         let mut go = |to, why| life.go(to, Mono::default(), why).unwrap();
-        go(Stage::Ready, "warm");
+        go(WorkerState::Ready, "warm");
         for _ in 0..1_000 {
-            go(Stage::Busy, "call");
-            go(Stage::Ready, "answered");
+            go(WorkerState::Busy, "call");
+            go(WorkerState::Ready, "answered");
         }
-        go(Stage::Degraded, "no answer");
-        go(Stage::Ready, "well");
-        go(Stage::Busy, "call");
-        go(Stage::Terminating, "crash");
-        go(Stage::Terminated, "exit 70");
+        go(WorkerState::Degraded, "no answer");
+        go(WorkerState::Ready, "well");
+        go(WorkerState::Busy, "call");
+        go(WorkerState::Terminating, "crash");
+        go(WorkerState::Terminated, "exit 70");
         insta::assert_snapshot!(shown(&life), @r"
         initializing 1x start
         ready 1x warm
@@ -210,18 +211,19 @@ mod tests {
     #[test]
     fn an_illegal_move_changes_nothing_and_is_named() {
         let mut life = Lifecycle::begin(Mono::default(), "start");
-        let error = life.go(Stage::Busy, Mono::default(), "").unwrap_err();
+        let error = life.go(WorkerState::Busy, Mono::default(), "").unwrap_err();
         assert_eq!(error.to_string(), "a worker that is initializing does not become busy");
-        assert_eq!((life.stage(), life.history().count()), (Stage::Initializing, 1));
+        assert_eq!((life.stage(), life.history().count()), (WorkerState::Initializing, 1));
     }
 
     #[test]
     fn the_legal_moves_are_these_eleven_and_no_others() {
-        let from = |from: Stage| {
-            let to: Vec<_> = Stage::ALL.into_iter().filter(|to| from.leads_to(*to)).map(Stage::name).collect();
+        let from = |from: WorkerState| {
+            let to: Vec<_> =
+                WorkerState::ALL.into_iter().filter(|to| from.leads_to(*to)).map(WorkerState::name).collect();
             format!("{from} -> {}", to.join(" | "))
         };
-        insta::assert_snapshot!(Stage::ALL.map(from).join("\n"), @r"
+        insta::assert_snapshot!(WorkerState::ALL.map(from).join("\n"), @r"
         initializing -> ready | terminated
         ready -> busy | degraded | terminating
         busy -> ready | degraded | terminating
@@ -237,13 +239,13 @@ mod tests {
         fn no_sequence_of_requests_leads_anywhere_illegal(asked in prop::collection::vec(0_usize..6, 0..300)) {
             let mut life = Lifecycle::begin(Mono::default(), "start");
             for (n, to) in asked.into_iter().enumerate() {
-                let (to, from) = (Stage::ALL[to], life.stage());
+                let (to, from) = (WorkerState::ALL[to], life.stage());
                 let went = life.go(to, Mono::from_nanos(n as u64), "asked");
                 prop_assert_eq!(went.is_ok(), from.leads_to(to));
                 prop_assert_eq!(life.stage(), if went.is_ok() { to } else { from });
                 prop_assert!(life.history().count() <= KEPT);
                 let first = life.history().next().map(|c| c.stage);
-                prop_assert_eq!(first, Some(Stage::Initializing));
+                prop_assert_eq!(first, Some(WorkerState::Initializing));
                 let since: Vec<_> = life.history().map(|c| c.since).collect();
                 prop_assert!(since.is_sorted());
             }

@@ -56,7 +56,7 @@ pub struct Load {
     /// The 99th percentile.
     pub wait_p99_us: u64,
     /// The most calls that waited at the end of a second.
-    pub most_waiting: usize,
+    pub max_waiting: usize,
     /// Calls that waited at the end.
     pub waiting: usize,
     /// Workers that were created, per minute.
@@ -134,7 +134,7 @@ impl Recent {
 
 impl Load {
     fn of<'a>(spans: impl Iterator<Item = &'a Span>) -> Self {
-        let (mut sum, mut most_waiting) = (Span::default(), 0);
+        let (mut sum, mut max_waiting) = (Span::default(), 0);
         for span in spans {
             sum.length += span.length;
             sum.busy += span.busy;
@@ -144,7 +144,7 @@ impl Load {
             sum.waiting = span.waiting;
             sum.created += span.created;
             sum.ended += span.ended;
-            most_waiting = most_waiting.max(span.waiting);
+            max_waiting = max_waiting.max(span.waiting);
         }
         let part = (sum.busy.as_nanos() * 1_000_000).checked_div(sum.able.as_nanos());
         let served = sum.waits.total();
@@ -160,7 +160,7 @@ impl Load {
             wait_mean_us: u64::try_from(mean).unwrap_or(u64::MAX),
             wait_p50_us: sum.waits.quantile_us(500_000).unwrap_or(0),
             wait_p99_us: sum.waits.quantile_us(990_000).unwrap_or(0),
-            most_waiting,
+            max_waiting,
             waiting: sum.waiting,
             created_per_minute: per_minute(sum.created),
             ended_per_minute: per_minute(sum.ended),
@@ -203,7 +203,7 @@ mod tests {
         }
         let (all, last) = (recent.all(), recent.last(10));
         assert_eq!((recent.len(), all.served, last.served), (60, 60, 10));
-        assert_eq!((last.wait_mean_us, last.most_waiting, last.waiting), (95_500, 9, 0));
+        assert_eq!((last.wait_mean_us, last.max_waiting, last.waiting), (95_500, 9, 0));
         assert!((95_000..99_000).contains(&last.wait_p50_us), "{last:?}");
         assert_eq!((all.created_per_minute, all.ended_per_minute, all.utilisation_ppm), (2, 0, Some(1_000_000)));
     }

@@ -61,14 +61,14 @@ pub fn decide(settings: &Settings, size: &Size, now: Wanted, load: &Load, quiet:
         return None;
     }
     let percent = used / 10_000;
-    let waits = load.most_waiting > 0;
+    let waits = load.max_waiting > 0;
     if used > settings.grow_above && waits && now.workers < size.max {
         let to = Wanted { workers: (now.workers + step(now.workers)).min(size.max), ..now };
-        let why = format!("{percent} % used and up to {} calls waiting", load.most_waiting);
+        let why = format!("{percent} % used and up to {} calls waiting", load.max_waiting);
         return Some(Resize { to, why });
     }
     let wait = Duration::from_micros(load.wait_mean_us);
-    if wait > settings.wait_above && now.overflow < size.most_overflow {
+    if wait > settings.wait_above && now.overflow < size.max_overflow {
         let to = Wanted { overflow: now.overflow + 1, ..now };
         return Some(Resize { to, why: format!("calls waited {wait:.0?} on average") });
     }
@@ -95,12 +95,12 @@ mod tests {
 
     use super::*;
 
-    const SIZE: Size = Size { min: 2, max: 8, overflow: 1, most_overflow: 2, overflow_idle: Duration::ZERO };
+    const SIZE: Size = Size { min: 2, max: 8, overflow: 1, max_overflow: 2, overflow_idle: Duration::ZERO };
     const LONG: Duration = Duration::from_mins(1);
 
-    fn load(percent: u32, most_waiting: usize, wait_ms: u64) -> Load {
+    fn load(percent: u32, max_waiting: usize, wait_ms: u64) -> Load {
         let wait_mean_us = wait_ms * 1_000;
-        Load { utilisation_ppm: Some(percent * 10_000), most_waiting, wait_mean_us, ..Load::default() }
+        Load { utilisation_ppm: Some(percent * 10_000), max_waiting, wait_mean_us, ..Load::default() }
     }
 
     fn decided(workers: usize, overflow: usize, load: &Load) -> Option<(usize, usize, String)> {
@@ -140,8 +140,8 @@ mod tests {
             min in 1_usize..20, more in 0_usize..20, overflow in 0_usize..4, raised in 0_usize..4,
             loads in prop::collection::vec((0_u32..=100, 0_usize..50, 0_u64..300), 1..80),
         ) {
-            let most_overflow = overflow + raised;
-            let size = Size { min, max: min + more, overflow, most_overflow, ..SIZE };
+            let max_overflow = overflow + raised;
+            let size = Size { min, max: min + more, overflow, max_overflow, ..SIZE };
             let mut now = Wanted { workers: min, overflow };
             for (percent, waiting, wait) in loads {
                 let Some(resize) = decide(&Settings::default(), &size, now, &load(percent, waiting, wait), LONG) else {
@@ -149,7 +149,7 @@ mod tests {
                 };
                 prop_assert!(resize.to != now && !resize.why.is_empty());
                 prop_assert!((min..=min + more).contains(&resize.to.workers));
-                prop_assert!((overflow..=most_overflow).contains(&resize.to.overflow));
+                prop_assert!((overflow..=max_overflow).contains(&resize.to.overflow));
                 prop_assert!(resize.to.workers.abs_diff(now.workers) <= now.workers.div_ceil(4).max(1));
                 now = resize.to;
             }

@@ -16,11 +16,11 @@ use crate::descriptors;
 /// Starts processes, all from one thread.
 #[derive(Debug, Clone)]
 pub struct Spawner {
-    orders: mpsc::SyncSender<Order>,
+    orders: mpsc::SyncSender<SpawnRequest>,
     guard: PathBuf,
 }
 
-struct Order {
+struct SpawnRequest {
     command: Command,
     reply: oneshot::Sender<io::Result<Child>>,
 }
@@ -35,10 +35,10 @@ impl Spawner {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(guard: PathBuf, runtime: Handle) -> io::Result<Self> {
-        let (orders, queue) = mpsc::sync_channel::<Order>(QUEUE);
+        let (orders, queue) = mpsc::sync_channel::<SpawnRequest>(QUEUE);
         thread::Builder::new().name("cutover-spawner".into()).spawn(move || {
             let _entered = runtime.enter();
-            while let Ok(Order { mut command, reply }) = queue.recv() {
+            while let Ok(SpawnRequest { mut command, reply }) = queue.recv() {
                 // Nobody waits any more: the child is killed when it is dropped.
                 drop(reply.send(command.spawn()));
             }
@@ -63,7 +63,7 @@ impl Spawner {
     /// What the system says.
     pub async fn spawn(&self, command: Command) -> io::Result<Child> {
         let (reply, answer) = oneshot::channel();
-        let order = Order { command, reply };
+        let order = SpawnRequest { command, reply };
         self.orders.try_send(order).map_err(|_full| io::Error::other("too many workers are being started at once"))?;
         answer.await.map_err(|_gone| io::Error::other("the thread that starts workers is gone"))?
     }

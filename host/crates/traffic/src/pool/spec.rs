@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     breaker,
-    checkout::Order,
+    checkout::QueueOrder,
     optimizer,
     process::{Patience, WorkerCommand},
     recovery::Recovery,
@@ -70,7 +70,7 @@ pub struct Size {
     /// Workers beyond these that may be started while all are busy and calls wait.
     pub overflow: usize,
     /// The most of these that the optimizer may allow.
-    pub most_overflow: usize,
+    pub max_overflow: usize,
     /// How long a worker of the overflow stays without a call.
     pub overflow_idle: Duration,
 }
@@ -79,7 +79,7 @@ pub struct Size {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
     /// Which goes first.
-    pub order: Order,
+    pub order: QueueOrder,
     /// How many may wait.
     pub most: usize,
     /// How long one may wait, if that is less than its own time.
@@ -111,14 +111,14 @@ pub struct HealthChecks {
 impl PoolSpec {
     /// Workers that it has at most, those included that take the place of others.
     pub const fn most_workers(&self) -> usize {
-        self.size.max + self.size.most_overflow
+        self.size.max + self.size.max_overflow
     }
 
     /// Calls that may run at once.
     pub const fn lanes(&self) -> usize {
         match self.mode {
             Mode::Serialized => 1,
-            Mode::Concurrent => self.size.max + self.size.most_overflow,
+            Mode::Concurrent => self.size.max + self.size.max_overflow,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A pool of HTTP upstreams: picks a member, keeps connections, and sends one request at a time over each.
 //!
-//! Connections belong to the thread that made them ([`lane`]): a request never crosses threads on its way. What is
+//! Connections belong to the thread that made them ([`idle`]): a request never crosses threads on its way. What is
 //! known of members (load, latency, standing) is shared. A closed pool takes no request; what is in flight may end, and
 //! [`Signals`] tell long streams when to end and what is left when to give up. **Invariant**: a request that was handed
 //! back was never seen by a member.

@@ -111,7 +111,7 @@ pub struct Call<'a> {
 impl WorkerPool {
     /// A pool that is closed and has no workers yet.
     pub fn new(spec: PoolSpec, spawner: Spawner, journal: Arc<Journal>, evaluations: EvaluationQueue) -> Self {
-        let slots = spec.size.max + spec.size.most_overflow;
+        let slots = spec.size.max + spec.size.max_overflow;
         let spec_is_v1 = spec.id == PoolId::V1;
         let inner = Arc::new(Inner {
             checkout: Mutex::new(Checkout::new(shape(&spec))),
@@ -420,11 +420,11 @@ fn shape(spec: &PoolSpec) -> Shape {
         wanted: spec.size.min,
         regular: spec.size.max,
         overflow: spec.size.overflow,
-        most_overflow: spec.size.most_overflow,
+        max_overflow: spec.size.max_overflow,
         lanes: spec.lanes(),
-        most_waiting: spec.queue.most,
+        max_waiting: spec.queue.most,
         order: spec.queue.order,
-        most_sessions: MAX_SESSIONS,
+        max_sessions: MAX_SESSIONS,
     }
 }
 

@@ -42,7 +42,7 @@ const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-meth
 
 /// What a request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kind {
+pub struct OperationRef {
     /// The operation's name.
     pub name: Arc<str>,
     /// Its class.
@@ -72,7 +72,7 @@ pub struct Defaults {
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'a> {
     /// The operation.
-    pub kind: &'a Kind,
+    pub kind: &'a OperationRef,
     /// What repeating the request means: the operation's class, or a more careful one.
     pub class: Class,
     /// Whether the request may be sent again without its body (RFC 9110, 9.2.2), as far as anybody has said.
@@ -98,7 +98,7 @@ pub struct Catalogue {
 
 /// The operations that requests have by their methods alone, and whether somebody has said what they are.
 #[derive(Debug, Clone)]
-struct ByMethod(Vec<(Kind, bool)>);
+struct ByMethod(Vec<(OperationRef, bool)>);
 
 /// Why patterns cannot be told apart, or are none.
 #[derive(Debug, thiserror::Error)]
@@ -117,10 +117,10 @@ impl Default for ByMethod {
 }
 
 impl ByMethod {
-    fn new(said: &[Kind], defaults: &Defaults, reads: bool) -> Self {
+    fn new(said: &[OperationRef], defaults: &Defaults, reads: bool) -> Self {
         let kind = |(name, class): (&str, Class)| {
             let class = if reads { class } else { Class::Exclusive };
-            let usual = || Kind {
+            let usual = || OperationRef {
                 name: name.into(),
                 class,
                 deadline: None,
@@ -134,7 +134,7 @@ impl ByMethod {
         Self(METHODS.map(kind).to_vec())
     }
 
-    fn of(&self, method: &Method) -> Option<&(Kind, bool)> {
+    fn of(&self, method: &Method) -> Option<&(OperationRef, bool)> {
         let place = match *method {
             Method::GET => 0,
             Method::HEAD => 1,
@@ -156,7 +156,12 @@ impl Catalogue {
     ///
     /// # Errors
     /// A pattern that is none, or contradicts another.
-    pub fn new(patterns: Vec<Pattern>, said: &[Kind], defaults: &Defaults, rules: Rules) -> Result<Self, PatternError> {
+    pub fn new(
+        patterns: Vec<Pattern>,
+        said: &[OperationRef],
+        defaults: &Defaults,
+        rules: Rules,
+    ) -> Result<Self, PatternError> {
         let names = if patterns.is_empty() { None } else { Some(Names::new(patterns)?) };
         let methods = ByMethod::new(said, defaults, names.is_none() || rules.unnamed_reads);
         Ok(Self { names, methods, rules })
@@ -242,7 +247,7 @@ impl Catalogue {
 
 impl<'a> Found<'a> {
     /// A safe method of what is not said to be a read changes something after all.
-    fn named(kind: &'a Kind, method: &Method) -> Self {
+    fn named(kind: &'a OperationRef, method: &Method) -> Self {
         let changes = kind.class != Class::Read;
         let is_idempotent = !changes || method.is_idempotent() && !method.is_safe();
         Self { kind, class: kind.class, is_idempotent }
@@ -258,8 +263,8 @@ mod tests {
         *,
     };
 
-    fn kind(name: &str, class: Class) -> Kind {
-        Kind { name: name.into(), class, deadline: None, failed: Arc::default(), headers: None, limit: None }
+    fn kind(name: &str, class: Class) -> OperationRef {
+        OperationRef { name: name.into(), class, deadline: None, failed: Arc::default(), headers: None, limit: None }
     }
 
     fn pattern(name: &str, class: Class, methods: &[&str], path: &str) -> Pattern {

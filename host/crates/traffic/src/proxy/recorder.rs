@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::body::Bytes;
 
-use super::{catalogue::Kind, download::STILL, mirror::Original};
+use super::{catalogue::OperationRef, download::STILL, mirror::Original};
 use crate::{
     message::{Fields, ReplyHead},
     observe::{
@@ -95,7 +95,12 @@ impl Ended {
 
 impl<'a> CallContext<'a> {
     /// Of a request of this kind.
-    pub const fn of(recorder: &'a Arc<Recorder>, kind: &'a Kind, session: Option<Session>, apart: bool) -> Self {
+    pub const fn of(
+        recorder: &'a Arc<Recorder>,
+        kind: &'a OperationRef,
+        session: Option<Session>,
+        apart: bool,
+    ) -> Self {
         Self { recorder, operation: &kind.name, class: kind.class, failed: &kind.failed, session, apart }
     }
 

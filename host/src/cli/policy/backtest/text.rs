@@ -153,10 +153,10 @@ fn counts(counts: &std::collections::BTreeMap<&'static str, u64>) -> String {
 }
 
 fn shown(cost: &CostShown) -> String {
-    let CostShown { questions, fuel, most_fuel, p50_ns, p99_ns, most_memory, .. } = cost;
+    let CostShown { questions, fuel, max_fuel, p50_ns, p99_ns, max_memory, .. } = cost;
     let mean = fuel / questions.max(&1);
     format!(
-        "{questions} questions, p50 {} us, p99 {} us, fuel {mean} each and {most_fuel} at the most, memory up to {most_memory} bytes",
+        "{questions} questions, p50 {} us, p99 {} us, fuel {mean} each and {max_fuel} at the most, memory up to {max_memory} bytes",
         p50_ns / 1_000,
         p99_ns / 1_000
     )

@@ -172,7 +172,7 @@ fn the_one_that_was_used_last_stays() {
     let folder = folder();
     let mut cache = open(folder.path());
     let one = u64::try_from(MAGIC.len() + MAC + 1_000).unwrap();
-    cache.most_bytes = 3 * one;
+    cache.max_bytes = 3 * one;
     for digest in ["a", "b", "c"] {
         keep(&cache, digest, &[0; 1_000]);
         let file = File::options().write(true).open(folder.path().join(cache.name(digest))).unwrap();

@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{Checkout, Lent, Order, Waiter, slot::Slot};
-use crate::pool::lifecycle::Stage;
+use super::{Checkout, Lent, QueueOrder, Waiter, slot::Slot};
+use crate::pool::lifecycle::WorkerState;
 use cutover_model::clock::Mono;
 
 impl<W> Checkout<W> {
@@ -22,13 +22,16 @@ impl<W> Checkout<W> {
         let home = self.homes.get(session).map(|home| home.slot);
         let stage = home.and_then(|at| self.slots.get(at)).map(Slot::stage);
         match stage {
-            Some(Stage::Ready | Stage::Busy) => return home,
-            Some(Stage::Degraded) if !self.has_ready() => return home,
-            Some(Stage::Degraded | Stage::Initializing | Stage::Terminating | Stage::Terminated) | None => {}
+            Some(WorkerState::Ready | WorkerState::Busy) => return home,
+            Some(WorkerState::Degraded) if !self.has_ready() => return home,
+            Some(
+                WorkerState::Degraded | WorkerState::Initializing | WorkerState::Terminating | WorkerState::Terminated,
+            )
+            | None => {}
         }
         let up = self.slots.iter().enumerate().filter(|(_, slot)| slot.stage().is_up());
         let load = |(at, slot): (usize, &Slot<W>)| {
-            (slot.stage() == Stage::Degraded, !slot.is_free(), self.homes.residents(at), slot.queue.len(), at)
+            (slot.stage() == WorkerState::Degraded, !slot.is_free(), self.homes.residents(at), slot.queue.len(), at)
         };
         let (.., at) = up.map(load).min()?;
         self.homes.settle(session, at);
@@ -37,14 +40,15 @@ impl<W> Checkout<W> {
 
     /// Whether a worker that is well is free.
     pub(super) fn has_ready(&self) -> bool {
-        self.slots.iter().any(|slot| slot.is_free() && slot.stage() == Stage::Ready)
+        self.slots.iter().any(|slot| slot.is_free() && slot.stage() == WorkerState::Ready)
     }
 
     /// The free worker that goes first.
     pub(super) fn best_free(&self) -> Option<usize> {
         let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.is_free());
-        let rank =
-            |(at, slot): (usize, &Slot<W>)| (slot.stage() == Stage::Ready, at < self.shape.regular, slot.used, at);
+        let rank = |(at, slot): (usize, &Slot<W>)| {
+            (slot.stage() == WorkerState::Ready, at < self.shape.regular, slot.used, at)
+        };
         free.map(rank).max().map(|(.., at)| at)
     }
 
@@ -101,8 +105,8 @@ impl<W> Checkout<W> {
         let own = free().filter_map(|(at, slot)| Some((self.first(&slot.queue)?, at, Some(at))));
         let any = self.best_free().and_then(|at| Some((self.first(&self.shared)?, at, None)));
         let best = match self.shape.order {
-            Order::Fifo => own.chain(any).min(),
-            Order::Lifo => own.chain(any).max(),
+            QueueOrder::Fifo => own.chain(any).min(),
+            QueueOrder::Lifo => own.chain(any).max(),
         };
         best.map(|(_, at, from)| (at, from)).or_else(|| self.take_over().map(|(at, from)| (at, Some(from))))
     }
@@ -120,8 +124,8 @@ impl<W> Checkout<W> {
 
     pub(super) fn first(&self, queue: &VecDeque<Waiter<W>>) -> Option<u64> {
         match self.shape.order {
-            Order::Fifo => queue.front(),
-            Order::Lifo => queue.back(),
+            QueueOrder::Fifo => queue.front(),
+            QueueOrder::Lifo => queue.back(),
         }
         .map(|w| w.ticket)
     }
@@ -132,15 +136,15 @@ impl<W> Checkout<W> {
             None => &mut self.shared,
         };
         match self.shape.order {
-            Order::Fifo => queue.pop_front(),
-            Order::Lifo => queue.pop_back(),
+            QueueOrder::Fifo => queue.pop_front(),
+            QueueOrder::Lifo => queue.pop_back(),
         }
     }
 
     /// Where the session of a call in the shared queue is at home by now, if not with the worker that is free.
     pub(super) fn settled_elsewhere(&mut self, waiter: &Waiter<W>, at: usize) -> Option<usize> {
         let home = self.homes.get(waiter.session.as_ref()?)?.slot;
-        (home != at && matches!(self.slots.get(home)?.stage(), Stage::Ready | Stage::Busy)).then_some(home)
+        (home != at && matches!(self.slots.get(home)?.stage(), WorkerState::Ready | WorkerState::Busy)).then_some(home)
     }
 
     /// The other calls of a session that moves wait where it goes.

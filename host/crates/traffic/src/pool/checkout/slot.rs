@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::VecDeque, time::Duration};
 
 use super::{Health, Waiter};
 use crate::pool::{
-    lifecycle::{Lifecycle, Stage},
+    lifecycle::{Lifecycle, WorkerState},
     restarts::Death,
 };
 use cutover_model::clock::Mono;
@@ -111,8 +111,8 @@ impl<W> Default for Slot<W> {
 }
 
 impl<W> Slot<W> {
-    pub(super) fn stage(&self) -> Stage {
-        self.life.as_ref().map_or(Stage::Terminated, Lifecycle::stage)
+    pub(super) fn stage(&self) -> WorkerState {
+        self.life.as_ref().map_or(WorkerState::Terminated, Lifecycle::stage)
     }
 
     pub(super) fn since(&self) -> Mono {
@@ -121,12 +121,12 @@ impl<W> Slot<W> {
 
     /// Whether a worker could be started for it.
     pub(super) fn is_empty(&self) -> bool {
-        self.stage() == Stage::Terminated && !self.claimed
+        self.stage() == WorkerState::Terminated && !self.claimed
     }
 
     /// Whether a worker is on its way.
     pub(super) fn is_coming(&self) -> bool {
-        self.stage() == Stage::Initializing || self.claimed
+        self.stage() == WorkerState::Initializing || self.claimed
     }
 
     /// How the worker before died, unless it was told to end.
@@ -170,32 +170,32 @@ impl<W> Slot<W> {
     }
 
     pub(super) fn started(&mut self, worker: W, used: u64, now: Mono) {
-        self.go(Stage::Ready, "answered its first health check and its warm-up", now);
+        self.go(WorkerState::Ready, "answered its first health check and its warm-up", now);
         self.used = used;
         self.place = Hold::Here(worker);
     }
 
     pub(super) fn not_started(&mut self, why: impl Into<Cow<'static, str>>, fate: Fate, now: Mono) {
         self.meet(fate, now);
-        self.go(Stage::Terminated, why, now);
+        self.go(WorkerState::Terminated, why, now);
     }
 
     /// Lends the worker that is here. One that is degraded is needed after all, so it is ready first.
     pub(super) fn lend(&mut self, now: Mono) -> Option<W> {
         let worker = self.take_out(Place::Away)?;
-        if self.stage() == Stage::Degraded {
-            self.go(Stage::Ready, "no other worker is free", now);
+        if self.stage() == WorkerState::Degraded {
+            self.go(WorkerState::Ready, "no other worker is free", now);
         }
-        self.go(Stage::Busy, "a call", now);
+        self.go(WorkerState::Busy, "a call", now);
         Some(worker)
     }
 
     /// Takes the worker back after a call.
     pub(super) fn rest(&mut self, worker: W, used: u64, now: Mono) {
         if self.unhealthy == 0 {
-            self.go(Stage::Ready, "answered", now);
+            self.go(WorkerState::Ready, "answered", now);
         } else {
-            self.go(Stage::Degraded, "answered, but failed its last health check", now);
+            self.go(WorkerState::Degraded, "answered, but failed its last health check", now);
         }
         self.used = used;
         self.answered += 1;
@@ -213,14 +213,14 @@ impl<W> Slot<W> {
         match (health, self.stage()) {
             (Health::Good, stage) => {
                 self.unhealthy = 0;
-                if stage == Stage::Degraded {
-                    self.go(Stage::Ready, "is well again", now);
+                if stage == WorkerState::Degraded {
+                    self.go(WorkerState::Ready, "is well again", now);
                 }
             }
             (Health::Bad, stage) => {
                 self.unhealthy = self.unhealthy.saturating_add(1);
-                if stage == Stage::Ready {
-                    self.go(Stage::Degraded, why, now);
+                if stage == WorkerState::Ready {
+                    self.go(WorkerState::Degraded, why, now);
                 }
             }
             (Health::Unchanged, _) => {}
@@ -231,7 +231,7 @@ impl<W> Slot<W> {
     /// The worker is not used any more; its process is still to end.
     pub(super) fn end(&mut self, why: impl Into<Cow<'static, str>>, fate: Fate, now: Mono) {
         self.meet(fate, now);
-        self.go(Stage::Terminating, why, now);
+        self.go(WorkerState::Terminating, why, now);
         self.place = Hold::Out(Place::Away);
     }
 
@@ -241,8 +241,8 @@ impl<W> Slot<W> {
         if by_itself {
             self.end("its process ended", Fate::Failed, now);
         }
-        if self.stage() == Stage::Terminating {
-            self.go(Stage::Terminated, why.to_owned(), now);
+        if self.stage() == WorkerState::Terminating {
+            self.go(WorkerState::Terminated, why.to_owned(), now);
         }
         if by_itself { Ended::ByItself } else { Ended::Known }
     }
@@ -254,7 +254,7 @@ impl<W> Slot<W> {
         self.failed = if proven || fate == Fate::Told { 0 } else { self.failed.saturating_add(1) };
     }
 
-    fn go(&mut self, to: Stage, why: impl Into<Cow<'static, str>>, now: Mono) {
+    fn go(&mut self, to: WorkerState, why: impl Into<Cow<'static, str>>, now: Mono) {
         let Some(life) = &mut self.life else { return };
         // Callers have looked at the state; should one be wrong, the state stays as it is and says so.
         if let Err(illegal) = life.go(to, now, why) {

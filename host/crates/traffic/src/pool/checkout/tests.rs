@@ -12,11 +12,11 @@ fn shape(workers: usize) -> Shape {
         wanted: workers,
         regular: workers,
         overflow: 0,
-        most_overflow: 0,
+        max_overflow: 0,
         lanes: 99,
-        most_waiting: 9,
-        order: Order::Fifo,
-        most_sessions: 100,
+        max_waiting: 9,
+        order: QueueOrder::Fifo,
+        max_sessions: 100,
     }
 }
 
@@ -99,7 +99,7 @@ fn one_lane_serializes_however_many_workers_there_are() {
 
 #[test]
 fn a_full_queue_refuses_and_a_closed_pool_turns_everyone_away() {
-    let mut pool = pool(&["a"], Shape { most_waiting: 1, ..shape(1) });
+    let mut pool = pool(&["a"], Shape { max_waiting: 1, ..shape(1) });
     let first = now(pool.acquire(None, NOW));
     let mut waiting = later(pool.acquire(None, NOW));
     assert_eq!(pool.acquire(None, NOW).unwrap_err(), Refusal::Full);
@@ -112,7 +112,7 @@ fn a_full_queue_refuses_and_a_closed_pool_turns_everyone_away() {
 
 #[test]
 fn who_gives_up_makes_room() {
-    let mut pool = pool(&["a"], Shape { most_waiting: 1, ..shape(1) });
+    let mut pool = pool(&["a"], Shape { max_waiting: 1, ..shape(1) });
     let _first = now(pool.acquire(None, NOW));
     let waiting = later(pool.acquire(None, NOW));
     pool.give_up(waiting.ticket);
@@ -122,7 +122,7 @@ fn who_gives_up_makes_room() {
 
 #[test]
 fn last_in_first_out_serves_the_call_that_came_last() {
-    for (order, expected) in [(Order::Fifo, [true, false]), (Order::Lifo, [false, true])] {
+    for (order, expected) in [(QueueOrder::Fifo, [true, false]), (QueueOrder::Lifo, [false, true])] {
         let mut pool = pool(&["a"], Shape { order, ..shape(1) });
         let first = now(pool.acquire(None, NOW));
         let mut waiting = [later(pool.acquire(None, NOW)), later(pool.acquire(None, NOW))];
@@ -218,10 +218,10 @@ fn a_degraded_worker_is_lent_last_and_is_well_after_a_good_check() {
     let last = now(pool.acquire(None, NOW));
     assert_eq!(last.slot, slot, "no other is free");
     back(&mut pool, last);
-    assert_eq!(pool.slots().nth(slot).unwrap().life.stage(), Stage::Degraded);
+    assert_eq!(pool.slots().nth(slot).unwrap().life.stage(), WorkerState::Degraded);
     let examined = pool.examine(slot).unwrap();
     assert!(matches!(pool.examined(examined, Health::Good, String::new(), 3, NOW), Left::Nothing));
-    assert_eq!(pool.slots().nth(slot).unwrap().life.stage(), Stage::Ready);
+    assert_eq!(pool.slots().nth(slot).unwrap().life.stage(), WorkerState::Ready);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_worker_goes_after_so_many_failed_checks_in_a_row() {
 
 #[test]
 fn overflow_comes_when_all_are_busy_and_calls_wait_and_goes_when_it_is_idle() {
-    let mut pool = pool(&["a"], Shape { overflow: 2, most_overflow: 2, ..shape(1) });
+    let mut pool = pool(&["a"], Shape { overflow: 2, max_overflow: 2, ..shape(1) });
     let (s, t) = (session("s"), session("t"));
     let first = now(pool.acquire(Some(&s), NOW));
     assert!(!pool.needs_start(), "nobody waits");
@@ -268,7 +268,7 @@ fn a_pool_that_shrinks_ends_what_is_free_now_and_the_rest_when_it_comes_back() {
     let ended: Vec<_> =
         lent.into_iter().filter_map(|l| pool.hand_in(l.slot, l.number, l.worker, NOW)).chain(free).collect();
     assert_eq!((ended.len(), pool.ready()), (2, 1));
-    assert_eq!(pool.slots().next().unwrap().life.stage(), Stage::Ready, "the first slots stay");
+    assert_eq!(pool.slots().next().unwrap().life.stage(), WorkerState::Ready, "the first slots stay");
     pool.resize(3, 0, NOW);
     for slot in 1..3 {
         pool.gone(slot, slot as u64 + 1, "exit status: 0", NOW);
@@ -407,8 +407,8 @@ proptest! {
     fn workers_are_lent_once_and_nobody_waits_in_vain(
         lanes in 1_usize..6, lifo in any::<bool>(), steps in prop::collection::vec(step(), 0..120),
     ) {
-        let order = if lifo { Order::Lifo } else { Order::Fifo };
-        let shape = Shape { regular: 4, overflow: 1, most_overflow: 2, lanes, order, most_sessions: 4, ..shape(2) };
+        let order = if lifo { QueueOrder::Lifo } else { QueueOrder::Fifo };
+        let shape = Shape { regular: 4, overflow: 1, max_overflow: 2, lanes, order, max_sessions: 4, ..shape(2) };
         let mut pool = Checkout::new(shape);
         pool.open();
         let mut chaos = Chaos { pool, clock: 1, waiting: Vec::new(), lent: Vec::new(), running: Vec::new() };
@@ -421,9 +421,9 @@ proptest! {
             lent.dedup();
             prop_assert_eq!(lent.len(), before);
             prop_assert!(pool.busy() <= lanes);
-            prop_assert!(pool.waiting() == chaos.waiting.len() && pool.waiting() <= shape.most_waiting);
+            prop_assert!(pool.waiting() == chaos.waiting.len() && pool.waiting() <= shape.max_waiting);
             prop_assert!(pool.next().is_none() || pool.busy() == lanes);
-            prop_assert!(pool.ready() <= shape.regular + shape.most_overflow);
+            prop_assert!(pool.ready() <= shape.regular + shape.max_overflow);
             for slot in pool.slots() {
                 let stages: Vec<_> = slot.life.history().map(|c| c.stage).collect();
                 if slot.life.left_out() == 0 && slot.life.history().all(|c| c.times == 1) {

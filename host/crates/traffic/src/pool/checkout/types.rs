@@ -6,7 +6,7 @@ use crate::pool::restarts::Death;
 
 /// Which of the calls that wait goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
+pub enum QueueOrder {
     /// The one that has waited longest.
     #[default]
     Fifo,
@@ -24,15 +24,15 @@ pub struct Shape {
     /// Workers beyond that which may be started while calls wait.
     pub overflow: usize,
     /// The most of these that there may ever be.
-    pub most_overflow: usize,
+    pub max_overflow: usize,
     /// Calls that may run at once.
     pub lanes: usize,
     /// Calls that may wait.
-    pub most_waiting: usize,
+    pub max_waiting: usize,
     /// Which of them goes first.
-    pub order: Order,
+    pub order: QueueOrder,
     /// Sessions whose home is remembered.
-    pub most_sessions: usize,
+    pub max_sessions: usize,
 }
 
 /// What a call gets that asks for a worker.

@@ -20,7 +20,7 @@ use crate::pool::spawner::Spawner;
 #[derive(Debug)]
 pub(super) struct Leash {
     pid: u32,
-    orders: watch::Sender<Order>,
+    orders: watch::Sender<Wish>,
     ended: watch::Receiver<Option<Arc<str>>>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Pipes {
 pub struct Exit(watch::Receiver<Option<Arc<str>>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum Wish {
     Run,
     Terminate,
 }
@@ -69,7 +69,7 @@ pub(super) async fn start(
         return Err(io::Error::other("started without pipes"));
     };
     let pipes = Pipes { stdin: Input::of(stdin)?, stdout: Output::of(stdout)? };
-    let (orders, ordered) = watch::channel(Order::Run);
+    let (orders, ordered) = watch::channel(Wish::Run);
     let (tell, ended) = watch::channel(None);
     tasks.spawn(log_lines(stderr, label.to_owned(), ended.clone()));
     tasks.spawn(own(child, pid, ordered, tell));
@@ -77,7 +77,7 @@ pub(super) async fn start(
 }
 
 /// Does what the leash says until the process has ended.
-async fn own(mut child: Child, pid: u32, mut orders: watch::Receiver<Order>, ended: watch::Sender<Option<Arc<str>>>) {
+async fn own(mut child: Child, pid: u32, mut orders: watch::Receiver<Wish>, ended: watch::Sender<Option<Arc<str>>>) {
     let how = loop {
         tokio::select! {
             biased;
@@ -89,7 +89,7 @@ async fn own(mut child: Child, pid: u32, mut orders: watch::Receiver<Order>, end
                         Err(error) => format!("cannot be killed: {error}"),
                     };
                 }
-                if *orders.borrow_and_update() == Order::Terminate {
+                if *orders.borrow_and_update() == Wish::Terminate {
                     terminate(pid);
                 }
             }
@@ -121,7 +121,7 @@ impl Leash {
 
     /// Asks the process to end, by SIGTERM.
     pub(super) fn terminate(&self) {
-        self.orders.send_replace(Order::Terminate);
+        self.orders.send_replace(Wish::Terminate);
     }
 }
 

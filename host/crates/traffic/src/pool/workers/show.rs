@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{BreakerView, SizeChange, WorkerPool, tend::Meters};
 use crate::pool::{
-    lifecycle::{Lifecycle, Stage},
+    lifecycle::{Lifecycle, WorkerState},
     load::Load,
     resources::Usage,
     spec::Mode,
@@ -41,7 +41,7 @@ pub struct PoolView {
     /// Calls that wait.
     pub waiting: usize,
     /// Calls that may wait.
-    pub most_waiting: usize,
+    pub max_waiting: usize,
     /// Whether dead workers are replaced hardly ever, because too many died.
     pub restarts_spent: bool,
     /// How often they are then.
@@ -79,7 +79,7 @@ pub struct WorkerView {
     /// Its process, while that runs.
     pub pid: Option<u32>,
     /// What it is doing.
-    pub state: Stage,
+    pub state: WorkerState,
     /// Since when.
     pub since: UnixMs,
     /// Whether it is there only for calls that waited.
@@ -125,7 +125,7 @@ pub struct PastWorker {
 #[derive(Debug, Clone, Serialize)]
 pub struct ChangeView {
     /// The state.
-    pub state: Stage,
+    pub state: WorkerState,
     /// Since when.
     pub since: UnixMs,
     /// Why.
@@ -150,7 +150,7 @@ impl WorkerPool {
             (checkout.shape(), checkout.is_open(), checkout.waiting())
         };
         let workers = self.workers();
-        let mut states: BTreeMap<_, _> = Stage::ALL.map(|stage| (stage.name(), 0)).into();
+        let mut states: BTreeMap<_, _> = WorkerState::ALL.map(|stage| (stage.name(), 0)).into();
         for worker in &workers {
             *states.entry(worker.state.name()).or_default() += 1;
         }
@@ -169,7 +169,7 @@ impl WorkerPool {
             states,
             load: ledger.load(),
             waiting,
-            most_waiting: shape.most_waiting,
+            max_waiting: shape.max_waiting,
             restarts_spent: self.0.restarts.lock().is_spent(clock::mono()),
             restart_each_seconds: self.0.longest_backoff().as_secs(),
             deadline_kills: self.deadline_kills(),
@@ -229,7 +229,7 @@ impl Used {
 
 impl Wall {
     fn age(self, life: &Lifecycle) -> u64 {
-        let until = if life.stage() == Stage::Terminated { life.since() } else { self.mono };
+        let until = if life.stage() == WorkerState::Terminated { life.since() } else { self.mono };
         u64::try_from(until.since(life.born()).as_millis()).unwrap_or(u64::MAX)
     }
 

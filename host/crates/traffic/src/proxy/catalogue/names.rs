@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hyper::Method;
 use matchit::Router;
 
-use super::{Kind, PatternError};
+use super::{OperationRef, PatternError};
 use crate::proxy::{path, query::Wanted};
 use cutover_model::request::Class;
 
@@ -13,7 +13,7 @@ use cutover_model::request::Class;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     /// What it is.
-    pub kind: Kind,
+    pub kind: OperationRef,
     /// Its methods, upper case; any if there are none. GET is HEAD, too.
     pub methods: Vec<String>,
     /// Its paths, in normal form: `/orders/{id}`, `/files/{*rest}`.
@@ -39,7 +39,7 @@ pub(super) struct Names {
 struct Entry {
     methods: Vec<String>,
     query: Wanted,
-    kind: Kind,
+    kind: OperationRef,
 }
 
 impl Names {
@@ -63,9 +63,9 @@ impl Names {
     }
 
     /// The most exact operation that a request is.
-    pub(super) fn find(&self, method: &Method, path: &str, query: &str) -> Option<&Kind> {
-        let most_exact = self.exact.at(path).ok()?;
-        fitting(most_exact.value, method, query).or_else(|| {
+    pub(super) fn find(&self, method: &Method, path: &str, query: &str) -> Option<&OperationRef> {
+        let max_exact = self.exact.at(path).ok()?;
+        fitting(max_exact.value, method, query).or_else(|| {
             let others = self.single.iter().filter(|(router, _)| router.at(path).is_ok());
             let others = others.filter_map(|(_, entries)| fitting(entries, method, query));
             others.min_by_key(|kind| kind.class == Class::Read)
@@ -73,7 +73,7 @@ impl Names {
     }
 
     /// The operation that a request is to services that ignore case and a slash at the end, if that changes something.
-    pub(super) fn alias(&self, method: &Method, path: &str, query: &str) -> Option<&Kind> {
+    pub(super) fn alias(&self, method: &Method, path: &str, query: &str) -> Option<&OperationRef> {
         let router = self.folded.as_ref()?;
         let folded = path::folded(path);
         if folded.is_none() && !self.folds_patterns {
@@ -89,7 +89,7 @@ fn sort(entries: &mut [Entry]) {
     entries.sort_by_key(|entry| (std::cmp::Reverse(entry.query.len()), entry.kind.class == Class::Read));
 }
 
-fn fitting<'a>(entries: &'a [Entry], method: &Method, query: &str) -> Option<&'a Kind> {
+fn fitting<'a>(entries: &'a [Entry], method: &Method, query: &str) -> Option<&'a OperationRef> {
     entries.iter().find(|entry| entry.fits(method, query)).map(|entry| &entry.kind)
 }
 

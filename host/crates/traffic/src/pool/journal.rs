@@ -5,9 +5,9 @@
 //! catches up first. V1's success is what enters the journal, so that an operation which V1 refused never happens on
 //! V2. **Invariant**: an entry is kept by the [`Keeper`] before its caller hears of success.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use dashmap::DashMap;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
@@ -52,7 +52,8 @@ pub type Keeper = mpsc::Receiver<Keep>;
 /// The journal of a migration.
 #[derive(Debug)]
 pub struct Journal {
-    logs: Mutex<HashMap<Arc<str>, SessionLog>>,
+    /// Every call looks up its session here, from all threads that serve, so that no two wait for each other.
+    logs: DashMap<Arc<str>, SessionLog, foldhash::fast::RandomState>,
     keeper: mpsc::Sender<Keep>,
 }
 
@@ -80,20 +81,19 @@ impl Journal {
     /// A journal with what was kept, and where its new entries have to be kept.
     pub fn new(kept: impl IntoIterator<Item = (Arc<str>, Entry)>) -> (Self, Keeper) {
         let (keeper, queue) = mpsc::channel(QUEUE);
-        let journal = Self { logs: Mutex::default(), keeper };
+        let journal = Self { logs: DashMap::default(), keeper };
         journal.fill(kept);
         (journal, queue)
     }
 
     /// Takes in what was kept before; to be done before anything is recorded.
     pub fn fill(&self, kept: impl IntoIterator<Item = (Arc<str>, Entry)>) {
-        let mut logs = self.logs.lock();
         for (session, entry) in kept {
-            let log = logs.entry(session).or_default();
+            let mut log = self.logs.entry(session).or_default();
             log.version = log.version.max(entry.version);
             log.entries.push(entry);
         }
-        for log in logs.values_mut() {
+        for mut log in self.logs.iter_mut() {
             log.entries.sort_by_key(|e| e.version);
         }
     }
@@ -103,10 +103,11 @@ impl Journal {
     /// # Errors
     /// Which limit is reached.
     pub fn admits(&self, session: &str, removes: bool) -> Result<(), JournalError> {
-        let logs = self.logs.lock();
-        match logs.get(session) {
-            _ if removes => Ok(()),
-            None if logs.len() >= MAX_SESSIONS => Err(JournalError::Sessions),
+        if removes {
+            return Ok(());
+        }
+        match self.logs.get(session) {
+            None if self.logs.len() >= MAX_SESSIONS => Err(JournalError::Sessions),
             Some(log) if log.entries.iter().filter(|e| !e.removes).count() >= MAX_ENTRIES => Err(JournalError::Entries),
             Some(_) | None => Ok(()),
         }
@@ -129,9 +130,8 @@ impl Journal {
         let permit = self.keeper.reserve().await.map_err(|_gone| stopping())?;
         let (kept, answer) = oneshot::channel();
         {
-            // Under the lock, so that entries are kept in the order of their versions.
-            let mut logs = self.logs.lock();
-            let log = logs.entry(Arc::clone(session)).or_default();
+            // Under the session's lock, so that its entries are kept in the order of their versions.
+            let mut log = self.logs.entry(Arc::clone(session)).or_default();
             let version = log.version + 1;
             let entry = Entry { version, operation: Arc::clone(operation), arguments, key, removes };
             log.add(entry.clone());
@@ -142,15 +142,14 @@ impl Journal {
 
     /// What a worker that knows `applied` has to catch up with, and the version that it then knows.
     pub fn pending(&self, session: &str, applied: u64) -> (Vec<Entry>, u64) {
-        let logs = self.logs.lock();
-        let Some(log) = logs.get(session) else { return (Vec::new(), applied) };
+        let Some(log) = self.logs.get(session) else { return (Vec::new(), applied) };
         let first = log.entries.partition_point(|e| e.version <= applied);
         (log.entries.get(first..).unwrap_or_default().to_vec(), log.version)
     }
 
     /// Sessions that have entries.
     pub fn sessions(&self) -> usize {
-        self.logs.lock().len()
+        self.logs.len()
     }
 }
 

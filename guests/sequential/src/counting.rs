@@ -76,10 +76,10 @@ pub struct Before {
 pub struct Timed {
     /// The operation.
     pub name: String,
-    /// How many.
-    pub calls: u64,
-    /// Whether there was something to hold them against.
-    pub is_judged: bool,
+    /// Those whose latency was held against nothing.
+    pub unjudged: u64,
+    /// Those that were held against a limit, and did not take too long.
+    pub judged: u64,
 }
 
 /// Entries by metric, ascending by operation.
@@ -194,7 +194,9 @@ impl Operation {
         }
         if self.timed > 0 {
             let is_judged = known.limits.is_some() || known.far_us.is_some();
-            counted.timed.push(Timed { name: name.to_owned(), calls: self.timed, is_judged });
+            let [_, _, _, far] = self.p99;
+            let [unjudged, judged] = if is_judged { [0, self.timed.saturating_sub(far)] } else { [self.timed, 0] };
+            counted.timed.push(Timed { name: name.to_owned(), unjudged, judged });
         }
         if known.limits.is_some() {
             counted.slow.push(beside(name, self.slow));

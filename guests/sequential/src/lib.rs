@@ -185,9 +185,9 @@ impl Sequential {
         }
         memory.safety.count(&self.limits, span, mirrored);
         memory.learn(span, settings, at, self.warns_at);
-        for Timed { name, calls, is_judged } in &counted.timed {
+        for Timed { name, unjudged, judged } in &counted.timed {
             if let Some(operation) = memory.operations.get_mut(name) {
-                operation.count_timed(*calls, *is_judged);
+                operation.count_timed(*unjudged, *judged);
             }
         }
     }

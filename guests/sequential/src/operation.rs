@@ -27,8 +27,7 @@ const GONE_UNITS: u64 = 12;
 /// V2's units are counted up to this, a million million.
 const MOST_WAITED: u64 = 1 << 40;
 
-/// Calls of V2 that were held against a limit, from which on an operation's latency is judged: if it is out of all
-/// bounds, so many show it.
+/// Calls of V2 that were held against a limit and did not take too long, from which on an operation's latency is judged.
 const SETTLED: u64 = 20;
 
 /// Calls that V2's own p99 is taken from, where nothing is known of V1.
@@ -50,7 +49,8 @@ struct Facts {
     waited: u64,
     /// Whether the latencies are V2's own.
     is_own: bool,
-    /// V2's calls in this stage whose latency was held against nothing, and the others.
+    /// V2's calls in this stage whose latency was held against nothing, and those that were held against a limit and did not
+    /// take too long.
     timed: [u64; 2],
 }
 
@@ -161,11 +161,12 @@ impl Operation {
         }
     }
 
-    /// Counts V2's calls of a span, and whether there was something to hold their latency against.
-    pub fn count_timed(&mut self, calls: u64, is_judged: bool) {
-        let [unjudged, judged] = &mut self.facts.timed;
-        let sum = if is_judged { judged } else { unjudged };
-        *sum = sum.saturating_add(calls);
+    /// Counts V2's calls of a span whose latency was held against nothing, and those that were held against a limit and did
+    /// not take too long. The others say nothing good: it is for the evidence to say how bad they are.
+    pub fn count_timed(&mut self, unjudged: u64, judged: u64) {
+        for (sum, calls) in self.facts.timed.iter_mut().zip([unjudged, judged]) {
+            *sum = sum.saturating_add(calls);
+        }
     }
 
     /// V2's calls in this stage, and those whose latency could not be judged: none once it can be.
@@ -289,7 +290,7 @@ mod tests {
     fn what_versions_before_remembered_is_read() {
         let mut known = Operation::default();
         add(&mut known, at(1_000_000, 500_000), 150, 100);
-        known.count_timed(9, true);
+        known.count_timed(0, 9);
         let text = serde_json::to_string(&known.facts).unwrap();
         assert_eq!(serde_json::from_str::<Facts>(&text).unwrap(), known.facts);
         // Without the last four fields, and the two that came with them.

@@ -51,7 +51,8 @@ mod tests {
         let mut operations =
             BTreeMap::from([("a".to_owned(), Operation::default()), ("b".into(), Operation::default())]);
         let mut count = |name: &str, calls, is_judged| {
-            operations.get_mut(name).unwrap().count_timed(calls, is_judged);
+            let (unjudged, judged) = if is_judged { (0, calls) } else { (calls, 0) };
+            operations.get_mut(name).unwrap().count_timed(unjudged, judged);
             Unjudged::of(&operations).map(|unjudged| (unjudged.calls, unjudged.of, unjudged.operation.to_owned()))
         };
         assert_eq!(count("a", 95, true), None);

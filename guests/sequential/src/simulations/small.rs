@@ -80,6 +80,10 @@ fn a_far_slower_v2_is_never_healthy_where_v1_has_few_calls() {
         let findings = last.unwrap().findings;
         assert_eq!(findings.iter().map(|finding| finding.rule.as_str()).collect::<Vec<_>>(), ["latency-unjudged"]);
         assert!(findings[0].note.contains(" of the 200 calls that its p99 takes, in `execute`"), "{findings:?}");
+        // V1 has its 200 calls in the middle: those of V2 that are held against its p99 then are too slow to settle it.
+        let (verdicts, _) = slow((0.06, 0.4), 100.0, seed, &policy);
+        assert!(!verdicts.contains(&Verdict::Healthy), "{seed}");
+        assert_eq!(verdicts.last(), Some(&Verdict::RollBack), "{seed}: after {} checks", verdicts.len());
         // One that is as fast is healthy, once V1 had enough.
         let (verdicts, _) = slow((0.3, 0.3), 1.0, seed, &policy);
         assert_eq!(verdicts.last(), Some(&Verdict::Healthy), "{seed}");

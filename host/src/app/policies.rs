@@ -279,7 +279,7 @@ async fn restore_others(
         // No check was made while there was no host.
         let (since, memory) = (record.since, (record.memory.clone(), clock::unix_ms()));
         if let Some(installed) = restored(migration, kind, record, shared).await {
-            slot.stand_by(Some(Arc::new(Candidate::new(installed, rule, since, memory, evidence))));
+            slot.stand_by(Some(&Arc::new(Candidate::new(installed, rule, since, memory, evidence))));
         }
     }
     Ok(())

@@ -269,7 +269,7 @@ impl Controller {
         let record = SlotRecord { rule: Some(rule), since, ..record(new, memory.clone(), audited) };
         self.parts.store.set_candidate(kind, Some(&record), audited).await?;
         let candidate = Candidate::new(new.installed.clone(), rule, since, (memory, from), Evidence::default());
-        self.parts.slots.get(kind).stand_by(Some(Arc::new(candidate)));
+        self.parts.slots.get(kind).stand_by(Some(&Arc::new(candidate)));
         Ok(())
     }
 

@@ -325,3 +325,32 @@ async fn a_body_of_a_request_has_its_time_and_the_answer_to_it_has_another() {
     assert_eq!(site.send(request).await.status, 200);
     site.app.shut_down().await;
 }
+
+/// V1 was asked, and was no help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_both_fail_is_failed_over_by_nobody() {
+    let fails = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+    for (v1_fails, failed_over) in [(false, 1), (true, 0)] {
+        let v1 = if v1_fails { Upstream::saying(fails).await } else { Upstream::named("one").await };
+        let v2 = Upstream::saying(fails).await;
+        let site = Setup::of(&[&v1], &[&v2]).start().await;
+        let reply = site.open(get("/", &[("x-cutover-pool", "v2")])).await;
+        assert_eq!(reply.status(), if v1_fails { 500 } else { 200 });
+        assert_eq!(reply.headers()["x-cutover-reason"], "failover");
+        let (all, errors, _, over) = site.counted("get", 1, 1).await;
+        assert_eq!((all, errors, over), (1, 1, failed_over));
+        site.app.shut_down().await;
+    }
+}
+
+/// Where V1 may have to answer, a part of the time is V1's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_v2_that_takes_all_of_the_time_leaves_v1_its_part() {
+    let (v1, v2) = (Upstream::named("one").await, Upstream::saying(b"").await);
+    let site = Setup { migration: DEADLINE, ..Setup::of(&[&v1], &[&v2]) }.start().await;
+    let reply = site.open(get("/", &[("x-cutover-pool", "v2")])).await;
+    assert_eq!((reply.status().as_u16(), reply.headers()["x-cutover-pool"].to_str().unwrap()), (200, "v1"));
+    let (all, errors, timeouts, over) = site.counted("get", 1, 1).await;
+    assert_eq!((all, errors, timeouts, over), (1, 1, 1, 1));
+    site.app.shut_down().await;
+}

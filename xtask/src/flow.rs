@@ -65,6 +65,7 @@ const RULES: &[Rule] = &[
         needs: &["cutover-contract", "cutover-model", "cutover-policy-host"],
         modules: &[
             "descriptors",
+            "failover",
             "http1",
             "load",
             "message",

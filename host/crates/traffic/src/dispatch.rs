@@ -11,8 +11,12 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    failover::{Failed, May},
     load::{NO_ROOM, Room},
-    observe::{Failed, Observation, Outcome, failed::Counted},
+    observe::{
+        Observation, Outcome,
+        failed::{self, Counted},
+    },
     pool::{Call, WorkerPool, journal::Journal, workers::Tried},
     shadow::Mirror,
     split::Split,
@@ -41,7 +45,7 @@ pub struct Operation {
     /// Whether it takes that away.
     pub removes: bool,
     /// What counts as failed.
-    pub failed: Arc<Failed>,
+    pub failed: Arc<failed::Failed>,
 }
 
 /// What one migration's requests pass through.
@@ -129,28 +133,32 @@ impl Dispatch {
             }
             return Served { result, pool: PoolId::V1, reason: route.reason };
         }
+        self.by_v2(request, operation, route, room).await
+    }
+
+    /// Lets V2 answer, and V1 if V2 fails and the request may go there.
+    async fn by_v2(&self, request: Request, operation: &Operation, route: Route, room: Room) -> Served {
         let started = clock::mono();
-        let alone = self.split.is_v1_gone();
-        let deadline = if alone { request.deadline } else { self.v2_deadline(started, request.deadline) };
-        let v2 = self.attempt(PoolId::V2, &request, Class::Read, deadline).await;
-        let took = clock::mono().since(started);
-        let failure = match &v2.result {
-            Err(failure) if !alone => failure,
-            Ok(Answer::Refused(_)) if !alone && self.v2.adapter().is_some() => {
+        let may = May { repeat: operation.class == Class::Read, go_to_v1: !self.split.is_v1_gone() };
+        let deadline = may.v2_deadline(started, request.deadline, self.failover_reserve_percent);
+        let v2 = self.attempt(PoolId::V2, &request, operation.class, deadline).await;
+        let now = clock::mono();
+        let took = now.since(started);
+        let failed = match &v2.result {
+            Err(failure) if may.asks_v1(failure.into(), now, request.deadline) => Failed::from(failure),
+            Ok(Answer::Refused(_)) if may.fail_over() && self.v2.adapter().is_some() => {
                 return self.refused_in_translation(request, operation, route, (v2, took)).await;
             }
             answer => {
                 self.observe(PoolId::V2, &request, operation, &v2, (took, false, route.apart));
-                if route.mirror && !alone && answer.is_ok() {
+                if route.mirror && may.fail_over() && answer.is_ok() {
                     self.mirror(request, PoolId::V2, answer, room);
                 }
                 return Served { result: v2.result, pool: PoolId::V2, reason: route.reason };
             }
         };
-        let is_counted = failure.sent || failure.kind != FailureKind::System;
         let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
-        // A V2 that was closed before it saw the call has not failed it.
-        if is_counted {
+        if failed.counts() {
             self.observe(PoolId::V2, &request, operation, &v2, (took, result.is_ok(), route.apart));
         }
         Served { result, pool: PoolId::V1, reason: Reason::Word("failover") }
@@ -214,16 +222,11 @@ impl Dispatch {
         if route.pool == PoolId::V2 && room < Room::V2 {
             return no_room();
         }
-        let result = self.call(route.pool, &request, operation, (request.deadline, route.apart)).await;
-        // A call that waited for V2 in vain has little time left, and its session's state is V2's.
-        let elsewhere = |failure: &Failure| !failure.sent && failure.kind != FailureKind::Timeout;
-        match result {
-            Err(failure) if route.pool == PoolId::V2 && elsewhere(&failure) && !self.split.is_v1_gone() => {
-                let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
-                Served { result, pool: PoolId::V1, reason: Reason::Word("failover") }
-            }
-            result => Served { result, pool: route.pool, reason: route.reason },
+        if route.pool == PoolId::V2 {
+            return self.by_v2(request, operation, route, room).await;
         }
+        let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
+        Served { result, pool: PoolId::V1, reason: route.reason }
     }
 
     /// Calls a pool and counts the call, apart if it is no evidence.
@@ -273,12 +276,6 @@ impl Dispatch {
             took,
         };
         if apart { recorder.apart().record(&call) } else { recorder.record(call) }
-    }
-
-    /// V2 gets the caller's time less what V1 would need after it.
-    fn v2_deadline(&self, now: Mono, deadline: Mono) -> Mono {
-        let left = deadline.since(now);
-        now + left * (100 - self.failover_reserve_percent.min(99)) / 100
     }
 
     /// Brings a session's new state to V2 off the request's path. If that fails or does not fit, the session's next

@@ -45,6 +45,7 @@ pub use self::{
     tunnel::Upgrading,
 };
 use crate::{
+    failover::May,
     load::{FULL, NO_ROOM, Room, Served},
     message::{Fields, ReplyHead, RequestHead, rules::HeaderRules},
     observe::Outcome,
@@ -173,13 +174,13 @@ impl Proxy {
         let repeats = repeats(found, head, &request.body, upgrade.is_some());
         let repeatable = repeats == Repeats::Always;
         let started = clock::mono();
-        let journey = Exchange {
+        let exchange = Exchange {
             again: repeatable || (mirror == Wish::Yes && is_here),
             repeats,
-            may_fail_over: found.class == Class::Read
-                && repeatable
-                && !self.split.is_v1_gone()
-                && self.may_go_to_v1(visit.as_ref()),
+            may: May {
+                repeat: found.class == Class::Read && repeatable,
+                go_to_v1: !self.split.is_v1_gone() && self.may_go_to_v1(visit.as_ref()),
+            },
             whose: CallContext::of(&self.split.recorder, kind, session, route.apart),
             progress: progress.filter(|_| !is_here),
             source,
@@ -188,14 +189,14 @@ impl Proxy {
             deadline: started + kind.deadline.unwrap_or(self.deadline),
         };
         expect(&mut request, self.can_ask());
-        let ExchangeResult { result, pool, since, by_caller } = journey.travel(self, request, route.pool).await;
+        let ExchangeResult { result, pool, since, by_caller } = exchange.run(self, request, route.pool).await;
         let took = clock::mono().since(since);
         // An answer of the pool that did not have to answer is nobody's to mirror.
         let mirror = if pool == route.pool { mirror } else { Wish::No };
         let changed = (connection, upgrade.as_deref(), tasks);
         let mut reply = match result {
             Ok(answered) => self
-                .answer(*answered, journey.whose, (pool, took), mirror, changed)
+                .answer(*answered, exchange.whose, (pool, took), mirror, changed)
                 .under([&kind.headers, &self.pool(pool).spec().headers]),
             Err(failure) => unserved(&failure, by_caller),
         };

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 
 use super::{Proxy, is_failure};
 use crate::{
+    failover::{Failed, May},
     pool::upstream::{Answered, Ask, NoPlace, Outgoing, Ticket, Unanswered, callers::Source, upload::Progress},
     proxy::recorder::{CallContext, Ended},
 };
@@ -26,7 +27,7 @@ pub(super) struct Exchange<'a> {
     pub(super) source: Source,
     pub(super) flow: Flow,
     /// Whether V1 may answer instead of V2.
-    pub(super) may_fail_over: bool,
+    pub(super) may: May,
     /// When it began.
     pub(super) started: Mono,
     pub(super) deadline: Mono,
@@ -51,7 +52,7 @@ pub(super) enum Flow {
     Stream,
 }
 
-/// Where a journey ended.
+/// Where an exchange ended.
 pub(super) struct ExchangeResult {
     pub(super) result: Result<Box<(Answered, Ticket)>, Failure>,
     pub(super) pool: PoolId,
@@ -60,6 +61,9 @@ pub(super) struct ExchangeResult {
     /// Whether it is the caller's doing that there is no answer.
     pub(super) by_caller: bool,
 }
+
+/// V2 answered, and the answer is a failure.
+const FAILED_ANSWER: Failed = Failed { kind: FailureKind::Worker, sent: true };
 
 /// Where an attempt goes.
 #[derive(Clone, Copy)]
@@ -82,6 +86,8 @@ impl Target {
 enum Attempt {
     Answered(Box<(Answered, Ticket)>),
     Again(Outgoing, Target),
+    /// V1 is asked now, after what V2 made of it, if that counts.
+    ToV1(Outgoing, Option<Ended>),
     Failed(Failure),
     /// The caller broke off, sent what is no body, or wants too much.
     Broken(Failure),
@@ -89,11 +95,12 @@ enum Attempt {
 
 impl Exchange<'_> {
     /// Sends the request until it is answered or must not be sent again.
-    pub(super) async fn travel(&self, proxy: &Proxy, mut request: Outgoing, pool: PoolId) -> ExchangeResult {
+    pub(super) async fn run(&self, proxy: &Proxy, mut request: Outgoing, pool: PoolId) -> ExchangeResult {
         if self.repeats == Repeats::Always {
             proxy.pool(pool).count_request();
         }
         let mut target = Target::first(pool, self.started);
+        let mut failed = FailedFirst { whose: &self.whose, by_v2: None };
         loop {
             let (result, by_caller) = match self.attempt(proxy, request, target).await {
                 Attempt::Answered(answered) => (Ok(answered), false),
@@ -103,7 +110,13 @@ impl Exchange<'_> {
                     (request, target) = (again, next);
                     continue;
                 }
+                Attempt::ToV1(again, by_v2) => {
+                    (request, target) = (again, Target::first(PoolId::V1, clock::mono()));
+                    failed.by_v2 = by_v2;
+                    continue;
+                }
             };
+            failed.count(result.as_ref().is_ok_and(|answered| !is_failure(answered.0.head.status)));
             return ExchangeResult { result, pool: target.pool, since: target.since, by_caller };
         }
     }
@@ -111,13 +124,13 @@ impl Exchange<'_> {
     async fn attempt(&self, proxy: &Proxy, request: Outgoing, target: Target) -> Attempt {
         let pool = proxy.pool(target.pool);
         let started = target.started;
-        let fails_over = target.pool == PoolId::V2 && self.may_fail_over;
-        let deadline = if fails_over {
-            started + self.deadline.since(started) * (100 - proxy.failover_reserve_percent.min(99)) / 100
+        let is_v2 = target.pool == PoolId::V2;
+        let deadline = if is_v2 {
+            self.may.v2_deadline(started, self.deadline, proxy.failover_reserve_percent)
         } else {
             self.deadline
         };
-        let mut waiting = Waiting { journey: self, target, is_over: false };
+        let mut waiting = Waiting { exchange: self, target, is_over: false };
         let found = pool.check_out(Some(self.source), target.avoid, deadline, started).await;
         let ticket = match found {
             Ok(ticket) => ticket,
@@ -137,7 +150,7 @@ impl Exchange<'_> {
         let sent = ticket.send(request, ask).await;
         waiting.is_over = true;
         match sent {
-            Ok(answered) if fails_over && is_failure(answered.head.status) => {
+            Ok(answered) if is_v2 && is_failure(answered.head.status) && self.asks_v1(FAILED_ANSWER) => {
                 self.failed_read((answered, ticket), target.since)
             }
             Ok(answered) => Attempt::Answered(Box::new((answered, ticket))),
@@ -151,14 +164,17 @@ impl Exchange<'_> {
         }
     }
 
+    fn asks_v1(&self, failed: Failed) -> bool {
+        self.may.asks_v1(failed, clock::mono(), self.deadline)
+    }
+
     /// V2 answered a read with a failure: V1 is asked instead.
     fn failed_read(&self, answered: (Answered, Ticket), since: Mono) -> Attempt {
         let (mut answer, ticket) = answered;
         let Some(again) = answer.request.take() else { return Attempt::Answered(Box::new((answer, ticket))) };
         ticket.count_failure(&said(answer.head.status));
         let ended = self.whose.by_head(PoolId::V2, &answer.head, clock::mono().since(since));
-        self.whose.observe(Ended { failed_over: true, ..ended });
-        Attempt::Again(again, Target::first(PoolId::V1, clock::mono()))
+        Attempt::ToV1(again, Some(ended))
     }
 
     /// What comes after an attempt without an answer.
@@ -183,29 +199,47 @@ impl Exchange<'_> {
                 Target { avoid: other, attempts: target.attempts + 1, started: now, ..target },
             );
         }
-        if target.pool == PoolId::V2 && (self.may_fail_over || !failure.sent && !proxy.split.is_v1_gone()) {
-            // A V2 that was closed before it saw the request has not failed it.
-            if failure.sent || failure.kind != FailureKind::System {
-                self.whose.observe(Ended { failed_over: true, ..ended });
-            }
-            return Attempt::Again(again, Target::first(PoolId::V1, now));
+        let failed = Failed::from(&failure);
+        if target.pool == PoolId::V2 && self.may.asks_v1(failed, now, self.deadline) {
+            return Attempt::ToV1(again, failed.counts().then_some(ended));
         }
         self.whose.observe(ended);
         Attempt::Failed(failure)
     }
 }
 
+/// What V2 made of a request that V1 is asked for now. Whether V1 answered it is known when it has, or when the caller has
+/// left.
+struct FailedFirst<'a, 'b> {
+    whose: &'a CallContext<'b>,
+    by_v2: Option<Ended>,
+}
+
+impl FailedFirst<'_, '_> {
+    fn count(&mut self, failed_over: bool) {
+        if let Some(ended) = self.by_v2.take() {
+            self.whose.observe(Ended { failed_over, ..ended });
+        }
+    }
+}
+
+impl Drop for FailedFirst<'_, '_> {
+    fn drop(&mut self) {
+        self.count(false);
+    }
+}
+
 /// An attempt under way. It is dropped before it is over if its caller leaves: what the caller waited for is counted, or
 /// else a pool that lets everybody wait would have failed nobody.
 struct Waiting<'a, 'b> {
-    journey: &'a Exchange<'b>,
+    exchange: &'a Exchange<'b>,
     target: Target,
     is_over: bool,
 }
 
 impl Drop for Waiting<'_, '_> {
     fn drop(&mut self) {
-        let Exchange { progress, flow, whose, .. } = self.journey;
+        let Exchange { progress, flow, whose, .. } = self.exchange;
         // Who has not sent all was not waiting for the pool; a stream may begin when there is something to say.
         let is_sent = progress.as_ref().is_none_or(|progress| progress.is_done());
         if !self.is_over && is_sent && *flow == Flow::Body {

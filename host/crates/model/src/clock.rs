@@ -27,9 +27,9 @@ pub struct UnixMs(pub u64);
 /// Both clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// The monotonic one.
+    /// The monotonic clock, for spans.
     pub mono: Mono,
-    /// The wall clock.
+    /// The wall clock, for records.
     pub wall: UnixMs,
 }
 
@@ -55,12 +55,12 @@ pub fn unix_ms() -> UnixMs {
 }
 
 impl Wall {
-    /// What it shows.
+    /// The time that it shows.
     pub fn now(&self) -> UnixMs {
         UnixMs(unix_ms().0.saturating_add_signed(self.0.load(Ordering::Relaxed)))
     }
 
-    /// Sets it forward by so many milliseconds, or back.
+    /// Sets it forward by so many milliseconds; back if negative.
     pub fn step(&self, by_ms: i64) {
         self.0.fetch_add(by_ms, Ordering::Relaxed);
     }

@@ -13,15 +13,16 @@ use crate::{
 /// Who a policy says that it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Description {
-    /// Its name.
+    /// A short name such as `thresholds`, 1 to 64 characters of `a-z 0-9 -`.
     pub name: String,
-    /// Its own version.
+    /// The policy's own version, such as `1.4.0`; not the version of the contract.
     pub version: String,
-    /// One sentence.
+    /// One sentence on what the policy does, for people.
     pub summary: String,
-    /// The attributes that `decide` wants.
+    /// The request attributes that `decide` wants, in the order of its frame. Empty for a policy that is not asked per
+    /// request.
     pub attributes: Vec<String>,
-    /// JSON Schema of its settings.
+    /// JSON Schema (2020-12) of the settings that the policy takes, with their defaults.
     pub settings_schema: String,
 }
 
@@ -29,15 +30,15 @@ pub struct Description {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Which pool serves a request.
+    /// Says which pool serves a request. Asked for a plan when something changes; the host executes the plan.
     Routing,
-    /// When the share moves.
+    /// Says when V2's share moves. Asked in every check, after the rollback policy.
     Stages,
-    /// Whether V2 is worse.
+    /// Says whether V2 is worse than V1. Asked in every check, in all phases in which V2 gets calls.
     Rollback,
-    /// Whether two results are the same.
+    /// Says whether V1's and V2's results are the same. Asked off the request's path, for mirrored pairs.
     Comparison,
-    /// How V1's calls translate to V2.
+    /// Translates calls in V1's shape to V2's, and V2's replies back.
     Adapter,
 }
 
@@ -77,17 +78,17 @@ impl std::str::FromStr for Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The pools are starting.
+    /// The pools are starting; V1 serves everything as soon as it can.
     Preparing,
-    /// V1 serves everything; reads are mirrored to V2 and compared.
+    /// V1 serves everything; reads are mirrored to V2 and the results compared.
     Shadow,
-    /// V2 serves a share.
+    /// V2 serves a share, stage by stage.
     Ramping,
-    /// V2 serves everything.
+    /// V2 serves everything; V1 still stands by for a rollback.
     Complete,
-    /// V1 is gone.
+    /// V1's pool is closed for good; nothing goes back to it.
     Decommissioned,
-    /// Held; the share stays where it is.
+    /// Held by an operator or a policy; the share stays where it is until an operator resumes.
     Paused,
     /// V1 serves everything because V2 was judged worse.
     RolledBack,
@@ -120,11 +121,11 @@ impl fmt::Display for Phase {
 pub enum Verdict {
     /// There is enough evidence, and nothing is wrong.
     Healthy,
-    /// There is too little evidence.
+    /// There is too little evidence: the share does not go up.
     Hold,
-    /// Something is wrong, but not wrong enough.
+    /// Something is wrong, but not wrong enough for a rollback: the share does not go up, and people are told.
     Warn,
-    /// V2 is worse.
+    /// V2 is worse: everything goes back to V1.
     RollBack,
 }
 
@@ -149,19 +150,19 @@ impl fmt::Display for Verdict {
 /// What a routing plan is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Situation {
-    /// Now.
+    /// The moment of the question, on the timeline that policies are told (`clock::timeline`).
     pub now_ms: UnixMs,
-    /// The migration.
+    /// The name of the migration that is to be routed.
     pub migration: String,
-    /// Where it stands; while paused, the phase that it was paused in.
+    /// The migration's phase. While it is paused, this is the phase that it was paused in.
     pub phase: Phase,
-    /// The stage, from 0.
+    /// The stage, counted from 0; 0 outside of `ramping`.
     pub stage: u32,
-    /// V2's share.
+    /// The share of sessions that the migration gives to V2. A plan may not give more.
     pub share: Ppm,
-    /// The salt of the session hash.
+    /// The salt of the session hash. A plan that keeps it keeps every session in its pool.
     pub salt: String,
-    /// The operations, ascending by name.
+    /// The operations and their classes, ascending by name.
     pub operations: Vec<(String, Class)>,
 }
 
@@ -169,22 +170,22 @@ pub struct Situation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Test {
-    /// It is one of these.
+    /// The value equals one of these.
     OneOf(Vec<String>),
-    /// It begins with this.
+    /// The value begins with this text.
     Prefix(String),
-    /// The request has it.
+    /// The request has the attribute, whatever its value.
     Present,
-    /// The request does not have it.
+    /// The request does not have the attribute.
     Absent,
 }
 
-/// A test on one attribute.
+/// A test on one attribute of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// The attribute's name.
+    /// The attribute's name, as [`crate::request::Attribute::parse`] reads it.
     pub attribute: String,
-    /// The test.
+    /// How the attribute's value is tested. A request without the attribute passes only [`Test::Absent`].
     pub test: Test,
 }
 
@@ -192,48 +193,48 @@ pub struct Condition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// To V1.
+    /// V1 serves the request, whatever the share.
     V1,
-    /// To V2.
+    /// V2 serves the request if the phase lets V2 serve at all; otherwise V1 does.
     V2,
-    /// By the hash of its session.
+    /// The hash of the session decides, against the plan's share.
     Share,
-    /// As `decide` says.
+    /// The policy is asked for this request. Only a policy that exports `decide` may name it.
     Decide,
 }
 
-/// All conditions hold: the request goes to the target.
+/// A rule of a plan: a request that meets all conditions goes to the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// The reason that callers see.
+    /// Shown to callers as the reason for their pool, 1 to 64 characters of `a-z 0-9 -`.
     pub name: String,
-    /// The conditions.
+    /// All of them must hold; an empty list matches every request.
     pub conditions: Vec<Condition>,
-    /// Where to.
+    /// Which pool serves a request that matches, or what decides on it.
     pub target: Target,
 }
 
 /// How the host routes until the next plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The first rule that matches decides.
+    /// Tried in this order; the first rule that matches decides.
     pub rules: Vec<Rule>,
-    /// Where a request goes that no rule matches.
+    /// Which pool serves a request that no rule matches, or what decides on it.
     pub otherwise: Target,
-    /// The attribute that is hashed.
+    /// The attribute that is hashed for the share; a request without it is hashed by its request id.
     pub sticky: String,
-    /// Hashed before it.
+    /// Hashed before the attribute's value. Another salt distributes the sessions anew.
     pub salt: String,
-    /// V2's share.
+    /// The share of sessions that V2 serves; never above the migration's.
     pub share: Ppm,
-    /// The share of V1-served reads that is mirrored.
+    /// The share of V1-served reads that is mirrored to V2; zero mirrors none.
     pub shadow_share: Ppm,
-    /// The operations that may be mirrored.
+    /// The operations that may be mirrored; of these only reads are.
     pub shadow_operations: Vec<String>,
 }
 
 impl Plan {
-    /// V2 for everybody, where there is nobody else and no policy that says so.
+    /// A plan that sends every request to V2. Used where V1 is gone and no policy gave a plan.
     pub fn all_to_v2() -> Self {
         Self {
             rules: Vec::new(),
@@ -247,53 +248,54 @@ impl Plan {
     }
 }
 
-/// What a rollback policy looks at.
+/// What a rollback policy is shown at a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Now.
+    /// The moment of the check, on the timeline that policies are told (`clock::timeline`).
     pub now_ms: UnixMs,
-    /// Where the migration stands.
+    /// Where the migration stands at the check.
     pub phase: Phase,
-    /// The stage.
+    /// The stage, counted from 0; 0 outside of `ramping`.
     pub stage: u32,
-    /// V2's share.
+    /// The share of sessions that the migration gives to V2.
     pub share: Ppm,
-    /// When the stage began.
+    /// When the stage began, on the same timeline as `now_ms`; outside of `ramping`, when the phase began.
     pub stage_started_ms: UnixMs,
-    /// What happened since the last check.
+    /// The batches since the last check, oldest first; empty if there was none.
     pub batches: Vec<Batch>,
 }
 
 /// A verdict and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
-    /// The verdict.
+    /// What the rollback policy thinks of V2.
     pub verdict: Verdict,
-    /// Every rule that spoke.
+    /// One for each rule that spoke. A verdict of `warn` or `roll-back` has at least one.
     pub findings: Vec<Finding>,
-    /// Base-10 logarithm of the evidence against V2, in millionths.
+    /// Base-10 logarithm of the evidence against V2, in millionths: 2 000 000 is 100 to 1. 0 from a policy that does
+    /// not measure evidence.
     pub evidence: i64,
 }
 
 /// What a stages policy looks at: a check, and what the rollback policy said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The same that the rollback policy got.
+    /// The same check that the rollback policy got.
     pub check: Check,
-    /// What it said.
+    /// What the rollback policy said of that check.
     pub verdict: Verdict,
-    /// Whether an operator wants the next stage now.
+    /// True if an operator asked to advance now: the policy names the next stage without waiting for soak or evidence.
     pub forced: bool,
 }
 
-/// A stage to go to.
+/// A stage to go to, with its share and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The number of the stage.
+    /// The number of the stage in this ramp, counted from 0.
     pub stage: u32,
-    /// V2's share there.
+    /// V2's share in that stage.
     pub share: Ppm,
-    /// How long it is meant to last; none for open-ended.
+    /// How long the stage is meant to last, for people to see; none if it has no end.
     pub soak: Option<Duration>,
 }
 
@@ -301,15 +303,15 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// Stay.
+    /// The share stays as it is.
     Hold,
-    /// Go up.
+    /// The share goes up to this stage, which must be the next one.
     Advance(Step),
-    /// Go down.
+    /// The share goes down to this earlier stage.
     Retreat(Step),
-    /// V2 serves everything from now on.
+    /// V2 serves everything from now on, and the ramp is over.
     Complete,
-    /// Stay until an operator resumes.
+    /// The migration is paused, until an operator resumes it.
     Pause,
 }
 
@@ -329,9 +331,9 @@ impl Action {
 /// A stage action and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// The action.
+    /// What is to become of the share.
     pub action: Action,
-    /// Why.
+    /// Why, for people: what a hold waits for, or what an advance rests on.
     pub findings: Vec<Finding>,
 }
 
@@ -342,35 +344,36 @@ pub struct Side {
     pub success: bool,
     /// The HTTP status, or 0 for a worker.
     pub status: u16,
-    /// The media type.
+    /// The media type, such as `application/json`; empty if unknown.
     pub media_type: String,
-    /// The result, or the error.
+    /// The result, or the error if the pool did not succeed.
     pub body: Vec<u8>,
 }
 
-/// The same call answered by both.
+/// The answers of both pools to the same call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    /// The operation.
+    /// The name of the operation that was called.
     pub operation: String,
-    /// V1's answer.
+    /// V1's answer, the one that the caller got.
     pub v1: Side,
-    /// V2's answer.
+    /// V2's answer to the mirrored call.
     pub v2: Side,
 }
 
 /// One place in which two results differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Where, as a JSON Pointer.
+    /// Where in the result, as a JSON Pointer (RFC 6901); empty for the whole result.
     pub path: String,
-    /// What kind.
+    /// What kind of difference: `missing`, `extra`, `type`, `value`, `order`, `length`, `success`, `status`, or a
+    /// policy's own word.
     pub kind: String,
-    /// What it means.
+    /// What it means to the team, such as `semantic`, `timing`, `identity` or `format`.
     pub category: String,
-    /// V1's value.
+    /// V1's value as text, for people.
     pub v1: String,
-    /// V2's value.
+    /// V2's value as text, for people.
     pub v2: String,
 }
 
@@ -378,43 +381,43 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Comparison {
-    /// Equal.
+    /// The results are equal.
     Same,
-    /// Equal but for these.
+    /// The results are equal but for these differences, which the policy's rules ignore.
     Ignored(Vec<Difference>),
-    /// Different.
+    /// The results differ in these places.
     Different(Vec<Difference>),
-    /// Cannot be compared, and why.
+    /// The results cannot be compared, for this reason.
     Incomparable(String),
 }
 
 /// A call in the shape of one version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdapterCall {
-    /// The operation.
+    /// The operation's name in that version.
     pub operation: String,
-    /// The session; empty for none.
+    /// The session; empty if the call has none.
     pub session: String,
-    /// The arguments, JSON.
+    /// The arguments as a JSON object.
     pub body: Vec<u8>,
 }
 
 /// A call in V2's shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptedCall {
-    /// The operation to call on V2.
+    /// The name of the operation to call on V2.
     pub operation: String,
-    /// Its arguments, JSON.
+    /// The arguments for V2, as a JSON object.
     pub body: Vec<u8>,
-    /// Kind and message of what callers ought to know.
+    /// Kind (`deprecation` or `hint`) and message of what callers ought to know; counted and logged.
     pub notices: Vec<(String, String)>,
 }
 
 /// An answer in the shape of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterReply {
-    /// Whether it succeeded.
+    /// Whether the call succeeded.
     pub success: bool,
-    /// The result or the error, JSON.
+    /// The result, or the error if the call did not succeed, as JSON.
     pub body: Vec<u8>,
 }

@@ -7,18 +7,18 @@ use serde_json::value::RawValue;
 
 use crate::clock::{Mono, UnixMs};
 
-/// Which implementation of the service.
+/// Which implementation of the service a pool runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PoolId {
     /// The implementation that is being replaced.
     V1,
-    /// Its successor.
+    /// The implementation that replaces it.
     V2,
 }
 
 impl PoolId {
-    /// `v1` or `v2`.
+    /// `v1` or `v2`, as it is written in configuration, JSON and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
@@ -39,14 +39,14 @@ impl fmt::Display for PoolId {
 pub enum Class {
     /// Changes nothing; may be shadowed and may fail over.
     Read,
-    /// Applied to both pools, so that state exists in both; V1 answers.
+    /// Applied to both pools, so that state exists in both; V1's answer counts.
     Replicate,
     /// Served by one pool, never shadowed, never repeated.
     Exclusive,
 }
 
 impl Class {
-    /// As it is written.
+    /// As it is written in configuration, JSON and on the terminal.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -67,17 +67,17 @@ impl fmt::Display for Class {
 pub struct Ppm(u32);
 
 impl Ppm {
-    /// Nothing.
+    /// 0 ppm, which is 0 %.
     pub const ZERO: Self = Self(0);
-    /// Everything.
+    /// 1 000 000 ppm, which is 100 %.
     pub const ALL: Self = Self(1_000_000);
 
-    /// Clamps to 0..=1 000 000.
+    /// From parts per million; more than 1 000 000 counts as 1 000 000.
     pub const fn new(ppm: u32) -> Self {
         if ppm > Self::ALL.0 { Self::ALL } else { Self(ppm) }
     }
 
-    /// Reads percent as they are written: `5%`, `0.01%`. None for what is none, or over 100 %.
+    /// Reads a percentage as it is written: `5%`, `0.01%`. `None` if the text is not one, or more than 100 %.
     pub fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix('%')?;
         let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
@@ -89,7 +89,7 @@ impl Ppm {
         (ppm <= Self::ALL.0).then_some(Self(ppm))
     }
 
-    /// Parts per million.
+    /// The share in parts per million, 0 to 1 000 000.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -113,29 +113,29 @@ impl fmt::Display for Ppm {
     }
 }
 
-/// One call of an operation.
+/// One call of an operation, as the ingress has read it.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// From `x-request-id`, or made by the ingress.
     pub id: Arc<str>,
-    /// The operation's name.
+    /// The name of the operation that is called.
     pub operation: Arc<str>,
-    /// The sticky key, from `x-session-id`.
+    /// The sticky key, from `x-session-id`; `None` for a caller that sent none.
     pub session: Option<Arc<str>>,
-    /// The arguments.
+    /// The arguments of the operation, a JSON object; empty if the caller sent none.
     pub arguments: Arc<serde_json::Map<String, serde_json::Value>>,
-    /// When the caller stops waiting.
+    /// When the caller stops waiting. No attempt begins after it.
     pub deadline: Mono,
-    /// What rules may look at besides operation and session.
+    /// The parts of the HTTP request that rules may look at besides operation and session.
     pub head: Arc<Head>,
 }
 
 /// The parts of an HTTP request that routing rules may look at.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
-    /// The method, upper case.
+    /// The method, in upper case.
     pub method: String,
-    /// The path, without the query.
+    /// The path, without the query; empty if there is none, and then rules find no path.
     pub path: String,
     /// The host that the caller asked for.
     pub host: String,
@@ -146,13 +146,13 @@ pub struct Head {
 /// A part of a request that routing rules may look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attribute {
-    /// The operation's name.
+    /// The name of the operation that the request calls.
     Operation,
-    /// The sticky key.
+    /// The sticky key, which a request may be without.
     Session,
-    /// The HTTP method.
+    /// The HTTP method, in upper case.
     Method,
-    /// The path.
+    /// The path, without the query.
     Path,
     /// The host that the caller asked for.
     Host,
@@ -164,9 +164,9 @@ pub enum Attribute {
 /// request that no rule matches touches no memory that other threads write.
 #[derive(Debug, Clone)]
 pub enum Reason {
-    /// The host's own word.
+    /// One of the host's own words, such as `v2-closed`.
     Word(&'static str),
-    /// A rule's name.
+    /// The name of the rule in the plan that matched.
     Rule(Arc<str>),
 }
 
@@ -187,21 +187,21 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// Where a session stays.
+/// The pool in which a session stays, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home {
-    /// The pool that it came to.
+    /// The pool that serves the session.
     pub pool: PoolId,
-    /// When it came there.
+    /// When the session came to that pool.
     pub begun: UnixMs,
 }
 
-/// What routing looks at.
+/// What routing looks at of a request, whatever its protocol.
 pub trait Attributes {
     /// The request's id: a draw of its own for what is decided request by request.
     fn id(&self) -> &str;
 
-    /// The operation's name.
+    /// The name of the operation that the request calls.
     fn operation(&self) -> &str;
 
     /// The value of an attribute; `None` if the request does not have it.
@@ -253,10 +253,10 @@ impl Attributes for Request {
     }
 }
 
-/// What a pool answered.
+/// What a pool answered. Neither variant is a failure of the pool.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// The operation succeeded with this result.
+    /// The operation succeeded with this result, as JSON.
     Success(Box<RawValue>),
     /// The caller's fault: an unknown program, bad arguments. Not a failure of the pool.
     Refused(Box<RawValue>),
@@ -266,15 +266,15 @@ pub enum Answer {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind}: {message}")]
 pub struct Failure {
-    /// The category.
+    /// The category, as it is counted in metrics.
     pub kind: FailureKind,
-    /// One sentence.
+    /// One sentence on what happened; callers of operations get it with the error.
     pub message: String,
     /// Whether the member may have seen the call. A call that was never sent can safely go elsewhere.
     pub sent: bool,
 }
 
-/// Categories of failure.
+/// Categories of failure, as they are counted in metrics and named in errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
@@ -284,11 +284,11 @@ pub enum FailureKind {
     Connection,
     /// A member answered something that is not the protocol.
     Communication,
-    /// No answer in time.
+    /// A member did not answer before the deadline.
     Timeout,
-    /// No member free, or the queue is full.
+    /// No member was free in time, or the queue was full.
     Resource,
-    /// A member does not say that it is well.
+    /// A member did not pass its health check.
     HealthCheck,
     /// A member could not be brought up to the session's state.
     Session,
@@ -299,7 +299,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// All of them.
+    /// All categories, in the order of [`FailureKind::index`].
     pub const ALL: [Self; 9] = [
         Self::Initialization,
         Self::Connection,
@@ -312,7 +312,7 @@ impl FailureKind {
         Self::System,
     ];
 
-    /// Where it stands in [`FailureKind::ALL`].
+    /// Its place in [`FailureKind::ALL`], for tables with a counter for each category.
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -354,9 +354,9 @@ impl Failure {
 /// What the caller gets: the answer or failure, who gave it and why it went there.
 #[derive(Debug)]
 pub struct Served {
-    /// The answer.
+    /// The answer, or why there is none.
     pub result: Result<Answer, Failure>,
-    /// The pool that gave it.
+    /// The pool that gave it; after a failover, the pool that answered in the end.
     pub pool: PoolId,
     /// Why it went there: a rule's name, `share`, `failover`, `replicate`.
     pub reason: Reason,

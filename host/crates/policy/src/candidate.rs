@@ -18,15 +18,15 @@ const SHOWN: usize = 20;
 /// A policy that runs beside the one in charge.
 #[derive(Debug)]
 pub struct Candidate {
-    /// The policy.
+    /// The policy and what people call it.
     pub installed: InstalledPolicy,
-    /// When it is promoted or demoted.
+    /// When it is promoted or demoted without an operator.
     pub rule: Rule,
-    /// Since when it runs.
+    /// Since when it is the candidate.
     pub since: UnixMs,
     /// What it remembers. It has seen the checks from before the moment beside it.
     pub memory: Mutex<(Vec<u8>, UnixMs)>,
-    /// What is known of it.
+    /// What it answered and what it cost since it became a candidate.
     pub evidence: Mutex<Evidence>,
 }
 
@@ -52,11 +52,11 @@ pub struct Promote {
     pub max_disagreed: Ppm,
 }
 
-/// What a candidate must not show.
+/// Limits at which a candidate is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Demote {
-    /// Failures until it is dropped.
+    /// Failures after which it is dropped.
     pub failed: u64,
     /// The share of its answers that may differ, once it was asked `asked` questions; without it any share may.
     pub max_disagreed: Option<Ppm>,
@@ -66,21 +66,21 @@ pub struct Demote {
     pub max_fuel_percent: Option<u64>,
 }
 
-/// What is known of a candidate.
+/// What is known of a candidate since it became one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
     /// Questions that both answered, or that the candidate failed.
     pub asked: u64,
-    /// Answers that differ.
+    /// Answers that differ from those of the policy in charge.
     pub disagreed: u64,
-    /// Questions that the candidate failed.
+    /// Questions to which the candidate gave no answer that can be used.
     pub failed: u64,
     /// Questions that were left out, because the candidate could not keep up.
     pub left_out: u64,
-    /// Fuel that the candidate used.
+    /// Units of fuel that the candidate used for the questions that were asked.
     pub fuel: u64,
-    /// Fuel that the policy in charge used for the same questions.
+    /// Units of fuel that the policy in charge used for the same questions.
     pub active_fuel: u64,
     /// Time that the candidate took, in microseconds.
     pub took_us: u64,
@@ -88,20 +88,20 @@ pub struct Evidence {
     pub active_took_us: u64,
     /// The last disagreements, newest last.
     pub disagreements: VecDeque<Disagreement>,
-    /// What the last failure was.
+    /// Why the last question failed; none if none has.
     pub last_failure: Option<String>,
 }
 
 /// One question that the two answer differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disagreement {
-    /// When.
+    /// When the two were asked.
     pub at: UnixMs,
     /// What was asked, in a few words.
     pub about: String,
-    /// What the policy in charge says.
+    /// The answer of the policy in charge, as JSON.
     pub active: Value,
-    /// What the candidate says.
+    /// The answer of the candidate, as JSON.
     pub candidate: Value,
 }
 
@@ -110,24 +110,24 @@ pub struct Disagreement {
 pub struct Compared {
     /// Questions in it: one, or the pairs of a comparison.
     pub asked: u64,
-    /// Those that are answered differently.
+    /// The questions that the two answered differently.
     pub disagreements: Vec<Disagreement>,
     /// Why the candidate has no answer, if it has none.
     pub failure: Option<String>,
-    /// Fuel of the candidate and of the policy in charge.
+    /// Units of fuel that the candidate and the policy in charge used, in this order.
     pub fuel: [u64; 2],
-    /// Time of the candidate and of the policy in charge.
+    /// Time that the candidate and the policy in charge took, in this order.
     pub took: [Duration; 2],
 }
 
 /// What a rule makes of the evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weighed {
-    /// Not yet, and what is missing.
+    /// The candidate stays one; this is what is still missing for a promotion.
     Wait(String),
-    /// Put it in charge, and why.
+    /// The candidate is to be put in charge, for this reason.
     Promote(String),
-    /// Drop it, and why.
+    /// The candidate is to be dropped, for this reason.
     Demote(String),
 }
 

@@ -16,11 +16,11 @@ pub struct CatchUp {
     /// What it remembers so far.
     #[serde(skip)]
     pub memory: Vec<u8>,
-    /// Checks that it was shown.
+    /// The number of checks that it was shown.
     pub checks: u64,
     /// Those that it failed; its memory is then what it was before.
     pub failed: u64,
-    /// Why, the first time.
+    /// Why it failed the first time; none if it never did.
     pub first_failure: Option<PolicyError>,
     #[serde(skip)]
     seen: Seen,
@@ -52,7 +52,7 @@ impl Seen {
 }
 
 impl CatchUp {
-    /// One that begins with a memory.
+    /// One that begins with this memory, empty for a policy that has seen nothing.
     pub fn new(memory: Vec<u8>) -> Self {
         Self { memory, ..Self::default() }
     }

@@ -21,7 +21,7 @@ pub enum PolicyError {
     /// The bytes are not WebAssembly.
     #[error("is not WebAssembly: it does not begin with `\\0asm`; build a component with `cargo xtask guests`")]
     NotWasm,
-    /// A core module.
+    /// It is a core module, and the host runs components only.
     #[error("is a core WebAssembly module, not a component; turn it into one with `wasm-tools component new`")]
     CoreModule,
     /// More bytes than the host compiles.
@@ -29,30 +29,30 @@ pub enum PolicyError {
         "has {bytes} bytes, more than the {limit} that the host compiles; raise `host.policy_limits.component_bytes` or shrink it"
     )]
     TooLarge {
-        /// Its size.
+        /// The size of the component, in bytes.
         bytes: usize,
-        /// The limit.
+        /// The most bytes that the host compiles, from `host.policy_limits.component_bytes`.
         limit: usize,
     },
-    /// Wasmtime refuses it.
+    /// Wasmtime refuses to compile it.
     #[error("does not compile: {message}")]
     Compile {
-        /// What the compiler says.
+        /// What the compiler says, cut and on one line.
         message: String,
     },
-    /// What it is compiled to is too large.
+    /// The machine code and data that it compiles to are larger than what a host keeps.
     #[error(
         "compiles to more than {limit} bytes of machine code and data, which is all that a host keeps of a component; are its \
          data segments far apart? Lay them closer, or shrink it"
     )]
     ImageTooLarge {
-        /// The limit.
+        /// The most bytes of machine code and data together: 512 MiB, whoever compiles.
         limit: usize,
     },
     /// It takes the compiler too long.
     #[error("did not compile within {limit_ms} ms, which `host.policy_limits.compile_time` allows")]
     CompileDeadline {
-        /// The limit.
+        /// The time that it had, in milliseconds, from `host.policy_limits.compile_time`.
         limit_ms: u64,
     },
     /// The process that compiles ended without a result, or could not be started.
@@ -61,27 +61,27 @@ pub enum PolicyError {
          of memory"
     )]
     CompilerDied {
-        /// How it ended.
+        /// How the process ended: its status or signal and its last words, or why it did not start.
         how: String,
     },
     /// Too many others wait to be compiled.
     #[error("cannot be compiled now, because {waiting} others wait for the compiler; try again later")]
     CompilerBusy {
-        /// How many.
+        /// How many components wait already.
         waiting: usize,
     },
-    /// It wants something from the host.
+    /// It imports something, and the host gives policies nothing.
     #[error("imports {}, but policies import nothing; {}", quoted(.names), advice(.names))]
     Imports {
-        /// The imports' names.
+        /// The names of the imports; never empty.
         names: Vec<String>,
     },
-    /// It does not export the kind.
+    /// It does not export the interface of the kind that it is to be used as.
     #[error("is not a {kind} policy: it exports {}, and `cutover:policy/{kind}@0.1.0` is needed", quoted(.exports))]
     MissingKind {
         /// The kind that was asked for.
         kind: Kind,
-        /// What it exports.
+        /// The names of the interfaces that it exports instead; may be empty.
         exports: Vec<String>,
     },
     /// It was built against a contract that this host does not speak.
@@ -92,65 +92,65 @@ pub enum PolicyError {
     UnknownContract {
         /// The version that it names; empty if it names none.
         found: String,
-        /// The version of the host.
+        /// The version of the contract that the host speaks.
         supported: &'static str,
     },
     /// It lacks an interface that every policy of its kind has.
     #[error("does not export `{interface}`, which it must")]
     MissingInterface {
-        /// The interface.
+        /// The full name of the interface, with its version.
         interface: String,
     },
     /// An export has another type than the contract says.
     #[error("exports `{interface}` with another type than the contract: {message}")]
     WrongType {
-        /// The interface.
+        /// The full name of the interface, with its version.
         interface: String,
-        /// What differs.
+        /// What differs from the contract.
         message: String,
     },
-    /// Those that the host trusts do not vouch for it.
+    /// The signatures that the host requires are not there or do not count.
     #[error("{refused}")]
     Untrusted {
-        /// Why.
+        /// Why the signatures do not suffice.
         refused: Refused,
     },
-    /// It refuses its settings.
+    /// It does not accept its settings.
     #[error("refuses its settings: {}", .problems.join("; "))]
     Settings {
-        /// Each problem with its field.
+        /// Each problem as one sentence that begins with the field.
         problems: Vec<String>,
     },
     /// It answered with an error of its own.
     #[error("answers with an error: {message}")]
     Said {
-        /// What it said.
+        /// The policy's own words, cut and on one line.
         message: String,
     },
-    /// It trapped.
+    /// It trapped while it computed an answer; the instance is thrown away.
     #[error("trapped: {trap}")]
     Trap {
-        /// Which trap.
+        /// Which trap, in Wasmtime's words.
         trap: String,
     },
-    /// It ran out of time.
+    /// It did not answer in time; the host ended the call.
     #[error("did not answer within {limit_ms} ms, which `host.policy_limits.{setting}` allows")]
     Deadline {
-        /// The limit.
+        /// The time that it had, in milliseconds.
         limit_ms: u64,
-        /// The setting that it comes from.
+        /// The name of the setting below `host.policy_limits` that sets this time.
         setting: &'static str,
     },
-    /// It ran out of fuel.
+    /// It used up its fuel; the host ended the call.
     #[error("used more than {limit} units of fuel")]
     OutOfFuel {
-        /// The limit.
+        /// The units of fuel that it had.
         limit: u64,
     },
     /// It wanted more memory than it may have.
     #[error("wanted more than {limit_bytes} bytes of memory, which `host.policy_limits.memory_bytes` allows")]
     OutOfMemory {
-        /// The limit.
+        /// The most bytes of memory that one instance may have.
         limit_bytes: usize,
     },
     /// It recursed too deeply.
@@ -159,33 +159,33 @@ pub enum PolicyError {
     /// The question is larger than what it may be asked.
     #[error("was to be asked with {bytes} bytes, more than the {limit} of `host.policy_limits.input_bytes`")]
     InputTooLarge {
-        /// About how large the question is.
+        /// The size of the question in bytes, estimated.
         bytes: usize,
-        /// The limit.
+        /// The most bytes of a question, from `host.policy_limits.input_bytes`.
         limit: usize,
     },
     /// Its answer breaks the component ABI or the limit on output.
     #[error("gave an answer that cannot be read: {message}")]
     Malformed {
-        /// What is wrong with it.
+        /// Which rule the answer breaks.
         message: String,
     },
-    /// Its answer can be read, and makes no sense.
+    /// Its answer can be read, but contradicts itself or the question.
     #[error("gave an answer that makes no sense: {message}")]
     Nonsense {
-        /// What is wrong with it.
+        /// What in the answer makes no sense.
         message: String,
     },
-    /// It needs more than a policy of its kind may have.
+    /// The component needs more of something than a policy of its kind may have; found before it is compiled or run.
     #[error("needs {needs} {what}, more than the {limit} that `host.policy_limits.{setting}` allows")]
     OverBudget {
-        /// Of what.
+        /// What it needs too much of, with the unit, as the message says it.
         what: &'static str,
-        /// How many.
+        /// How much it needs, in that unit.
         needs: u64,
-        /// The limit.
+        /// How much it may have, in that unit.
         limit: u64,
-        /// The setting that it comes from.
+        /// The name of the setting below `host.policy_limits` that sets this limit.
         setting: &'static str,
     },
     /// There are as many policies that are asked per request as the host has room for.
@@ -194,15 +194,15 @@ pub enum PolicyError {
          policies; raise `host.policy_limits.live_instances`, or take others out of charge"
     )]
     NoDecideCapacity {
-        /// How many there may be.
+        /// How many policies that are asked per request the host has room for.
         room: usize,
-        /// On how many threads each has an instance.
+        /// The number of threads on which each such policy has an instance.
         threads: usize,
     },
     /// The host has no room for another instance.
     #[error("cannot be instantiated now: {message}")]
     NoRoom {
-        /// What is exhausted.
+        /// What is exhausted, in Wasmtime's words.
         message: String,
     },
 }
@@ -242,7 +242,7 @@ impl PolicyError {
         }
     }
 
-    /// Shorthand for [`PolicyError::Nonsense`].
+    /// Makes a [`PolicyError::Nonsense`]; the message is cut and put on one line.
     pub fn nonsense(message: impl Into<String>) -> Self {
         Self::Nonsense { message: crate::error::said(&message.into()) }
     }

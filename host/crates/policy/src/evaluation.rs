@@ -34,32 +34,32 @@ const FAILURES: usize = 256;
 /// What a policy in charge was asked, and what it said.
 #[derive(Debug)]
 pub enum Job {
-    /// A check was judged.
+    /// A rollback policy judged a check.
     Judged(Check, Asked<Judgement>),
-    /// A stage was decided.
+    /// A stages policy decided on a check and its verdict.
     Staged(Progress, Asked<Move>),
-    /// A plan was made.
+    /// A routing policy made a plan.
     Planned(Situation, Asked<Plan>),
-    /// A request was routed, and whether it is mirrored.
+    /// A request was routed to this pool; true if it is mirrored as well.
     Routed(Box<Request>, PoolId, bool),
     /// `decide` was asked about one of the requests that are sampled for the log.
     Sampled(Arc<InstalledPolicy>, Vec<u8>, Target),
-    /// Pairs were compared.
+    /// A comparison policy compared pairs.
     Compared(Vec<Pair>, Asked<Vec<Comparison>>),
-    /// A call was translated.
+    /// An adapter translated a call.
     Called(AdapterCall, Asked<AdaptedCall>),
-    /// A reply was translated.
+    /// An adapter translated the reply to this call.
     Replied(AdapterCall, AdapterReply, Asked<AdapterReply>),
 }
 
 /// A policy failed where the controller did not ask it.
 #[derive(Debug)]
 pub struct Failed {
-    /// Of which kind.
+    /// The kind of policy that failed.
     pub kind: Kind,
     /// Which policy; none if nobody was in charge.
     pub policy: Option<Arc<Policy>>,
-    /// Why.
+    /// Why the policy gave no answer that can be used.
     pub error: PolicyError,
 }
 
@@ -72,17 +72,17 @@ pub struct EvaluationQueue {
     left_out: Arc<AtomicU64>,
 }
 
-/// The other ends of the queues.
+/// The ends of the queues that are read.
 #[derive(Debug)]
 pub struct Queues {
-    /// For whoever tries candidates out.
+    /// What policies in charge were asked and said, for the task that asks candidates and keeps the log.
     pub jobs: mpsc::Receiver<Job>,
-    /// For the controller.
+    /// Failures on the request's path, for the controller.
     pub failures: mpsc::Receiver<Failed>,
 }
 
 impl EvaluationQueue {
-    /// The queues of one migration.
+    /// The queues of one migration: the end to hand in at, and the ends to read.
     pub fn new(slots: Arc<Slots>) -> (Self, Queues) {
         let (jobs, todo) = mpsc::channel(JOBS);
         let (failures, failed) = mpsc::channel(FAILURES);
@@ -124,7 +124,7 @@ impl EvaluationQueue {
         drop(self.failures.try_send(failed));
     }
 
-    /// What was left out since the host began.
+    /// The number of jobs that did not fit the queue since the host began.
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
     }

@@ -34,7 +34,7 @@ pub const CLOCK_SET_BACK: &str = "clock-set-back";
 pub struct Recorded {
     /// Its number in the store that recorded it; ascending. 0 for one that no store has.
     pub id: i64,
-    /// What policies were asked.
+    /// The question that the policies were asked.
     pub check: Check,
     /// The rollback policy's answer; none if it failed or nobody was in charge.
     pub verdict: Option<Verdict>,
@@ -43,11 +43,11 @@ pub struct Recorded {
 /// A moment that people want to see in a back-test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// When.
+    /// The moment that is marked, on the same timeline as the checks.
     pub at: UnixMs,
     /// [`FAULT`], [`CLOCK_SET_BACK`], or a word of its author.
     pub kind: String,
-    /// For people.
+    /// One sentence for people; may be empty.
     #[serde(default)]
     pub note: String,
 }
@@ -55,9 +55,9 @@ pub struct Mark {
 /// One line of history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// A check.
+    /// A check that policies were asked about.
     Check(Recorded),
-    /// A mark.
+    /// A moment between two checks that is shown to people and not to policies.
     Mark(Mark),
     /// A line of a type that this host does not know.
     Unknown,
@@ -66,21 +66,21 @@ pub enum Line {
 /// A check as the store has it: its batches are still JSON.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// Its number.
+    /// Its number in the store that recorded it; ascending.
     pub id: i64,
-    /// As in [`Check`].
+    /// The moment of the check, as in [`Check`].
     pub now_ms: UnixMs,
-    /// As in [`Check`].
+    /// Where the migration stood, as in [`Check`].
     pub phase: Phase,
-    /// As in [`Check`].
+    /// The stage from 0, as in [`Check`].
     pub stage: u32,
-    /// As in [`Check`].
+    /// V2's share at the check, as in [`Check`].
     pub share: Ppm,
-    /// As in [`Check`].
+    /// When the stage began, as in [`Check`].
     pub stage_started_ms: UnixMs,
-    /// As in [`Recorded`].
+    /// The rollback policy's answer; none if it failed or nobody was in charge.
     pub verdict: Option<Verdict>,
-    /// The batches as a JSON list.
+    /// The batches as a JSON list, exactly as they were recorded.
     pub batches: Box<RawValue>,
 }
 

@@ -11,18 +11,18 @@ use cutover_model::port::Description;
 /// nothing about the script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Title {
-    /// Its name.
+    /// The name of the release or bundle.
     pub name: String,
-    /// Its version.
+    /// The version of the release or bundle; as the policy gives it, so not always a semantic version.
     pub version: String,
 }
 
 /// A policy that sits in a slot.
 #[derive(Debug, Clone)]
 pub struct InstalledPolicy {
-    /// The policy.
+    /// The compiled policy with its settings.
     pub policy: Arc<Policy>,
-    /// What people call it.
+    /// The name and version that people know it by.
     pub title: Title,
     /// Whether its component may import the stand-in for WASI.
     pub wasi_stub: bool,

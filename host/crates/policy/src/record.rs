@@ -15,7 +15,7 @@ use cutover_model::{
     port::{Check, Kind, Progress, Situation},
 };
 
-/// One question and its answer.
+/// One question to a policy and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// When it was asked.
@@ -24,7 +24,7 @@ pub struct Call {
     pub role: Role,
     /// Who was asked, as people know it: `thresholds@0.1.0`.
     pub policy: String,
-    /// SHA-256 of its component.
+    /// SHA-256 of its component, lower-case hex.
     pub digest: String,
     /// Whether its component may import the stand-in for WASI.
     #[serde(default)]
@@ -34,11 +34,11 @@ pub struct Call {
     /// What it was asked.
     #[serde(flatten)]
     pub question: Question,
-    /// What it remembered before.
+    /// What it remembered before the question; empty the first time.
     pub memory: Memory,
     /// What it said: `{"ok": ..}` or `{"error": ..}`.
     pub answer: Value,
-    /// What it remembered after.
+    /// What it wanted to remember after the answer.
     pub memory_after: Memory,
     /// Units of fuel that it used, configuration included.
     pub fuel: u64,
@@ -50,9 +50,9 @@ pub struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// It was acted on.
+    /// The policy was in charge, and the host acted on its answer.
     Active,
-    /// It was compared with that of the policy in charge.
+    /// The policy was a candidate: its answer was compared with that of the policy in charge.
     Candidate,
 }
 
@@ -60,13 +60,13 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "asked", content = "question", rename_all = "kebab-case")]
 pub enum Question {
-    /// Is V2 worse?
+    /// Is V2 worse than V1?
     Rollback(Check),
     /// When does the share move?
     Stages(Progress),
-    /// A plan.
+    /// Which plan is to be in force?
     Routing(Situation),
-    /// One request, as the frame that the policy saw.
+    /// Where does one request go? The frame that the policy saw, as `wit/routing.wit` describes it.
     Decide(Memory),
 }
 
@@ -75,7 +75,7 @@ pub enum Question {
 pub struct Memory(pub Vec<u8>);
 
 impl Role {
-    /// As it is stored.
+    /// As it is written in the store and in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Active => "active",

@@ -16,7 +16,7 @@ pub const MAX_SETTINGS: usize = 256 << 10;
 /// The default settings of a policy and, where it is a script, the script.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings {
-    /// The settings by name.
+    /// The settings by name; empty where every setting has its default.
     pub values: Map<String, Value>,
     /// The script, where the component is an interpreter.
     pub script: Option<String>,
@@ -32,13 +32,13 @@ pub struct Manifest {
     pub version: String,
     /// The kind that it is admitted for.
     pub kind: Kind,
-    /// SHA-256 of the component, lower-case hex.
+    /// SHA-256 of the component, lower-case hex: this says what the policy does.
     pub component_sha256: String,
     /// The version of the contract that the component was built against.
     pub contract: String,
     /// SHA-256 of the JSON Schema of its settings, as the policy describes them; lower-case hex.
     pub settings_schema_sha256: String,
-    /// Its default settings.
+    /// Its default settings, by name; settings of operators are laid over them.
     pub settings: Map<String, Value>,
     /// The script, where the component is an interpreter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,21 +52,21 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Provenance {
-    /// A component on its own.
+    /// A component without a bundle around it.
     File {
         /// The file, on the machine that pushed it.
         path: String,
     },
-    /// A bundle.
+    /// A folder with a policy, its settings and its cases.
     Bundle {
         /// The folder, on the machine that pushed it.
         path: String,
     },
-    /// An OCI registry.
+    /// An artefact in an OCI registry, pulled by the command line.
     Oci {
         /// The reference as it was asked for.
         reference: String,
-        /// Its tag, if it had one.
+        /// The tag of the reference; none if it named a digest alone.
         tag: Option<String>,
         /// The digest of the manifest that the reference led to: `sha256:` and hex.
         manifest: String,
@@ -76,29 +76,29 @@ pub enum Provenance {
 /// A policy that the host knows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Release {
-    /// What it is.
+    /// What the policy is; this part is what signatures vouch for.
     #[serde(flatten)]
     pub manifest: Manifest,
-    /// What it says that it does.
+    /// What the policy says that it does, in one sentence.
     pub summary: String,
-    /// Who wrote it.
+    /// Who wrote it, as whoever pushed it says; who pushed it, if that was not said.
     pub author: String,
-    /// Why it was pushed.
+    /// Why it was pushed, in the words of whoever pushed it.
     pub reason: String,
-    /// Who pushed it.
+    /// The operator who pushed it, by the name that came with the request.
     pub actor: String,
-    /// When.
+    /// When it was pushed.
     pub at: UnixMs,
-    /// Where it came from.
+    /// Where it came from, as whoever pushed it says.
     pub provenance: Provenance,
-    /// Who vouches for it.
+    /// The signed manifest with its signatures; none for a policy that nobody signed.
     pub envelope: Option<Envelope>,
 }
 
 /// A reference to a release, as people write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
-    /// `NAME@VERSION`.
+    /// `NAME@VERSION`: one release.
     Exact(String, String),
     /// `sha256:HEX`, whole or the beginning.
     Digest(String),
@@ -133,7 +133,7 @@ impl Settings {
 }
 
 impl Manifest {
-    /// `NAME@VERSION`.
+    /// Name and version in one word: `NAME@VERSION`.
     pub fn label(&self) -> String {
         format!("{}@{}", self.name, self.version)
     }

@@ -129,7 +129,7 @@ impl Slot {
         self.0.rcu(|inside| Inside { previous: previous.clone(), ..Inside::clone(inside) });
     }
 
-    /// Sets or removes the candidate.
+    /// Sets the candidate; none removes it.
     pub fn stand_by(&self, candidate: Option<&Arc<Candidate>>) {
         self.0.rcu(|inside| Inside { candidate: candidate.cloned(), ..Inside::clone(inside) });
     }
@@ -178,7 +178,7 @@ impl Slots {
         shown.into_iter().map(|kind| (kind, self.get(kind)))
     }
 
-    /// The policies in charge.
+    /// The policies in charge, with their kinds; kinds without one are left out.
     pub fn active(&self) -> impl Iterator<Item = (Kind, Arc<InstalledPolicy>)> + use<'_> {
         self.iter().filter_map(|(kind, slot)| Some((kind, slot.installed()?)))
     }

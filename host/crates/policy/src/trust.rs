@@ -17,7 +17,7 @@ use super::{
 /// What is signed, for the envelope: version 1 of [`Manifest`] as JSON.
 pub const PAYLOAD_TYPE: &str = "application/vnd.cutover.policy.release.v1+json";
 
-/// Whose policies a host accepts.
+/// Whose policies a host accepts; everybody's by default.
 #[derive(Debug, Clone, Default)]
 pub struct Trust(Option<Arc<Listed>>);
 
@@ -27,10 +27,10 @@ struct Listed {
     required: usize,
 }
 
-/// A key that is listed.
+/// A key that the host lists, whose signatures count.
 #[derive(Debug, Clone)]
 pub struct TrustedKey {
-    /// Whose it is.
+    /// Whose key it is, as the configuration names it; shown to people.
     pub name: String,
     /// SHA-256 of its SPKI, lower-case hex.
     pub id: String,
@@ -41,46 +41,46 @@ pub struct TrustedKey {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize)]
 #[serde(tag = "refused", rename_all = "kebab-case")]
 pub enum Refused {
-    /// Nobody signed it.
+    /// It came without any signature, and this host requires some.
     #[error(
         "is not signed, and this host accepts only what {required} of its {listed} listed keys have signed; sign it with `cutover policy sign`"
     )]
     Unsigned {
-        /// Signatures that are needed.
+        /// How many of the listed keys must sign.
         required: usize,
-        /// Keys that are listed.
+        /// How many keys are listed.
         listed: usize,
     },
     /// The envelope cannot be read, or what it holds is no manifest of this version.
     #[error("has signatures that cannot be read: {message}")]
     Malformed {
-        /// What is wrong with them.
+        /// What is wrong with the envelope or with the manifest in it.
         message: String,
     },
-    /// The envelope holds something else.
+    /// The envelope holds something else than a manifest.
     #[error("has an envelope of type `{found}`, not `{PAYLOAD_TYPE}`")]
     PayloadType {
-        /// What it says that it is.
+        /// The type that the envelope says it has.
         found: String,
     },
     /// Somebody signed it, and none of the listed keys did.
     #[error("is signed by none of the {listed} keys that this host lists")]
     UnknownKeys {
-        /// Keys that are listed.
+        /// How many keys are listed.
         listed: usize,
     },
     /// The signatures that claim to be of listed keys are not: they or what they sign were changed.
     #[error("has signatures that are not of {}, as they claim: the signatures, or what was signed, have been changed", .keys.join(", "))]
     WrongSignature {
-        /// The names of those keys.
+        /// The names of the listed keys whose signatures these claim to be.
         keys: Vec<String>,
     },
-    /// Not enough of the listed keys.
+    /// Some of the listed keys signed it, but fewer than are required.
     #[error("is signed by {} of {required} listed keys that are needed: {}", .by.len(), .by.join(", "))]
     TooFew {
-        /// The names of those that signed.
+        /// The names of the keys that signed.
         by: Vec<String>,
-        /// Signatures that are needed.
+        /// How many of the listed keys must sign.
         required: usize,
     },
     /// What was signed is not what was offered.
@@ -88,12 +88,12 @@ pub enum Refused {
     Differs {
         /// The first field of the manifest that differs.
         field: String,
-        /// What was signed.
+        /// The value of the field in what was signed, as text.
         signed: String,
-        /// What was offered.
+        /// The value of the field in what was offered, as text.
         offered: String,
     },
-    /// It is older than one that was accepted.
+    /// A higher version of the same policy was accepted before, so this one may have a flaw that was mended.
     #[error("is older than {highest}, which was accepted before; a signed policy is not taken back in by its age")]
     Older {
         /// The highest version that was accepted.
@@ -102,7 +102,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// A short name of the cause.
+    /// A short name of the cause, for metrics and for programs.
     pub const fn cause(&self) -> &'static str {
         match self {
             Self::Unsigned { .. } => "unsigned",

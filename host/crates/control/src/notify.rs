@@ -33,7 +33,7 @@ const MAX_FINDINGS: usize = 100;
 /// Notices that may wait for a slow webhook.
 const QUEUE: usize = 256;
 
-/// How often a delivery is tried.
+/// How often a delivery is tried before the notice counts as undelivered.
 const TRIES: u32 = 3;
 
 /// How long one try may take.
@@ -42,17 +42,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Something that people ought to know.
 #[derive(Debug, Clone, Serialize)]
 pub struct Notice {
-    /// When.
+    /// When it happened.
     pub at: UnixMs,
-    /// The migration.
+    /// The name of the migration that it is about.
     pub migration: String,
-    /// Such as `rollback` or `advance`.
+    /// What happened, such as `rollback` or `advance`.
     pub event: String,
     /// `info`, `warning` or `critical`.
     pub severity: &'static str,
-    /// One sentence.
+    /// One sentence for people, at most 4 KiB.
     pub message: String,
-    /// What it rests on.
+    /// The facts that a decision rests on, at most 100; empty if the notice is about something else.
     pub findings: Vec<Finding>,
 }
 
@@ -63,7 +63,7 @@ pub struct Notifier {
     counters: Arc<Counters>,
 }
 
-/// Counts notices.
+/// Counts notices by severity, and deliveries that failed, since the host began.
 #[derive(Debug, Default)]
 pub struct Counters {
     info: AtomicU64,

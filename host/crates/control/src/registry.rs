@@ -31,9 +31,9 @@ const MAX_CANDIDATES: u32 = 8;
 /// What came of a push.
 #[derive(Debug, Clone)]
 pub struct Pushed {
-    /// The release.
+    /// The release as the registry has it now.
     pub release: Release,
-    /// Whether it was unknown before.
+    /// Whether the name and version were unknown before.
     pub new: bool,
 }
 
@@ -43,15 +43,15 @@ pub enum PushError {
     /// The offer is not well-formed.
     #[error("`{field}` {message}")]
     Invalid {
-        /// The field.
+        /// The field of the offer.
         field: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of a sentence.
         message: String,
     },
     /// The name and version stand for something else.
     #[error("`{label}` is taken: it stands for another `{field}`, and a version never changes; raise the version")]
     Taken {
-        /// `NAME@VERSION`.
+        /// The name and version, as `NAME@VERSION`.
         label: String,
         /// The first field that differs.
         field: &'static str,
@@ -59,23 +59,23 @@ pub enum PushError {
     /// Those that the host trusts do not vouch for it.
     #[error("the policy `{label}` {refused}")]
     Refused {
-        /// `NAME@VERSION`.
+        /// The name and version, as `NAME@VERSION`.
         label: String,
-        /// Why.
+        /// Which signatures are missing or do not count.
         refused: Refused,
     },
-    /// The policy is not admitted.
+    /// A host would not admit the policy.
     #[error("the policy `{label}` {error}")]
     Policy {
-        /// `NAME@VERSION`.
+        /// The name and version, as `NAME@VERSION`.
         label: String,
-        /// Why.
+        /// Why the component does not compile, or why it refuses its settings.
         error: PolicyError,
     },
-    /// No thread had time for it.
+    /// No thread had time to compile it; a later attempt may succeed.
     #[error(transparent)]
     Blocking(#[from] BlockingError),
-    /// The store failed.
+    /// The store failed; nothing was pushed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -94,13 +94,13 @@ impl PushError {
     }
 }
 
-/// Why nothing was found.
+/// Why a reference leads to no policy.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// It is not a reference.
+    /// The text is not a reference.
     #[error("`{reference}` {message}")]
     Invalid {
-        /// What was asked for.
+        /// The text that was asked for, cut and on one line.
         reference: String,
         /// What is wrong with it.
         message: String,
@@ -108,32 +108,32 @@ pub enum FindError {
     /// Nothing has that name, version or digest.
     #[error("the host knows no policy `{reference}`; push it with `cutover policy push`, or see `cutover policy list`")]
     Unknown {
-        /// What was asked for.
+        /// The reference that was asked for.
         reference: String,
     },
-    /// Several have it.
+    /// Several releases fit the reference.
     #[error("`{reference}` may be {}; say which", .candidates.join(" or "))]
     Ambiguous {
-        /// What was asked for.
+        /// The reference that was asked for.
         reference: String,
-        /// Some of those that it may be.
+        /// Up to eight of those that it may be, as `` `NAME@VERSION` ``.
         candidates: Vec<String>,
     },
     /// The component is not what it was.
     #[error("the component of `{label}` in the store is not what was pushed; restore the store from a backup")]
     Corrupt {
-        /// `NAME@VERSION`.
+        /// The name and version, as `NAME@VERSION`.
         label: String,
     },
-    /// The store failed.
+    /// The store failed, so nothing is known of the reference.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The policies that a host knows.
+/// The policies that a host knows, and the only way in for new ones.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// Whose policies it accepts.
+    /// Which signatures a policy needs before the host accepts it.
     pub trust: Trust,
     engine: Arc<Engine>,
     store: Store,

@@ -16,9 +16,9 @@ use cutover_model::{
 /// Where a migration stands. Persisted before it takes effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// The phase.
+    /// The phase of the migration, `paused` included; [`State::in_force`] has the one whose rules hold.
     pub phase: Phase,
-    /// While paused: the phase to resume.
+    /// The phase that is resumed after a pause; none unless `phase` is `paused`.
     pub paused_in: Option<Phase>,
     /// The stage, from 0; 0 outside of `ramping`.
     pub stage: u32,
@@ -26,9 +26,9 @@ pub struct State {
     pub share: Ppm,
     /// How long the stage is meant to last; none for open-ended.
     pub soak: Option<Duration>,
-    /// When the phase or stage began.
+    /// When the phase or stage began, or began anew after V2 was redeployed. A pause does not change it.
     pub since: UnixMs,
-    /// Why it was rolled back or paused.
+    /// Why it was rolled back or paused, for people; none if it was neither.
     pub because: Option<String>,
     /// The stages below this one, lowest first, to go back to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

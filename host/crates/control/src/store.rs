@@ -54,34 +54,34 @@ pub enum StoreError {
     /// The file cannot be opened.
     #[error("cannot open the store `{path}`; check that its folder exists and is writable")]
     Open {
-        /// The file.
+        /// The path of the file.
         path: String,
         /// What the database says.
         #[source]
         source: sqlx::Error,
     },
-    /// Another host has it.
+    /// Another host has the store's file.
     #[error("the store `{path}` is in use by {owner}; stop that host, or give this one a store of its own")]
     Taken {
-        /// The file.
+        /// The path of the store's file.
         path: String,
-        /// Who has it, in its own words.
+        /// The host that has it, in that host's own words.
         owner: String,
     },
     /// Another host has the file of a migration's rollbacks.
     #[error("`{path}` is for rollbacks of {owner}; give this host a folder of its own in `host.rollback_markers`")]
     MarkersTaken {
-        /// The file.
+        /// The path of the marker file.
         path: String,
-        /// Who has it, in its own words.
+        /// The host that has it, in that host's own words.
         owner: String,
     },
     /// It could not be opened or written when the host began.
     #[error("the store `{path}` takes no records: {why}")]
     Refuses {
-        /// The file.
+        /// The path of the store's file.
         path: String,
-        /// Why.
+        /// What failed when the store was opened or written, as a sentence.
         why: String,
     },
     /// The file is not the one that was opened.
@@ -89,21 +89,21 @@ pub enum StoreError {
         "the store `{path}` was {what} under the host; put it back, or restart the host with the one that it shall have"
     )]
     Gone {
-        /// The file.
+        /// The path of the store's file.
         path: String,
-        /// What was done to it.
+        /// What was done to the file: `deleted` or `replaced`.
         what: &'static str,
     },
-    /// It does not answer.
+    /// The store does not answer in time.
     #[error("the store did not answer within {limit:?}")]
     Late {
-        /// How long it had.
+        /// The time that the store had.
         limit: Duration,
     },
     /// The tables cannot be brought up to date.
     #[error("cannot bring the tables of the store up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
-    /// A statement failed.
+    /// A statement failed in the database.
     #[error("the store failed")]
     Statement(#[from] sqlx::Error),
     /// What is stored cannot be read.
@@ -133,7 +133,7 @@ pub enum StoreError {
     /// A memory is not what it was when it was packed.
     #[error("memory {id} cannot be unpacked")]
     Memory {
-        /// Its number.
+        /// The memory's number.
         id: i64,
         /// What the unpacker says.
         #[source]
@@ -142,7 +142,7 @@ pub enum StoreError {
     /// A file of another host, or no store at all.
     #[error("`{path}` has no recorded checks; it is not a store, or of a host that did not record them yet")]
     NoChecks {
-        /// The file.
+        /// The path of the file.
         path: String,
     },
 }

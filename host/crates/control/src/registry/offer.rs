@@ -25,25 +25,25 @@ const CONTRACT: &str = "cutover:policy/policy@";
 /// A policy that somebody wants the host to know.
 #[derive(Debug, Clone)]
 pub struct Offer {
-    /// Its name.
+    /// The name that it is to have, 1 to 64 characters of `a-z 0-9 -`.
     pub name: String,
-    /// Its version.
+    /// The version that it is to have, a semantic version without build metadata.
     pub version: String,
     /// The kind that it is for.
     pub kind: Kind,
-    /// The component.
+    /// The bytes of the component.
     pub component: Vec<u8>,
-    /// Its default settings.
+    /// Its default settings, and the script where the component is an interpreter.
     pub settings: Settings,
     /// Whether the component may import the closed stand-in for WASI.
     pub wasi_stub: bool,
-    /// Who wrote it.
+    /// Who wrote it; empty to name whoever pushes it.
     pub author: String,
-    /// Why it is pushed.
+    /// Why it is pushed, for people.
     pub reason: String,
-    /// Where it came from.
+    /// Where it came from, as whoever pushes it says.
     pub provenance: Provenance,
-    /// Who vouches for it.
+    /// The signed manifest with its signatures; none if nobody signed it.
     pub envelope: Option<Envelope>,
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::state::State;
 use cutover_model::{port::Phase, request::Ppm};
 
-/// See the module.
+/// The stages that a migration has, as the settings of its stages policy list them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// The stages policy that brought it: its name and version.
@@ -24,7 +24,7 @@ pub struct Table {
 /// A stage of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// V2's share.
+    /// V2's share in this stage.
     pub share: Ppm,
     /// How long it lasts at least; none for open-ended.
     pub soak: Option<Duration>,
@@ -50,12 +50,12 @@ impl Table {
         Self { policy, stages: said.into_iter().map(|Said { share, soak }| Row { share, soak }).collect() }
     }
 
-    /// The stage of just this share.
+    /// The stage of just this share; none if the table has no such stage.
     pub fn row(&self, share: Ppm) -> Option<&Row> {
         self.stages.iter().find(|row| row.share == share)
     }
 
-    /// The stage that comes after a share.
+    /// The stage that comes after a share: that of the next higher one; none at the end.
     pub fn next(&self, share: Ppm) -> Option<&Row> {
         self.stages.iter().filter(|row| row.share > share).min_by_key(|row| row.share)
     }
@@ -96,7 +96,7 @@ impl Table {
         format!("{whose}{table}{}", self.outlook(state))
     }
 
-    /// What happens next.
+    /// What happens next under this table, as the end of a sentence for people.
     fn outlook(&self, state: &State) -> String {
         if state.in_force() != Phase::Ramping || self.stages.is_empty() {
             return "; nothing moves by itself".into();

@@ -18,14 +18,14 @@ use cutover_model::{
 };
 use cutover_policy_host::record::{Call, Memory, Question, Role};
 
-/// A call with its number.
+/// A recorded call, as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logged {
-    /// Its number.
+    /// Its number in this store; a later call has a higher one.
     pub id: i64,
-    /// The migration.
+    /// The name of the migration whose policy was asked.
     pub migration: String,
-    /// The call.
+    /// The question, the answer, and what is needed to ask it again.
     #[serde(flatten)]
     pub call: Call,
 }
@@ -42,10 +42,10 @@ const MAX_ANSWER: u64 = 256 << 20;
 /// Rows that one statement removes, so that decisions get a turn in between.
 const REMOVED_AT_ONCE: u32 = 500;
 
-/// Some calls, newest first.
+/// One page of the log, newest call first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// The calls. There may be fewer than were asked for, even none, and yet more to come.
+    /// The calls of this page. There may be fewer than were asked for, even none, and yet more to come.
     pub calls: Vec<Logged>,
     /// What `before` has to be for the calls that follow; none at the end of the log.
     pub next: Option<i64>,
@@ -56,14 +56,14 @@ pub struct Page {
     pub kept_from: Option<UnixMs>,
 }
 
-/// Which calls are wanted.
+/// Which calls of the log are wanted, and how many at once.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Only this migration's.
+    /// The migration whose calls are wanted; none for all migrations.
     pub migration: Option<String>,
-    /// Only this kind's.
+    /// The kind of policy whose calls are wanted; none for all kinds.
     pub kind: Option<Kind>,
-    /// Only this one.
+    /// The number of the only call that is wanted; none for any.
     pub id: Option<i64>,
     /// Only those before this number; the newest without it.
     pub before: Option<i64>,

@@ -49,24 +49,24 @@ pub(super) struct Identity {
 /// Why a store takes no records, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// Since when.
+    /// When the store was first found to take no records.
     pub since: Mono,
     /// Why, as a sentence.
     pub why: String,
 }
 
-/// What a host would find.
+/// What a host would find that opened this store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Examined {
-    /// Nothing that speaks against it.
+    /// The host could use it.
     Fine,
-    /// Another host has it: which, in its own words.
+    /// Another host has it; this says which, in that host's own words.
     InUse(String),
     /// It cannot be opened or made.
     Unusable(String),
 }
 
-/// See the module.
+/// What is known of the store's file: which one was opened, whose it is, and whether it takes records.
 #[derive(Debug, Default)]
 pub(super) struct Ground {
     path: PathBuf,

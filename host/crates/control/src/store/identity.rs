@@ -15,7 +15,7 @@ use cutover_model::clock::{self, UnixMs};
 /// How long people are told that a store is new, unless somebody gives an order before: as long as it takes to look.
 const NEW_FOR: Duration = Duration::from_hours(1);
 
-/// See the module.
+/// Which store this is, and whether people know that it began empty.
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     /// Random, and the same for copies; empty for a store that is only read.
@@ -56,7 +56,7 @@ impl Store {
         &self.2.id
     }
 
-    /// The file.
+    /// The path of the store's file.
     pub fn path(&self) -> &Path {
         &self.2.path
     }

@@ -8,23 +8,23 @@ use super::{Store, StoreError, sql_ms};
 use crate::state::State;
 use cutover_model::{clock::UnixMs, port::Kind, request::Class};
 
-/// What a migration ran by.
+/// The parts of a migration's configuration whose change a restart must be warned of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
-    /// The salt of its session hash.
+    /// The salt of its session hash; another one moves sessions.
     pub salt: String,
-    /// Its operations.
+    /// Its operations with their classes, by name.
     pub operations: BTreeMap<String, Class>,
 }
 
 /// Who is in charge of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InCharge {
-    /// Its name and version.
+    /// Its name and version, as `NAME@VERSION`.
     pub label: String,
-    /// SHA-256 of the component.
+    /// SHA-256 of the component, lower-case hex.
     pub digest: String,
-    /// Its settings, JSON.
+    /// Its settings, the JSON text that it was configured with.
     pub settings: String,
     /// Fingerprint of what the configuration said when it was put there.
     pub configured: String,

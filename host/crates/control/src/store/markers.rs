@@ -30,7 +30,7 @@ const ROOM: usize = 16 << 10;
 /// The longest reason in a marker for which there is little room.
 const MAX_REASON: usize = 4 << 10;
 
-/// See the module.
+/// The folder with a file for each migration that is rolled back, apart from the store.
 #[derive(Debug, Clone)]
 pub struct Markers {
     folder: PathBuf,
@@ -46,9 +46,9 @@ pub struct Marker {
     pub store: Option<String>,
     /// The number of the migration's last decision on record when it was decided; 0 if there was none.
     pub after: i64,
-    /// The rollback.
+    /// The rollback as it was decided.
     pub decision: Decision,
-    /// The state that it led to.
+    /// The migration's state after the rollback.
     pub state: State,
 }
 
@@ -66,9 +66,9 @@ pub struct Known<'a> {
 /// What had to be made good, so that a rollback is marked, or could be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mended {
-    /// The folder was gone.
+    /// The folder was gone, and was made again.
     pub folder: bool,
-    /// A rollback had no marker.
+    /// A rollback had no marker, and has one now.
     pub marker: bool,
 }
 

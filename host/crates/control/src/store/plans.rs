@@ -8,16 +8,17 @@ use cutover_model::{
     port::{Phase, Plan},
 };
 
-/// See the module.
+/// The routing plan that a migration had in force last; it is in force again after a restart, before any policy is
+/// asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastPlan {
     /// When it was put in force.
     pub at: UnixMs,
     /// The phase that it was made for.
     pub phase: Phase,
-    /// The component of the policy that made it.
+    /// SHA-256 of the component of the policy that made it.
     pub digest: String,
-    /// The plan.
+    /// The plan as the host executes it.
     pub plan: Plan,
 }
 

@@ -16,59 +16,59 @@ use cutover_policy_host::record::Call;
 /// A decision that was persisted and acted on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Its number; 0 until it is stored.
+    /// Its number in the store, ascending; 0 until it is stored.
     pub id: i64,
-    /// The migration.
+    /// The name of the migration that it is about.
     pub migration: String,
-    /// When.
+    /// When the decision was taken.
     pub at: UnixMs,
-    /// Such as `rollback` or `advance`.
+    /// The kind of decision, such as `rollback` or `advance`.
     pub kind: String,
-    /// Who: an operator's name, or `policy`.
+    /// Who decided: an operator's name, `policy`, or `host`.
     pub actor: String,
-    /// Why.
+    /// Why, as one sentence for people.
     pub reason: String,
-    /// The phase before.
+    /// The phase that the decision ended.
     pub from_phase: Phase,
-    /// The phase after.
+    /// The phase that the decision led to; the same if only the share or stage changed.
     pub to_phase: Phase,
-    /// V2's share before.
+    /// V2's share before the decision.
     pub from_share: Ppm,
-    /// V2's share after.
+    /// V2's share from then on.
     pub to_share: Ppm,
-    /// The policy that decided: name and version.
+    /// Name and version of the policy that decided; none if no policy did.
     pub policy: Option<String>,
-    /// Its digest.
+    /// SHA-256 of that policy's component, lower-case hex; none if no policy decided.
     pub digest: Option<String>,
-    /// What it rests on.
+    /// The facts that the decision rests on, each with its limit; empty if it rests on none.
     pub findings: Vec<Finding>,
     /// The call that led to it: what the policy was asked, with its memory and settings, what it said and what it cost.
     pub inputs: Option<Call>,
 }
 
-/// Who did what.
+/// One record of the audit: an operator or the host did something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Audited {
-    /// When.
+    /// When it was done.
     pub at: UnixMs,
-    /// Who.
+    /// The operator's name, or the host's word for itself.
     pub actor: String,
-    /// In which migration.
+    /// The migration's name; empty for what is about no migration, such as a push to the registry.
     pub migration: String,
-    /// Such as `set-flag` or `activate-policy`.
+    /// The kind of action, such as `set-flag` or `activate-policy`.
     pub action: String,
-    /// With what.
+    /// The particulars, as a JSON object; its fields depend on the action.
     pub detail: Value,
 }
 
-/// What a pool is made of.
+/// What a pool is made of, as the configuration says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolConfiguration {
-    /// `MIGRATION/v1` or `MIGRATION/v2`.
+    /// The pool's name: `MIGRATION/v1` or `MIGRATION/v2`.
     pub name: String,
-    /// 1 or 2.
+    /// 1 for V1's pool, 2 for V2's.
     pub version: u32,
-    /// Its configuration, without secrets.
+    /// Its configuration as JSON, without secrets.
     pub config: Value,
 }
 

@@ -27,11 +27,11 @@ pub(super) struct Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Removed {
-    /// Calls to policies.
+    /// Calls to policies; these go first.
     Calls,
-    /// Checks.
+    /// Checks that policies were asked about.
     Checks,
-    /// Metrics of pools.
+    /// Metrics of pools; these go last.
     Metrics,
 }
 

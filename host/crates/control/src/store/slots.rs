@@ -13,44 +13,44 @@ use cutover_policy_host::{
     installed::Title,
 };
 
-/// What a policy is in its slot.
+/// What a policy is in its slot; each role has at most one policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SlotRole {
-    /// In charge.
+    /// The policy in charge: it is asked, and its answers count.
     Active,
-    /// In charge before.
+    /// The policy that was in charge before, to go back to.
     Previous,
-    /// Runs beside the one in charge.
+    /// The policy that is asked beside the one in charge; its answers are compared only.
     Candidate,
 }
 
-/// A policy in a slot.
+/// A policy in a slot, with all that is needed to ask it again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotRecord {
-    /// What people call it.
+    /// The name and version that people know it by.
     pub title: Title,
-    /// SHA-256 of the component.
+    /// SHA-256 of the component, lower-case hex.
     pub digest: String,
     /// Whether the component may import the stand-in for WASI.
     pub wasi_stub: bool,
-    /// Its settings, JSON.
+    /// Its settings, the JSON text that it was configured with.
     pub settings: String,
     /// Fingerprint of what the configuration said when it was put there.
     pub configured: String,
-    /// What it remembers.
+    /// What it remembers of the questions so far; empty if nothing.
     pub memory: Vec<u8>,
     /// Why the slot is held, if it is: nobody is in charge then.
     pub held: Option<String>,
-    /// A candidate's rule.
+    /// When it is promoted or demoted; none for a policy that is no candidate.
     pub rule: Option<Rule>,
-    /// What is known of a candidate.
+    /// What is known of it as a candidate; none for a policy that is none.
     pub evidence: Option<Evidence>,
-    /// Since when it sits there.
+    /// When it was put into the slot.
     pub since: UnixMs,
-    /// Who put it there.
+    /// The operator who put it into the slot, or the host's word for itself.
     pub updated_by: String,
-    /// The component.
+    /// The bytes of the component, which it is compiled from after a restart.
     pub component: Vec<u8>,
 }
 
@@ -222,17 +222,17 @@ impl Store {
 /// What a policy in a slot remembers.
 #[derive(Debug)]
 pub struct Remembered {
-    /// Of which slot.
+    /// The kind of policy, which says the slot.
     pub kind: Kind,
-    /// Its role.
+    /// The role that the policy has in its slot.
     pub place: SlotRole,
-    /// Its component.
+    /// SHA-256 of its component. What another policy has put in its place by then is left alone.
     pub digest: Arc<str>,
-    /// Its settings.
+    /// Its settings, which must still be the same, too.
     pub settings: Arc<str>,
-    /// What it remembers.
+    /// What it remembers after its last answer.
     pub memory: Vec<u8>,
-    /// A candidate's evidence.
+    /// The evidence on it as a candidate; none for a policy that is none.
     pub evidence: Option<Evidence>,
 }
 

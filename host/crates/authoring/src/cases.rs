@@ -68,15 +68,15 @@ pub enum CasesError {
     /// The component is not one that a host would admit.
     #[error("the component of the bundle `{bundle}` {error}")]
     Component {
-        /// The bundle's folder.
+        /// The path of the bundle's folder.
         bundle: String,
-        /// Why.
+        /// Why a host would not admit it.
         error: PolicyError,
     },
     /// There are no cases, or none that fit the filter.
     #[error("the bundle `{bundle}` has no cases{filtered}; write them in `cases/*.toml` or `cases/*.yaml`")]
     None {
-        /// The bundle's folder.
+        /// The path of the bundle's folder.
         bundle: String,
         /// What they were filtered by, as words.
         filtered: String,
@@ -84,7 +84,7 @@ pub enum CasesError {
     /// A file cannot be read.
     #[error("cannot read `{path}`")]
     Read {
-        /// The file.
+        /// The path of the file.
         path: String,
         /// What the system says.
         #[source]
@@ -93,7 +93,7 @@ pub enum CasesError {
     /// A file cannot be written.
     #[error("cannot write `{path}`")]
     Write {
-        /// The file.
+        /// The path of the file.
         path: String,
         /// What the system says.
         #[source]

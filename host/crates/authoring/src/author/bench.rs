@@ -27,13 +27,13 @@ const WARM_UP: usize = 20;
 /// Numbers of many calls. The quantiles are by nearest rank.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Spread {
-    /// The mean.
+    /// The mean, rounded down; 0 if there was no call.
     pub mean: u64,
-    /// The median.
+    /// The median; 0 if there was no call.
     pub p50: u64,
-    /// The 99th percentile.
+    /// The 99th percentile; 0 if there was no call.
     pub p99: u64,
-    /// The largest.
+    /// The largest; 0 if there was no call.
     pub max: u64,
 }
 
@@ -54,9 +54,9 @@ pub struct Cost {
     pub alone_fuel: Spread,
     /// Nanoseconds of the question alone.
     pub alone_nanos: Spread,
-    /// The most linear memory that an instance had.
+    /// The most linear memory that an instance had, in bytes.
     pub memory_bytes: usize,
-    /// The most that it wanted to remember.
+    /// The most that the policy wanted to remember, in bytes.
     pub remembered_bytes: usize,
     /// The longest answer: bytes of its JSON, or of its bodies.
     pub answer_bytes: usize,
@@ -67,14 +67,14 @@ pub struct Cost {
 /// Why a policy cannot be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// It does not answer.
+    /// A question failed. An error that the policy itself answers with counts only if every question got one.
     #[error("to question {at} of `{function}` the policy {error}")]
     Failed {
-        /// The function.
+        /// The function that was asked, as the contract names it.
         function: &'static str,
         /// Which question, from 1.
         at: usize,
-        /// Why.
+        /// Why it did not answer.
         error: PolicyError,
     },
     /// The same question cost different fuel, so the policy is not a pure function.
@@ -83,13 +83,13 @@ pub enum BenchError {
          must cost the same, or the policy cannot be replayed: it depends on something that it was not told"
     )]
     Unsteady {
-        /// The function.
+        /// The function that was asked, as the contract names it.
         function: &'static str,
         /// Which question, from 1.
         at: usize,
-        /// Fuel at first.
+        /// Units of fuel that the question cost the first time.
         first: u64,
-        /// Fuel later.
+        /// Units of fuel that it cost when it was asked again.
         later: u64,
     },
 }

@@ -19,23 +19,23 @@ use cutover_model::port::Kind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// A crate.
+    /// A crate: the folder has a `Cargo.toml`.
     Rust,
-    /// A module.
+    /// A package with a module: the folder has a `package.json`.
     #[serde(rename = "javascript")]
     JavaScript,
-    /// Nothing: it names a guest, and perhaps has a script for it.
+    /// Nothing of its own: `policy.toml` names a guest, and perhaps a script for it.
     Guest,
-    /// Something that is not here.
+    /// Sources that are not in the folder: the component was built somewhere else.
     Elsewhere,
 }
 
 /// A component that is up to date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
-    /// Its bytes.
+    /// The bytes of the component.
     pub component: Vec<u8>,
-    /// Whether it had to be written.
+    /// Whether the file had to be written.
     pub freshness: Freshness,
 }
 
@@ -45,9 +45,9 @@ pub enum BuildError {
     /// A tool is not installed, or cannot be started.
     #[error("cannot start `{line}`; {mend}")]
     Start {
-        /// The command.
+        /// The command, as one would type it.
         line: String,
-        /// What to do about it.
+        /// How to get the program.
         mend: &'static str,
         /// What the system says.
         #[source]
@@ -56,9 +56,9 @@ pub enum BuildError {
     /// A tool failed; it has said why on standard error.
     #[error("`{line}` ended with {status}; what it says is above")]
     Failed {
-        /// The command.
+        /// The command, as one would type it.
         line: String,
-        /// Its end.
+        /// How the tool ended: its exit status or signal.
         status: String,
     },
     /// The target that guests are built for is missing.
@@ -67,15 +67,15 @@ pub enum BuildError {
          such as Debian's `libstd-rust-dev-wasm32`"
     )]
     NoTarget {
-        /// The target.
+        /// The name of the target, as rustup knows it.
         target: &'static str,
     },
     /// What a tool says cannot be understood.
     #[error("`{line}` says something unexpected: {what}")]
     Unexpected {
-        /// The command.
+        /// The command, as one would type it.
         line: String,
-        /// What is unexpected.
+        /// What in its output is missing or unexpected.
         what: String,
     },
     /// The crate is no policy.
@@ -87,7 +87,7 @@ pub enum BuildError {
          import WASI?"
     )]
     Encode {
-        /// Why.
+        /// Why not, in the words of the encoder.
         what: String,
     },
     /// The module of a package is missing.
@@ -96,7 +96,7 @@ pub enum BuildError {
     /// A file cannot be read or written.
     #[error("cannot use `{}`", .path.display())]
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
         /// What the system says.
         #[source]

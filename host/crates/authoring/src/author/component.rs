@@ -9,9 +9,9 @@ use wit_component::ComponentEncoder;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Freshness {
-    /// It is new.
+    /// The file was not there or was another, and has been written.
     New,
-    /// It was the same already.
+    /// The file had just these bytes already, and was left alone.
     Unchanged,
 }
 

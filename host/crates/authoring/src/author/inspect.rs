@@ -15,24 +15,24 @@ use cutover_policy_host::{
 /// A component, and how it is to be used.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The component.
+    /// The bytes of the component.
     pub component: &'a [u8],
-    /// The kind that it is meant for; each that it answers, if nobody says.
+    /// The kind that it is meant for; none to try it out as each kind that it answers.
     pub kind: Option<Kind>,
-    /// Its settings, as JSON.
+    /// Its settings as a JSON object; `{}` for all defaults.
     pub settings: &'a str,
     /// What it may import.
     pub imports: Imports,
 }
 
-/// What it is.
+/// What a component is, and what keeps a host from admitting it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Its size.
+    /// The size of the component, in bytes.
     pub bytes: usize,
-    /// Its SHA-256.
+    /// SHA-256 of the component, lower-case hex.
     pub digest: String,
-    /// What was compiled of it, if it could be.
+    /// What it offers and needs; none if it does not compile.
     pub compiled: Option<Shape>,
     /// What it says of itself, as each kind that it was tried out as.
     pub admitted: Vec<Admitted>,
@@ -53,7 +53,7 @@ pub struct Shape {
     pub contracts: Vec<String>,
     /// What it imports: types at the most.
     pub imports: Vec<String>,
-    /// What it exports.
+    /// The names of all its exports.
     pub exports: Vec<String>,
     /// What an instance of it needs.
     pub needs: Needs,
@@ -66,15 +66,15 @@ pub struct Shape {
 /// A kind for which a host would admit it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Admitted {
-    /// The kind.
+    /// The kind that it was tried out as.
     pub kind: Kind,
-    /// Its own name.
+    /// The name that it gives itself.
     pub name: String,
-    /// Its own version.
+    /// The version that it gives itself.
     pub version: String,
-    /// One sentence.
+    /// What it says that it does, in one sentence.
     pub summary: String,
-    /// The attributes that `decide` wants.
+    /// The request attributes that `decide` wants; empty if it is not asked per request.
     pub attributes: Vec<String>,
     /// JSON Schema of its settings; a text, if it is not JSON.
     pub settings_schema: Value,
@@ -82,13 +82,13 @@ pub struct Admitted {
     pub start_us: u128,
     /// Units of fuel for both.
     pub start_fuel: u64,
-    /// Linear memory that it then has, and how much it may have.
+    /// Linear memory of an instance once it has its settings, in bytes.
     pub memory_bytes: usize,
-    /// How much it may have.
+    /// The most linear memory that an instance may have, in bytes.
     pub memory_limit: usize,
 }
 
-/// Inspects a component.
+/// Compiles a component, tries it out as each kind that it may be, and says what it is and what is wrong.
 pub fn inspect(engine: &Arc<Engine>, subject: &Subject<'_>) -> Report {
     let (bytes, digest) = (subject.component.len(), super::component::digest(subject.component));
     let mut report = Report { bytes, digest, ..Report::default() };

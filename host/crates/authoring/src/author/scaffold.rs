@@ -16,24 +16,24 @@ mod templates;
 /// What a policy is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
-    /// A crate.
+    /// Rust: the bundle is a crate.
     Rust,
-    /// A script, for the guest `rhai`.
+    /// Rhai: the bundle has a script, for the guest `rhai`; no toolchain is needed.
     Rhai,
-    /// A module.
+    /// JavaScript: the bundle is a package with a module.
     JavaScript,
 }
 
 /// Where a crate finds the SDK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sdk {
-    /// In a folder.
+    /// In this folder, `guests/sdk` of a checkout.
     Folder(PathBuf),
     /// On the registry of crates, in this host's version.
     Registry,
 }
 
-/// What is begun.
+/// The bundle that is to be begun.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {
     /// The bundle's name, and that of its folder.
@@ -59,15 +59,15 @@ pub enum ScaffoldError {
         .language.name()
     )]
     NoTemplate {
-        /// The kind.
+        /// The kind that was asked for.
         kind: Kind,
-        /// The language.
+        /// The language that was asked for.
         language: Language,
     },
     /// The folder of the SDK is not one.
     #[error("`{}` is not the crate `cutover-policy`: {what}; give the folder `guests/sdk` of a checkout", .folder.display())]
     NoSdk {
-        /// The folder.
+        /// The folder that was named as the SDK.
         folder: PathBuf,
         /// What is wrong with it.
         what: String,
@@ -78,7 +78,7 @@ pub enum ScaffoldError {
     /// It cannot be written.
     #[error("cannot write `{}`", .path.display())]
     Write {
-        /// Which file.
+        /// The path of the file or folder.
         path: PathBuf,
         /// What the system says.
         #[source]
@@ -87,10 +87,10 @@ pub enum ScaffoldError {
 }
 
 impl Language {
-    /// All of them.
+    /// All languages that there are templates for, in the order in which people are told them.
     pub const ALL: [Self; 3] = [Self::Rust, Self::Rhai, Self::JavaScript];
 
-    /// As the command line writes it.
+    /// As the command line writes it, in lower case.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",

@@ -9,7 +9,7 @@ use cutover_model::{
     request::{Class, Ppm},
 };
 
-/// One question.
+/// One question to a policy, with all that it is asked about but its memory.
 #[derive(Debug, Clone)]
 pub enum Question {
     /// To a rollback policy.
@@ -22,7 +22,7 @@ pub enum Question {
     Decide(Vec<u8>),
     /// To a comparison policy.
     Compare(Vec<Pair>),
-    /// To an adapter.
+    /// To an adapter, of a call that it translates.
     AdaptCall(AdapterCall),
     /// To an adapter, of the reply to its call.
     AdaptReply(AdapterCall, AdapterReply),
@@ -31,7 +31,7 @@ pub enum Question {
 /// A question in its place.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// The question.
+    /// The question that is put.
     pub question: Question,
     /// What is remembered before it, where a sequence begins; elsewhere what the question before it left.
     pub begins_with: Option<Vec<u8>>,

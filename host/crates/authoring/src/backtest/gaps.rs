@@ -16,9 +16,9 @@ const TIMES_USUAL: u64 = 3;
 /// A span that no batch covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Gap {
-    /// The last moment before it that is known of.
+    /// The end of the last check before the gap.
     pub from: UnixMs,
-    /// The first after it.
+    /// When the first batch after it began.
     pub to: UnixMs,
 }
 

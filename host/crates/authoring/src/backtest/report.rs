@@ -24,7 +24,7 @@ const MAX_DIFFERENCES: usize = 1_000;
 /// Everything that a back-test found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// What was read.
+    /// How much history was read, and what it lacks.
     pub history: History,
     /// What each side said: the policy, and the one that it is held against.
     pub sides: Vec<SideReport>,
@@ -36,12 +36,12 @@ pub struct Report {
     pub faults: Vec<Fault>,
 }
 
-/// What was read.
+/// How much history was read, and what it lacks.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct History {
-    /// Checks.
+    /// The number of checks.
     pub checks: u64,
-    /// Batches in them.
+    /// The number of batches in these checks.
     pub batches: u64,
     /// When the first check was.
     pub from: UnixMs,
@@ -49,11 +49,11 @@ pub struct History {
     pub to: UnixMs,
     /// How long its stage had lasted when the first batch began: what policies did not see.
     pub begins_within_stage_ms: u64,
-    /// Spans without history.
+    /// Spans that the history has nothing of; the first ones, if there are many.
     pub gaps: Vec<Gap>,
-    /// Gaps beyond those.
+    /// The number of further gaps, which are not listed.
     pub more_gaps: u64,
-    /// Marks.
+    /// The marks that were read, such as faults.
     pub marks: Vec<Mark>,
     /// Lines of types that this program does not know.
     pub unknown_lines: u64,
@@ -62,27 +62,27 @@ pub struct History {
 /// What one side said.
 #[derive(Debug, Clone, Serialize)]
 pub struct SideReport {
-    /// Who was asked.
+    /// The policies that were asked: a rollback policy, a stages policy, or both.
     pub policies: Vec<ReportedPolicy>,
-    /// Checks by verdict.
+    /// The number of checks with each verdict, by its name.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// Checks by stage action.
+    /// The number of checks with each stage action, by its name.
     pub actions: BTreeMap<&'static str, u64>,
     /// Every check at which it said something else than before, the first one included.
     pub changes: Vec<Change>,
-    /// Changes beyond those.
+    /// The number of further changes, which are not listed.
     pub more_changes: u64,
-    /// The first check with this verdict.
+    /// When it first said `warn`; none if it never did.
     pub first_warn: Option<UnixMs>,
-    /// The first check with this verdict.
+    /// When it first said `roll-back`; none if it never did.
     pub first_roll_back: Option<UnixMs>,
-    /// How its policies failed.
+    /// How its policies failed, by cause; empty if they did not.
     pub errors: Vec<ErrorCount>,
-    /// What the rollback policy cost.
+    /// What the answers of the rollback policy cost; none if the side has no such policy.
     pub rollback: Option<CostShown>,
-    /// What the stages policy cost.
+    /// What the answers of the stages policy cost; none if the side has no such policy.
     pub stages: Option<CostShown>,
-    /// All that it said.
+    /// What it said of every check; not in the JSON.
     #[serde(skip)]
     pub runs: Runs,
 }
@@ -92,19 +92,19 @@ pub struct SideReport {
 pub struct Change {
     /// The check's number in the store; 0 if it has none.
     pub id: i64,
-    /// When.
+    /// When the check was made.
     pub at: UnixMs,
-    /// Where the migration stood.
+    /// The phase at that check.
     pub phase: Phase,
-    /// The stage.
+    /// The stage at that check, from 0.
     pub stage: u32,
-    /// V2's share.
+    /// V2's share at that check.
     pub share: Ppm,
-    /// What it says from here on.
+    /// The verdict from here on; none from a side without a rollback policy.
     pub verdict: Option<Verdict>,
-    /// What it wants from here on.
+    /// The stage action from here on; none if the stages policy was not asked.
     pub action: Option<Action>,
-    /// Why.
+    /// What the new answer rests on.
     pub findings: Vec<Finding>,
     /// Base-10 logarithm of the evidence against V2, in millionths.
     pub evidence: i64,
@@ -115,17 +115,17 @@ pub struct Change {
 /// Failures with one cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ErrorCount {
-    /// The cause's name.
+    /// The name of the cause, as [`PolicyError::cause`] has it.
     pub cause: &'static str,
-    /// How many.
+    /// How many failures had this cause.
     pub count: u64,
-    /// When the first one was.
+    /// When the first of them was.
     pub first: UnixMs,
-    /// What the first one said.
+    /// What the first of them said.
     pub message: String,
 }
 
-/// Where two differ.
+/// Where two sides differ, or a side and what was recorded.
 #[derive(Debug, Clone, Serialize)]
 pub struct Differences {
     /// The one: `policy` or `against`.
@@ -136,16 +136,16 @@ pub struct Differences {
     pub compared: u64,
     /// Checks on which they differ.
     pub differing: u64,
-    /// Those checks as spans.
+    /// Those checks as spans; the first ones, if there are many.
     pub spans: Vec<Difference>,
-    /// Spans beyond those.
+    /// The number of further spans, which are not listed.
     pub more_spans: u64,
 }
 
 /// A fault, and when each side noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// When it began.
+    /// When the fault began, as its mark says.
     pub at: UnixMs,
     /// One for each side with a rollback policy, in their order.
     pub noticed: Vec<Option<Noticed>>,
@@ -154,9 +154,9 @@ pub struct Fault {
 /// How long after a fault a side said what, in milliseconds; none if it never did, 0 if it did already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Noticed {
-    /// Warned, or rolled back.
+    /// Until it warned or rolled back.
     pub warn_after_ms: Option<u64>,
-    /// Rolled back.
+    /// Until it said `roll-back`.
     pub roll_back_after_ms: Option<u64>,
     /// Spans of roll-back that began before the fault.
     pub false_roll_backs: u64,
@@ -165,13 +165,13 @@ pub struct Noticed {
 /// What a policy's answers cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CostShown {
-    /// Questions.
+    /// The number of questions.
     pub questions: u64,
-    /// Fuel of all.
+    /// Units of fuel of all answers together.
     pub fuel: u64,
-    /// The most fuel of one.
+    /// Units of fuel of the dearest answer.
     pub max_fuel: u64,
-    /// Time of all, in microseconds.
+    /// The time of all answers together, in microseconds.
     pub took_us: u64,
     /// Half took at most this, in nanoseconds.
     pub p50_ns: u64,
@@ -188,12 +188,12 @@ pub(super) struct Cost {
     fuel: u64,
     max_fuel: u64,
     took: Duration,
-    /// Buckets hold nanoseconds.
+    /// How long answers took; here the buckets hold nanoseconds.
     times: Histogram,
     max_memory: usize,
 }
 
-/// Failures by cause.
+/// Failures counted by cause, with the first one of each.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Errors(Vec<ErrorCount>);
 
@@ -238,7 +238,7 @@ impl Noticed {
 }
 
 impl Cost {
-    /// Adds one answer.
+    /// Adds one answer: its fuel, its time, and the bytes that it wanted to remember.
     pub(super) fn add(&mut self, fuel: u64, took: Duration, memory: usize) {
         self.questions += 1;
         self.fuel = self.fuel.saturating_add(fuel);
@@ -263,7 +263,7 @@ impl Cost {
 }
 
 impl Errors {
-    /// Counts a failure.
+    /// Counts a failure at this moment by its cause.
     pub(super) fn count(&mut self, error: &PolicyError, at: UnixMs) {
         match self.0.iter_mut().find(|known| known.cause == error.cause()) {
             Some(known) => known.count += 1,

@@ -24,13 +24,13 @@ pub struct Stand {
 pub struct Run {
     /// The first check, counted from 0.
     pub first: u64,
-    /// When it was.
+    /// When the first check was made.
     pub at: UnixMs,
     /// What was said; none if it is not known.
     pub stand: Option<Stand>,
 }
 
-/// All of them, in order.
+/// All runs, in the order of their checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Runs {
     all: Vec<Run>,
@@ -45,7 +45,7 @@ pub struct Difference {
     pub from: UnixMs,
     /// The check after the last of them, or the last check of all.
     pub to: UnixMs,
-    /// How many.
+    /// The number of these checks.
     pub checks: u64,
     /// What the first side said.
     pub left: Stand,
@@ -70,12 +70,12 @@ impl Runs {
         self.all.iter().all(|run| run.stand.is_none())
     }
 
-    /// Checks by verdict.
+    /// The number of checks with each verdict, by its name.
     pub fn verdicts(&self) -> BTreeMap<&'static str, u64> {
         self.count(|stand| stand.verdict.map(Verdict::name))
     }
 
-    /// Checks by stage action.
+    /// The number of checks with each stage action, by its name.
     pub fn actions(&self) -> BTreeMap<&'static str, u64> {
         self.count(|stand| stand.action.map(Action::name))
     }

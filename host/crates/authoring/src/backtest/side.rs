@@ -27,19 +27,19 @@ type Next = Box<dyn FnMut(&Progress, &[u8]) -> Asked<Move> + Send>;
 /// A policy of a side, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReportedPolicy {
-    /// Its kind.
+    /// The kind of policy.
     pub kind: Kind,
-    /// Its name.
+    /// The name that people know it by.
     pub name: String,
-    /// Its version.
+    /// The version that people know it by.
     pub version: String,
-    /// SHA-256 of its component.
+    /// SHA-256 of its component, lower-case hex.
     pub digest: String,
-    /// Its settings.
+    /// The settings that it was asked with; null if they are not JSON.
     pub settings: serde_json::Value,
 }
 
-/// See the module.
+/// One side of a back-test: its policies with what they remember, and what they have said so far.
 #[derive(Default)]
 pub struct Side {
     policies: Vec<ReportedPolicy>,

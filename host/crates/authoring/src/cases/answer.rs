@@ -11,7 +11,7 @@ use cutover_model::{
 };
 use cutover_policy_host::route::Route;
 
-/// An answer.
+/// What a policy answered, whatever its kind.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     Judgement(Judgement),

@@ -16,7 +16,7 @@ use cutover_policy_host::{
     route::{Control, Published, Route, Router},
 };
 
-/// What a request must come to.
+/// Where a request must go, and whether it must be mirrored; what is none is not looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Mirrored {
     pub(super) pool: Option<PoolId>,
@@ -24,7 +24,7 @@ pub(super) struct Mirrored {
     pub(super) mirror: Option<bool>,
 }
 
-/// A question.
+/// A question to a policy, whatever its kind.
 #[derive(Debug, Clone)]
 pub(super) enum Question {
     Judge(Check),
@@ -53,7 +53,7 @@ pub(super) struct Planned {
     pub(super) requests: Vec<(Request, Mirrored)>,
 }
 
-/// Who is asked.
+/// The instance or instances of the policy that are asked.
 #[derive(Debug)]
 pub(super) enum Asker<'a> {
     /// A fresh instance each time, as the host does.

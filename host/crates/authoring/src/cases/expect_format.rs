@@ -63,7 +63,7 @@ pub(super) struct ExpectProblem {
     pub(super) message: Option<String>,
 }
 
-/// No answer.
+/// That there is no answer: the policy fails with this cause.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpectError {
@@ -71,7 +71,7 @@ pub(super) struct ExpectError {
     pub(super) message: Option<String>,
 }
 
-/// A finding.
+/// A finding that the answer must have. Fields that are left out are not looked at.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpectFinding {

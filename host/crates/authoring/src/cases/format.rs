@@ -17,7 +17,7 @@ use cutover_model::{
 
 pub(super) use super::expect_format::{Expect, ExpectRefusal};
 
-/// A file.
+/// A file with cases of one bundle.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -33,7 +33,7 @@ pub(super) struct File {
     pub(super) cases: Vec<Value>,
 }
 
-/// A case.
+/// A case: a sequence of questions to the policy, and what must come of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
@@ -116,7 +116,7 @@ pub(super) struct Routed {
     pub(super) mirror: Option<bool>,
 }
 
-/// A mirrored pair.
+/// A mirrored pair, which a comparison policy is asked about.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pair {
@@ -126,7 +126,7 @@ pub(super) struct Pair {
     pub(super) v2: Side,
 }
 
-/// One pool's answer.
+/// The answer of one pool; a success unless it says otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Side {
@@ -153,7 +153,7 @@ pub(super) struct Call {
     pub(super) body: Option<String>,
 }
 
-/// V2's reply.
+/// V2's reply to a call, which an adapter translates; a success unless it says otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reply {

@@ -6,19 +6,19 @@ use serde::{Deserialize, Deserializer, de};
 
 use cutover_model::{clock::UnixMs, request::Ppm};
 
-/// `"5%"` or parts per million.
+/// A share, written as `"5%"` or as a number of parts per million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share(pub(super) Ppm);
 
-/// `"250ms"`, `"1h 30m"`.
+/// A span of time, written as `"250ms"` or `"1h 30m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Span(pub(super) Duration);
 
-/// `"2026-01-05T10:00:00Z"`.
+/// A moment in UTC, written as `"2026-01-05T10:00:00Z"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment(pub(super) UnixMs);
 
-/// `"512MiB"` or bytes.
+/// A size, written as `"512MiB"` or as a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Size(pub(super) u64);
 
@@ -51,12 +51,12 @@ const SIZES: [(&str, u64); 7] = [
 ];
 
 impl Span {
-    /// Whole milliseconds.
+    /// The span in whole milliseconds, rounded down.
     pub(super) fn millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whole microseconds.
+    /// The span in whole microseconds, rounded down.
     pub(super) fn micros(self) -> u64 {
         u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
     }

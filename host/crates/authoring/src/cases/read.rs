@@ -19,7 +19,7 @@ use cutover_policy_host::bundle::{
 /// A case that was read.
 #[derive(Debug)]
 pub(super) struct Case {
-    /// The file's name.
+    /// The name of the file that has it.
     pub(super) file: String,
     pub(super) name: String,
     pub(super) settings: toml::Table,

@@ -15,13 +15,13 @@ use cutover_policy_host::PolicyError;
 /// The cases of one bundle.
 #[derive(Debug, Clone, Serialize)]
 pub struct BundleReport {
-    /// The bundle's folder.
+    /// The folder of the bundle that was tested.
     pub folder: PathBuf,
-    /// Its name.
+    /// The name in its `policy.toml`.
     pub name: String,
-    /// Its version.
+    /// The version in its `policy.toml`.
     pub version: String,
-    /// Its kind.
+    /// The kind of policy that it was tested as.
     pub kind: Kind,
     /// SHA-256 of its component, lower-case hex.
     pub digest: String,
@@ -33,12 +33,12 @@ pub struct BundleReport {
     pub obsolete: Vec<PathBuf>,
 }
 
-/// One case.
+/// What came of one case.
 #[derive(Debug, Clone, Serialize)]
 pub struct CaseReport {
-    /// The name of its file.
+    /// The name of the file that has the case.
     pub file: String,
-    /// Its name.
+    /// The name of the case in that file.
     pub name: String,
     /// Questions that were asked.
     pub asked: u64,
@@ -51,7 +51,7 @@ pub struct CaseReport {
     pub failures: Vec<Failure>,
     /// `{ step, times, answer }`, in their order; equal answers of one step that follow each other are one.
     pub answers: Vec<Value>,
-    /// The snapshot that was written.
+    /// The snapshot that was written; none if nothing was.
     pub written: Option<PathBuf>,
 }
 
@@ -60,12 +60,12 @@ pub struct CaseReport {
 pub struct Failure {
     /// The step and its repetition, from 1; none if it concerns the whole case.
     pub place: Option<(usize, u32)>,
-    /// What.
+    /// What is wrong there.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What is wrong.
+/// The ways in which a case can fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", content = "detail", rename_all = "kebab-case")]
 pub enum What {
@@ -77,43 +77,43 @@ pub enum What {
     Admitted,
     /// The policy was not admitted.
     Refused {
-        /// Why.
+        /// The name of the cause, as [`PolicyError::cause`](cutover_policy_host::PolicyError::cause) has it.
         cause: String,
-        /// Why, as a sentence.
+        /// Why it was not admitted, as a sentence.
         message: String,
     },
     /// The step cannot be asked.
     Step {
-        /// Why.
+        /// Why it cannot be asked, as a sentence.
         message: String,
     },
     /// Findings that `policy.toml` does not list.
     Undeclared {
-        /// Their rules.
+        /// The names of the rules of these findings.
         rules: Vec<String>,
     },
     /// An answer that the case files say it never gives.
     Never {
-        /// The answer.
+        /// The name of the answer, as coverage counts it.
         answer: String,
     },
     /// The same question had two answers.
     Impure {
-        /// What differs.
+        /// What differs between the two runs: the answer, the memory or the fuel.
         what: String,
-        /// On the first run.
+        /// The value on the first run.
         first: String,
-        /// On the second.
+        /// The value on the second run.
         second: String,
     },
     /// There is no snapshot to hold the answers against.
     SnapshotMissing {
-        /// Where it belongs.
+        /// The path where it belongs.
         path: PathBuf,
     },
     /// The answers are not those of the snapshot.
     SnapshotDiffers {
-        /// Where it is.
+        /// The path of the snapshot.
         path: PathBuf,
         /// Line by line: `-` is stored, `+` is answered.
         diff: String,
@@ -133,7 +133,7 @@ impl BundleReport {
 }
 
 impl CaseReport {
-    /// Whether it passed.
+    /// Whether nothing was wrong with the case.
     pub const fn passed(&self) -> bool {
         self.failures.is_empty()
     }

@@ -44,7 +44,7 @@ pub(super) struct Traffic {
     exact: Option<Exact>,
 }
 
-/// One operation.
+/// The calls of one operation, and what its class is.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Operation {

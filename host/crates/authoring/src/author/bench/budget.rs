@@ -6,27 +6,27 @@ use serde::Serialize;
 
 use super::Cost;
 
-/// Limits on every function of a policy; none, where nobody says.
+/// Limits on every function of a policy; a limit that is none holds nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Budget {
     /// Units of fuel of the dearest question.
     pub max_fuel: Option<u64>,
     /// The 99th percentile of the time, in nanoseconds.
     pub max_p99_nanos: Option<u64>,
-    /// Linear memory of an instance, in bytes.
+    /// The most linear memory that an instance may have, in bytes.
     pub max_memory_bytes: Option<u64>,
 }
 
 /// A limit that a function broke.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Breach {
-    /// The function.
+    /// The function that broke it, as the contract names it.
     pub function: &'static str,
-    /// The limit's name.
+    /// The limit's name, as a bundle writes it, such as `max_fuel`.
     pub limit: &'static str,
-    /// What it was.
+    /// The limit, in its unit: fuel, nanoseconds or bytes.
     pub allowed: u64,
-    /// What was measured.
+    /// What the function cost, in the same unit.
     pub measured: u64,
 }
 

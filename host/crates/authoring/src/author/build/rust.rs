@@ -28,7 +28,7 @@ const GET_RUST: &str = "install Rust from https://rustup.rs, or begin a policy i
 struct Crate {
     /// The library, as cargo names its artefact.
     library: String,
-    /// Its manifest.
+    /// The path of its `Cargo.toml`.
     manifest: PathBuf,
     /// Folders whose place on this machine is not to show in the component, and what stands for them.
     places: Vec<(PathBuf, String)>,

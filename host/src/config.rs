@@ -43,42 +43,42 @@ use cutover_traffic::{
 /// Mistakes of syntax that are told at once: after one, the parser may take others for some.
 const MOST_ERRORS: usize = 5;
 
-/// A configuration without problems.
+/// A configuration without problems: every value of it is within its range.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where requests come in.
+    /// Address and port where requests come in.
     pub data_plane: SocketAddr,
-    /// How requests are served.
+    /// How requests are served: connections, times and TLS.
     pub http: Settings,
-    /// Who gets what belongs to no migration.
+    /// The upstreams for requests that belong to no migration; none to answer them with 404.
     pub default_upstreams: Option<UpstreamSpec>,
     /// What upstreams are told of callers.
     pub forwarding: Forwarding,
-    /// Where operators come in.
+    /// Address and port where operators come in.
     pub admin: SocketAddr,
     /// By which names operators may ask for it, besides its address and those of this machine.
     pub admin_hosts: Vec<String>,
-    /// How they are served.
+    /// How operators' connections are served.
     pub admin_plane: AdminPlane,
-    /// The store's file.
+    /// The path of the store's SQLite file.
     pub store: PathBuf,
     /// Where rollbacks are marked besides: a folder that is not on the store's disk, if possible.
     pub rollback_markers: PathBuf,
-    /// Where the components of guests are.
+    /// The folder with the components of guests, as `NAME.wasm`.
     pub components: PathBuf,
     /// Folders below which a request may name a bundle: those of the configured bundles, and those that are listed.
     pub policy_folders: Vec<PathBuf>,
     /// Where compiled policies are kept; none to keep none.
     pub policy_cache: Option<PathBuf>,
-    /// Who is told.
+    /// URLs that get every notice by POST; empty if nobody is told.
     pub webhooks: Vec<hyper::Uri>,
-    /// What policies may use.
+    /// What a policy may use for one question: memory, time and sizes.
     pub limits: Limits,
     /// How often a policy may fail before it is put out of charge.
     pub patience: Patience,
-    /// Whose policies are accepted.
+    /// Which signatures a policy needs; none without listed keys.
     pub trust: Trust,
-    /// How long metrics are kept.
+    /// How long the rows of `pool_metrics` are kept.
     pub keep_metrics: Duration,
     /// How long the checks that policies were asked about are kept.
     pub keep_history: Duration,
@@ -88,7 +88,7 @@ pub struct Config {
     pub store_bytes: u64,
     /// The wall clock; the system's, whatever the file says. Tests set it.
     pub wall: Wall,
-    /// The migrations, by name.
+    /// The migrations, ascending by name; never empty.
     pub migrations: Vec<MigrationConfig>,
     /// As it was written, to be held against another.
     pub source: toml::Table,
@@ -101,33 +101,33 @@ pub struct AdminPlane {
     pub max_connections: usize,
     /// How long a body may take to come.
     pub body_timeout: Duration,
-    /// How long operators may take otherwise.
+    /// How long operators may take to send a head, to take an answer, and between two requests.
     pub limits: cutover_traffic::ingress::reaper::Limits,
 }
 
 /// Which bundles must be readable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bundles {
-    /// All of them.
+    /// All of them: one that cannot be read is a problem of the configuration.
     All,
-    /// Those that are: for the others there may be somebody in the store.
+    /// Only those that can be read: for the others the store may have a policy.
     Readable,
 }
 
-/// One migration.
+/// One migration, as the file says it and with the defaults filled in.
 #[derive(Debug, Clone)]
 pub struct MigrationConfig {
-    /// Its name.
+    /// The migration's name, 1 to 64 characters of `a-z 0-9 -`.
     pub name: String,
     /// The salt of its session hash; its name unless it is set.
     pub salt: String,
-    /// How often policies are asked.
+    /// How often the rollback and stages policies are asked.
     pub check_interval: Duration,
     /// What the host does when nobody judges, nothing is recorded, or V2 fails everything.
     pub failsafe: failsafe::Settings,
-    /// What no policy passes.
+    /// Limits on raising V2's share that no policy passes.
     pub rails: Rails,
-    /// How long callers wait.
+    /// How long callers wait, unless their operation has a deadline of its own.
     pub deadline: Duration,
     /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.
     pub failover_reserve_percent: u32,
@@ -135,28 +135,28 @@ pub struct MigrationConfig {
     pub raise_without_v1: bool,
     /// Mirrored calls that may be under way at once.
     pub shadow_budget: usize,
-    /// How long a mirrored call may take.
+    /// How long a mirrored call may take, unless its operation has a deadline of its own.
     pub shadow_timeout: Duration,
     /// What is kept of V1 to hold V2 against.
     pub control: Control,
-    /// Who may choose a pool.
+    /// Which callers may choose a pool; nobody by default.
     pub callers: Arc<Callers>,
     /// How its requests come in, and who serves them.
     pub plane: PlaneConfig,
-    /// Who is in charge of what.
+    /// The bundle of the policy that is to be in charge of each kind.
     pub policies: BTreeMap<Kind, Bundle>,
     /// Policies whose bundles cannot be read, and why; none but in a configuration that is read to serve.
     pub unreadable: BTreeMap<Kind, String>,
-    /// Flags that the environment sets.
+    /// Flags that the environment sets, by name; they win over those in the store.
     pub flags: BTreeMap<String, serde_json::Value>,
 }
 
 /// How requests come in.
 #[derive(Debug, Clone)]
 pub enum PlaneConfig {
-    /// As calls of operations.
+    /// As calls of operations, for pools of workers.
     Operations(Box<OperationsConfig>),
-    /// As HTTP requests.
+    /// As HTTP requests, for pools of upstreams.
     Http(Box<HttpConfig>),
 }
 
@@ -183,30 +183,30 @@ impl MigrationConfig {
 /// A migration of worker pools.
 #[derive(Debug, Clone)]
 pub struct OperationsConfig {
-    /// Its operations.
+    /// The operations that callers may call, by name.
     pub operations: BTreeMap<Arc<str>, Operation>,
     /// The pool that is being replaced.
     pub v1: PoolSpec,
-    /// Its successor.
+    /// The pool that replaces it.
     pub v2: PoolSpec,
 }
 
 /// A migration of HTTP services.
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// What belongs to it.
+    /// The requests that belong to it, by host, path and headers.
     pub matches: Vec<Match>,
     /// Where the sticky key is looked for.
     pub session: Vec<SessionKey>,
     /// The host's own session cookie, if it sets one.
     pub cookie: Option<SessionCookie>,
-    /// What operation a request is.
+    /// Tells which operation a request is.
     pub catalogue: Catalogue,
-    /// All operations and their classes.
+    /// The class of every operation, by its name.
     pub classes: BTreeMap<Arc<str>, Class>,
-    /// Those that have a deadline of their own.
+    /// The deadlines of operations that have one of their own.
     pub deadlines: BTreeMap<Arc<str>, Duration>,
-    /// Those whose callers are limited.
+    /// The operations whose callers are limited, with their limits.
     pub rate_limits: Vec<(Arc<str>, Arc<Limit>)>,
     /// Those that fail by taking long: from when on, and their own deadlines.
     pub limits: BTreeMap<Arc<str>, (Duration, Option<Duration>)>,
@@ -216,16 +216,16 @@ pub struct HttpConfig {
     pub shadow_drop: Vec<String>,
     /// The pool that is being replaced.
     pub v1: UpstreamSpec,
-    /// Its successor.
+    /// The pool that replaces it.
     pub v2: UpstreamSpec,
 }
 
-/// One thing that is wrong.
+/// One value of a configuration that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Where, as a path of fields: `migrations.programs.v2.workers`.
     pub path: String,
-    /// What, and how to mend it.
+    /// What is wrong, and how to mend it, as the end of a sentence.
     pub message: String,
 }
 
@@ -235,7 +235,7 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration `{path}`")]
     Read {
-        /// The file.
+        /// The path of the file.
         path: String,
         /// What the system says.
         #[source]
@@ -244,7 +244,7 @@ pub enum ConfigError {
     /// It is not TOML, or has a field of the wrong type or of an unknown name.
     #[error("`{path}` is not a configuration: {message}")]
     Syntax {
-        /// The file.
+        /// The path of the file; empty for a text that was not read from one.
         path: String,
         /// What the parser says, with line and column.
         message: String,
@@ -252,9 +252,9 @@ pub enum ConfigError {
     /// Its values are wrong.
     #[error("`{path}` has {} problem(s):\n{}", .problems.len(), lines(.problems))]
     Problems {
-        /// The file.
+        /// The path of the file; empty for a text that was not read from one.
         path: String,
-        /// Each of them.
+        /// Every problem that was found, with its path; never empty.
         problems: Vec<Problem>,
     },
 }

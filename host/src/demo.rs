@@ -29,7 +29,7 @@ use cutover_model::{
     port::{Kind, Phase},
 };
 
-/// The migration's name.
+/// The name of the demo's migration.
 const MIGRATION: &str = "programs";
 
 /// The stage in which the rollback policy is swapped, and the one in which V2 breaks.
@@ -43,7 +43,7 @@ pub struct Options {
     pub fast: bool,
     /// Where `policies/`, `examples/` and `target/components/` are.
     pub root: PathBuf,
-    /// The `cutover` binary.
+    /// The `cutover` binary, which starts workers and compiles policies.
     pub guard: PathBuf,
 }
 
@@ -53,7 +53,7 @@ pub enum DemoError {
     /// Something that it needs is not there.
     #[error("the demo needs `{path}`, which is not there; run `cargo xtask demo` in the repository, or give --root")]
     Missing {
-        /// What.
+        /// The path of what is missing.
         path: String,
     },
     /// Its folder cannot be used.
@@ -71,9 +71,9 @@ pub enum DemoError {
     /// Something did not happen in time.
     #[error("waited {waited:?} in vain for {what}; the migration is {phase}: {why}")]
     InVain {
-        /// What.
+        /// What the demo waited for.
         what: &'static str,
-        /// How long.
+        /// How long it waited.
         waited: Duration,
         /// Where the migration stands.
         phase: Phase,

@@ -17,35 +17,36 @@ use serde::{
 use super::limits::PolicyLimits;
 use cutover_model::request::Class;
 
-/// The whole file.
+/// The whole file, as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// The host.
+    /// `[host]`: what all migrations share; the defaults without it.
     #[serde(default)]
     pub host: Host,
-    /// Migrations by name.
+    /// `[migrations.NAME]` by name; at least one is needed.
     #[serde(default)]
     pub migrations: BTreeMap<String, Migration>,
 }
 
-/// `[host]`.
+/// `[host]`: addresses, files and limits of the host. Relative paths are relative to the file.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Host {
-    /// Where requests come in.
+    /// Address and port where requests come in.
     pub data_plane: String,
-    /// How requests are served.
+    /// How requests are served: connections, times and TLS.
     pub http: http::Http,
-    /// Where operators come in.
+    /// Address and port where operators come in. There is no authentication: only operators may reach it.
     pub admin: String,
     /// By which names operators may ask for it, besides its address and those of this machine.
     pub admin_hosts: Vec<String>,
-    /// How they are served.
+    /// How operators' connections are served.
     pub admin_plane: http::AdminPlane,
-    /// The store's file.
+    /// The SQLite file; it is made if it is not there, and one host at a time has it.
     pub store: PathBuf,
-    /// The folder where rollbacks are marked besides.
+    /// The folder that has a file for each migration that is rolled back, besides the record in the store; best on
+    /// another disk.
     pub rollback_markers: PathBuf,
     /// Where the components of guests are; see [`cutover_model::environment::components`] for where they are looked for.
     pub components: Option<PathBuf>,
@@ -53,17 +54,18 @@ pub struct Host {
     pub policy_folders: Vec<PathBuf>,
     /// Where compiled policies are kept: beside the store unless it is set, nowhere if it is empty.
     pub policy_cache: Option<PathBuf>,
-    /// URLs that get notices.
+    /// `http://` URLs that get every notice as a JSON object by POST.
     pub webhooks: Vec<String>,
-    /// How long metrics are kept.
+    /// How long the rows of `pool_metrics` are kept, as a span of time such as `30d`.
     pub keep_metrics: String,
     /// How long the checks that policies were asked about are kept.
     pub keep_history: String,
     /// How long the log of calls to policies is kept; decisions keep theirs for ever.
     pub keep_policy_log: String,
-    /// The most bytes of the store.
+    /// The most bytes of the store that are in use, 16 MiB to 1 PiB; beyond that the oldest records but decisions and
+    /// the audit go.
     pub store_bytes: u64,
-    /// What policies may use.
+    /// What a policy may use for one question: memory, time and sizes.
     pub policy_limits: PolicyLimits,
     /// How often a policy may fail before it is put out of charge.
     pub policy_failures: PolicyFailures,
@@ -96,7 +98,7 @@ impl Default for Host {
     }
 }
 
-/// `[host.policy_trust]`.
+/// `[host.policy_trust]`: whose signatures a policy needs.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyTrust {
@@ -106,23 +108,23 @@ pub struct PolicyTrust {
     pub required: Option<usize>,
 }
 
-/// `[[host.policy_trust.keys]]`.
+/// `[[host.policy_trust.keys]]`: one key that may vouch for policies.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyKey {
-    /// Whose it is.
+    /// Whose key it is; shown to people where the key signed something.
     pub name: String,
     /// An ed25519 public key: PEM, or the one line between its first and its last.
     pub public_key: String,
 }
 
-/// `[host.policy_failures]`.
+/// `[host.policy_failures]`: a policy that fails `count` times within `within` is put out of charge.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyFailures {
-    /// So many failures,
+    /// The number of failures, 1 to 10 000.
     pub count: usize,
-    /// within this time, put a policy out of charge.
+    /// The span of time that the failures have to fall into, 1 s to 1 day.
     pub within: String,
 }
 
@@ -132,37 +134,37 @@ impl Default for PolicyFailures {
     }
 }
 
-/// `[migrations.NAME]`.
+/// `[migrations.NAME]`: a service that moves from V1 to V2.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Migration {
-    /// The salt of the session hash.
+    /// The salt of the session hash; the migration's name unless it is set. Another salt moves sessions.
     pub salt: Option<String>,
-    /// How often policies are asked.
+    /// How often the rollback and stages policies are asked.
     #[serde(default = "defaults::five_seconds")]
     pub check_interval: String,
     /// What the host does when nobody judges, nothing is recorded, or V2 fails everything.
     #[serde(default)]
     pub failsafe: failsafe::Failsafe,
-    /// What no policy passes.
+    /// Limits on raising V2's share that no policy passes.
     #[serde(default)]
     pub rails: rails::Rails,
     /// How long callers wait, unless their operation says otherwise.
     #[serde(default = "defaults::two_seconds")]
     pub deadline: String,
-    /// Percent of the deadline kept for V1 after V2 failed a read.
+    /// The part of the deadline that is kept for V1 after V2 failed a read, in percent.
     #[serde(default = "defaults::half")]
     pub failover_reserve: u32,
-    /// Mirrored calls that may be under way at once.
+    /// Mirrored calls that may be under way at once; those that do not fit are left out and counted.
     #[serde(default = "defaults::sixteen")]
     pub shadow_budget: usize,
-    /// How long a mirrored call may take.
+    /// How long a mirrored call may take; the `deadline` of its operation wins, if that is set.
     #[serde(default = "defaults::five_seconds")]
     pub shadow_timeout: String,
     /// Which reads of V2 V1 is asked, too.
     #[serde(default)]
     pub mirror_back: MirrorBack,
-    /// The share of sessions that stays on V1.
+    /// The share of sessions that stays on V1 whatever V2's share is; at most 50 %.
     #[serde(default = "defaults::nothing")]
     pub holdback: String,
     /// Who may choose a pool; nobody unless it is there.
@@ -188,7 +190,7 @@ pub struct Migration {
     pub headers: Option<http::Headers>,
     /// How often each caller may send a request, for HTTP services.
     pub rate_limit: Option<http::RateLimit>,
-    /// Operations by name.
+    /// The operations that callers may call, by name.
     #[serde(default)]
     pub operations: BTreeMap<String, Operation>,
     /// What counts as failed, of operations that do not say it themselves.
@@ -196,37 +198,38 @@ pub struct Migration {
     pub failed: failed::Failed,
     /// The pool that is being replaced; none once it is gone for good.
     pub v1: Option<Pool>,
-    /// Its successor.
+    /// The pool that replaces it.
     pub v2: Pool,
     /// Whether the stages policy may raise V2's share while V1 is gone.
     #[serde(default)]
     pub raise_without_v1: bool,
-    /// Who is in charge of what.
+    /// `[migrations.NAME.policies]`: the policy in charge of each kind, by the kind's name.
     #[serde(default)]
     pub policies: BTreeMap<String, Policy>,
 }
 
-/// `[migrations.NAME.override]`.
+/// `[migrations.NAME.override]`: callers who may choose their pool.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Override {
     /// The field by which callers ask for `v1` or `v2`.
     #[serde(default = "defaults::override_header")]
     pub header: String,
-    /// The file with the key that they have to send.
+    /// The file with the key that they have to send; needed unless `anyone` is true.
     pub key_file: Option<PathBuf>,
-    /// Whether they need none.
+    /// Whether no key is needed, for a host that only testers reach.
     #[serde(default)]
     pub anyone: bool,
     /// Whether they get V2 also before it serves others.
     #[serde(default)]
     pub testers: bool,
-    /// Whether their calls are evidence.
+    /// Whether their calls are evidence for policies; they chose their pool, so they stand for nobody else.
     #[serde(default)]
     pub evidence: bool,
 }
 
-/// `[migrations.NAME.mirror_back]`.
+/// `[migrations.NAME.mirror_back]`: reads that V2 answered and that V1 is asked, too, to have something to compare V2
+/// with.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MirrorBack {
@@ -242,17 +245,17 @@ impl Default for MirrorBack {
     }
 }
 
-/// `[migrations.NAME.operations.OPERATION]`.
+/// `[migrations.NAME.operations.OPERATION]`: a kind of request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
-    /// Its class.
+    /// What repeating or mirroring it means: `read`, `replicate` or `exclusive`.
     pub class: Class,
     /// How long its callers wait; as long as the migration says unless it is set.
     pub deadline: Option<String>,
     /// The argument that names what a `replicate` operation is about.
     pub key: Option<String>,
-    /// Whether it takes that away.
+    /// For `replicate`: whether the operation takes away the state of its key.
     #[serde(default)]
     pub removes: bool,
     /// What V2 calls it, where an adapter translates calls.
@@ -276,11 +279,11 @@ pub struct Operation {
 /// What a migration of HTTP services is made of.
 #[derive(Debug)]
 pub struct HttpMigration {
-    /// What belongs to it.
+    /// The requests that belong to it, by host, path and headers.
     pub matches: Vec<http::Match>,
-    /// Where the sticky key is.
+    /// The headers and cookies where the sticky key is; the first that a request has counts.
     pub session: Vec<String>,
-    /// The host's own session cookie.
+    /// The host's own session cookie; none if it sets no cookie.
     pub session_cookie: Option<http::SessionCookie>,
     /// What requests are that no operation names.
     pub unnamed: Option<String>,
@@ -292,13 +295,13 @@ pub struct HttpMigration {
     pub headers: http::Headers,
     /// How often each caller may send a request.
     pub rate_limit: Option<http::RateLimit>,
-    /// Operations by name.
+    /// The operations that requests are told apart by, by name.
     pub operations: BTreeMap<String, Operation>,
     /// What counts as failed, of operations that do not say it themselves.
     pub failed: failed::Failed,
     /// The pool that is being replaced; none once it is gone for good.
     pub v1: Option<http::Upstreams>,
-    /// Its successor.
+    /// The pool that replaces it.
     pub v2: http::Upstreams,
 }
 
@@ -308,7 +311,7 @@ pub struct HttpMigration {
 pub enum Pool {
     /// HTTP upstreams: it has `upstreams`.
     Upstreams(Box<http::Upstreams>),
-    /// Worker processes.
+    /// Worker processes: it has no `upstreams`.
     Workers(Box<Workers>),
 }
 
@@ -334,15 +337,15 @@ impl Pool {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workers {
-    /// `serialized` or `concurrent`.
+    /// `serialized`: one call at a time, however many workers; `concurrent`: one call for each worker.
     pub mode: String,
-    /// How many workers.
+    /// How many workers there are: a number from 1 to 1024, or a range.
     pub workers: workers::Workers,
-    /// Program and arguments.
+    /// The program and its arguments; never empty.
     pub command: Vec<String>,
     /// Where it runs; the configuration's folder unless it is set.
     pub directory: Option<PathBuf>,
-    /// Variables added to its environment.
+    /// Variables added to the host's own environment; their values are not stored.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// How long a worker may take until its first health check is answered.
@@ -351,7 +354,7 @@ pub struct Workers {
     /// What each worker does before its first call.
     #[serde(default)]
     pub warm_up: workers::WarmUp,
-    /// How calls wait for a worker.
+    /// How calls wait for a worker, and how many may.
     #[serde(default)]
     pub queue: workers::Queue,
     /// How often workers that died may be replaced.
@@ -369,7 +372,7 @@ pub struct Workers {
     /// How often idle workers are asked how they are.
     #[serde(default = "defaults::thirty_seconds")]
     pub health_interval: String,
-    /// How long a worker may take to answer that.
+    /// How long a worker may take to answer that; one that takes longer is replaced at once.
     #[serde(default = "defaults::five_seconds")]
     pub health_timeout: String,
     /// Failed health checks in a row until a worker is replaced.
@@ -378,7 +381,7 @@ pub struct Workers {
     /// How long calls in flight may take when the pool is drained.
     #[serde(default = "defaults::thirty_seconds")]
     pub drain_timeout: String,
-    /// How long a worker that is told to end may take.
+    /// How long a worker that is told to end may take, before it is made to.
     #[serde(default)]
     pub stop: workers::Stop,
 }
@@ -386,9 +389,9 @@ pub struct Workers {
 /// `[migrations.NAME.policies]`: a bundle's folder, or that with settings laid over the bundle's.
 #[derive(Debug)]
 pub enum Policy {
-    /// The folder.
+    /// The bundle's folder alone; its own settings are in force.
     Bundle(PathBuf),
-    /// The folder, and settings.
+    /// The bundle's folder, and settings that are laid over its own.
     WithSettings(PolicySettings),
 }
 
@@ -396,7 +399,7 @@ pub enum Policy {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicySettings {
-    /// The folder.
+    /// The bundle's folder, relative to the configuration's.
     pub bundle: PathBuf,
     /// Laid over the bundle's settings, field by field.
     #[serde(default)]

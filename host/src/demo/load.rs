@@ -33,13 +33,13 @@ use cutover_traffic::observe::history::Totals;
 /// Sessions, each with a program of its own.
 pub(super) const SESSIONS: u32 = 800;
 
-/// Calls per second.
+/// Calls per second that the load sends.
 pub(super) const RATE: u32 = 250;
 
 /// What a program of the load waits for, in milliseconds.
 const WAIT_MS: u32 = 1;
 
-/// Calls the host.
+/// A client of the host, which names sessions and, if it wants to, a pool.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     client: Client<HttpConnector, Full<Bytes>>,

@@ -7,12 +7,12 @@ use std::{
 
 use super::{DemoError, Options};
 
-/// V2's workers.
+/// The workers of V2's pool; V1's is serialized.
 pub(super) const V2_WORKERS: usize = 4;
 
 /// The judge that the story begins with, and the one that takes over: the same rules, as a script and compiled.
 pub(super) const FIRST_JUDGE: &str = "policies/sequential-rhai";
-/// See [`FIRST_JUDGE`].
+/// The judge that takes over from [`FIRST_JUDGE`] under load.
 pub(super) const SECOND_JUDGE: &str = "policies/sequential";
 
 /// What differs from the shipped settings of both: a second stands for 20 minutes, so a stage is over before some hundred
@@ -26,9 +26,9 @@ const STAGES: [(&str, Option<u32>); 6] =
 /// Where the story plays.
 #[derive(Debug)]
 pub(super) struct Stage {
-    /// The repository.
+    /// The root of the repository, where bundles and components are.
     pub(super) root: PathBuf,
-    /// The configuration.
+    /// The configuration of the demo's host, as TOML.
     pub(super) config: String,
     folder: Folder,
 }
@@ -38,7 +38,7 @@ pub(super) struct Stage {
 struct Folder(PathBuf);
 
 impl Stage {
-    /// The demo's folder.
+    /// The demo's own folder, which is removed at the end.
     pub(super) fn folder(&self) -> &Path {
         &self.folder.0
     }

@@ -19,26 +19,26 @@ const MAX_LAST_V2_US: u64 = 1_000;
 /// V2's throughput over V1's, for each worker, at least.
 const MIN_SPEEDUP: f64 = 0.95;
 
-/// The demo as one object.
+/// What the demo showed, as one object for people and programs.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Summary {
-    /// What clients saw.
+    /// How many calls clients made, and who answered them.
     pub requests: Requests,
     /// The stages of the ramp.
     pub stages: Vec<StageSeen>,
     /// Policies that were swapped under load.
     pub swaps: Vec<Swap>,
-    /// Mirrored pairs.
+    /// What the comparison policy said of mirrored pairs.
     pub comparisons: Comparisons,
-    /// The rollback.
+    /// The rollback after V2 was broken, and how long it took.
     pub rollback: Rollback,
     /// V2 against V1 on work that waits.
     pub throughput: Throughput,
-    /// Decisions on record.
+    /// The number of decisions on record at the end.
     pub decisions: usize,
     /// Questions to policies that were asked again afterwards.
     pub replayed: Replayed,
-    /// What the first failed call came back with.
+    /// What the first failed call came back with; none if no call failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<String>,
     /// Mirrored results that differed while V2 was sound.
@@ -49,10 +49,10 @@ pub struct Summary {
     pub v2_after_rollback: u64,
 }
 
-/// What clients saw.
+/// How many calls clients made, and who answered them.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Requests {
-    /// Calls.
+    /// All calls, mirrored ones not included.
     pub total: u64,
     /// Calls that failed or were answered wrongly.
     pub client_failures: u64,
@@ -69,56 +69,56 @@ pub struct Requests {
 /// One stage of the ramp.
 #[derive(Debug, Clone, Serialize)]
 pub struct StageSeen {
-    /// V2's share.
+    /// V2's share in the stage, as the stages policy set it.
     pub share_ppm: Ppm,
-    /// The share of sessions that went to V2.
+    /// The share of sessions that went to V2, in parts per million.
     pub observed_share_ppm: u64,
-    /// Calls.
+    /// Calls that clients made in the stage.
     pub requests: u64,
-    /// Sessions.
+    /// Sessions that these calls were of.
     pub sessions: u64,
 }
 
-/// A policy that was swapped.
+/// A policy that was swapped under load.
 #[derive(Debug, Clone, Serialize)]
 pub struct Swap {
-    /// The kind.
+    /// The kind of policy, as configuration names it.
     pub kind: String,
-    /// The digest before.
+    /// SHA-256 of the component that was in charge before.
     pub from: String,
-    /// The digest after.
+    /// SHA-256 of the component that is in charge since.
     pub to: String,
-    /// From reading the bundle to the new policy being in charge.
+    /// From reading the bundle to the new policy being in charge, in milliseconds.
     pub took_ms: u64,
-    /// Calls that failed meanwhile.
+    /// Calls of clients that failed while it was swapped.
     pub failed_requests: u64,
 }
 
-/// The rollback.
+/// How V2 was found to be worse, and how fast V1 had everything again.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Rollback {
-    /// Why.
+    /// Why, in the words of the decision.
     pub reason: String,
-    /// Who decided: name, version and digest.
+    /// The policy that decided: name, version and digest.
     pub policy: String,
-    /// What it rests on.
+    /// The facts that the decision rests on.
     pub findings: Vec<Finding>,
-    /// From the fault to the verdict.
+    /// From the fault to the verdict, in milliseconds.
     pub detected_ms: u64,
-    /// From the verdict to the last call that was sent to V2.
+    /// From the verdict to the last call that was sent to V2, in microseconds.
     pub last_v2_request_us: u64,
 }
 
-/// Throughput on work that waits.
+/// How many calls V1's and V2's pools serve of work that waits and computes nothing.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Throughput {
     /// V1's calls per second.
     pub v1_rps: f64,
     /// V2's calls per second.
     pub v2_rps: f64,
-    /// V2's workers.
+    /// The number of V2's workers; V1 has one.
     pub workers: usize,
-    /// V2's over V1's.
+    /// V2's calls per second over V1's.
     pub ratio: f64,
 }
 

@@ -15,10 +15,10 @@ pub struct Failed {
     pub header: BTreeMap<String, String>,
     /// Places in their bodies: `{ pointer, is }` or `{ pointer, equals }`, or a list of such.
     pub body: Option<toml::Value>,
-    /// The same in results of workers.
+    /// Places in results of workers, written as in `body`.
     pub result: Option<toml::Value>,
-    /// The same in refusals of workers.
+    /// Places in refusals of workers, written as in `body`.
     pub refusal: Option<toml::Value>,
-    /// Answers that took longer.
+    /// Answers that took longer than this span of time.
     pub slower_than: Option<String>,
 }

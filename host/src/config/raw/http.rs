@@ -6,17 +6,17 @@ use serde::Deserialize;
 
 use super::defaults;
 
-/// `[host.http]`.
+/// `[host.http]`: how requests are served, those of worker pools too.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
     /// Threads that serve; as many as there are cores unless it is set.
     pub threads: Option<usize>,
-    /// Connections that are served at once.
+    /// Connections that are served at once, 1 to 1 000 000.
     pub max_connections: usize,
-    /// Connections over which no whole head has come yet.
+    /// Connections over which no whole head has come yet; of more, the oldest is closed.
     pub max_pending: usize,
-    /// Requests that are served at once.
+    /// Requests that are served at once; more get 503.
     pub max_requests: usize,
     /// How long a caller may take to send a head.
     pub header_timeout: String,
@@ -24,33 +24,34 @@ pub struct Http {
     pub keep_alive: String,
     /// How long a caller may not take what it is sent.
     pub send_timeout: String,
-    /// Bytes a second that a body must come or be taken at; 0 for none.
+    /// Bytes a second at which a body must come and an answer must be taken; 0 for no such rule. Only the time counts
+    /// in which the caller is waited for.
     pub min_rate: u64,
-    /// How far behind that a caller may be.
+    /// How far behind that rate a caller may be before it is cut off.
     pub min_rate_grace: String,
-    /// `x-forwarded`, `forwarded`, `both` or `none`.
+    /// What upstreams are told of callers: `x-forwarded`, `forwarded` (RFC 7239), `both` or `none`.
     pub forwarded: String,
-    /// Whether callers are believed what they say of those before them.
+    /// Whether the host believes what callers say of those before them; for a host that only other proxies reach.
     pub trust_forwarded: bool,
-    /// How many proxies are before the host, if they are trusted.
+    /// With `trust_forwarded`: how many proxies are before the host, 1 to 16.
     pub trusted_hops: u8,
     /// Whether connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
-    /// Whose headers are believed.
+    /// Addresses or networks of the load balancers whose headers are believed; nobody else is served then.
     pub proxy_protocol_from: Vec<String>,
-    /// TLS, if it is spoken.
+    /// Certificate and key for TLS with callers; plain HTTP unless it is set.
     pub tls: Option<Identity>,
-    /// Who gets what belongs to no migration.
+    /// The upstreams for requests that belong to no migration; 404 unless it is set.
     pub default: Option<Upstreams>,
 }
 
-/// `[host.http.tls]`.
+/// `[host.http.tls]`: the host's certificate, and what it asks of callers'.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// The certificate and those that vouch for it, as PEM.
     pub certificate: PathBuf,
-    /// Its key, as PEM.
+    /// The private key of that certificate, as PEM.
     pub key: PathBuf,
     /// Whose certificates of callers are believed, as PEM.
     pub client_ca: Option<PathBuf>,
@@ -62,28 +63,29 @@ pub struct Identity {
     pub client_cert_header: Option<String>,
 }
 
-/// `[migrations.NAME.session_cookie]`.
+/// `[migrations.NAME.session_cookie]`: the host's own session cookie.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionCookie {
-    /// Its name.
+    /// The cookie's name; none of those in `session`.
     #[serde(default = "defaults::session_cookie")]
     pub name: String,
-    /// The file with the key that it is signed with.
+    /// The file with the key that cookies are signed with. With another key all cookies are replaced.
     pub key_file: PathBuf,
-    /// How long it lasts; until the browser is closed unless it is set.
+    /// How long the cookie lasts, 1m to 400d; until the browser is closed unless it is set.
     pub lifetime: Option<String>,
-    /// The path that it is for.
+    /// The cookie's `Path`: the same for all that the migration serves.
     #[serde(default = "defaults::root")]
     pub path: String,
     /// The domain that it is for; the host that was asked unless it is set.
     pub domain: Option<String>,
-    /// `lax`, `strict` or `none`.
+    /// The cookie's `SameSite`: `lax`, `strict` or `none`.
     #[serde(default = "defaults::lax")]
     pub same_site: String,
     /// Whether it is sent over TLS alone; as the request came unless it is set.
     pub secure: Option<bool>,
-    /// `share` or `creator`.
+    /// `share`: sessions move when the share reaches them; `creator`: those that began on V1 stay there until V2 has
+    /// all.
     #[serde(default = "defaults::share")]
     pub stay: String,
 }
@@ -111,15 +113,15 @@ impl Default for Http {
     }
 }
 
-/// `[host.admin_plane]`.
+/// `[host.admin_plane]`: how operators' connections are served.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminPlane {
-    /// Connections that are served at once.
+    /// Connections that are served at once, 4 to 10 000; half of them may be orders about policies.
     pub max_connections: usize,
     /// How long an operator may take to send a head.
     pub header_timeout: String,
-    /// How long one may take to send a body.
+    /// How long an operator may take to send a body.
     pub body_timeout: String,
     /// How long a connection may wait for its next request.
     pub keep_alive: String,
@@ -139,47 +141,47 @@ impl Default for AdminPlane {
     }
 }
 
-/// `[[migrations.NAME.match]]`.
+/// `[[migrations.NAME.match]]`: requests that belong to the migration. All of it must hold.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Match {
-    /// A host, `*.SUFFIX`, or `*`.
+    /// The host that requests ask for: a name, `*.SUFFIX`, or `*` for any.
     #[serde(default = "super::defaults::any")]
     pub host: String,
-    /// How paths begin.
+    /// The beginning of the path; empty for every path.
     #[serde(default)]
     pub path: String,
-    /// Headers and their values.
+    /// Headers that a request must have, and the value of each.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
 }
 
-/// `[migrations.NAME.v1]` and `.v2` with `upstreams`.
+/// `[migrations.NAME.v1]` and `.v2` with `upstreams`: a pool of HTTP services.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstreams {
-    /// Their addresses.
+    /// Their addresses, 1 to 256: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
     pub upstreams: Vec<String>,
     /// Whether they are spoken to by HTTP/2.
     #[serde(default)]
     pub http2: bool,
-    /// TLS to them.
+    /// How TLS is spoken to upstreams with `https://`.
     #[serde(default)]
     pub tls: Tls,
-    /// How often names are looked up again.
+    /// How often the names of upstreams are looked up again.
     #[serde(default = "super::defaults::thirty_seconds")]
     pub dns_refresh: String,
-    /// How long a connection is used for new requests.
+    /// How long a connection is used for new requests; for as long as it is open unless it is set.
     pub max_connection_age: Option<String>,
     /// How long a connection may take to be made.
     #[serde(default = "super::defaults::two_seconds")]
     pub connect_timeout: String,
-    /// How long a body may stand still.
+    /// How long a body may stand still, and how long a connection is kept without a request.
     #[serde(default = "super::defaults::one_minute")]
     pub idle_timeout: String,
     /// How long a body may take; of streams of events and calls of gRPC only if it is set.
     pub total_timeout: Option<String>,
-    /// Bytes of a body that have to be here before an upstream is asked.
+    /// Bytes of a request's body that must have come before an upstream is asked; 0 asks at once.
     #[serde(default = "super::defaults::request_buffer")]
     pub request_buffer: usize,
     /// The part of an upstream's places that one caller alone may have, in percent.
@@ -188,7 +190,7 @@ pub struct Upstreams {
     /// Requests that one upstream is sent at once.
     #[serde(default = "super::defaults::thousand")]
     pub max_connections: usize,
-    /// Requests that may wait.
+    /// Requests that may wait for a place at an upstream; more are refused with 503.
     #[serde(default = "super::defaults::thousand")]
     pub max_waiting: usize,
     /// How often a request is tried again at most.
@@ -197,15 +199,15 @@ pub struct Upstreams {
     /// The part of requests that may be tried again, in percent.
     #[serde(default = "super::defaults::twenty")]
     pub retry_budget: u32,
-    /// When upstreams are ejected.
+    /// When upstreams that fail are ejected.
     #[serde(default)]
     pub ejection: Ejection,
-    /// Which version of the PROXY protocol is spoken to them.
+    /// Which version of the PROXY protocol is spoken to them: `v1` or `v2`; none unless it is set.
     pub proxy_protocol: Option<String>,
-    /// What is set and removed in fields.
+    /// Fields that are set and removed for this pool alone, after what migration and operation say.
     #[serde(default)]
     pub headers: Headers,
-    /// How upstreams are asked how they are.
+    /// Active health checks; without them an upstream is up until requests fail.
     pub health: Option<Health>,
     /// How long requests may take when the pool is drained.
     #[serde(default = "super::defaults::thirty_seconds")]
@@ -219,9 +221,9 @@ pub struct Upstreams {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Headers {
-    /// Fields of requests.
+    /// What is set and removed in fields of requests.
     pub request: FieldRules,
-    /// Fields of their answers.
+    /// What is set and removed in fields of the answers.
     pub response: FieldRules,
 }
 
@@ -229,9 +231,9 @@ pub struct Headers {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FieldRules {
-    /// Names, and the only value that each has.
+    /// Names of fields, and the only value that each then has.
     pub set: BTreeMap<String, String>,
-    /// Names.
+    /// Names of fields that are removed.
     pub remove: Vec<String>,
 }
 
@@ -242,9 +244,9 @@ pub struct RateLimit {
     /// What makes a caller: `address` or `session`.
     #[serde(default = "super::defaults::address")]
     pub per: String,
-    /// So many in a second, minute or hour: `100/s`.
+    /// How many requests a caller may send in a second, minute or hour: `100/s`.
     pub rate: String,
-    /// So many at once; as many as `rate` has unless it is set.
+    /// How many requests a caller may send at once; as many as `rate` has unless it is set.
     pub burst: Option<u32>,
 }
 
@@ -252,13 +254,13 @@ pub struct RateLimit {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// Certificates that are trusted, as PEM.
+    /// Certificates that are trusted, as PEM; the system's unless it is set.
     pub ca: Option<PathBuf>,
-    /// The name that certificates must be for.
+    /// The name that upstreams' certificates must be for; that of the address unless it is set.
     pub server_name: Option<String>,
-    /// The certificate that the host shows, and those that vouch for it, as PEM.
+    /// The certificate that the host shows, and those that vouch for it, as PEM; none unless it is set.
     pub client_cert: Option<PathBuf>,
-    /// Its key, as PEM.
+    /// The private key of that certificate, as PEM.
     pub client_key: Option<PathBuf>,
 }
 
@@ -266,11 +268,11 @@ pub struct Tls {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ejection {
-    /// Failures in a row.
+    /// Failures in a row after which an upstream is ejected.
     pub failures: u32,
-    /// How long the first time.
+    /// How long an upstream is out the first time; the n-th time n times as long, up to ten.
     pub time: String,
-    /// The largest part of a pool, in percent.
+    /// The largest part of a pool that may be out at once, in percent.
     pub most: u32,
 }
 
@@ -284,20 +286,20 @@ impl Default for Ejection {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
-    /// What is asked for.
+    /// The path of the GET that must be answered with a status below 400.
     pub path: String,
-    /// The `Host` that is asked for.
+    /// The `Host` of that request; that of the upstream unless it is set.
     pub host: Option<String>,
-    /// How often.
+    /// The time between two health checks of an upstream.
     #[serde(default = "super::defaults::five_seconds")]
     pub interval: String,
-    /// How long an answer may take.
+    /// How long the answer to one health check may take.
     #[serde(default = "super::defaults::two_seconds")]
     pub timeout: String,
-    /// Failures in a row.
+    /// Failures in a row after which an upstream is down.
     #[serde(default = "super::defaults::three")]
     pub failures: u32,
-    /// Successes in a row.
+    /// Successes in a row after which it is up again.
     #[serde(default = "super::defaults::one")]
     pub successes: u32,
 }

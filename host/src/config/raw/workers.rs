@@ -9,24 +9,24 @@ use serde::{
 
 use cutover_traffic::pool::recovery::{Backoff, Severity, Strategy};
 
-/// `workers`: so many, or a table.
+/// `workers`: a number of workers, or a table.
 #[derive(Debug)]
 pub enum Workers {
-    /// So many.
+    /// Always this many workers.
     Fixed(usize),
-    /// A table.
+    /// Between a least and a most, and overflow beyond.
     Range(Range),
 }
 
-/// `workers = { .. }`.
+/// `workers = { .. }`: the sizes that a pool may have.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
-    /// The least, and what the pool begins with.
+    /// The least workers, and what the pool begins with; 1 to 1024.
     pub min: usize,
-    /// The most regular ones; `min` unless it is set.
+    /// The most regular workers; `min` unless it is set.
     pub max: Option<usize>,
-    /// Workers beyond that while calls wait.
+    /// Workers beyond `max` that are started while all others are busy and calls wait; 0 for none.
     #[serde(default)]
     pub overflow: usize,
     /// How long a worker of the overflow stays without a call.
@@ -34,66 +34,67 @@ pub struct Range {
     pub overflow_idle: String,
 }
 
-/// `queue`.
+/// `queue`: how calls wait for a worker.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Queue {
-    /// `fifo` or `lifo`.
+    /// Which call goes first: `fifo` the one that has waited longest, `lifo` the one that came last.
     pub order: String,
-    /// Calls that may wait.
+    /// Calls that may wait, up to 1 000 000; more are refused with 503.
     pub most: usize,
-    /// How long one may wait; as long as its own time unless it is set.
+    /// How long a call may wait, 1 ms to 1 h; as long as the caller does unless it is set.
     pub timeout: Option<String>,
 }
 
-/// `restarts`.
+/// `restarts`: at most `count` restarts of the pool within any span of `within`.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Restarts {
-    /// So many,
+    /// The number of restarts, 0 to 10 000. When they are spent, the pool makes one attempt each 30 s; each second if
+    /// no other pool stands behind it.
     pub count: usize,
-    /// within this time.
+    /// The span of time that they are counted in, 1 s to 1 day.
     pub within: String,
 }
 
-/// `warm_up`.
+/// `warm_up`: what a worker does before its first call.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WarmUp {
-    /// `parallel`, `sequential` or `staged`.
+    /// How many workers start at once: `parallel` all, `sequential` one, `staged` as many as `stage` says.
     pub order: String,
-    /// Workers that start at once when that is `staged`.
+    /// Workers that start at once if `order` is `staged`, 1 to 1024.
     pub stage: usize,
-    /// Calls that a worker answers before it is ready.
+    /// Calls that a worker must answer before it is ready, in this order; at most 100.
     pub calls: Vec<WarmUpCall>,
-    /// How long they may take together.
+    /// How long the calls of one worker may take together.
     pub timeout: String,
 }
 
-/// One of `warm_up.calls`.
+/// One of `warm_up.calls`, in the pool's own shape: no adapter translates it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmUpCall {
-    /// The operation.
+    /// The name of the operation, as this pool calls it.
     pub operation: String,
-    /// Its arguments.
+    /// The arguments of the operation; none unless they are set.
     #[serde(default)]
     pub arguments: serde_json::Map<String, serde_json::Value>,
 }
 
-/// `errors`.
+/// `errors`: what is done about calls that fail, by the category of the failure.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Errors {
-    /// A worker could not be started.
+    /// No worker could be started, and the budget of restarts is spent.
     pub initialization: ErrorRule,
-    /// A worker went away.
+    /// The worker went away before it answered.
     pub connection: ErrorRule,
     /// A worker answered something that is not the protocol.
     pub communication: ErrorRule,
-    /// No answer in time.
+    /// There was no answer, or no worker free, in time.
     pub timeout: ErrorRule,
-    /// No worker free, or the queue is full.
+    /// The queue is full, or a call waited in it for too long.
     pub resource: ErrorRule,
     /// A worker does not say that it is well.
     pub health_check: ErrorRule,
@@ -103,7 +104,7 @@ pub struct Errors {
     pub worker: ErrorRule,
     /// The pool is closed, or the host is at fault.
     pub system: ErrorRule,
-    /// What the times between attempts are made of.
+    /// How long the times between attempts are.
     pub backoff: ErrorBackoff,
 }
 
@@ -111,45 +112,45 @@ pub struct Errors {
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ErrorRule {
-    /// How bad it is.
+    /// How loud it is logged; as the category has it unless it is set.
     pub severity: Option<Severity>,
-    /// What is done first.
+    /// What is done first; as the category has it unless it is set.
     pub strategy: Option<Strategy>,
-    /// Attempts beyond the first.
+    /// Attempts beyond the first, 0 to 100; as the category has it unless it is set.
     pub retries: Option<u32>,
-    /// The time between them.
+    /// How the time between attempts grows; as the category has it unless it is set.
     pub backoff: Option<Backoff>,
 }
 
-/// `errors.backoff`.
+/// `errors.backoff`: the times between attempts, 1 ms to 1 h each.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ErrorBackoff {
-    /// The step of linear backoff.
+    /// The step of linear backoff: each wait is longer by this.
     pub linear: String,
-    /// The first wait of exponential backoff.
+    /// The first wait of exponential backoff: each further one is twice as long.
     pub exponential: String,
-    /// The longest wait.
+    /// No wait is longer than this, whatever the backoff.
     pub longest: String,
 }
 
-/// `breaker`.
+/// `breaker`: when an operation that keeps failing is refused.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Breaker {
-    /// Whether there is one.
+    /// Whether there is a breaker at all.
     pub enabled: bool,
-    /// Failures in a row until it opens.
+    /// Failed attempts in a row, of those that a worker saw, until it opens.
     pub failures: u32,
-    /// How long it refuses.
+    /// How long it refuses calls, before it tries a few.
     pub open_for: String,
-    /// Calls at once while it is half-open.
+    /// Calls at once that it lets through while it is half-open.
     pub trials: u32,
-    /// Successes until it closes.
+    /// Successes while it is half-open until it closes; one failure opens it again.
     pub successes: u32,
 }
 
-/// `optimizer`.
+/// `optimizer`: when the pool changes its size by itself.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimizer {
@@ -163,24 +164,24 @@ pub struct Optimizer {
     pub wait_above: String,
     /// The most overflow; twice that of `workers` unless it is set.
     pub max_overflow: Option<usize>,
-    /// How far it looks back.
+    /// How far back it looks, 1 s to 1 min; never to before its last change.
     pub window: String,
     /// The least time between two changes.
     pub cool_down: String,
 }
 
-/// `stop`.
+/// `stop`: how long a worker that is told to end may take, 0 s to 1 h each.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Stop {
-    /// From the end of its input to SIGTERM.
+    /// The time from closing its standard input to SIGTERM.
     pub close: String,
-    /// From there to SIGKILL.
+    /// The time from SIGTERM to SIGKILL.
     pub term: String,
 }
 
 impl Range {
-    /// Always so many.
+    /// A pool of always this many workers, without overflow.
     pub fn fixed(workers: usize) -> Self {
         Self { min: workers, max: None, overflow: 0, overflow_idle: super::defaults::thirty_seconds() }
     }

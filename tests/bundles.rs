@@ -81,7 +81,11 @@ async fn pipes_links_and_devices_in_a_bundle_are_refused_and_what_they_lead_to_i
         ];
         for (n, (words, make)) in made.into_iter().enumerate() {
             let reply = put(&host.http, &odd(&folder.join(n.to_string()), file, make)).await;
-            assert_eq!((reply.status, &reply.body["code"]), (StatusCode::CONFLICT, &json!("bundle")), "{reply:?}");
+            assert_eq!(
+                (reply.status, &reply.body["code"]),
+                (StatusCode::UNPROCESSABLE_ENTITY, &json!("bundle")),
+                "{reply:?}"
+            );
             assert!(said(&reply).contains(words) && said(&reply).contains(file), "{reply:?}");
             assert!(!said(&reply).contains("hunter2"), "{reply:?}");
         }
@@ -118,7 +122,7 @@ async fn requests_name_bundles_below_the_listed_folders_alone() {
     assert_eq!(put(&host.http, Path::new("mine/judge")).await.status, StatusCode::FORBIDDEN);
     for around in ["mine/../other/judge", "mine/linked/judge", "mine/linked"] {
         let refused = put(&host.http, &folder.path().join(around)).await;
-        assert_eq!(refused.status, StatusCode::CONFLICT, "{around}: {refused:?}");
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{around}: {refused:?}");
     }
     assert_eq!(put(&host.http, &mine).await.status, StatusCode::OK);
     // What the configuration names may be named, and what is beside it may not.
@@ -208,7 +212,10 @@ async fn a_host_that_is_asked_for_hundreds_of_pipes_rolls_back_and_ends_when_tol
         asked.spawn(async move {
             for bundle in bundles.iter().cycle().skip(n).take(5) {
                 let status = put(&http, bundle).await.status;
-                assert!(matches!(status, StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE), "{status}");
+                assert!(
+                    matches!(status, StatusCode::UNPROCESSABLE_ENTITY | StatusCode::SERVICE_UNAVAILABLE),
+                    "{status}"
+                );
             }
         });
     }
@@ -384,7 +391,7 @@ async fn a_policy_that_fails_all_that_it_is_shown_is_not_put_in_charge_and_the_a
     let before = host.migration().slots.get(Kind::Rollback).active().unwrap().digest().to_string();
     let refused = eventually("a check that it is shown", async || {
         let reply = put(&host.http, &folder).await;
-        (reply.status == StatusCode::CONFLICT).then_some(reply)
+        (reply.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(reply)
     })
     .await;
     assert!(said(&refused).contains("it was shown ") && said(&refused).contains("failed all of them"), "{refused:?}");

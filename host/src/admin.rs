@@ -374,12 +374,12 @@ impl IntoResponse for Refusal {
 impl From<Declined> for Refusal {
     fn from(Declined { code, message }: Declined) -> Self {
         let status = match code {
-            Code::NoReason => StatusCode::BAD_REQUEST,
+            Code::NoReason | Code::WrongFlag => StatusCode::BAD_REQUEST,
             Code::Folder => StatusCode::FORBIDDEN,
-            Code::Stopping | Code::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Code::WrongPhase | Code::Moved | Code::NotRecorded | Code::WrongFlag | Code::Policy(_) | Code::Refused => {
-                StatusCode::CONFLICT
-            }
+            Code::NotFound | Code::UnknownPolicy => StatusCode::NOT_FOUND,
+            Code::Stopping | Code::Busy | Code::NotRecorded => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Code::WrongPhase | Code::Moved | Code::Refused => StatusCode::CONFLICT,
         };
         Self::coded(status, code.name(), message)
     }

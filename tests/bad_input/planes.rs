@@ -147,11 +147,11 @@ async fn orders_that_make_no_sense_are_refused_with_the_reason() {
         (&post, of("pause"), json!({ "reason": "test", "force": true }), 422, "unknown field `force`"),
         (&post, of("pause"), json!("test"), 422, "invalid type: string"),
         (&post, of("resume"), why.clone(), 409, "only `paused` and `rolled-back` can"),
-        (&put, of("flags/shadows"), json!({ "value": true }), 409, "there is no flag `shadows`; the flags are"),
-        (&put, of("flags/shadow"), json!({ "value": "no" }), 409, "`shadow` takes `true` or `false`"),
+        (&put, of("flags/shadows"), json!({ "value": true }), 400, "there is no flag `shadows`; the flags are"),
+        (&put, of("flags/shadow"), json!({ "value": "no" }), 400, "`shadow` takes `true` or `false`"),
         (&put, of("flags/shadow"), json!({ "reason": "test" }), 422, "missing field `value`"),
         (&put, of("flags/shadow"), json!({ "value": true, "for": "ever" }), 422, "unknown field `for`"),
-        (&put, of("flags/gradual_rollout_percentage"), json!({ "value": 101 }), 409, "from 0 to 100, not `101`"),
+        (&put, of("flags/gradual_rollout_percentage"), json!({ "value": 101 }), 400, "from 0 to 100, not `101`"),
         (&put, of("policies/judge"), bundle.clone(), 404, "the kinds are routing, adapter"),
         (&put, of("policies/rollback"), json!({ "reason": "test" }), 400, "say which policy"),
         (&put, of("policies/rollback"), json!({ "bundle": "p" }), 422, "missing field `reason`"),
@@ -162,7 +162,7 @@ async fn orders_that_make_no_sense_are_refused_with_the_reason() {
             422,
             "unknown field `digest`",
         ),
-        (&put, of("policies/stages"), bundle, 409, "is a rollback policy, not stages"),
+        (&put, of("policies/stages"), bundle, 422, "is a rollback policy, not stages"),
     ];
     for (method, path, body, status, words) in table {
         let reply = host.http.admin(method.clone(), &path, &body).await;

@@ -46,7 +46,7 @@ impl Offer {
 /// Offers a bundle as a rollback policy: it is refused in one sentence that names the bundle.
 async fn refused(host: &Host, what: &str, bundle: &Path, settings: &Value, words: &[&str]) {
     let reply = put(host, Kind::Rollback, bundle, settings).await;
-    assert_eq!(reply.status, StatusCode::CONFLICT, "{what}: {reply:?}");
+    assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{what}: {reply:?}");
     let why = reply.body["error"].as_str().unwrap();
     let folder = bundle.display().to_string();
     for word in words.iter().copied().chain([folder.as_str()]) {

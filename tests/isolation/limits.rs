@@ -113,7 +113,7 @@ fn no_more_policies_with_decide_are_admitted_than_there_is_room_for() {
     };
     assert!(matches!(refused, PolicyError::NoDecideCapacity { room, .. } if room == admitted.len()), "{refused}");
     assert!(admitted.iter().all(|policy| policy.decide(&FRAME) == Ok(Target::Share)), "each has its instance");
-    assert!(Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").is_ok(), "the others need no installed");
+    assert!(Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").is_ok(), "the others need no permit");
     // A thousand swaps of one of them leave room for all.
     for _ in 0..1_000 {
         drop(admitted.pop());

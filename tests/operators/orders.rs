@@ -116,7 +116,7 @@ async fn errors_speak_json_with_codes_that_do_not_change() {
         (vec!["explode"], 2, "usage"),
         (vec!["status", "--admin", "127.0.0.1:1"], 3, "unreachable"),
         (vec!["status", "--admin", &host.http.data_plane], 3, "not-admin"),
-        (vec!["compare", "accept", "programs", "nothing", "--reason", "r"], 4, "refused"),
+        (vec!["compare", "accept", "programs", "nothing", "--reason", "r"], 4, "not-found"),
     ] {
         let done = host.verb(&[arguments.as_slice(), &["--json"]].concat());
         assert_eq!((done.code, done.out.as_str()), (Some(exit), ""), "{arguments:?}: {done:?}");

@@ -184,7 +184,7 @@ async fn a_bundle_in_the_configuration_or_on_the_hosts_disk_is_no_way_around() {
         host.http.admin(Method::PUT, "/api/v1/migrations/programs/policies/rollback", &order).await
     };
     let refused = put(&folders[2]).await;
-    assert_eq!(refused.status, StatusCode::CONFLICT, "{refused:?}");
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{refused:?}");
     assert!(refused.body["error"].as_str().unwrap().contains("is not signed"), "{refused:?}");
     assert_eq!(sign(&folders[2], &[keys.private("alice")]).await.code, Some(0));
     assert_eq!(put(&folders[2]).await.status, StatusCode::OK);

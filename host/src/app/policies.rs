@@ -232,7 +232,7 @@ async fn vouched(
     match shared.registry.vouches(&installed.digest, kind, &installed.settings).await {
         Ok(true) => return Some(installed),
         Ok(false) => {
-            tracing::error!(migration, %kind, policy = installed.title.name, "nobody vouches for a policy that had a installed");
+            tracing::error!(migration, %kind, policy = installed.title.name, "nobody vouches for a policy that was in a slot");
         }
         Err(error) => {
             tracing::error!(migration, %kind, "cannot tell who vouches for a policy: {}", cutover_model::causes::chain(&error));

@@ -134,6 +134,8 @@ impl From<InstallError> for Declined {
             InstallError::Blocking(_) => Code::Busy,
             InstallError::Push { source, .. } if matches!(**source, PushError::Blocking(_)) => Code::Busy,
             InstallError::Bundle(_) => Code::Policy("bundle"),
+            InstallError::Find(FindError::Unknown { .. } | FindError::Ambiguous { .. }) => Code::UnknownPolicy,
+            InstallError::Find(FindError::Store(_)) => Code::NotRecorded,
             InstallError::Find(_) => Code::Policy("unknown-policy"),
             InstallError::Push { source, .. } => Code::Policy(source.cause()),
             InstallError::Untrusted { refused, .. } => Code::Policy(refused.cause()),
@@ -241,8 +243,9 @@ impl Host {
         found.handle.ask(CommandKind::Install(Box::new(what)), order.actor, order.reason).await
     }
 
-    fn find(&self, migration: &str) -> Result<&Migration, String> {
-        self.migrations.get(migration).ok_or_else(|| format!("there is no migration `{migration}`"))
+    fn find(&self, migration: &str) -> Result<&Migration, Declined> {
+        let unknown = || Declined::new(Code::NotFound, format!("there is no migration `{migration}`"));
+        self.migrations.get(migration).ok_or_else(unknown)
     }
 
     /// Finds a policy and admits it.

@@ -6,7 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{controller::Controller, effects::BackgroundEvent, handle::Declined};
+use super::{
+    controller::Controller,
+    effects::BackgroundEvent,
+    handle::{Code, Declined},
+};
 use crate::{migration::install::PendingInstall, store::Store};
 use cutover_model::{
     causes::chain,
@@ -231,7 +235,7 @@ impl Controller {
             Round::Done | Round::Last(_) | Round::UnderWay if pending.fails_all() => self.turn_away(pending),
             Round::Done => self.install_between_checks(pending).await,
             Round::TooSlow(why) => {
-                self.refuse(pending.installing, format!("nothing was changed: {why}").into());
+                self.refuse(pending.installing, Declined::new(Code::Busy, format!("nothing was changed: {why}")));
             }
             // The check under way comes first: it is one that the new policy has to see.
             Round::Last(_) if self.asking => self.waiting.push(pending),

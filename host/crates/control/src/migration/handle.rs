@@ -69,6 +69,10 @@ pub enum Code {
     Busy,
     /// A policy is not what it should be, and why, as its cause is called.
     Policy(&'static str),
+    /// Nothing has that name: no migration, no candidate, no operation, no policy to go back to.
+    NotFound,
+    /// No policy that the host knows has that name, version or digest.
+    UnknownPolicy,
     /// Anything else.
     Refused,
 }
@@ -86,6 +90,8 @@ impl Code {
             Self::Folder => "folder",
             Self::Busy => "busy",
             Self::Policy(cause) => cause,
+            Self::NotFound => "not-found",
+            Self::UnknownPolicy => "unknown-policy",
             Self::Refused => "refused",
         }
     }
@@ -106,12 +112,6 @@ impl Declined {
              failed all of them: the first time it {error}"
         );
         Self::new(Code::Policy(error.cause()), message)
-    }
-}
-
-impl From<String> for Declined {
-    fn from(message: String) -> Self {
-        Self::new(Code::Refused, message)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{
     controller::Controller,
     effects::Cause,
-    handle::{AdmittedPolicy, CommandReply, Declined},
+    handle::{AdmittedPolicy, Code, CommandReply, Declined},
     succession::{lets_go_up, until_resumed},
 };
 use crate::{
@@ -112,11 +112,11 @@ impl Controller {
         }
         let learner = match self.learner(&installing.what) {
             Ok(learner) => learner,
-            Err(why) => return installing.answer(Err(why.into())),
+            Err(why) => return installing.answer(Err(why)),
         };
         if self.installing.contains(&kind) {
-            let why = format!("another {kind} policy is just being put in its installed; try again in a moment");
-            return installing.answer(Err(why.into()));
+            let why = format!("another {kind} policy is just being put in its slot; try again in a moment");
+            return installing.answer(Err(Declined::new(Code::Busy, why)));
         }
         self.installing.insert(kind);
         if !CatchUp::is_for(kind) {
@@ -138,17 +138,18 @@ impl Controller {
     }
 
     /// Who has to be shown what happened.
-    fn learner(&self, what: &Install) -> Result<CatchUpStart, String> {
+    fn learner(&self, what: &Install) -> Result<CatchUpStart, Declined> {
         let slot = self.parts.slots.get(what.kind());
         let kind = what.kind();
         let learner =
             |policy: Option<&Arc<Policy>>, memory, from| CatchUpStart { policy: policy.cloned(), memory, from };
+        let nothing = |what: String| Err(Declined::new(Code::NotFound, what));
         let blank = |policy| Ok(learner(Some(policy), Vec::new(), self.state.since));
         match what {
             Install::Activate(new) => blank(&new.installed.policy),
             Install::Candidate(new, _) => match slot.installed() {
                 Some(_) => blank(&new.installed.policy),
-                None => Err(format!("no {kind} policy is in charge that a candidate could be compared with")),
+                None => nothing(format!("no {kind} policy is in charge that a candidate could be compared with")),
             },
             Install::Promote(_) => match slot.candidate() {
                 // It missed some, so what it remembers is not what it would.
@@ -157,13 +158,13 @@ impl Controller {
                     let (memory, from) = candidate.memory.lock().clone();
                     Ok(learner(Some(&candidate.installed.policy), memory, from))
                 }
-                None => Err(format!("no {kind} policy is a candidate")),
+                None => nothing(format!("no {kind} policy is a candidate")),
             },
-            Install::Drop(_) if slot.candidate().is_none() => Err(format!("no {kind} policy is a candidate")),
+            Install::Drop(_) if slot.candidate().is_none() => nothing(format!("no {kind} policy is a candidate")),
             Install::Drop(_) => Ok(learner(None, Vec::new(), UnixMs(0))),
             Install::Revert(_) => match slot.previous() {
                 Some(installed) => blank(&installed.policy),
-                None => Err(format!("there is no previous {kind} policy to go back to; activate one")),
+                None => nothing(format!("there is no previous {kind} policy to go back to; activate one")),
             },
         }
     }
@@ -173,7 +174,7 @@ impl Controller {
         self.installing.remove(&installing.what.kind());
         let done = self.put_in_place(&installing, catch_up, seen).await;
         self.show();
-        installing.answer(done.map_err(Declined::from));
+        installing.answer(done);
     }
 
     /// Leaves everything as it is.
@@ -187,7 +188,7 @@ impl Controller {
         installing: &PendingInstall,
         catch_up: CatchUp,
         seen: UnixMs,
-    ) -> Result<CommandReply, String> {
+    ) -> Result<CommandReply, Declined> {
         let kind = installing.what.kind();
         let slot = self.parts.slots.get(kind);
         let from = slot.installed().map(|installed| installed.policy.digest().to_string());
@@ -218,7 +219,10 @@ impl Controller {
             Install::Revert(_) => self.go_back(kind, catch_up.memory, &audited).await,
             Install::Drop(_) => self.dismiss(kind, &audited).await,
         };
-        done.map_err(|e| format!("nothing was changed: {}", chain(&e)))?;
+        done.map_err(|e| {
+            let code = if matches!(e, StoreError::NoCandidate(_)) { Code::NotFound } else { Code::NotRecorded };
+            Declined::new(code, format!("nothing was changed: {}", chain(&e)))
+        })?;
         let takes_charge = !matches!(installing.what, Install::Candidate(..) | Install::Drop(_));
         if takes_charge {
             self.failing.remove(&kind);

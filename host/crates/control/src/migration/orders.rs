@@ -23,6 +23,7 @@ use cutover_model::{
     port::{Action, Phase, Progress, Verdict},
     request::Ppm,
 };
+use cutover_policy_host::PolicyError;
 
 impl Controller {
     pub(super) async fn command(&mut self, command: Command) {
@@ -48,7 +49,7 @@ impl Controller {
             CommandKind::Accept(operation) => self.accept(&operation, &actor, &reason).await,
             CommandKind::Advance => match self.next_stage().await {
                 Ok(action) => self.order(Transition::Advance(action), &actor, &reason).await,
-                Err(why) => Err(why.into()),
+                Err(why) => Err(why),
             },
         };
         self.show();
@@ -100,7 +101,7 @@ impl Controller {
     }
 
     /// Asks the stages policy what comes next, without its waiting for soak or evidence.
-    async fn next_stage(&mut self) -> Result<Action, String> {
+    async fn next_stage(&mut self) -> Result<Action, Declined> {
         if !self.state.is_staged() {
             // The step itself refuses, with the phase.
             return Ok(Action::Hold);
@@ -109,9 +110,13 @@ impl Controller {
         let asked_about = progress.clone();
         let slots = Arc::clone(&self.parts.slots);
         let asked = self.parts.tasks.spawn_blocking(move || stage::next(&slots, &progress)).await;
-        let answered = asked.map_err(|e| e.to_string())?.ok_or("no stages policy is in charge")?;
+        let asked = asked.map_err(|e| Declined::new(Code::Refused, e.to_string()))?;
+        let nobody = || Declined::new(Code::Refused, "no stages policy is in charge; activate one");
+        let answered = asked.ok_or_else(nobody)?;
         self.log_stage(&answered, &asked_about);
-        answered.asked.answer.map(|next| next.action).map_err(|error| format!("the stages policy {error}"))
+        let failed =
+            |error: PolicyError| Declined::new(Code::Policy(error.cause()), format!("the stages policy {error}"));
+        answered.asked.answer.map(|next| next.action).map_err(failed)
     }
 
     /// V2's upstreams were replaced, as whoever did it says.
@@ -146,7 +151,8 @@ impl Controller {
         let Some((operation, fates)) = totals.get_key_value(operation) else {
             let known: Vec<_> = totals.keys().map(|name| format!("`{name}`")).collect();
             let known = if known.is_empty() { "none has any yet".into() } else { known.join(", ") };
-            return Err(format!("no pair of `{operation}` was mirrored; operations with pairs: {known}").into());
+            let message = format!("no pair of `{operation}` was mirrored; operations with pairs: {known}");
+            return Err(Declined::new(Code::NotFound, message));
         };
         let detail = serde_json::json!({ "operation": operation, "different": fates.different, "reason": reason });
         let audited = self.audited(actor, "accept-differences", detail.clone());

@@ -1,8 +1,9 @@
-//! When V1 answers for V2, and what that says of V2: one law for calls of operations and for HTTP requests. Pure.
+//! When V1 answers for V2, when either gets a copy of what the other was asked, and what that says of them: one law for
+//! calls of operations and for HTTP requests. Pure.
 
 use cutover_model::{
     clock::Mono,
-    request::{Failure, FailureKind},
+    request::{Failure, FailureKind, PoolId},
 };
 
 /// What V2 made of a request that it failed.
@@ -49,6 +50,18 @@ impl Failed {
     pub const fn counts(self) -> bool {
         self.sent || !matches!(self.kind, FailureKind::System)
     }
+
+    /// Whether it counts against a pool that was sent a copy, for which nobody waits. Not if nobody was reached: a pool that
+    /// was closed has not failed it, nor has a V1 that may be on its way out.
+    pub const fn mirrored_counts(self, pool: PoolId, is_open: bool) -> bool {
+        self.sent || (is_open && matches!(pool, PoolId::V2))
+    }
+}
+
+/// Whether what a pool answered may be mirrored to the other one: V2's answers only while V1 is there. A closed V2 is asked
+/// all the same, so that each of V1's answers that was chosen is a pair that ends in some way.
+pub const fn may_mirror(by: PoolId, is_v1_open: bool) -> bool {
+    is_v1_open || matches!(by, PoolId::V1)
 }
 
 impl From<&Failure> for Failed {
@@ -98,6 +111,21 @@ mod tests {
             let given = until.since(now).as_nanos() * 100;
             let exact = deadline.since(now).as_nanos() * part;
             prop_assert!(given <= exact && exact - given < 100, "{given} of {exact}");
+        }
+
+        #[test]
+        fn a_copy_that_reached_nobody_counts_only_against_an_open_v2(
+            (kind, sent, is_v2, is_open) in (any_kind(), any::<bool>(), any::<bool>(), any::<bool>()),
+        ) {
+            let pool = if is_v2 { PoolId::V2 } else { PoolId::V1 };
+            let counts = Failed { kind, sent }.mirrored_counts(pool, is_open);
+            prop_assert_eq!(counts, sent || (is_v2 && is_open));
+        }
+
+        #[test]
+        fn v1_s_answers_are_always_mirrored_and_v2_s_while_v1_is_there(is_open in any::<bool>()) {
+            prop_assert!(may_mirror(PoolId::V1, is_open));
+            prop_assert_eq!(may_mirror(PoolId::V2, is_open), is_open);
         }
 
         #[test]

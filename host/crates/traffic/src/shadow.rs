@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     compare::Comparer,
+    failover::{Failed as FailedCall, may_mirror},
     observe::{Asked, Failed, Observation, Recorder, Uncompared, failed::Counted},
     pool::{Call, WorkerPool},
 };
@@ -78,9 +79,9 @@ impl Mirror {
     pub fn mirror(self: &Arc<Self>, request: Request, by: PoolId, answer: &Result<Answer, Failure>) {
         let Some(answered) = side(answer) else { return };
         let asked = match by {
+            _ if !may_mirror(by, self.parts.v1.is_open()) => return,
             PoolId::V1 => Some(self.parts.recorder.pairs().ask(&request.operation)),
-            PoolId::V2 if self.parts.v1.is_open() => None,
-            PoolId::V2 => return,
+            PoolId::V2 => None,
         };
         let Ok(permit) = Arc::clone(&self.budget).try_acquire_owned() else { return self.leave(asked, BUDGET_SPENT) };
         let this = Arc::clone(self);
@@ -117,7 +118,7 @@ impl Mirror {
         match side(&answer) {
             Some(v2) => self.parts.comparer.submit(Pair { operation: request.operation.to_string(), v1, v2 }, asked),
             // A pool that was closed under a mirrored call says nothing about V2.
-            None if answer.is_err_and(|failure| is_closed(&self.parts.v2, &failure)) => drop(asked),
+            None if answer.is_err_and(|failure| !counts(&self.parts.v2, PoolId::V2, &failure)) => drop(asked),
             None => self.parts.comparer.leave(asked, Uncompared::Unanswered, NO_ANSWER),
         }
     }
@@ -148,9 +149,7 @@ impl Mirror {
         let answer = workers.call(call).await;
         let kind = match &answer {
             Ok(_) => None,
-            Err(failure) if is_closed(workers, failure) => return answer,
-            // V1 has no worker for what nobody waits for: that is no failure of it.
-            Err(failure) if pool == PoolId::V1 && !failure.sent => return answer,
+            Err(failure) if !counts(workers, pool, failure) => return answer,
             Err(failure) => Some(failure.kind),
         };
         let took = clock::mono().since(started);
@@ -172,8 +171,8 @@ impl Mirror {
     }
 }
 
-fn is_closed(pool: &WorkerPool, failure: &Failure) -> bool {
-    !failure.sent && !pool.is_open()
+fn counts(workers: &WorkerPool, pool: PoolId, failure: &Failure) -> bool {
+    FailedCall::from(failure).mirrored_counts(pool, workers.is_open())
 }
 
 /// Whether there is something to compare.

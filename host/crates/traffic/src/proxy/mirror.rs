@@ -31,6 +31,7 @@ use self::encoding::{Undecoded, decode};
 use super::grpc;
 use crate::{
     compare::Comparer,
+    failover::{Failed as FailedCall, may_mirror},
     load::Room,
     message::{Fields, ReplyHead},
     observe::{Asked, Failed, Observation, Outcome, Recorder, Session, Uncompared, failed::Said},
@@ -147,7 +148,7 @@ impl HttpMirror {
         request: Option<Outgoing>,
         answer: &ReplyHead,
     ) -> Option<Box<Original>> {
-        if by == PoolId::V2 && !self.parts.v1.is_open() {
+        if !may_mirror(by, self.parts.v1.is_open()) {
             return None;
         }
         let Some(request) = request else {
@@ -241,7 +242,7 @@ impl Original {
                     }
                     Ok(v2) => mirror.hand_in(asked, by, answer, v2),
                     // A pool that was closed under a mirrored request says nothing about V2.
-                    Err(failure) if !failure.sent && !mirror.parts.v2.is_open() => drop(asked),
+                    Err(failure) if !counts(&mirror.parts.v2, PoolId::V2, &failure) => drop(asked),
                     Err(failure) => mirror.parts.comparer.leave(asked, Uncompared::Unanswered, failure.kind.name()),
                 }
             }
@@ -288,9 +289,7 @@ impl HttpMirror {
         let outcome = match &answer {
             Ok(answer) if answer.says == Said::Failed || failed.by_time(took) => Outcome::Failed(FailureKind::Worker),
             Ok(_) => Outcome::Answered,
-            // Nobody was reached for what nobody waits for: no failure of a V1 that may be on its way out, nor of a
-            // pool that was closed.
-            Err(failure) if !failure.sent && (id == PoolId::V1 || !pool.is_open()) => return answer,
+            Err(failure) if !counts(pool, id, failure) => return answer,
             Err(failure) => Outcome::Failed(failure.kind),
         };
         recorder.record(Observation {
@@ -373,6 +372,10 @@ impl Kept {
         };
         Ok(Side { success: status.as_u16() < 400 && !fails_call, status: status.as_u16(), media_type, body })
     }
+}
+
+fn counts(upstreams: &UpstreamPool, pool: PoolId, failure: &Failure) -> bool {
+    FailedCall::from(failure).mirrored_counts(pool, upstreams.is_open())
 }
 
 /// Asks a pool, and waits for the whole answer; `head_at` is when its head was there.

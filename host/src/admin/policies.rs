@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{MAX_ACTOR, MAX_REASON, Refusal, Shared, bounded};
+use super::{MAX_REASON, Refusal, Shared, bounded, who};
 use crate::host::Host;
 use cutover_authoring::author::inspect::{Report, Subject, inspect};
 use cutover_control::{
@@ -195,12 +195,10 @@ async fn offered(host: &Host, turn: &Semaphore, body: Body) -> Result<(Offer, St
         provenance: push.provenance,
         envelope: push.envelope,
     };
-    for (field, text, most) in [("reason", &offer.reason, MAX_REASON), ("actor", &push.actor, MAX_ACTOR)] {
-        if let Err(Refusal { status, code, message }) = bounded(field, text, most) {
-            return Err(Refused(status, code, message));
-        }
-    }
-    Ok((offer, if push.actor.is_empty() { "unknown".to_owned() } else { push.actor }))
+    let refused = |Refusal { status, code, message }| Refused(status, code, message);
+    bounded("reason", &offer.reason, MAX_REASON).map_err(refused)?;
+    let actor = who(&push.actor).map_err(refused)?.to_owned();
+    Ok((offer, actor))
 }
 
 /// Whether this host would admit a policy; it is kept nowhere.
@@ -239,8 +237,7 @@ impl From<PushError> for Refused {
             PushError::Taken { .. } => StatusCode::CONFLICT,
             PushError::Refused { .. } => StatusCode::FORBIDDEN,
             PushError::Policy { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            PushError::Blocking(_) => StatusCode::SERVICE_UNAVAILABLE,
-            PushError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            PushError::Blocking(_) | PushError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.cause(), chain(&error))
     }

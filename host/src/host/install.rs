@@ -133,6 +133,7 @@ impl From<InstallError> for Declined {
             InstallError::Folder { .. } => Code::Folder,
             InstallError::Blocking(_) => Code::Busy,
             InstallError::Push { source, .. } if matches!(**source, PushError::Blocking(_)) => Code::Busy,
+            InstallError::Push { source, .. } if matches!(**source, PushError::Store(_)) => Code::NotRecorded,
             InstallError::Bundle(_) => Code::Policy("bundle"),
             InstallError::Find(FindError::Unknown { .. } | FindError::Ambiguous { .. }) => Code::UnknownPolicy,
             InstallError::Find(FindError::Store(_)) => Code::NotRecorded,

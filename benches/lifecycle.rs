@@ -77,7 +77,7 @@ fn swaps(c: &mut Criterion) {
         b.iter(|| Policy::admit(&engine, compiled.clone(), Kind::Rollback, "{}").unwrap());
     });
 
-    let seats = [InstalledPolicy::of(Arc::clone(&judge)), InstalledPolicy::of(judge)];
+    let seats = [InstalledPolicy::of(Arc::<Policy>::clone(&judge)), InstalledPolicy::of(judge)];
     let slots = Slots::default();
     let mut next = seats.iter().cycle().cloned();
     group.bench_function("activate", |b| {

@@ -213,7 +213,7 @@ async fn candidates_for_routing_and_comparison_are_held_against_live_requests() 
     };
     // The plan differs, because the candidate was asked for one; each request differs, because it would have gone to V2.
     let to = host.migration().slots.get(Kind::Routing);
-    assert_eq!(to.active().unwrap().description.name, "sticky-share");
+    assert_eq!(to.active().unwrap().description().name, "sticky-share");
     host.ask(CommandKind::SetFlag("max_share".into(), 50.into())).await.unwrap_or_default();
     host.ask(CommandKind::Advance).await.unwrap();
     for n in 0..20 {

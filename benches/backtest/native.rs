@@ -8,7 +8,7 @@ use cutover_model::{
     request::Class,
 };
 use cutover_policy::{self as sdk, Rollback};
-use cutover_policy_host::engine::Asked;
+use cutover_policy_host::ask::Asked;
 
 pub(crate) fn thresholds() -> Side {
     side::<thresholds::Thresholds>()

@@ -122,9 +122,9 @@ async fn a_configuration_that_changed_wins_over_the_last_swap_for_the_kind_that_
         let host = changed.start_in(Arc::clone(&folder)).await;
         let active = |kind| host.migration().slots.get(kind).active().unwrap();
         let (comparison, rollback) = (active(Kind::Comparison), active(Kind::Rollback));
-        assert_eq!((&*comparison.description.name, &*rollback.description.name), ("json-compare", "thresholds"));
-        assert!(comparison.settings.contains("\"max_differences\":7"), "{}", comparison.settings);
-        assert!(rollback.settings.contains("\"min_requests\":20"), "{}", rollback.settings);
+        assert_eq!((&*comparison.description().name, &*rollback.description().name), ("json-compare", "thresholds"));
+        assert!(comparison.settings().contains("\"max_differences\":7"), "{}", comparison.settings());
+        assert!(rollback.settings().contains("\"min_requests\":20"), "{}", rollback.settings());
         host.app.shut_down().await;
     }
 }

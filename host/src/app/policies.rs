@@ -18,6 +18,7 @@ use cutover_model::{clock, port::Kind};
 use cutover_policy_host::{
     PolicyError,
     admission::admit_with,
+    ask::PolicyPort,
     bundle::Bundle,
     candidate::Candidate,
     catch_up::CatchUp,
@@ -58,7 +59,7 @@ pub(super) async fn fill_slots(
         }
     }
     if let (Some(before), Some(now)) = (before, slots.get(Kind::Comparison).active()) {
-        filled.compares_otherwise = before.digest != **now.digest() || before.settings != *now.settings;
+        filled.compares_otherwise = before.digest != **now.digest() || *before.settings != **now.settings();
     }
     Ok(filled)
 }
@@ -153,7 +154,7 @@ async fn fill_slot(
     match admitted {
         (Ok(policy), component) => {
             let policy = Arc::new(policy);
-            let replayed = replayed(migration, &policy, shared).await?;
+            let replayed = replayed(migration, Arc::<Policy>::clone(&policy), shared).await?;
             let record = SlotRecord {
                 title: title.clone(),
                 digest: policy.digest().to_string(),
@@ -202,10 +203,10 @@ async fn fill_slot(
 }
 
 /// What a policy that takes charge at start remembers of the phase or stage that goes on.
-async fn replayed(migration: &str, policy: &Arc<Policy>, shared: &Shared) -> Result<CatchUp, StartError> {
+async fn replayed(migration: &str, policy: Arc<dyn PolicyPort>, shared: &Shared) -> Result<CatchUp, StartError> {
     let state = shared.store.state(migration).await?.filter(State::is_judged);
     let Some(state) = state else { return Ok(CatchUp::default()) };
-    Ok(catch_up::caught_up(&shared.store, migration, policy, state.since).await)
+    Ok(catch_up::caught_up(&shared.store, migration, &policy, state.since).await)
 }
 
 /// A policy in a slot of before, if those that the host trusts now still vouch for it: as a release, or as the bundle that

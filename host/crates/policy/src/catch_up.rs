@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{PolicyError, engine::WarmPolicy};
+use super::{PolicyError, ask::KeptPort};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Progress, Verdict},
@@ -63,7 +63,7 @@ impl CatchUp {
     }
 
     /// Shows it the next check. `verdict` is what was in force; a check without one was not shown to stages policies.
-    pub fn show(&mut self, kind: Kind, policy: &mut WarmPolicy, check: &Check, verdict: Option<Verdict>) {
+    pub fn show(&mut self, kind: Kind, policy: &mut dyn KeptPort, check: &Check, verdict: Option<Verdict>) {
         let (failure, memory) = match (kind, verdict) {
             (Kind::Rollback, verdict) => {
                 let asked = policy.judge(&self.seen.fresh(check), &self.memory);

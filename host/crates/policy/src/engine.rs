@@ -51,7 +51,7 @@ use super::{check, error::PolicyError};
 use cutover_model::{clock, port::Kind};
 
 pub use self::{
-    ask::{Asked, WarmPolicy},
+    ask::WarmPolicy,
     compiler::compile_here,
     contract::CONTRACT,
     limits::{KindLimits, Limits},

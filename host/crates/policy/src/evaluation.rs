@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{
     PolicyError,
-    engine::{Asked, Policy},
+    ask::{Asked, PolicyPort},
     slot::Slots,
 };
 use crate::installed::InstalledPolicy;
@@ -58,7 +58,7 @@ pub struct Failed {
     /// The kind of policy that failed.
     pub kind: Kind,
     /// Which policy; none if nobody was in charge.
-    pub policy: Option<Arc<Policy>>,
+    pub policy: Option<Arc<dyn PolicyPort>>,
     /// Why the policy gave no answer that can be used.
     pub error: PolicyError,
 }
@@ -118,7 +118,7 @@ impl EvaluationQueue {
     }
 
     /// Tells that a policy failed. If too many wait, there is nothing that this one would add.
-    pub fn failed(&self, kind: Kind, policy: Option<&Arc<Policy>>, error: &PolicyError) {
+    pub fn failed(&self, kind: Kind, policy: Option<&Arc<dyn PolicyPort>>, error: &PolicyError) {
         let failed = Failed { kind, policy: policy.cloned(), error: error.clone() };
         // What does not fit is one of more than 256 failures that wait: the controller will act on those.
         drop(self.failures.try_send(failed));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Policy;
+use crate::ask::PolicyPort;
 use cutover_model::port::Description;
 
 /// The name and version that people know a policy by: those of its release or bundle. An interpreter's own name says
@@ -21,7 +21,7 @@ pub struct Title {
 #[derive(Debug, Clone)]
 pub struct InstalledPolicy {
     /// The compiled policy with its settings.
-    pub policy: Arc<Policy>,
+    pub policy: Arc<dyn PolicyPort>,
     /// The name and version that people know it by.
     pub title: Title,
     /// Whether its component may import the stand-in for WASI.
@@ -37,8 +37,8 @@ impl From<&Description> for Title {
 
 impl InstalledPolicy {
     /// A policy that nobody gave a name: it goes by what it says itself.
-    pub fn of(policy: Arc<Policy>) -> Self {
-        let title = Title::from(&*policy.description);
+    pub fn of(policy: Arc<dyn PolicyPort>) -> Self {
+        let title = Title::from(&**policy.description());
         Self { policy, title, wasi_stub: false }
     }
 

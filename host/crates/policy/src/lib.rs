@@ -11,6 +11,7 @@
 //! answered with the last good plan, with `hold`, or with V1.
 
 pub mod admission;
+pub mod ask;
 pub mod blocking;
 pub mod bundle;
 pub mod candidate;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Value, json};
 
-use super::engine::Asked;
+use super::ask::Asked;
 use crate::installed::InstalledPolicy;
 use cutover_model::{
     clock::UnixMs,
@@ -121,7 +121,7 @@ impl Call {
             policy: installed.label(),
             digest: installed.policy.digest().to_string(),
             wasi_stub: installed.wasi_stub,
-            settings: installed.policy.settings.to_string(),
+            settings: installed.policy.settings().to_string(),
             question,
             memory: Memory(memory),
             answer: answer(asked),

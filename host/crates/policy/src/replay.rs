@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{
     PolicyError,
-    engine::{Asked, Engine, Imports, Policy},
+    ask::Asked,
+    engine::{Engine, Imports, Policy},
     record::{self, Call, Memory, Question},
 };
 

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use cutover_contract::{frame, share};
 
 pub use self::choice::{Callers, Choice, Key};
-use crate::{PolicyError, engine::Policy, installed::InstalledPolicy};
+use crate::{PolicyError, ask::PolicyPort, installed::InstalledPolicy};
 use cutover_model::{
     clock::{self, UnixMs},
     port::{Condition, Plan, Target, Test},
@@ -83,7 +83,7 @@ pub struct Route {
 }
 
 /// Why `decide` has no answer, and who was asked, if anybody was in charge.
-pub type Undecided = (PolicyError, Option<Arc<Policy>>);
+pub type Undecided = (PolicyError, Option<Arc<dyn PolicyPort>>);
 
 /// One question to `decide`.
 #[derive(Debug, Clone)]
@@ -201,7 +201,7 @@ impl Compiled {
         });
         let decider = decider.map(|installed| {
             // The engine admitted only attributes that parse.
-            let wanted = installed.policy.description.attributes.iter().filter_map(|a| Attribute::parse(a)).collect();
+            let wanted = installed.policy.description().attributes.iter().filter_map(|a| Attribute::parse(a)).collect();
             (installed, wanted)
         });
         Self {

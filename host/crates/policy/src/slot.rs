@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::{candidate::Candidate, engine::Policy};
+use super::{ask::PolicyPort, candidate::Candidate};
 use crate::installed::InstalledPolicy;
 use cutover_model::port::Kind;
 
@@ -16,7 +16,7 @@ use cutover_model::port::Kind;
 #[derive(Debug, Clone)]
 pub enum Charge {
     /// The policy in charge.
-    Active(Arc<Policy>),
+    Active(Arc<dyn PolicyPort>),
     /// None, because the one that was in charge failed too often and there was none before it.
     Held,
     /// None, because none was ever put in charge.
@@ -53,7 +53,7 @@ impl Active {
 
 impl Slot {
     /// The policy in charge; none where a kind is optional and not configured, or while the slot is held.
-    pub fn active(&self) -> Option<Arc<Policy>> {
+    pub fn active(&self) -> Option<Arc<dyn PolicyPort>> {
         self.0.load().active.as_ref().map(|active| Arc::clone(&active.installed.policy))
     }
 

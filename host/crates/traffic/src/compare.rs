@@ -22,7 +22,7 @@ use crate::observe::{
 use cutover_model::port::{Comparison, Difference, Kind, Pair};
 use cutover_policy_host::{
     PolicyError,
-    engine::Policy,
+    ask::PolicyPort,
     evaluation::{EvaluationQueue, Job},
     slot::Slots,
 };
@@ -102,12 +102,12 @@ pub fn comparer(evaluations: EvaluationQueue, pairs: Arc<Pairs>) -> (Comparer, i
 
 /// The rules that are in charge of a migration's pairs, if any are.
 pub fn rules(slots: &Slots) -> Option<Rules> {
-    slots.get(Kind::Comparison).active().map(|policy| rules_of(&policy))
+    slots.get(Kind::Comparison).active().map(|policy| rules_of(&*policy))
 }
 
-fn rules_of(policy: &Policy) -> Rules {
+fn rules_of(policy: &dyn PolicyPort) -> Rules {
     let mut hasher = DefaultHasher::new();
-    (policy.digest(), &policy.settings).hash(&mut hasher);
+    (policy.digest(), policy.settings()).hash(&mut hasher);
     Rules(hasher.finish())
 }
 
@@ -226,7 +226,7 @@ enum Done {
 /// Asks about pairs that fit one question. A policy that does not answer has not said that anything is the same.
 async fn compare(
     asked: Vec<Pair>,
-    policy: &Arc<Policy>,
+    policy: &Arc<dyn PolicyPort>,
     evaluations: &EvaluationQueue,
     report: &Mutex<Report>,
 ) -> Done {
@@ -241,7 +241,7 @@ async fn compare(
     };
     evaluations.submit(Kind::Comparison, || Job::Compared(asked, answered.clone()));
     match answered.answer {
-        Ok(outcomes) => Done::Compared(rules_of(policy), outcomes),
+        Ok(outcomes) => Done::Compared(rules_of(&**policy), outcomes),
         Err(error) => {
             evaluations.failed(Kind::Comparison, Some(policy), &error);
             tracing::warn!(%error, "the comparison policy failed");

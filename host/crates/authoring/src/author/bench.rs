@@ -14,7 +14,8 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
-    engine::{Asked, Policy, WarmPolicy},
+    ask::Asked,
+    engine::{Policy, WarmPolicy},
 };
 
 mod budget;

@@ -8,11 +8,7 @@ use super::{
 };
 use cutover_model::port::{Action, Check, Judgement, Kind, Move, Phase, Progress, Verdict};
 use cutover_policy_host::{
-    PolicyError,
-    catch_up::Seen,
-    engine::{Asked, Policy},
-    history::Recorded,
-    installed::Title,
+    PolicyError, ask::Asked, catch_up::Seen, engine::Policy, history::Recorded, installed::Title,
 };
 
 /// Changes that are kept with their findings; more are counted.

@@ -11,7 +11,8 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
-    engine::{Asked, Policy, WarmPolicy},
+    ask::Asked,
+    engine::{Policy, WarmPolicy},
     installed::InstalledPolicy,
     route::{Control, Published, Route, Router},
 };
@@ -105,7 +106,7 @@ fn route(
     requests: &[(Request, Mirrored)],
 ) -> Vec<(Mirrored, Route)> {
     let router = Router::closed();
-    let decider = policy.decides().then(|| Arc::new(InstalledPolicy::of(Arc::clone(policy))));
+    let decider = policy.decides().then(|| Arc::new(InstalledPolicy::of(Arc::<Policy>::clone(policy))));
     let control = Control::default();
     router.publish(Published { plan, v2_serves, most, decider, control });
     requests.iter().map(|(request, expected)| (expected.clone(), router.route(request))).collect()

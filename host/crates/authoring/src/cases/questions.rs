@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{CasesError, ask, read, scene::Scene};
 use crate::author::workload::{Question, Step};
 use cutover_model::port::{Action, Move};
-use cutover_policy_host::engine::{Asked, Policy};
+use cutover_policy_host::{ask::Asked, engine::Policy};
 
 /// What the cases of a bundle ask with its own settings, in their order. The policy is asked in passing, because where a
 /// migration stands and what is remembered may follow from its answers.

@@ -17,7 +17,7 @@ use cutover_model::{
     clock::{self, UnixMs},
     port::{Check, Verdict},
 };
-use cutover_policy_host::{PolicyError, catch_up::CatchUp, engine::Policy, history::Recorded};
+use cutover_policy_host::{PolicyError, ask::PolicyPort, catch_up::CatchUp, history::Recorded};
 
 /// Checks that are read from the store at once.
 const PAGE: u32 = 500;
@@ -40,7 +40,7 @@ pub struct PendingCatchUp {
     /// Where it is to be put.
     pub(super) installing: PendingInstall,
     /// Who is shown; nobody, if there is nothing to show.
-    pub(super) policy: Option<Arc<Policy>>,
+    pub(super) policy: Option<Arc<dyn PolicyPort>>,
     /// How it did so far.
     pub(super) catch_up: CatchUp,
     /// It has seen what came before this.
@@ -59,7 +59,7 @@ pub struct PendingCatchUp {
 /// Who is to be shown checks, and what it knows already.
 pub(super) struct CatchUpStart {
     /// Nobody, if there is nothing to show.
-    pub policy: Option<Arc<Policy>>,
+    pub policy: Option<Arc<dyn PolicyPort>>,
     /// What it remembers.
     pub memory: Vec<u8>,
     /// It has seen what came before this.
@@ -128,7 +128,7 @@ impl PendingCatchUp {
     }
 
     /// Shows the checks that the store has until before `to`.
-    async fn show_stored(&mut self, store: &Store, migration: &str, policy: &Arc<Policy>, to: UnixMs) {
+    async fn show_stored(&mut self, store: &Store, migration: &str, policy: &Arc<dyn PolicyPort>, to: UnixMs) {
         let mut stored = StoredChecks::new(store, migration, (self.from, to));
         while self.catch_up.failed < ENOUGH_FAILURES {
             let Some(page) = stored.page().await else { break };
@@ -143,7 +143,7 @@ impl PendingCatchUp {
         self.installing.can_wait() && *failed > 0 && *failed == *checks
     }
 
-    async fn show(&mut self, policy: &Arc<Policy>, mut checks: Vec<Shown>) {
+    async fn show(&mut self, policy: &Arc<dyn PolicyPort>, mut checks: Vec<Shown>) {
         let until = checks.last().map(|(check, _)| check.now_ms);
         checks.retain(|(check, verdict)| !self.is_owed(check, *verdict));
         self.catch_up = shown(policy, self.catch_up.clone(), checks).await;
@@ -187,12 +187,12 @@ impl<'a> StoredChecks<'a> {
 }
 
 /// Shows a policy checks, on a thread that may be held up.
-async fn shown(policy: &Arc<Policy>, mut catch_up: CatchUp, checks: Vec<Shown>) -> CatchUp {
+async fn shown(policy: &Arc<dyn PolicyPort>, mut catch_up: CatchUp, checks: Vec<Shown>) -> CatchUp {
     let (policy, before) = (Arc::clone(policy), catch_up.clone());
     let shown = tokio::task::spawn_blocking(move || {
-        let mut warm = policy.warm();
+        let mut warm = policy.kept();
         for (check, verdict) in checks {
-            catch_up.show(policy.kind, &mut warm, &check, verdict);
+            catch_up.show(policy.kind(), &mut *warm, &check, verdict);
             if catch_up.failed >= ENOUGH_FAILURES {
                 break;
             }
@@ -208,16 +208,16 @@ async fn shown(policy: &Arc<Policy>, mut catch_up: CatchUp, checks: Vec<Shown>) 
 /// What a policy remembers that takes charge while a host starts: that of the checks that the store has of the phase or
 /// stage, as if it had been activated while the host ran. A stages policy would otherwise forget pairs that differ, and a
 /// judge what it has seen of V1.
-pub async fn caught_up(store: &Store, migration: &str, policy: &Arc<Policy>, since: UnixMs) -> CatchUp {
+pub async fn caught_up(store: &Store, migration: &str, policy: &Arc<dyn PolicyPort>, since: UnixMs) -> CatchUp {
     let mut catch_up = CatchUp::new(Vec::new());
     let (started, mut told) = (clock::mono(), Duration::ZERO);
     let mut stored = StoredChecks::new(store, migration, (since, UnixMs(u64::MAX)));
-    while catch_up.failed < ENOUGH_FAILURES && CatchUp::is_for(policy.kind) {
+    while catch_up.failed < ENOUGH_FAILURES && CatchUp::is_for(policy.kind()) {
         let Some(page) = stored.page().await else { break };
         catch_up = shown(policy, catch_up, page).await;
         if clock::mono().since(started) >= told + TELL_EACH {
             told = clock::mono().since(started);
-            tracing::info!(migration, kind = %policy.kind, checks = catch_up.checks, "a new policy is shown recorded checks");
+            tracing::info!(migration, kind = %policy.kind(), checks = catch_up.checks, "a new policy is shown recorded checks");
         }
     }
     catch_up
@@ -227,7 +227,7 @@ impl Controller {
     /// Shows a new policy what comes next, or installs it.
     pub(super) async fn catch_up(&mut self, mut pending: PendingCatchUp) {
         if std::mem::take(&mut pending.last) {
-            self.last_looks -= 1;
+            self.installs.last_looks -= 1;
             return if pending.fails_all() { self.turn_away(pending) } else { self.install_now(pending).await };
         }
         let Some(policy) = pending.policy.clone() else { return self.install_between_checks(pending).await };
@@ -238,11 +238,11 @@ impl Controller {
                 self.refuse(pending.installing, Declined::new(Code::Busy, format!("nothing was changed: {why}")));
             }
             // The check under way comes first: it is one that the new policy has to see.
-            Round::Last(_) if self.asking => self.waiting.push(pending),
-            Round::UnderWay => self.waiting.push(pending),
+            Round::Last(_) if self.questions.asking => self.installs.waiting.push(pending),
+            Round::UnderWay => self.installs.waiting.push(pending),
             Round::Last(checks) => {
                 pending.last = true;
-                self.last_looks += 1;
+                self.installs.last_looks += 1;
                 self.show_off_path(pending, policy, Round::Last(checks));
             }
             round @ (Round::Stored(_) | Round::Missed(_)) => self.show_off_path(pending, policy, round),
@@ -271,9 +271,9 @@ impl Controller {
             ))
         };
         // What was recorded in an earlier life of the host, or so long ago that it is not at hand.
-        let at_hand = match self.recent.front() {
+        let at_hand = match self.questions.recent.front() {
             Some((check, _)) => check.now_ms,
-            None if self.asking => return Round::UnderWay,
+            None if self.questions.asking => return Round::UnderWay,
             None if pending.stored.has_begun() => return Round::Done,
             None => self.parts.clock.now(),
         };
@@ -281,7 +281,7 @@ impl Controller {
             let is_lost = pending.stored.is_lost(at_hand.0 - from.0);
             return if is_lost { too_slow() } else { Round::Stored(at_hand) };
         }
-        let checks: Vec<_> = self.recent.iter().filter(|(check, _)| check.now_ms >= *from).cloned().collect();
+        let checks: Vec<_> = self.questions.recent.iter().filter(|(check, _)| check.now_ms >= *from).cloned().collect();
         let is_lost = pending.at_hand.is_lost(checks.len() as u64);
         match checks.len() {
             0 => Round::Done,
@@ -291,9 +291,9 @@ impl Controller {
         }
     }
 
-    fn show_off_path(&self, mut pending: PendingCatchUp, policy: Arc<Policy>, round: Round) {
+    fn show_off_path(&self, mut pending: PendingCatchUp, policy: Arc<dyn PolicyPort>, round: Round) {
         let (store, name, settled) = (self.parts.store.clone(), self.parts.name.clone(), self.settled.clone());
-        pending.owed_from = self.owed.from;
+        pending.owed_from = self.questions.owed.from;
         self.parts.tasks.spawn(async move {
             let started = clock::mono();
             match round {
@@ -309,12 +309,12 @@ impl Controller {
 
     /// Waits for the end of the check under way, so that the new policy misses none.
     async fn install_between_checks(&mut self, pending: PendingCatchUp) {
-        if self.asking { self.waiting.push(pending) } else { self.install_now(pending).await }
+        if self.questions.asking { self.installs.waiting.push(pending) } else { self.install_now(pending).await }
     }
 
     /// Goes on with those that waited for the end of a check.
     pub(super) async fn go_on(&mut self) {
-        for pending in std::mem::take(&mut self.waiting) {
+        for pending in std::mem::take(&mut self.installs.waiting) {
             self.catch_up(pending).await;
         }
     }

@@ -62,28 +62,28 @@ pub(super) struct Owed {
 impl Controller {
     /// Asks the policies on a blocking thread; false if there is nothing to ask.
     pub(super) async fn ask(&mut self, answers: &mpsc::Sender<Option<Checked>>) -> bool {
-        if self.stale_plan.is_some() {
+        if self.plan.stale.is_some() {
             self.apply(Event::FlagsChanged, Cause::host()).await;
         }
         self.distrust().await;
-        self.behind = false;
+        self.questions.behind = false;
         if !self.state.is_judged() || self.parts.store.refuses().is_some() {
             let batches = self.take_unrecorded();
             self.keep(batches, None, Vec::new());
             return false;
         }
-        let mut batches = std::mem::take(&mut self.pending);
-        self.pending = judge::set_aside(&self.parts.name, &self.parts.slots, &mut batches);
-        if let Some(fewer) = self.owed.fewer.filter(|fewer| *fewer < batches.len()) {
-            self.pending.splice(..0, batches.split_off(fewer));
+        let mut batches = std::mem::take(&mut self.questions.pending);
+        self.questions.pending = judge::set_aside(&self.parts.name, &self.parts.slots, &mut batches);
+        if let Some(fewer) = self.questions.owed.fewer.filter(|fewer| *fewer < batches.len()) {
+            self.questions.pending.splice(..0, batches.split_off(fewer));
         }
-        let repeated = self.owed.count.min(batches.len());
-        self.owed.count -= repeated;
-        self.behind = !self.pending.is_empty();
-        let behind = self.behind;
+        let repeated = self.questions.owed.count.min(batches.len());
+        self.questions.owed.count -= repeated;
+        self.questions.behind = !self.questions.pending.is_empty();
+        let behind = self.questions.behind;
         let check = self.check(batches);
-        let (epoch, staged, slots) = (self.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
-        let staged = staged && self.distrusted.is_none();
+        let (epoch, staged, slots) = (self.course.epoch, self.state.is_staged(), Arc::clone(&self.parts.slots));
+        let staged = staged && self.trust.distrusted.is_none();
         let asked = self.parts.tasks.spawn_blocking(move || {
             let judged = judge::judge(&slots, &check);
             let verdict = judge::verdict(judged.as_ref());
@@ -106,9 +106,9 @@ impl Controller {
 
     /// What policies are asked about. No two checks are of the same moment: by that they are known in the records.
     pub(super) fn check(&mut self, batches: Vec<Batch>) -> Check {
-        self.last_check = self.parts.clock.now().after(self.last_check);
+        self.questions.last_check = self.parts.clock.now().after(self.questions.last_check);
         Check {
-            now_ms: self.last_check,
+            now_ms: self.questions.last_check,
             phase: self.state.in_force(),
             stage: self.state.stage,
             share: self.state.share,
@@ -135,26 +135,26 @@ impl Controller {
         if let Some((answered, verdict)) = staged.as_ref().zip(verdict) {
             self.parts.evaluations.submit(Kind::Stages, || Job::Staged(progress(verdict), answered.asked.clone()));
         }
-        let (now, owes) = (self.parts.clock.up(), self.owed.count > 0);
+        let (now, owes) = (self.parts.clock.up(), self.questions.owed.count > 0);
         match judged.as_ref().map(|answered| &answered.asked.answer) {
-            Some(Ok(_)) => self.judge.answered(now, had_calls(&check), owes),
-            Some(Err(error)) => self.judge.failed(now, format!("the rollback policy {error}")),
-            None => self.judge.is_missing(now, judge::nobody().note),
+            Some(Ok(_)) => self.guard.judge.answered(now, had_calls(&check), owes),
+            Some(Err(error)) => self.guard.judge.failed(now, format!("the rollback policy {error}")),
+            None => self.guard.judge.is_missing(now, judge::nobody().note),
         }
         match staged.as_ref().map(|answered| &answered.asked.answer) {
-            Some(Ok(_)) => self.stages.answered(now, true, false),
-            Some(Err(error)) => self.stages.failed(now, format!("the stages policy {error}")),
+            Some(Ok(_)) => self.guard.stages.answered(now, true, false),
+            Some(Err(error)) => self.guard.stages.failed(now, format!("the stages policy {error}")),
             None => {}
         }
-        if epoch != self.epoch {
+        if epoch != self.course.epoch {
             return;
         }
         if judged.is_none() {
-            self.waiting_for = vec![judge::nobody()];
+            self.shows.waiting_for = vec![judge::nobody()];
         }
         if let Some(answered) = judged {
             if let Err(error) = &answered.asked.answer {
-                self.waiting_for = vec![judge::failure(error)];
+                self.shows.waiting_for = vec![judge::failure(error)];
                 self.count_failure(Kind::Rollback, Some(&answered.installed.policy), error).await;
             }
             let judgement = answered.asked.answer.clone().unwrap_or_else(|error| Judgement {
@@ -163,24 +163,24 @@ impl Controller {
                 evidence: 0,
             });
             let Judgement { verdict, findings, evidence } = judgement;
-            let news = self.told.of_judge(verdict, &findings, now);
+            let news = self.shows.told.of_judge(verdict, &findings, now);
             self.tell_of("warning", "the judge warns of V2", news);
-            self.verdict = Some(Judged { at: check.now_ms, verdict, findings, evidence });
+            self.shows.verdict = Some(Judged { at: check.now_ms, verdict, findings, evidence });
             let cause = Cause::policy(&answered, judged_call, answered.at);
             self.apply(judge::event(&answered), cause).await;
         }
-        let Some(answered) = staged.filter(|_| epoch == self.epoch) else { return };
+        let Some(answered) = staged.filter(|_| epoch == self.course.epoch) else { return };
         if let Err(error) = &answered.asked.answer {
             self.count_failure(Kind::Stages, Some(&answered.installed.policy), error).await;
         }
         if let Event::Moved { findings, action } = stage::event(&answered) {
             let has_callers = self.state.share > Ppm::ZERO;
-            let news = self.told.of_stages(has_callers && action == Action::Hold, &findings, now);
+            let news = self.shows.told.of_stages(has_callers && action == Action::Hold, &findings, now);
             self.tell_of("held", "the share is held", news);
             let held = step::held(&self.state, action, self.max_for_v2(), self.parts.clock.now());
             let rail = self.rail(action, verdict.unwrap_or(Verdict::Hold));
             let is_held = rail.is_some();
-            self.waiting_for = held.or(rail).map_or(findings, |held| vec![held]);
+            self.shows.waiting_for = held.or(rail).map_or(findings, |held| vec![held]);
             if is_held {
                 return;
             }
@@ -210,50 +210,51 @@ impl Controller {
 
     /// Batches that wait for a check and are not on record yet; those that are go.
     pub(super) fn take_unrecorded(&mut self) -> Vec<Batch> {
-        let owed = std::mem::take(&mut self.owed).count.min(self.pending.len());
-        self.pending.drain(..owed);
-        std::mem::take(&mut self.pending)
+        let owed = std::mem::take(&mut self.questions.owed).count.min(self.questions.pending.len());
+        self.questions.pending.drain(..owed);
+        std::mem::take(&mut self.questions.pending)
     }
 
     /// Only an answer makes batches seen: those of a question that failed are shown again, before what came since. In half
     /// as many at once, so that a question that was too much is not for ever; `behind` stays until all are answered, and
     /// so nobody is asked to raise the share. None says that nobody was there to be asked.
     fn take_back(&mut self, check: &Check, is_answered: Option<bool>) {
-        let (asked, owed) = (check.batches.len(), &mut self.owed);
+        let (asked, owed) = (check.batches.len(), &mut self.questions.owed);
         if is_answered != Some(false) {
             owed.fewer = owed.fewer.filter(|_| owed.count > 0).map(|fewer| fewer.saturating_mul(2));
-            owed.from = self.pending.first().filter(|_| owed.count > 0).map(|batch| batch.start_ms);
+            owed.from = self.questions.pending.first().filter(|_| owed.count > 0).map(|batch| batch.start_ms);
             return;
         }
         owed.count += asked;
         owed.from = owed.from.or_else(|| check.batches.first().map(|batch| batch.start_ms));
         owed.fewer = if owed.count > 0 { Some((asked / 2).max(1)) } else { None };
         // Not at once: it would fail again.
-        self.behind = false;
-        self.pending.splice(..0, check.batches.iter().cloned());
-        let too_many = self.pending.len().saturating_sub(MAX_PENDING);
-        self.pending.drain(..too_many);
+        self.questions.behind = false;
+        self.questions.pending.splice(..0, check.batches.iter().cloned());
+        let too_many = self.questions.pending.len().saturating_sub(MAX_PENDING);
+        self.questions.pending.drain(..too_many);
         owed.count = owed.count.saturating_sub(too_many);
     }
 
     /// Keeps history, the log and memories, off the controller's path: what is lost here is history, not state.
     pub(super) fn keep(&mut self, batches: Vec<Batch>, check: Option<(Check, Option<Verdict>)>, calls: Vec<Call>) {
         if let Some(check) = &check {
-            if self.recent.len() >= RECENT {
-                self.recent.pop_front();
+            if self.questions.recent.len() >= RECENT {
+                self.questions.recent.pop_front();
             }
-            self.recent.push_back(check.clone());
+            self.questions.recent.push_back(check.clone());
         }
         if self.parts.store.refuses().is_some() {
-            drop(self.parts.split.recorder.take_marks(batches.len() + std::mem::take(&mut self.dropped)));
+            drop(self.parts.split.recorder.take_marks(batches.len() + std::mem::take(&mut self.questions.dropped)));
             return;
         }
         let (store, name) = (self.parts.store.clone(), self.parts.name.clone());
         let remembered = remembered(&self.parts.slots);
-        let recording = self.recording.clone();
+        let recording = self.records.recording.clone();
         recording.begin();
         // Those of batches that nobody was asked about go with them: their sessions are new once more.
-        let sessions = self.parts.split.recorder.take_marks(batches.len() + std::mem::take(&mut self.dropped));
+        let sessions =
+            self.parts.split.recorder.take_marks(batches.len() + std::mem::take(&mut self.questions.dropped));
         self.in_turn(async move {
             let kept = async {
                 store.record_metrics(&name, &batches).await?;
@@ -274,8 +275,8 @@ impl Controller {
     /// Writes in the order in which things happened: the log is read in that order, and what a policy remembered before
     /// must not replace what it remembers now.
     pub(super) fn in_turn(&mut self, write: impl Future<Output = ()> + Send + 'static) {
-        let before = self.writing.take();
-        self.writing = Some(self.parts.records.spawn(async move {
+        let before = self.records.writing.take();
+        self.records.writing = Some(self.parts.records.spawn(async move {
             if let Some(before) = before {
                 // One that panicked has ended, too.
                 drop(before.await);
@@ -326,13 +327,13 @@ fn record<T: serde::Serialize>(answered: &Answered<T>, question: Question) -> Ca
 fn remembered(slots: &Slots) -> Vec<Remembered> {
     let active = slots.iter().filter_map(|(_, slot)| {
         let (installed, memory) = slot.question()?;
-        Some(Remembered::of(SlotRole::Active, &installed.policy, memory, None))
+        Some(Remembered::of(SlotRole::Active, &*installed.policy, memory, None))
     });
     let candidates = slots.iter().filter_map(|(_, slot)| {
         let candidate = slot.candidate()?;
         let (memory, _) = candidate.memory.lock().clone();
         let evidence = Some(candidate.evidence.lock().clone());
-        Some(Remembered::of(SlotRole::Candidate, &candidate.installed.policy, memory, evidence))
+        Some(Remembered::of(SlotRole::Candidate, &*candidate.installed.policy, memory, evidence))
     });
     active.chain(candidates).collect()
 }

@@ -4,40 +4,35 @@
 //! thread, and takes commands at any time, also while policies are being asked: an answer to a question about a state
 //! that is gone is thrown away.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+mod groups;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(super) use self::groups::V2Calls;
+use self::groups::{Course, Guard, Installs, PlanInForce, Pools, Questions, Records, Shows, Trust};
 use super::{
-    checks::{Checked, Owed},
+    checks::Checked,
     effects::{BackgroundEvent, Cause},
-    failsafe::{self, Failsafe},
+    failsafe,
     flags::Flags,
-    guard::{Liveness, Recording, Steps},
     handle::{Code, Command, Declined, Handle},
-    presence::Presence,
     rails::Rails,
-    record::{Marks, Unrecorded},
-    snapshot::{self, ClockShown, Failures, Judged, RollbackReport, Snapshot},
+    record::Unrecorded,
+    snapshot::{self, ClockShown, Failures, Snapshot},
     step::step,
     succession,
-    told::Told,
 };
 use crate::{
-    migration::{
-        catch_up::PendingCatchUp,
-        event::{Effect, Event},
-    },
+    migration::event::{Effect, Event},
     notify::Notifier,
     state::State,
     store::{
@@ -47,17 +42,13 @@ use crate::{
     },
 };
 use cutover_model::{
-    clock::{
-        self, Mono, UnixMs,
-        timeline::{Anchor, Clock},
-    },
-    facts::{Batch, Finding, Gauge},
-    port::{Check, Kind, Phase, Plan, Verdict},
+    clock::{self, UnixMs, timeline::Clock},
+    facts::{Batch, Gauge},
+    port::{Kind, Phase},
 };
 use cutover_policy_host::{
     PolicyError,
     evaluation::{EvaluationQueue, Failed},
-    installed::InstalledPolicy,
     route::Control,
     slot::Slots,
 };
@@ -148,86 +139,33 @@ pub struct Parts {
     pub failed: mpsc::Receiver<Failed>,
 }
 
-/// Calls of a V2 that is to be replaced.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum V2Calls {
-    /// Some may be under way.
-    #[default]
-    UnderWay,
-    /// They have ended.
-    Ended,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Controller {
     pub(super) parts: Parts,
     pub(super) state: State,
-    /// Counts states, so that answers about a state that is gone are recognised.
-    pub(super) epoch: u64,
-    /// When the migration moved last.
-    pub(super) moved_at: Mono,
-    /// With the policy that its `decide` is asked of.
-    pub(super) last_plan: Option<(Plan, Option<Arc<InstalledPolicy>>)>,
-    pub(super) stale_plan: Option<String>,
-    pub(super) pending: Vec<Batch>,
-    /// Those that the rollback policy failed to answer.
-    pub(super) owed: Owed,
-    /// Batches that no check saw, since the last one.
-    pub(super) dropped: usize,
-    /// Whether some of them were there for the last check and did not fit it.
-    pub(super) behind: bool,
-    pub(super) last_check: UnixMs,
-    /// What was put on record last, which may still be under way.
-    pub(super) writing: Option<JoinHandle<()>>,
-    pub(super) verdict: Option<Judged>,
-    pub(super) waiting_for: Vec<Finding>,
-    /// What people were told of that moved nothing.
-    pub(super) told: Told,
-    pub(super) last_rollback: Option<RollbackReport>,
-    pub(super) decisions: u64,
-    pub(super) last_decision: i64,
-    pub(super) markers: Marks,
-    /// What the store does not know of yet.
-    pub(super) unrecorded: Unrecorded,
-    /// Why nothing goes up until a person resumes, where that is yet to be decided.
-    pub(super) distrusted: Option<String>,
-    pub(super) failures: Failures,
-    /// When the policies in charge failed lately.
-    pub(super) failing: BTreeMap<Kind, VecDeque<Mono>>,
-    /// When policies in charge began afresh, because they kept failing with what they remembered.
-    pub(super) afresh: BTreeMap<Kind, Mono>,
-    pub(super) failsafe: Failsafe,
-    pub(super) judge: Liveness,
-    pub(super) stages: Liveness,
-    pub(super) recording: Recording,
-    pub(super) steps: Steps,
-    /// From where time goes on once the decision under way is on record.
-    pub(super) beginning: Option<Anchor>,
-    /// When the last decision was made, by the wall clock.
-    pub(super) decided_at: UnixMs,
-    /// Whether policies are being asked right now.
-    pub(super) asking: bool,
-    /// The last checks and what was said of them.
-    pub(super) recent: VecDeque<(Check, Option<Verdict>)>,
-    /// Slots that get a policy just now.
-    pub(super) installing: BTreeSet<Kind>,
-    /// Newcomers that wait for the check under way to end.
-    pub(super) waiting: Vec<PendingCatchUp>,
-    /// Newcomers that are shown the last checks; until they have seen them, no new check is made.
-    pub(super) last_looks: usize,
-    /// Whether V1 is there.
-    pub(super) presence: Presence,
-    /// Whether people know that nothing goes back to a V1 that is down.
-    pub(super) withheld: bool,
-    /// Whether V2, which is to be replaced, has calls.
-    pub(super) v2_calls: V2Calls,
-    commands: mpsc::Receiver<Command>,
-    /// Orders that pass the others.
-    urgently: mpsc::Receiver<Command>,
+    pub(super) course: Course,
+    pub(super) plan: PlanInForce,
+    pub(super) questions: Questions,
+    pub(super) installs: Installs,
+    pub(super) shows: Shows,
+    pub(super) records: Records,
+    pub(super) trust: Trust,
+    pub(super) guard: Guard,
+    pub(super) pools: Pools,
+    inbox: Inbox,
+    /// Where work in the background reports that it has ended.
     pub(super) settled: mpsc::Sender<BackgroundEvent>,
-    settling: mpsc::Receiver<BackgroundEvent>,
     shown: watch::Sender<Arc<Snapshot>>,
+}
+
+/// What the controller is told, most urgent first.
+#[derive(Debug)]
+struct Inbox {
+    /// Orders that take something from V2; they pass the others.
+    urgently: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
+    settling: mpsc::Receiver<BackgroundEvent>,
 }
 
 impl Controller {
@@ -248,49 +186,19 @@ impl Controller {
         let first = first(&parts, &state, &failures, unrecorded.len());
         let (shown, watching) = watch::channel(Arc::new(first));
         let controller = Self {
-            failsafe: Failsafe::new(&parts.failsafe, parts.check_interval),
-            judge: Liveness::new(parts.clock.up()),
-            stages: Liveness::new(parts.clock.up()),
-            recording: Recording::new(parts.clock.clone()),
-            steps: Steps::default(),
-            beginning: None,
-            decided_at: UnixMs(0),
-            afresh: BTreeMap::new(),
-            last_check: parts.last_check,
-            last_decision: parts.last_decision,
+            course: Course::new(parts.last_decision),
+            plan: PlanInForce::default(),
+            questions: Questions::new(parts.last_check),
+            installs: Installs::default(),
+            shows: Shows::default(),
+            records: Records::new(&parts.clock, unrecorded),
+            trust: Trust { distrusted, failures, ..Trust::default() },
+            guard: Guard::new(&parts),
+            pools: Pools::default(),
+            inbox: Inbox { urgently, commands, settling },
             parts,
             state,
-            epoch: 0,
-            moved_at: Mono::default(),
-            last_plan: None,
-            stale_plan: None,
-            pending: Vec::new(),
-            owed: Owed::default(),
-            dropped: 0,
-            behind: false,
-            writing: None,
-            verdict: None,
-            waiting_for: Vec::new(),
-            told: Told::default(),
-            last_rollback: None,
-            decisions: 0,
-            markers: Marks::default(),
-            unrecorded,
-            distrusted,
-            failures,
-            failing: BTreeMap::new(),
-            asking: false,
-            recent: VecDeque::new(),
-            installing: BTreeSet::new(),
-            waiting: Vec::new(),
-            last_looks: 0,
-            commands,
-            urgently,
-            presence: Presence::default(),
-            withheld: false,
-            v2_calls: V2Calls::default(),
             settled,
-            settling,
             shown,
         };
         (controller, Handle { commands: orders, urgent, shown: watching })
@@ -308,16 +216,16 @@ impl Controller {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.keep_last().await,
-                Some(command) = self.urgently.recv() => self.command(command).await,
-                Some(command) = self.commands.recv() => self.command(command).await,
-                Some(settled) = self.settling.recv() => self.settle(settled).await,
+                Some(command) = self.inbox.urgently.recv() => self.command(command).await,
+                Some(command) = self.inbox.commands.recv() => self.command(command).await,
+                Some(settled) = self.inbox.settling.recv() => self.settle(settled).await,
                 Some(answer) = checked.recv() => {
-                    self.asking = false;
+                    self.questions.asking = false;
                     if let Some(answer) = answer {
                         self.on_check_finished(answer).await;
                     }
                     self.go_on().await;
-                    if self.behind {
+                    if self.questions.behind {
                         checks.reset_immediately();
                     }
                 }
@@ -325,7 +233,7 @@ impl Controller {
                     self.count_failure(failed.kind, failed.policy.as_ref(), &failed.error).await;
                 }
                 _ = batches.tick() => self.tick().await,
-                _ = checks.tick(), if !self.asking && self.last_looks == 0 => self.asking = self.ask(&answers).await,
+                _ = checks.tick(), if !self.questions.asking && self.installs.last_looks == 0 => self.questions.asking = self.ask(&answers).await,
             }
             self.show();
         }
@@ -347,7 +255,7 @@ impl Controller {
     pub(super) fn end_batch(&mut self, cut: fn(&Recorder, UnixMs, Measured) -> Batch) {
         let split = &self.parts.split;
         let mut gauges = self.parts.machine.sample();
-        let by_ms = std::mem::take(&mut self.steps.in_batch);
+        let by_ms = std::mem::take(&mut self.guard.steps.in_batch);
         if by_ms != 0 {
             gauges.insert(0, Gauge { name: "host.clock-step-ms".into(), value: by_ms });
         }
@@ -359,12 +267,12 @@ impl Controller {
         let measured = Measured { share: split.router.share(), v1: split.v1.members(), v2: split.v2.members(), gauges };
         let batch = cut(&split.recorder, self.parts.clock.now(), measured);
         self.parts.history.push(batch.clone());
-        if self.pending.len() >= MAX_PENDING {
+        if self.questions.pending.len() >= MAX_PENDING {
             tracing::warn!(migration = self.parts.name, "checks cannot keep up; the oldest batch is dropped");
-            self.pending.remove(0);
-            if self.owed.count > 0 { self.owed.count -= 1 } else { self.dropped += 1 }
+            self.questions.pending.remove(0);
+            if self.questions.owed.count > 0 { self.questions.owed.count -= 1 } else { self.questions.dropped += 1 }
         }
-        self.pending.push(batch);
+        self.questions.pending.push(batch);
     }
 
     /// Takes a step and performs its effects. An order that is refused changes nothing.
@@ -375,7 +283,7 @@ impl Controller {
             // Where a stage begins, its time does; nobody was asked before it in `preparing`.
             let anchor = clock.anchor(self.state.phase == Phase::Preparing);
             taken = step(&self.state, event, &cause.reason, facts, anchor.show);
-            self.beginning = Some(anchor);
+            self.course.beginning = Some(anchor);
         }
         match taken {
             Ok((_, effects)) if effects.is_empty() => None,
@@ -383,9 +291,9 @@ impl Controller {
                 let moved = next != self.state;
                 let failed = self.perform(next, effects, cause).await;
                 if moved && failed.is_none() {
-                    self.epoch += 1;
-                    self.moved_at = clock::mono();
-                    self.waiting_for.clear();
+                    self.course.epoch += 1;
+                    self.course.moved_at = clock::mono();
+                    self.shows.waiting_for.clear();
                 }
                 failed.map(|why| Declined::new(Code::NotRecorded, why))
             }
@@ -407,20 +315,20 @@ impl Controller {
         let snapshot = Snapshot {
             migration: self.parts.name.clone(),
             state: self.state.clone(),
-            verdict: self.verdict.clone(),
-            waiting_for: self.absence().into_iter().chain(self.waiting_for.iter().cloned()).collect(),
+            verdict: self.shows.verdict.clone(),
+            waiting_for: self.absence().into_iter().chain(self.shows.waiting_for.iter().cloned()).collect(),
             policies: snapshot::in_charge(&self.parts.slots),
             held: snapshot::held(&self.parts.slots),
             flags: self.parts.flags.shown(),
             flags_off: self.parts.flags.off(),
-            last_rollback: self.last_rollback.clone(),
-            decisions: self.decisions,
-            policy_failures: self.failures.all(),
+            last_rollback: self.shows.last_rollback.clone(),
+            decisions: self.course.decisions,
+            policy_failures: self.trust.failures.all(),
             rails: self.parts.rails.clone(),
-            stale_plan: self.stale_plan.clone(),
-            failsafe: self.failsafe.shown(self.parts.clock.up()),
+            stale_plan: self.plan.stale.clone(),
+            failsafe: self.guard.failsafe.shown(self.parts.clock.up()),
             clock: self.clock_shown(),
-            unrecorded: self.unrecorded.len(),
+            unrecorded: self.records.unrecorded.len(),
         };
         self.shown.send_replace(Arc::new(snapshot));
     }

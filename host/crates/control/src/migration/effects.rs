@@ -101,7 +101,7 @@ impl Controller {
                         decision = Some(made);
                     }
                     Err(why) => {
-                        self.beginning = None;
+                        self.course.beginning = None;
                         return Some(why);
                     }
                 },
@@ -111,7 +111,7 @@ impl Controller {
                 }
                 Effect::OpenV2 => self.open_pools(),
                 Effect::RestartV2 => {
-                    self.v2_calls = V2Calls::UnderWay;
+                    self.pools.v2_calls = V2Calls::UnderWay;
                     self.restart_v2();
                 }
                 Effect::DrainV2 => self.stop_v2(decision.as_ref(), &cause, false),
@@ -120,7 +120,7 @@ impl Controller {
                     // A batch belongs to one stage: what came before must not count for or against what follows.
                     self.end_batch(Recorder::begin_stage);
                     // What was said of the stage before is no verdict on this one.
-                    self.verdict = None;
+                    self.shows.verdict = None;
                     self.forget_sessions();
                 }
                 Effect::Withhold(withheld, findings) => self.withhold(withheld, findings),
@@ -141,7 +141,7 @@ impl Controller {
             if only_v1 || self.state.phase != Phase::Preparing {
                 split.v2.close();
             }
-            self.stale_plan = None;
+            self.plan.stale = None;
             return;
         }
         let slots = Arc::clone(&self.parts.slots);
@@ -164,10 +164,10 @@ impl Controller {
                 self.parts.evaluations.submit(Kind::Routing, || Job::Planned(situation, asked));
                 match answer {
                     Ok(plan) => {
-                        self.stale_plan = None;
+                        self.plan.stale = None;
                         self.keep_for_restart(&installed, &plan);
                         let decider = installed.policy.decides().then_some(installed);
-                        self.last_plan = Some((plan.clone(), decider.clone()));
+                        self.plan.last = Some((plan.clone(), decider.clone()));
                         self.publish(plan, decider);
                     }
                     Err(error) => {
@@ -183,9 +183,9 @@ impl Controller {
 
     /// The last good plan stays, but never with more than the state allows.
     fn keep_plan(&mut self, why: String) {
-        self.stale_plan = Some(why);
+        self.plan.stale = Some(why);
         let v2_alone = self.parts.split.v1.is_absent() && self.state.share == Ppm::ALL;
-        if let Some((plan, decider)) = self.last_plan.clone() {
+        if let Some((plan, decider)) = self.plan.last.clone() {
             self.publish(plan, decider);
         } else if v2_alone {
             // There is nobody else, whatever the policy would say.
@@ -199,7 +199,7 @@ impl Controller {
         let installed = self.parts.slots.get(Kind::Routing).question().map(|(installed, _)| installed);
         let decider =
             installed.filter(|installed| installed.policy.decides() && **installed.policy.digest() == *last.digest);
-        self.last_plan = Some((last.plan, decider));
+        self.plan.last = Some((last.plan, decider));
         self.keep_plan("the routing policy has not been asked yet".into());
     }
 

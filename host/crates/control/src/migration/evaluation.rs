@@ -20,8 +20,8 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
+    ask::Asked,
     candidate::{Candidate, Compared, Disagreement, Weighed},
-    engine::Asked,
     evaluation::{EvaluationQueue, Job},
     installed::InstalledPolicy,
     record::{Call, Memory, Question, Role},

@@ -158,8 +158,8 @@ impl Controller {
         self.cut_batch();
         self.try_to_catch_up().await;
         self.stand_guard().await;
-        self.markers.looks = self.markers.looks.wrapping_add(1);
-        if self.markers.looks.is_multiple_of(KEEP_MARKER) {
+        self.records.markers.looks = self.records.markers.looks.wrapping_add(1);
+        if self.records.markers.looks.is_multiple_of(KEEP_MARKER) {
             self.keep_marker();
         }
     }
@@ -168,7 +168,7 @@ impl Controller {
         let now = clock::mono();
         let Looked { stepped_ms, gap } = self.parts.clock.look();
         if let Some(gap) = gap {
-            let steps = &mut self.steps;
+            let steps = &mut self.guard.steps;
             let by_ms = i64::try_from(gap.as_millis()).unwrap_or(i64::MAX);
             steps.gaps += 1;
             steps.unrecorded_gap = steps.unrecorded_gap.saturating_add(gap);
@@ -180,23 +180,23 @@ impl Controller {
             );
         }
         if let Some(by_ms) = stepped_ms {
-            let steps = &mut self.steps;
+            let steps = &mut self.guard.steps;
             steps.in_batch = steps.in_batch.saturating_add(by_ms);
             steps.unrecorded = steps.unrecorded.saturating_add(by_ms);
             steps.count += 1;
             steps.last = Some(ClockStep { at: self.parts.clock.wall(), by_ms });
             tracing::warn!(migration = self.parts.name, by_ms, "the wall clock stepped; nothing is judged by it");
         }
-        let apart = self.steps.recorded.is_none_or(|at| now.since(at) >= STEPS_APART);
+        let apart = self.guard.steps.recorded.is_none_or(|at| now.since(at) >= STEPS_APART);
         if !apart {
             return;
         }
         self.record_gap(now).await;
-        if self.steps.unrecorded == 0 {
+        if self.guard.steps.unrecorded == 0 {
             return;
         }
-        let by_ms = std::mem::take(&mut self.steps.unrecorded);
-        self.steps.recorded = Some(now);
+        let by_ms = std::mem::take(&mut self.guard.steps.unrecorded);
+        self.guard.steps.recorded = Some(now);
         let ahead_ms = self.parts.clock.ahead_ms();
         let audited = self.audited("host", "clock-step", json!({ "by_ms": by_ms, "ahead_ms": ahead_ms }));
         if let Err(error) = self.parts.store.audit(&audited).await {
@@ -211,11 +211,11 @@ impl Controller {
 
     /// Times in which the host did not run are on record and told like steps of the clock.
     async fn record_gap(&mut self, now: Mono) {
-        let gap = std::mem::take(&mut self.steps.unrecorded_gap);
+        let gap = std::mem::take(&mut self.guard.steps.unrecorded_gap);
         if gap.is_zero() {
             return;
         }
-        self.steps.recorded = Some(now);
+        self.guard.steps.recorded = Some(now);
         let (gap_ms, ahead_ms) = (u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), self.parts.clock.ahead_ms());
         let audited = self.audited("host", "clock-gap", json!({ "gap_ms": gap_ms, "ahead_ms": ahead_ms }));
         if let Err(error) = self.parts.store.audit(&audited).await {
@@ -231,7 +231,7 @@ impl Controller {
     async fn stand_guard(&mut self) {
         let now = self.parts.clock.up();
         let late = self.parts.check_interval.saturating_mul(2) + LATE;
-        for (kind, pulse) in [(Kind::Rollback, &mut self.judge), (Kind::Stages, &mut self.stages)] {
+        for (kind, pulse) in [(Kind::Rollback, &mut self.guard.judge), (Kind::Stages, &mut self.guard.stages)] {
             if self.parts.slots.get(kind).active().is_none() {
                 pulse.is_missing(now, format!("nobody is in charge of {kind}"));
             }
@@ -249,15 +249,15 @@ impl Controller {
         let facts = Facts {
             // Without a store that takes records from the start, V1 serves everybody.
             serves: self.parts.store.refuses().is_none() && may_serve && state.share > Ppm::ZERO && state.is_judged(),
-            judge: self.judge.fault(now, late),
-            store: self.recording.fault(now, late),
+            judge: self.guard.judge.fault(now, late),
+            store: self.records.recording.fault(now, late),
             // Nobody asks it while nobody judges.
-            stages: self.stages.failing.clone().filter(|_| state.phase == Phase::Ramping),
+            stages: self.guard.stages.failing.clone().filter(|_| state.phase == Phase::Ramping),
             held_back,
             can_pause: state.phase == Phase::Ramping,
-            batch: self.pending.last().unwrap_or(&nothing),
+            batch: self.questions.pending.last().unwrap_or(&nothing),
         };
-        for said in self.failsafe.observe(now, facts) {
+        for said in self.guard.failsafe.observe(now, facts) {
             match said {
                 Said::Alarm { event, severity, message, findings } => self.notice(event, severity, message, findings),
                 Said::Act { action, findings } => {
@@ -273,10 +273,10 @@ impl Controller {
         ClockShown {
             now: clock.now(),
             ahead_ms: clock.ahead_ms(),
-            steps: self.steps.count,
-            last_step: self.steps.last,
-            gaps: self.steps.gaps,
-            last_gap: self.steps.last_gap,
+            steps: self.guard.steps.count,
+            last_step: self.guard.steps.last,
+            gaps: self.guard.steps.gaps,
+            last_gap: self.guard.steps.last_gap,
         }
     }
 }

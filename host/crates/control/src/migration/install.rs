@@ -32,9 +32,9 @@ use cutover_model::{
 };
 use cutover_policy_host::{
     PolicyError,
+    ask::PolicyPort,
     candidate::{Candidate, Evidence, Rule},
     catch_up::CatchUp,
-    engine::Policy,
     installed::InstalledPolicy,
 };
 
@@ -91,7 +91,7 @@ impl Install {
     /// Of which slot.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Activate(new) | Self::Candidate(new, _) => new.installed.policy.kind,
+            Self::Activate(new) | Self::Candidate(new, _) => new.installed.policy.kind(),
             Self::Promote(kind) | Self::Revert(kind) | Self::Drop(kind) => *kind,
         }
     }
@@ -114,11 +114,11 @@ impl Controller {
             Ok(learner) => learner,
             Err(why) => return installing.answer(Err(why)),
         };
-        if self.installing.contains(&kind) {
+        if self.installs.under_way.contains(&kind) {
             let why = format!("another {kind} policy is just being put in its slot; try again in a moment");
             return installing.answer(Err(Declined::new(Code::Busy, why)));
         }
-        self.installing.insert(kind);
+        self.installs.under_way.insert(kind);
         if !CatchUp::is_for(kind) {
             return self.install_now(PendingCatchUp::new(installing, CatchUpStart { policy: None, ..learner })).await;
         }
@@ -132,7 +132,7 @@ impl Controller {
         let installed = self.parts.slots.get(what.kind()).installed()?;
         let same = installed.title == new.installed.title
             && installed.policy.digest() == new.installed.policy.digest()
-            && installed.policy.settings == new.installed.policy.settings
+            && installed.policy.settings() == new.installed.policy.settings()
             && installed.wasi_stub == new.installed.wasi_stub;
         same.then_some(installed)
     }
@@ -142,7 +142,7 @@ impl Controller {
         let slot = self.parts.slots.get(what.kind());
         let kind = what.kind();
         let learner =
-            |policy: Option<&Arc<Policy>>, memory, from| CatchUpStart { policy: policy.cloned(), memory, from };
+            |policy: Option<&Arc<dyn PolicyPort>>, memory, from| CatchUpStart { policy: policy.cloned(), memory, from };
         let nothing = |what: String| Err(Declined::new(Code::NotFound, what));
         let blank = |policy| Ok(learner(Some(policy), Vec::new(), self.state.since));
         match what {
@@ -171,7 +171,7 @@ impl Controller {
 
     pub(super) async fn install_now(&mut self, pending: PendingCatchUp) {
         let PendingCatchUp { installing, catch_up, from: seen, .. } = pending;
-        self.installing.remove(&installing.what.kind());
+        self.installs.under_way.remove(&installing.what.kind());
         let done = self.put_in_place(&installing, catch_up, seen).await;
         self.show();
         installing.answer(done);
@@ -179,7 +179,7 @@ impl Controller {
 
     /// Leaves everything as it is.
     pub(super) fn refuse(&mut self, installing: PendingInstall, why: Declined) {
-        self.installing.remove(&installing.what.kind());
+        self.installs.under_way.remove(&installing.what.kind());
         installing.answer(Err(why));
     }
 
@@ -225,13 +225,13 @@ impl Controller {
         })?;
         let takes_charge = !matches!(installing.what, Install::Candidate(..) | Install::Drop(_));
         if takes_charge {
-            self.failing.remove(&kind);
+            self.trust.failing.remove(&kind);
         }
         if kind == Kind::Stages && takes_charge {
             self.admit_table(Cause::operator(&installing.actor, &installing.reason)).await;
         }
         if installing.reply.is_none() && matches!(installing.what, Install::Revert(_)) && lets_go_up(kind) {
-            self.distrusted = Some(until_resumed(kind, &label, &installing.reason));
+            self.trust.distrusted = Some(until_resumed(kind, &label, &installing.reason));
             self.distrust().await;
         }
         if kind == Kind::Routing && !matches!(installing.what, Install::Drop(_)) {
@@ -254,7 +254,7 @@ impl Controller {
     }
 
     async fn take_over(&self, new: &AdmittedPolicy, memory: Vec<u8>, audited: &Audited) -> Result<(), StoreError> {
-        let kind = new.installed.policy.kind;
+        let kind = new.installed.policy.kind();
         let record = record(new, memory.clone(), audited);
         self.parts.store.activate(kind, &record, false, audited).await?;
         self.parts.slots.get(kind).activate(new.installed.clone(), memory);
@@ -268,7 +268,7 @@ impl Controller {
         (memory, from): (Vec<u8>, UnixMs),
         audited: &Audited,
     ) -> Result<(), StoreError> {
-        let kind = new.installed.policy.kind;
+        let kind = new.installed.policy.kind();
         let since = self.parts.clock.now();
         let record = SlotRecord { rule: Some(rule), since, ..record(new, memory.clone(), audited) };
         self.parts.store.set_candidate(kind, Some(&record), audited).await?;
@@ -312,10 +312,10 @@ impl Controller {
     /// Takes a policy that failed too often out of charge: back to the previous one, or, without one, nobody.
     pub(super) async fn give_up(&mut self, kind: Kind, why: String) {
         let slot = self.parts.slots.get(kind);
-        if self.installing.contains(&kind) || slot.installed().is_none() {
+        if self.installs.under_way.contains(&kind) || slot.installed().is_none() {
             return;
         }
-        self.failing.remove(&kind);
+        self.trust.failing.remove(&kind);
         if slot.previous().is_some() {
             let started = clock::mono();
             let installing =
@@ -332,7 +332,7 @@ impl Controller {
         self.parts.slots.get(kind).hold(why.clone());
         if kind == Kind::Routing {
             // The last good plan stays, but the policy is not asked about requests any more.
-            self.last_plan = self.last_plan.take().map(|(plan, _)| (plan, None));
+            self.plan.last = self.plan.last.take().map(|(plan, _)| (plan, None));
             Box::pin(self.apply(Event::FlagsChanged, Cause::host())).await;
         }
         let message = format!("nobody is in charge of {kind} any more, and it holds: {why}; activate another policy");
@@ -341,9 +341,14 @@ impl Controller {
 
     /// Counts a policy's failure. The first of its cause within a minute is audited; too many put it out of charge.
     /// Without a policy it is the slot that failed: nobody was in charge.
-    pub(super) async fn count_failure(&mut self, kind: Kind, policy: Option<&Arc<Policy>>, error: &PolicyError) {
+    pub(super) async fn count_failure(
+        &mut self,
+        kind: Kind,
+        policy: Option<&Arc<dyn PolicyPort>>,
+        error: &PolicyError,
+    ) {
         let now = clock::mono();
-        if self.failures.count(kind, error, self.parts.clock.now()) {
+        if self.trust.failures.count(kind, error, self.parts.clock.now()) {
             tracing::error!(migration = self.parts.name, %kind, "the policy {error}");
             let detail = json!({ "kind": kind, "digest": policy.map(|p| p.digest()), "error": error, "message": error.to_string() });
             let audited = self.audited("host", "policy-failed", detail);
@@ -356,7 +361,7 @@ impl Controller {
             return;
         }
         let patience = self.parts.patience;
-        let recent = self.failing.entry(kind).or_default();
+        let recent = self.trust.failing.entry(kind).or_default();
         recent.push_back(now);
         while recent.front().is_some_and(|at| now.since(*at) > patience.within) {
             recent.pop_front();
@@ -376,7 +381,7 @@ fn record(new: &AdmittedPolicy, memory: Vec<u8>, audited: &Audited) -> SlotRecor
         title: new.installed.title.clone(),
         digest: new.installed.policy.digest().to_string(),
         wasi_stub: new.installed.wasi_stub,
-        settings: new.installed.policy.settings.to_string(),
+        settings: new.installed.policy.settings().to_string(),
         configured: new.configured.clone(),
         memory,
         held: None,

@@ -8,7 +8,7 @@ use cutover_model::{
     facts::{Batch, Finding},
     port::{Check, Judgement, Kind, Verdict},
 };
-use cutover_policy_host::{PolicyError, engine::Asked, installed::InstalledPolicy, slot::Slots};
+use cutover_policy_host::{PolicyError, ask::Asked, installed::InstalledPolicy, slot::Slots};
 
 /// What became of asking a policy.
 #[derive(Debug, Clone)]

@@ -119,7 +119,7 @@ fn forget(slots: &Slots, now: UnixMs) {
 impl Controller {
     /// Time goes on from where the stage begins that was just decided on.
     pub(super) fn begin_time(&mut self) {
-        let Some(anchor) = self.beginning.take() else { return };
+        let Some(anchor) = self.course.beginning.take() else { return };
         let by_ms = self.parts.clock.go_on(anchor);
         let recorder = &self.parts.split.recorder;
         if let Ok(by_ms) = u64::try_from(by_ms) {
@@ -127,8 +127,8 @@ impl Controller {
         }
         let now = self.parts.clock.now();
         recorder.begin(now);
-        self.last_check = UnixMs(0);
-        self.recent.clear();
+        self.questions.last_check = UnixMs(0);
+        self.questions.recent.clear();
         forget(&self.parts.slots, now);
         let message =
             format!("the time that policies are told was {} ms ahead of the wall clock, and is mended", -by_ms);
@@ -139,12 +139,12 @@ impl Controller {
     /// cannot read, and it would lose that anyhow. False if it remembers nothing, or did so lately.
     pub(super) async fn begin_afresh(&mut self, kind: Kind, why: &str) -> bool {
         let now = clock::mono();
-        let lately = self.afresh.get(&kind).is_some_and(|at| now.since(*at) < AFRESH_APART);
+        let lately = self.trust.afresh.get(&kind).is_some_and(|at| now.since(*at) < AFRESH_APART);
         if lately || !matches!(kind, Kind::Rollback | Kind::Stages) || !self.parts.slots.get(kind).forget() {
             return false;
         }
-        self.afresh.insert(kind, now);
-        self.failing.remove(&kind);
+        self.trust.afresh.insert(kind, now);
+        self.trust.failing.remove(&kind);
         let audited = self.audited("host", "policy-afresh", json!({ "kind": kind, "reason": why }));
         let audit = self.parts.store.audit(&audited).await;
         if let Err(error) = audit {

@@ -30,7 +30,7 @@ impl Controller {
         let Command { verb, actor, reason, at, reply } = command;
         let answer = match verb {
             // Given twice at once, by two people or by a client that tries again, it is one step.
-            CommandKind::Advance | CommandKind::Retreat(None) if at < self.moved_at => Err(self.moved()),
+            CommandKind::Advance | CommandKind::Retreat(None) if at < self.course.moved_at => Err(self.moved()),
             CommandKind::Install(what) => {
                 let installing =
                     PendingInstall { what: *what, actor, reason, reply: Some(reply), started: clock::mono() };
@@ -130,7 +130,7 @@ impl Controller {
                 "V2's workers are started anew by the host, which goes on by itself when they are ready",
             ));
         }
-        if self.v2_calls == V2Calls::UnderWay && !self.parts.split.v2.is_open() {
+        if self.pools.v2_calls == V2Calls::UnderWay && !self.parts.split.v2.is_open() {
             return Err(wrong("V2 still has calls in flight; try again in a moment"));
         }
         let audited = self.audited(actor, "redeployed", serde_json::json!({ "reason": reason }));

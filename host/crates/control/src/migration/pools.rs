@@ -180,7 +180,7 @@ impl Controller {
                         "V2 has no call any more: replace it, and then say so with `cutover redeploy {name} --done --reason TEXT`"
                     );
                     self.notice("redeploy-idle", "info", message, Vec::new());
-                    self.v2_calls = V2Calls::Ended;
+                    self.pools.v2_calls = V2Calls::Ended;
                 }
             }
             BackgroundEvent::Returned if self.state.redeploys => {
@@ -193,7 +193,7 @@ impl Controller {
             }
             // A rollback came between; and that V1 is not there is noticed by whoever looks at it.
             BackgroundEvent::Idle(_) | BackgroundEvent::Returned | BackgroundEvent::StillStarting { .. } => {}
-            BackgroundEvent::Drained { report } => self.last_rollback = Some(report),
+            BackgroundEvent::Drained { report } => self.shows.last_rollback = Some(report),
             BackgroundEvent::PendingCatchUp(pending) => self.catch_up(*pending).await,
         }
     }
@@ -231,10 +231,10 @@ impl Controller {
     /// Looks whether V1 is there, tells calls and V2 if it is not, and people if it has to be.
     pub(super) fn look_at_v1(&mut self) {
         let split = Arc::clone(&self.parts.split);
-        let news = self.presence.look(self.has_to_serve_v1(), split.v1.can_serve(), clock::mono());
-        split.set_v1_gone(self.presence.is_gone());
-        if !self.presence.is_gone() {
-            self.withheld = false;
+        let news = self.pools.presence.look(self.has_to_serve_v1(), split.v1.can_serve(), clock::mono());
+        split.set_v1_gone(self.pools.presence.is_gone());
+        if !self.pools.presence.is_gone() {
+            self.pools.withheld = false;
         }
         match news {
             None => {}
@@ -256,7 +256,7 @@ impl Controller {
     /// What people are shown while V1 is gone and has to serve.
     pub(super) fn absence(&self) -> Option<Finding> {
         let starts = self.state.phase == Phase::Preparing && !self.parts.split.v1.can_serve();
-        if !(starts || self.presence.is_gone()) || !self.has_to_serve_v1() {
+        if !(starts || self.pools.presence.is_gone()) || !self.has_to_serve_v1() {
             return None;
         }
         let finding = Withheld::GoingUp.finding(&self.parts.name, self.state.share);
@@ -273,12 +273,12 @@ impl Controller {
             return;
         }
         let finding = withheld.finding(&self.parts.name, self.state.share);
-        match &mut self.verdict {
+        match &mut self.shows.verdict {
             Some(judged) if judged.verdict == Verdict::RollBack => judged.findings.push(finding.clone()),
-            Some(_) | None => self.waiting_for.push(finding.clone()),
+            Some(_) | None => self.shows.waiting_for.push(finding.clone()),
         }
-        if !self.withheld {
-            self.withheld = true;
+        if !self.pools.withheld {
+            self.pools.withheld = true;
             tracing::error!(migration = self.parts.name, "{}", finding.note);
             let message = finding.note.clone();
             findings.push(finding);

@@ -77,7 +77,7 @@ impl Controller {
         begins: Option<i64>,
     ) -> Result<Decision, String> {
         // For people, and so that they can read them in order: never before the one before.
-        self.decided_at = self.decided_at.max(self.parts.clock.wall());
+        self.course.decided_at = self.course.decided_at.max(self.parts.clock.wall());
         let mut decision = self.decision(next, decided, cause);
         let lowers = next.phase == Phase::RolledBack || next.share < self.state.share;
         let recorded = if lowers {
@@ -86,7 +86,7 @@ impl Controller {
         } else {
             self.put_on_record(&decision, next, begins).await
         };
-        self.recording.heard(recorded.as_ref().map(|_id| ()));
+        self.records.recording.heard(recorded.as_ref().map(|_id| ()));
         match recorded {
             Ok(id) => decision.id = id,
             Err(error) if lowers => self.put_off((decision.clone(), next.clone(), begins), &chain(&error)),
@@ -96,7 +96,7 @@ impl Controller {
                 return Err(why);
             }
         }
-        self.decisions += 1;
+        self.course.decisions += 1;
         self.mark(&decision, next).await;
         Ok(decision)
     }
@@ -106,19 +106,19 @@ impl Controller {
     /// # Errors
     /// When something is left.
     pub(super) async fn write_unrecorded(&mut self) -> Result<(), StoreError> {
-        let behind = self.unrecorded.len();
-        while let Some((decision, state, begins)) = self.unrecorded.front() {
+        let behind = self.records.unrecorded.len();
+        while let Some((decision, state, begins)) = self.records.unrecorded.front() {
             // The store may have recorded it after it was given up.
             if !self.parts.store.has_decided(decision).await? {
-                self.last_decision = self.parts.store.decide(decision, state, *begins).await?;
+                self.course.last_decision = self.parts.store.decide(decision, state, *begins).await?;
             }
-            self.unrecorded.pop_front();
+            self.records.unrecorded.pop_front();
         }
         if behind > 0 && self.state.phase != Phase::RolledBack {
             drop(self.remove_marker());
         }
         if behind > 0 {
-            self.recording.heard::<StoreError>(Ok(()));
+            self.records.recording.heard::<StoreError>(Ok(()));
             let message = format!("{behind} decision(s) that the store did not take are on record now");
             self.notice("recorded", "info", message, Vec::new());
         }
@@ -127,7 +127,7 @@ impl Controller {
 
     /// [`Self::catch_up`], without waiting for long: it is tried again.
     pub(super) async fn try_to_catch_up(&mut self) {
-        if self.unrecorded.is_empty() {
+        if self.records.unrecorded.is_empty() {
             return;
         }
         if let Ok(Err(error)) = timeout(PATIENCE, self.write_unrecorded()).await {
@@ -143,17 +143,17 @@ impl Controller {
     ) -> Result<i64, StoreError> {
         self.write_unrecorded().await?;
         let id = self.parts.store.decide(decision, next, begins).await?;
-        self.last_decision = id;
+        self.course.last_decision = id;
         Ok(id)
     }
 
     fn put_off(&mut self, this: (Decision, State, Option<i64>), why: &str) {
         let kind = &this.0.kind;
         let message = format!("the {kind} is not on record yet, and nothing gives V2 more before it is: {why}");
-        if self.unrecorded.len() >= MOST {
-            self.unrecorded.pop_front();
+        if self.records.unrecorded.len() >= MOST {
+            self.records.unrecorded.pop_front();
         }
-        self.unrecorded.push_back(this);
+        self.records.unrecorded.push_back(this);
         self.notice("not-recorded", "critical", message, Vec::new());
     }
 
@@ -175,7 +175,7 @@ impl Controller {
         // Without the check that it rests on, which may be large: the disk may have little room left.
         let marker = self.marker_of(Decision { inputs: None, ..decision.clone() }, next);
         let (markers, recorded) = (self.parts.markers.clone(), marker.decision.id != 0);
-        self.markers.rolled_back = (next.phase == Phase::RolledBack).then(|| marker.clone());
+        self.records.markers.rolled_back = (next.phase == Phase::RolledBack).then(|| marker.clone());
         let writing = self.parts.records.spawn_blocking(move || {
             let error = markers.write(&marker).err()?;
             let migration = &marker.decision.migration;
@@ -187,18 +187,18 @@ impl Controller {
             Some(error.to_string())
         });
         let marking = writing.map(|done| done.unwrap_or_else(|error| Some(error.to_string()))).boxed().shared();
-        self.markers.writing = Some(marking.clone());
+        self.records.markers.writing = Some(marking.clone());
         marking
     }
 
     fn marker_of(&self, decision: Decision, state: &State) -> Marker {
         let store = Some(self.parts.store.id().to_owned());
-        Marker { store, after: self.last_decision, decision, state: state.clone() }
+        Marker { store, after: self.course.last_decision, decision, state: state.clone() }
     }
 
     /// Waits until a rollback that was ordered is marked; what whoever ordered it has to know, if it is not.
     pub(super) async fn marked(&mut self) -> Option<String> {
-        let writing = self.markers.writing.clone()?;
+        let writing = self.records.markers.writing.clone()?;
         let why = match timeout(MARKED, writing).await {
             Ok(why) => why?,
             Err(_late) => format!("it is not written within {MARKED:?}"),
@@ -214,7 +214,7 @@ impl Controller {
         let begins =
             |decision: &Decision| decision.to_phase == Phase::RolledBack && decision.from_phase != Phase::RolledBack;
         let found = self.parts.store.decisions(&self.parts.name, LATELY).await.unwrap_or_default();
-        let unrecorded = self.unrecorded.back().map(|(decision, ..)| decision.clone());
+        let unrecorded = self.records.unrecorded.back().map(|(decision, ..)| decision.clone());
         let decision = unrecorded.into_iter().chain(found).find(begins).unwrap_or_else(|| {
             let decided = Decided {
                 kind: "rollback",
@@ -229,14 +229,14 @@ impl Controller {
             }
         });
         let decision = Decision { inputs: None, ..decision };
-        self.markers.rolled_back = Some(self.marker_of(decision, &self.state));
+        self.records.markers.rolled_back = Some(self.marker_of(decision, &self.state));
     }
 
     /// Keeps the marker of a rollback, or room for one: what is missing is made good, and told.
     pub(super) fn keep_marker(&mut self) {
         let (markers, migration) = (self.parts.markers.clone(), self.parts.name.clone());
-        let rolled_back = self.markers.rolled_back.clone();
-        let (last, notifier) = (Arc::clone(&self.markers.kept), self.parts.notifier.clone());
+        let rolled_back = self.records.markers.rolled_back.clone();
+        let (last, notifier) = (Arc::clone(&self.records.markers.kept), self.parts.notifier.clone());
         self.parts.records.spawn_blocking(move || {
             let (folder, kept) = (markers.folder().to_string(), markers.keep(&migration, rolled_back.as_ref()));
             let now = Kept { is_tried: true, why_not: kept.as_ref().err().map(ToString::to_string) };
@@ -268,7 +268,7 @@ impl Controller {
 
     fn remove_marker(&mut self) -> Marking {
         let (markers, migration) = (self.parts.markers.clone(), self.parts.name.clone());
-        self.markers.rolled_back = None;
+        self.records.markers.rolled_back = None;
         let removing = self.parts.records.spawn_blocking(move || {
             let removed = markers.remove(&migration);
             drop(markers.reserve(&migration));
@@ -284,7 +284,7 @@ impl Controller {
         Decision {
             id: 0,
             migration: self.parts.name.clone(),
-            at: self.decided_at,
+            at: self.course.decided_at,
             kind: decided.kind.into(),
             actor: cause.actor.clone(),
             reason: decided.reason,

@@ -15,7 +15,7 @@ use cutover_policy_host::slot::Slots;
 /// The table of the stages policy in charge; none if there is none that the host can read.
 pub(super) fn table(slots: &Slots) -> Option<Table> {
     let installed = slots.get(Kind::Stages).installed()?;
-    Some(Table::of(installed.label(), &installed.policy.settings)).filter(|table| !table.stages.is_empty())
+    Some(Table::of(installed.label(), &installed.policy.settings())).filter(|table| !table.stages.is_empty())
 }
 
 /// Why nothing goes up, if one of those whose policy was refused at start has another in charge.
@@ -51,13 +51,13 @@ impl Controller {
     /// Pauses a ramp whose policy is not trusted to let it go up. It is tried until it is on record, and until then the
     /// stages policy is not asked.
     pub(super) async fn distrust(&mut self) {
-        let Some(why) = self.distrusted.take() else { return };
+        let Some(why) = self.trust.distrusted.take() else { return };
         if self.state.phase == Phase::Preparing {
             // Nothing goes up yet, and it will.
-            self.distrusted = Some(why);
+            self.trust.distrusted = Some(why);
         } else if self.state.is_staged() {
             let refused = self.apply(Event::Ordered(Transition::Pause), Cause::operator("host", &why)).await;
-            self.distrusted = refused.map(|_not_on_record| why);
+            self.trust.distrusted = refused.map(|_not_on_record| why);
         }
     }
 }

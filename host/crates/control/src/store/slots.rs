@@ -8,8 +8,8 @@ use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use super::{Store, StoreError, records::Audited, sql_ms};
 use cutover_model::{clock::UnixMs, port::Kind};
 use cutover_policy_host::{
+    ask::PolicyPort,
     candidate::{Evidence, Rule},
-    engine::Policy,
     installed::Title,
 };
 
@@ -238,9 +238,9 @@ pub struct Remembered {
 
 impl Remembered {
     /// What a policy in a slot remembers now.
-    pub fn of(place: SlotRole, policy: &Policy, memory: Vec<u8>, evidence: Option<Evidence>) -> Self {
-        let (digest, settings) = (Arc::clone(policy.digest()), Arc::clone(&policy.settings));
-        Self { kind: policy.kind, place, digest, settings, memory, evidence }
+    pub fn of(place: SlotRole, policy: &dyn PolicyPort, memory: Vec<u8>, evidence: Option<Evidence>) -> Self {
+        let (digest, settings) = (Arc::clone(policy.digest()), Arc::clone(&policy.settings()));
+        Self { kind: policy.kind(), place, digest, settings, memory, evidence }
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! A question is written once, for any [`Asker`]; what differs is only where the instance comes from.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
 
 use wasmtime::{Error, Store};
 
@@ -13,31 +15,19 @@ use super::{
     size,
     world::World,
 };
-use crate::{PolicyError, check};
+use crate::{
+    PolicyError,
+    ask::{Asked, KeptPort, PolicyPort},
+    check,
+};
 use cutover_model::{
     clock,
+    facts::Batch,
     port::{
-        AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Judgement, Kind, Move, Pair, Plan, Progress,
-        Situation, Target,
+        AdaptedCall, AdapterCall, AdapterReply, Check, Comparison, Description, Judgement, Kind, Move, Pair, Plan,
+        Progress, Situation, Target,
     },
 };
-
-/// An answer and what it cost.
-#[derive(Debug, Clone)]
-pub struct Asked<T> {
-    /// The answer, or why there is none.
-    pub answer: Result<T, PolicyError>,
-    /// What the policy wants to remember; empty if it failed.
-    pub memory: Vec<u8>,
-    /// Units of fuel. Of a fresh instance: configuration included, so that the same question always costs the same. Of a
-    /// kept one: of the question alone.
-    pub fuel: u64,
-    /// Wall-clock time; of a fresh instance with instantiation and configuration.
-    pub took: Duration,
-    /// Bytes of linear memory that the instance had in the end, summed over its memories; they never shrink. 0 if there
-    /// was no instance.
-    pub memory_peak: usize,
-}
 
 /// What a guest says: an answer with its memory, or an error of its own; or the call fails.
 type Said<T> = Result<Result<(T, Vec<u8>), String>, Error>;
@@ -99,11 +89,11 @@ impl Asker for WarmPolicy {
             self.kept = None;
         }
         if let Err(error) = self.policy.limits().admit_input(bytes) {
-            return Asked::new(Err(error), 0, Duration::ZERO, 0);
+            return Asked::not(error);
         }
         let mut configured = match self.kept.take().map_or_else(|| self.policy.configured(), Ok) {
             Ok(configured) => configured,
-            Err(error) => return Asked::new(Err(error), 0, Duration::ZERO, 0),
+            Err(error) => return Asked::not(error),
         };
         configured.guest.reset_fuel();
         let started = clock::mono();
@@ -264,6 +254,86 @@ impl Policy {
     /// The same questions on one instance that is kept; it is made when the first one is asked.
     pub fn warm(&self) -> WarmPolicy {
         WarmPolicy { policy: self.clone(), kept: None, asked: 0 }
+    }
+}
+
+impl PolicyPort for Policy {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn settings(&self) -> &Arc<str> {
+        &self.settings
+    }
+
+    fn description(&self) -> &Arc<Description> {
+        &self.description
+    }
+
+    fn digest(&self) -> &Arc<str> {
+        Self::digest(self)
+    }
+
+    fn judge(&self, question: &Check, memory: &[u8]) -> Asked<Judgement> {
+        Self::judge(self, question, memory)
+    }
+
+    fn next(&self, progress: &Progress, memory: &[u8]) -> Asked<Move> {
+        Self::next(self, progress, memory)
+    }
+
+    fn make_plan(&self, situation: &Situation, memory: &[u8]) -> Asked<Plan> {
+        Self::make_plan(self, situation, memory)
+    }
+
+    fn compare(&self, pairs: &[Pair]) -> Asked<Vec<Comparison>> {
+        Self::compare(self, pairs)
+    }
+
+    fn adapt_call(&self, call: &AdapterCall) -> Asked<AdaptedCall> {
+        Self::adapt_call(self, call)
+    }
+
+    fn adapt_reply(&self, call: &AdapterCall, reply: AdapterReply) -> Asked<AdapterReply> {
+        Self::adapt_reply(self, call, reply)
+    }
+
+    fn decides(&self) -> bool {
+        Self::decides(self)
+    }
+
+    fn decide(&self, frame: &[u8]) -> Result<Target, PolicyError> {
+        Self::decide(self, frame)
+    }
+
+    fn decide_fresh(&self, frame: &[u8]) -> Asked<Target> {
+        Self::decide_fresh(self, frame)
+    }
+
+    fn kept(&self) -> Box<dyn KeptPort> {
+        Box::new(self.warm())
+    }
+
+    fn batches_at_once(&self, batches: &[Batch]) -> usize {
+        Self::batches_at_once(self, batches)
+    }
+
+    fn pairs_at_once(&self, pairs: &[Pair]) -> Result<usize, PolicyError> {
+        Self::pairs_at_once(self, pairs)
+    }
+
+    fn turns(&self) -> Option<&Arc<Semaphore>> {
+        Some(Self::turns(self))
+    }
+}
+
+impl KeptPort for WarmPolicy {
+    fn judge(&mut self, question: &Check, memory: &[u8]) -> Asked<Judgement> {
+        Self::judge(self, question, memory)
+    }
+
+    fn next(&mut self, progress: &Progress, memory: &[u8]) -> Asked<Move> {
+        Self::next(self, progress, memory)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{
     Compiled, DecidePermit, Engine, Kind, KindLimits, PolicyError,
@@ -158,10 +158,9 @@ impl Policy {
         })
     }
 
-    /// The turn of one of those who ask it for each call; kept until it is answered.
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        // Nobody closes it.
-        Arc::clone(&self.turns).acquire_owned().await.ok()
+    /// See [`PolicyPort::turns`](crate::ask::PolicyPort::turns).
+    pub(super) const fn turns(&self) -> &Arc<Semaphore> {
+        &self.turns
     }
 
     /// Waits for the policy's turn, if it computes for long. An adapter, for which callers wait, has its gate.

@@ -13,15 +13,16 @@ use cutover_model::{
     request::{Answer, Failure, FailureKind},
 };
 use cutover_policy_host::{
-    PolicyError, check,
-    engine::{Asked, Policy},
+    PolicyError,
+    ask::{Asked, PolicyPort},
+    check,
     evaluation::{EvaluationQueue, Job},
 };
 
 /// One call's translation.
 #[derive(Debug)]
 pub(super) struct Translation {
-    policy: Arc<Policy>,
+    policy: Arc<dyn PolicyPort>,
     evaluations: EvaluationQueue,
     original: AdapterCall,
     /// The operation to call on V2.
@@ -36,7 +37,7 @@ impl Translation {
     /// # Errors
     /// The adapter failed, or would have called something else; no worker has seen the call.
     pub(super) async fn of(
-        policy: Arc<Policy>,
+        policy: Arc<dyn PolicyPort>,
         evaluations: EvaluationQueue,
         (operation, name): (&str, &str),
         arguments: &Map<String, Value>,
@@ -48,7 +49,7 @@ impl Translation {
             body: serde_json::to_vec(arguments).map_err(|e| Failure::unsent(FailureKind::System, e.to_string()))?,
         };
         let (asked, call) = (Arc::clone(&policy), original.clone());
-        let answered = on_blocking_thread(&policy, move || asked.adapt_call(&call)).await?;
+        let answered = on_blocking_thread(&*policy, move || asked.adapt_call(&call)).await?;
         let answered =
             Asked { answer: answered.answer.and_then(|adapted| check::renamed(adapted, operation, name)), ..answered };
         evaluations.submit(Kind::Adapter, || Job::Called(original.clone(), answered.clone()));
@@ -75,7 +76,7 @@ impl Translation {
         let Self { policy, evaluations, original, .. } = self;
         let was_sent = |failure| Failure { sent: true, ..failure };
         let (asked, call, got) = (Arc::clone(&policy), original.clone(), reply.clone());
-        let answered = on_blocking_thread(&policy, move || asked.adapt_reply(&call, got)).await.map_err(was_sent)?;
+        let answered = on_blocking_thread(&*policy, move || asked.adapt_reply(&call, got)).await.map_err(was_sent)?;
         evaluations.submit(Kind::Adapter, || Job::Replied(original, reply, answered.clone()));
         let reply = judged(&evaluations, &policy, answered).map_err(was_sent)?;
         let body = String::from_utf8(reply.body).ok().and_then(|text| RawValue::from_string(text).ok());
@@ -85,7 +86,7 @@ impl Translation {
 }
 
 /// The answer, or what V2's callers are told. An adapter that says itself that V2 cannot serve a call has not failed.
-fn judged<T>(evaluations: &EvaluationQueue, policy: &Arc<Policy>, asked: Asked<T>) -> Result<T, Failure> {
+fn judged<T>(evaluations: &EvaluationQueue, policy: &Arc<dyn PolicyPort>, asked: Asked<T>) -> Result<T, Failure> {
     asked.answer.map_err(|error| {
         if !matches!(error, PolicyError::Said { .. }) {
             evaluations.failed(Kind::Adapter, Some(policy), &error);
@@ -96,10 +97,14 @@ fn judged<T>(evaluations: &EvaluationQueue, policy: &Arc<Policy>, asked: Asked<T
 
 /// Asks when it is the policy's turn, so that no thread waits for others that ask it: they would be all that there are.
 async fn on_blocking_thread<T: Send + 'static>(
-    policy: &Policy,
+    policy: &dyn PolicyPort,
     ask: impl FnOnce() -> Asked<T> + Send + 'static,
 ) -> Result<Asked<T>, Failure> {
-    let turn = policy.turn().await;
+    // Nobody closes it.
+    let turn = match policy.turns() {
+        Some(turns) => Arc::clone(turns).acquire_owned().await.ok(),
+        None => None,
+    };
     let answer = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         ask()

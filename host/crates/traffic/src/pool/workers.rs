@@ -46,7 +46,7 @@ use cutover_model::{
     port::Kind,
     request::{Answer, Failure, FailureKind, PoolId},
 };
-use cutover_policy_host::{PolicyError, engine::Policy, evaluation::EvaluationQueue};
+use cutover_policy_host::{PolicyError, ask::PolicyPort, evaluation::EvaluationQueue};
 
 /// Sessions whose worker is remembered. Those beyond that are brought up to date on each call, which is slower.
 const MAX_SESSIONS: usize = 100_000;
@@ -322,13 +322,13 @@ impl WorkerPool {
     }
 
     /// Who translates its calls, if anybody does.
-    pub fn adapter(&self) -> Option<Arc<Policy>> {
+    pub fn adapter(&self) -> Option<Arc<dyn PolicyPort>> {
         let of_v2 = self.0.spec.id == PoolId::V2;
         of_v2.then(|| self.0.evaluations.slots().get(Kind::Adapter).active()).flatten()
     }
 
     /// Counts a failure of whoever translates its calls.
-    pub fn adapter_failed(&self, adapter: &Arc<Policy>, error: &PolicyError) {
+    pub fn adapter_failed(&self, adapter: &Arc<dyn PolicyPort>, error: &PolicyError) {
         self.0.evaluations.failed(Kind::Adapter, Some(adapter), error);
     }
 

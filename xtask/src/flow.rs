@@ -39,6 +39,7 @@ const RULES: &[Rule] = &[
             "sign",
             "error",
             "check",
+            "ask",
             "bundle",
             "engine",
             "admission",

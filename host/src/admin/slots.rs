@@ -238,7 +238,7 @@ fn installed_json(installed: &InstalledPolicy) -> Value {
         "name": installed.title.name,
         "version": installed.title.version,
         "digest": &**installed.policy.digest(),
-        "settings": serde_json::from_str::<Value>(&installed.policy.settings()).unwrap_or_default(),
+        "settings": serde_json::from_str::<Value>(installed.policy.settings()).unwrap_or_default(),
     })
 }
 

@@ -269,7 +269,7 @@ impl Host {
             return Err(InstallError::Settings);
         };
         let in_force = of.slots.get(kind).installed().filter(|installed| installed.title.name == title.name);
-        let in_force = in_force.map(|installed| values(&installed.policy.settings(), own.script.is_some()));
+        let in_force = in_force.map(|installed| values(installed.policy.settings(), own.script.is_some()));
         // Whoever changes one setting means the others to stay as they are.
         let base = in_force.clone().filter(|_| !overrides.is_empty() && !choice.from_defaults);
         let settings = own.with(base.unwrap_or_default()).with(overrides);

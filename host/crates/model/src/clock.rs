@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
+
 /// A moment on the monotonic clock, in nanoseconds since the process first asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mono(u64);
@@ -33,9 +35,14 @@ pub struct Reading {
     pub wall: UnixMs,
 }
 
-/// A host's wall clock. Tests set it, as somebody sets the clock of a machine.
+/// A host's clocks. Tests set the wall clock, as somebody sets that of a machine, or make both stand still.
 #[derive(Debug, Clone, Default)]
-pub struct Wall(Arc<AtomicI64>);
+pub struct Wall {
+    /// By how many milliseconds the wall clock is set forward.
+    offset: Arc<AtomicI64>,
+    /// What both clocks show instead of the system's, if they stand still.
+    paused: Option<Arc<Mutex<Reading>>>,
+}
 
 /// Two looks at a clock that are further apart than this had a thread waiting between them.
 const AT_ONCE: Duration = Duration::from_millis(5);
@@ -55,25 +62,44 @@ pub fn unix_ms() -> UnixMs {
 }
 
 impl Wall {
-    /// The time that it shows.
-    pub fn now(&self) -> UnixMs {
-        UnixMs(unix_ms().0.saturating_add_signed(self.0.load(Ordering::Relaxed)))
+    /// Clocks that stand still at `reading` until they are [advanced](Wall::advance).
+    pub fn paused(reading: Reading) -> Self {
+        Self { offset: Arc::default(), paused: Some(Arc::new(Mutex::new(reading))) }
     }
 
-    /// Sets it forward by so many milliseconds; back if negative.
+    /// Moves both clocks, if they stand still; the system's go by themselves.
+    pub fn advance(&self, span: Duration) {
+        if let Some(paused) = &self.paused {
+            let mut reading = paused.lock();
+            *reading = Reading { mono: reading.mono + span, wall: reading.wall + span };
+        }
+    }
+
+    /// Now, for measuring spans.
+    pub fn mono(&self) -> Mono {
+        self.paused.as_ref().map_or_else(mono, |paused| paused.lock().mono)
+    }
+
+    /// The time that the wall clock shows.
+    pub fn now(&self) -> UnixMs {
+        let now = self.paused.as_ref().map_or_else(unix_ms, |paused| paused.lock().wall);
+        UnixMs(now.0.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
+    }
+
+    /// Sets the wall clock forward by so many milliseconds; back if negative.
     pub fn step(&self, by_ms: i64) {
-        self.0.fetch_add(by_ms, Ordering::Relaxed);
+        self.offset.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     /// Reads it together with the monotonic clock; again if the thread had to wait in between, which would look like a
     /// step.
     pub fn read(&self) -> Reading {
-        let mut reading = Reading { mono: mono(), wall: self.now() };
+        let mut reading = Reading { mono: self.mono(), wall: self.now() };
         for _ in 0..3 {
-            if mono().since(reading.mono) <= AT_ONCE {
+            if self.mono().since(reading.mono) <= AT_ONCE {
                 break;
             }
-            reading = Reading { mono: mono(), wall: self.now() };
+            reading = Reading { mono: self.mono(), wall: self.now() };
         }
         reading
     }

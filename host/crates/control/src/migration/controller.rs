@@ -42,7 +42,7 @@ use crate::{
     },
 };
 use cutover_model::{
-    clock::{self, UnixMs, timeline::Clock},
+    clock::{UnixMs, timeline::Clock},
     facts::{Batch, Gauge},
     port::{Kind, Phase},
 };
@@ -185,6 +185,7 @@ impl Controller {
         let unrecorded: Unrecorded = unrecorded.into_iter().collect();
         let first = first(&parts, &state, &failures, unrecorded.len());
         let (shown, watching) = watch::channel(Arc::new(first));
+        let clock = parts.clock.clone();
         let controller = Self {
             course: Course::new(parts.last_decision),
             plan: PlanInForce::default(),
@@ -201,7 +202,7 @@ impl Controller {
             settled,
             shown,
         };
-        (controller, Handle { commands: orders, urgent, shown: watching })
+        (controller, Handle { commands: orders, urgent, shown: watching, clock })
     }
 
     /// Runs until `shutdown`.
@@ -292,7 +293,7 @@ impl Controller {
                 let failed = self.perform(next, effects, cause).await;
                 if moved && failed.is_none() {
                     self.course.epoch += 1;
-                    self.course.moved_at = clock::mono();
+                    self.course.moved_at = self.parts.clock.mono();
                     self.shows.waiting_for.clear();
                 }
                 failed.map(|why| Declined::new(Code::NotRecorded, why))

@@ -15,7 +15,7 @@ use super::{
 use crate::migration::event::Event;
 use cutover_model::{
     clock::{
-        self, Mono,
+        Mono,
         timeline::{Clock, Looked},
     },
     port::{Kind, Phase},
@@ -165,7 +165,7 @@ impl Controller {
     }
 
     async fn look_at_clock(&mut self) {
-        let now = clock::mono();
+        let now = self.parts.clock.mono();
         let Looked { stepped_ms, gap } = self.parts.clock.look();
         if let Some(gap) = gap {
             let steps = &mut self.guard.steps;
@@ -284,6 +284,7 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cutover_model::clock;
 
     const LATE_AFTER: Duration = Duration::from_secs(15);
 

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::snapshot::Snapshot;
 use crate::migration::install::Install;
 use cutover_model::{
-    clock::{self, Mono},
+    clock::{Mono, timeline::Clock},
     request::Ppm,
 };
 use cutover_policy_host::{PolicyError, installed::InstalledPolicy};
@@ -21,6 +21,8 @@ pub struct Handle {
     /// For orders that take something from V2: they pass those that wait for anything else.
     pub(super) urgent: mpsc::Sender<Command>,
     pub(super) shown: watch::Receiver<Arc<Snapshot>>,
+    /// The clock of the migration: orders carry the moment in which they were given.
+    pub(super) clock: Clock,
 }
 
 /// What is asked of a controller, by whom and why.
@@ -194,7 +196,7 @@ impl Handle {
     /// Why it was refused, as a sentence.
     pub async fn ask(&self, verb: CommandKind, actor: &str, reason: &str) -> Result<CommandReply, Declined> {
         let (reply, answer) = oneshot::channel();
-        let command = Command { verb, actor: actor.into(), reason: reason.into(), at: clock::mono(), reply };
+        let command = Command { verb, actor: actor.into(), reason: reason.into(), at: self.clock.mono(), reply };
         let stopping = || Declined::new(Code::Stopping, "the host is stopping");
         let queue = if command.verb.is_urgent() { &self.urgent } else { &self.commands };
         queue.send(command).await.map_err(|_gone| stopping())?;

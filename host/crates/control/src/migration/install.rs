@@ -347,7 +347,7 @@ impl Controller {
         policy: Option<&Arc<dyn PolicyPort>>,
         error: &PolicyError,
     ) {
-        let now = clock::mono();
+        let now = self.parts.clock.mono();
         if self.trust.failures.count(kind, error, self.parts.clock.now()) {
             tracing::error!(migration = self.parts.name, %kind, "the policy {error}");
             let detail = json!({ "kind": kind, "digest": policy.map(|p| p.digest()), "error": error, "message": error.to_string() });

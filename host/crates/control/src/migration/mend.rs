@@ -138,7 +138,7 @@ impl Controller {
     /// Lets a policy that failed too often begin afresh, once, before it is put out of charge: it may be its memory that it
     /// cannot read, and it would lose that anyhow. False if it remembers nothing, or did so lately.
     pub(super) async fn begin_afresh(&mut self, kind: Kind, why: &str) -> bool {
-        let now = clock::mono();
+        let now = self.parts.clock.mono();
         let lately = self.trust.afresh.get(&kind).is_some_and(|at| now.since(*at) < AFRESH_APART);
         if lately || !matches!(kind, Kind::Rollback | Kind::Stages) || !self.parts.slots.get(kind).forget() {
             return false;

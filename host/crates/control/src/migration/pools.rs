@@ -231,7 +231,7 @@ impl Controller {
     /// Looks whether V1 is there, tells calls and V2 if it is not, and people if it has to be.
     pub(super) fn look_at_v1(&mut self) {
         let split = Arc::clone(&self.parts.split);
-        let news = self.pools.presence.look(self.has_to_serve_v1(), split.v1.can_serve(), clock::mono());
+        let news = self.pools.presence.look(self.has_to_serve_v1(), split.v1.can_serve(), self.parts.clock.mono());
         split.set_v1_gone(self.pools.presence.is_gone());
         if !self.pools.presence.is_gone() {
             self.pools.withheld = false;

@@ -192,7 +192,7 @@ pub fn in_charge(slots: &Slots) -> Vec<InCharge> {
         name: installed.title.name.clone(),
         version: installed.title.version.clone(),
         digest: installed.policy.digest().to_string(),
-        settings: serde_json::from_str(&installed.policy.settings()).unwrap_or_default(),
+        settings: serde_json::from_str(installed.policy.settings()).unwrap_or_default(),
         previous: slots.get(kind).previous().map(|installed| installed.label()),
         candidate: slots.get(kind).candidate().map(|candidate| candidate.installed.label()),
     };

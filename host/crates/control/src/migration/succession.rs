@@ -15,7 +15,7 @@ use cutover_policy_host::slot::Slots;
 /// The table of the stages policy in charge; none if there is none that the host can read.
 pub(super) fn table(slots: &Slots) -> Option<Table> {
     let installed = slots.get(Kind::Stages).installed()?;
-    Some(Table::of(installed.label(), &installed.policy.settings())).filter(|table| !table.stages.is_empty())
+    Some(Table::of(installed.label(), installed.policy.settings())).filter(|table| !table.stages.is_empty())
 }
 
 /// Why nothing goes up, if one of those whose policy was refused at start has another in charge.

@@ -239,7 +239,7 @@ pub struct Remembered {
 impl Remembered {
     /// What a policy in a slot remembers now.
     pub fn of(place: SlotRole, policy: &dyn PolicyPort, memory: Vec<u8>, evidence: Option<Evidence>) -> Self {
-        let (digest, settings) = (Arc::clone(policy.digest()), Arc::clone(&policy.settings()));
+        let (digest, settings) = (Arc::clone(policy.digest()), Arc::clone(policy.settings()));
         Self { kind: policy.kind(), place, digest, settings, memory, evidence }
     }
 }

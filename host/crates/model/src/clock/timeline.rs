@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
-use super::{Mono, Reading, UnixMs, Wall, mono};
+use super::{Mono, Reading, UnixMs, Wall};
 
 /// How far the timeline may be ahead of the wall clock when a host starts: clocks are corrected by seconds all the time,
 /// and what policies remember is worth more than these.
@@ -200,7 +200,7 @@ impl Clock {
     pub fn now(&self) -> UnixMs {
         // Under the lock, so that whoever asks later is not told an earlier time.
         let timeline = self.timeline.lock();
-        timeline.now(mono())
+        timeline.now(self.wall.mono())
     }
 
     /// The wall clock's time, for people.
@@ -208,10 +208,15 @@ impl Clock {
         self.wall.now()
     }
 
+    /// Now, for measuring spans.
+    pub fn mono(&self) -> Mono {
+        self.wall.mono()
+    }
+
     /// See [`Timeline::up`].
     pub fn up(&self) -> Mono {
         let timeline = self.timeline.lock();
-        timeline.up(mono())
+        timeline.up(self.wall.mono())
     }
 
     /// See [`Timeline::look`].

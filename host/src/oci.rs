@@ -14,7 +14,6 @@ mod artefact;
 
 use std::time::Duration;
 
-use dsse::Envelope;
 use futures_util::TryStreamExt as _;
 use hyper::header::HeaderValue;
 use oci_client::{
@@ -28,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::{address::Address, artefact::Artefact};
 use cutover_model::clock::UnixMs;
-use cutover_policy_host::release::Manifest;
+use cutover_policy_host::{dsse::Envelope, release::Manifest};
 
 /// How long a registry may take to accept a connection, and between two pieces of an answer.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
         modules: &[
             "wasi",
             "blocking",
+            "dsse",
             "keys",
             "release",
             "trust",

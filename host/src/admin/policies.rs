@@ -14,7 +14,6 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dsse::Envelope;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -29,6 +28,7 @@ use cutover_control::{
 };
 use cutover_model::{causes::chain, port::Kind};
 use cutover_policy_host::{
+    dsse::Envelope,
     engine::Imports,
     release::{self, MAX_ENVELOPE, MAX_SETTINGS, Provenance, Release, Settings, check_version},
 };

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use dsse::Envelope;
 use oci_client::manifest::{OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageManifest};
 use serde_json::json;
 
 use super::sha256;
 use cutover_model::clock::UnixMs;
-use cutover_policy_host::release::{MAX_ENVELOPE, MAX_SETTINGS, Manifest};
+use cutover_policy_host::{
+    dsse::Envelope,
+    release::{MAX_ENVELOPE, MAX_SETTINGS, Manifest},
+};
 
 /// The config of a Wasm OCI artefact, and its one layer.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";

@@ -8,7 +8,6 @@ pub mod files;
 
 use std::path::{Path, PathBuf};
 
-use dsse::Envelope;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -16,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use self::files::{FileError, Folder};
 use crate::{
     check,
+    dsse::Envelope,
     release::{MAX_ENVELOPE, Manifest as Released, Settings, check_name, check_version},
 };
 use cutover_model::port::Kind;
@@ -254,7 +254,7 @@ fn envelope(folder: &Folder) -> Result<Option<Envelope>, String> {
     let wrong = |what: String| format!("names the bundle `{}`, whose {SIGNATURES} {what}", folder.path().display());
     match folder.read(Path::new(SIGNATURES), MAX_ENVELOPE) {
         Ok(bytes) => {
-            let read = Envelope::from_json(&bytes).map(Some);
+            let read = serde_json::from_slice::<Envelope>(&bytes).map(Some);
             read.map_err(|e| wrong(format!("is not one: {}", crate::error::said(&e.to_string()))))
         }
         Err(error) if error.is_missing() => Ok(None),

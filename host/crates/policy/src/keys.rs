@@ -4,12 +4,13 @@
 //! The id of a key is the SHA-256 of its SPKI in DER, lower-case hex.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dsse::{Ed25519Signer, Ed25519Verifier};
 use ed25519_dalek::{
     SigningKey, VerifyingKey,
     pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePublicKey as _},
 };
 use sha2::{Digest as _, Sha256};
+
+use crate::dsse::{PrivateKey, PublicKey};
 
 /// Why a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,11 +35,11 @@ pub enum KeyError {
     Encoding,
 }
 
-/// Reads a public key: PEM, or its base64 alone. Returns it with its id.
+/// Reads a public key: PEM, or its base64 alone.
 ///
 /// # Errors
 /// Why it cannot be used.
-pub(super) fn public(text: &str) -> Result<(Ed25519Verifier, String), KeyError> {
+pub(super) fn public(text: &str) -> Result<PublicKey, KeyError> {
     let text = text.trim();
     let key = if text.starts_with("-----") {
         VerifyingKey::from_public_key_pem(text).ok()
@@ -50,19 +51,17 @@ pub(super) fn public(text: &str) -> Result<(Ed25519Verifier, String), KeyError> 
         return Err(KeyError::Weak);
     }
     let id = id(&key)?;
-    let verifier = Ed25519Verifier::from_bytes(key.as_bytes()).map_err(|_wrong| KeyError::Public)?;
-    Ok((verifier.with_key_id(&id), id))
+    Ok(PublicKey::new(key, id))
 }
 
 /// Reads a private key in PEM.
 ///
 /// # Errors
 /// Why it cannot be used.
-pub fn private(pem: &str) -> Result<Ed25519Signer, KeyError> {
+pub fn private(pem: &str) -> Result<PrivateKey, KeyError> {
     let key = SigningKey::from_pkcs8_pem(pem.trim()).map_err(|_wrong| KeyError::Private)?;
     let id = id(&key.verifying_key())?;
-    let signer = Ed25519Signer::from_bytes(key.as_bytes()).map_err(|_wrong| KeyError::Private)?;
-    Ok(signer.with_key_id(id))
+    Ok(PrivateKey::new(key, id))
 }
 
 fn id(key: &VerifyingKey) -> Result<String, KeyError> {
@@ -94,15 +93,14 @@ pub(super) mod tests {
         let line = "MCowBQYDK2VwAyEA7Ily8zxRN0ZINQD/GrkUMrwmYR+WTGP02AOQEcmqmis=";
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{line}\n-----END PUBLIC KEY-----\n");
         let id = "d6bbc0cc2056126f03ac45eaf034bf552b9e3b5c909a8a0e0a775ecd40d047f5";
-        assert_eq!(public(line).unwrap().1, id);
-        assert_eq!(public(&pem).unwrap().1, id);
+        assert_eq!(public(line).unwrap().id, id);
+        assert_eq!(public(&pem).unwrap().id, id);
     }
 
     #[test]
     fn a_private_key_has_the_id_of_its_public_key() {
-        use dsse::Signer as _;
         let signer = private(&private_pem(7)).unwrap();
-        assert_eq!(signer.key_id(), Some(public(&public_line(7)).unwrap().1));
+        assert_eq!(signer.id, public(&public_line(7)).unwrap().id);
     }
 
     #[test]

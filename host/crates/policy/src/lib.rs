@@ -17,6 +17,7 @@ pub mod bundle;
 pub mod candidate;
 pub mod catch_up;
 pub mod check;
+pub mod dsse;
 pub mod engine;
 pub mod error;
 pub mod evaluation;

@@ -1,10 +1,10 @@
 //! What a release is: a policy under a name and a version that never change their meaning.
 
-use dsse::Envelope;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::dsse::Envelope;
 use cutover_model::{clock::UnixMs, port::Kind};
 
 /// The most bytes of an envelope.

@@ -1,15 +1,12 @@
 //! Signs manifests, and adds signatures to what others have signed.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use dsse::{Ed25519Signer, Envelope};
 
 use super::{
+    dsse::{self, Envelope, MAX_SIGNATURES, PrivateKey},
     release::Manifest,
     trust::{PAYLOAD_TYPE, short},
 };
-
-/// Signatures that an envelope may carry. Every one is tried with every listed key, so their number bounds that work.
-pub const MAX_SIGNATURES: usize = 64;
 
 /// Why something is not signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,16 +39,13 @@ pub enum SignError {
 ///
 /// # Errors
 /// Why it is not signed.
-pub fn sign(manifest: &Manifest, signers: &[Ed25519Signer], there: Option<Envelope>) -> Result<Envelope, SignError> {
-    let failed = |e: &dyn std::error::Error| SignError::Failed(e.to_string());
+pub fn sign(manifest: &Manifest, signers: &[PrivateKey], there: Option<Envelope>) -> Result<Envelope, SignError> {
     let (payload, mut kept) = match there {
-        None => (serde_json::to_vec(manifest).map_err(|e| failed(&e))?, Vec::new()),
+        None => (serde_json::to_vec(manifest).map_err(|e| SignError::Failed(e.to_string()))?, Vec::new()),
         Some(envelope) => (payload_of(&envelope, manifest)?, envelope.signatures),
     };
-    let signers: Vec<&dyn dsse::Signer> = signers.iter().map(|s| s as &dyn dsse::Signer).collect();
-    let mut signed = dsse::sign_with(PAYLOAD_TYPE, &payload, &signers).map_err(|e| failed(&e))?;
-    let again: Vec<_> = signers.iter().map(|s| s.key_id()).collect();
-    kept.retain(|signature| !again.contains(&signature.keyid));
+    let mut signed = dsse::sign(PAYLOAD_TYPE, &payload, signers);
+    kept.retain(|signature| !signers.iter().any(|signer| signature.keyid.as_ref() == Some(&signer.id)));
     kept.append(&mut signed.signatures);
     if kept.len() > MAX_SIGNATURES {
         return Err(SignError::TooMany);

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use dsse::{Ed25519Verifier, Envelope, Verifier};
 use serde::Serialize;
 
 use super::{
+    dsse::{Envelope, PublicKey, Unverified},
     keys::{self, KeyError},
     release::{Manifest, Release},
 };
@@ -32,9 +32,7 @@ struct Listed {
 pub struct TrustedKey {
     /// Whose key it is, as the configuration names it; shown to people.
     pub name: String,
-    /// SHA-256 of its SPKI, lower-case hex.
-    pub id: String,
-    verifier: Ed25519Verifier,
+    key: PublicKey,
 }
 
 /// Why a policy is not accepted.
@@ -118,13 +116,17 @@ impl Refused {
 }
 
 impl TrustedKey {
+    /// SHA-256 of its SPKI, lower-case hex.
+    pub fn id(&self) -> &str {
+        &self.key.id
+    }
+
     /// Reads a public key: PEM, or its base64 alone.
     ///
     /// # Errors
     /// Why it cannot be used.
     pub fn new(name: &str, public_key: &str) -> Result<Self, KeyError> {
-        let (verifier, id) = keys::public(public_key)?;
-        Ok(Self { name: name.to_owned(), id, verifier })
+        Ok(Self { name: name.to_owned(), key: keys::public(public_key)? })
     }
 }
 
@@ -181,30 +183,26 @@ impl Listed {
         if envelope.payload_type != PAYLOAD_TYPE {
             return Err(Refused::PayloadType { found: short(&envelope.payload_type) });
         }
-        let verifiers: Vec<&dyn Verifier> = self.keys.iter().map(|k| &k.verifier as &dyn Verifier).collect();
-        match dsse::verify(envelope, &verifiers, self.required) {
+        let keys: Vec<_> = self.keys.iter().map(|key| &key.key).collect();
+        match envelope.verify(&keys, self.required) {
             Ok(verified) => serde_json::from_slice(&verified.payload)
                 .map_err(|e| Refused::Malformed { message: format!("what they sign is not a policy's manifest: {e}") }),
-            Err(dsse::Error::NoSignatures) => {
+            Err(Unverified::NoSignatures) => {
                 Err(Refused::Unsigned { required: self.required, listed: self.keys.len() })
             }
-            Err(dsse::Error::NoValidSignature { mismatched_keys, .. }) if mismatched_keys.is_empty() => {
+            Err(Unverified::Nobody { claimed }) if claimed.is_empty() => {
                 Err(Refused::UnknownKeys { listed: self.keys.len() })
             }
-            Err(dsse::Error::NoValidSignature { mismatched_keys, .. }) => {
-                Err(Refused::WrongSignature { keys: self.names(&mismatched_keys) })
+            Err(Unverified::Nobody { claimed }) => Err(Refused::WrongSignature { keys: self.names(&claimed) }),
+            Err(Unverified::TooFew { by, required }) => Err(Refused::TooFew { by: self.names(&by), required }),
+            Err(error @ (Unverified::TooMany { .. } | Unverified::Encoding)) => {
+                Err(Refused::Malformed { message: error.to_string() })
             }
-            Err(dsse::Error::ThresholdNotMet { .. }) => {
-                // Asked again for one key alone, it says whose signatures there are.
-                let by = dsse::verify(envelope, &verifiers, 1).map(|v| self.names(&v.accepted_keys));
-                Err(Refused::TooFew { by: by.unwrap_or_default(), required: self.required })
-            }
-            Err(error) => Err(Refused::Malformed { message: error.to_string() }),
         }
     }
 
     fn names(&self, ids: &[String]) -> Vec<String> {
-        self.keys.iter().filter(|key| ids.contains(&key.id)).map(|key| key.name.clone()).collect()
+        self.keys.iter().filter(|key| ids.contains(&key.key.id)).map(|key| key.name.clone()).collect()
     }
 }
 

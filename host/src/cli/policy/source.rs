@@ -7,7 +7,6 @@ use std::{
 };
 
 use clap::Args;
-use dsse::Ed25519Signer;
 
 use super::Failed;
 use crate::{
@@ -18,6 +17,7 @@ use cutover_control::registry::{self, Inspected, Offer};
 use cutover_model::{causes::chain, environment, port::Kind};
 use cutover_policy_host::{
     bundle::{Bundle, MAX_COMPONENT, files},
+    dsse::PrivateKey,
     engine::{Engine, Limits},
     keys,
     release::{Provenance, Settings, check_version},
@@ -193,7 +193,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, oci::OciError>>) 
     runtime.block_on(work).map_err(|e| Failed::new(chain(&e)))
 }
 
-fn read_key(file: &Path) -> Result<Ed25519Signer, Failed> {
+fn read_key(file: &Path) -> Result<PrivateKey, Failed> {
     let wrong = |what: String| Failed::usage(format!("the key `{}` {what}", file.display()));
     let pem = fs::read_to_string(file).map_err(|e| wrong(format!("cannot be read: {e}")))?;
     keys::private(&pem).map_err(|e| wrong(e.to_string()))

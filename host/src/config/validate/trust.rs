@@ -24,8 +24,8 @@ pub(super) fn trust(at: &mut At<'_>, raw: Option<raw::PolicyTrust>) -> Trust {
             at.field("name").wrong("must have 1 to 64 characters: say whose key it is");
         }
         match TrustedKey::new(&name, &public_key) {
-            Ok(key) => match keys.iter().find(|other| other.id == key.id || other.name == key.name) {
-                Some(other) if other.id == key.id => {
+            Ok(key) => match keys.iter().find(|other| other.id() == key.id() || other.name == key.name) {
+                Some(other) if other.id() == key.id() => {
                     at.field("public_key").wrong(&format!("is the key of `{}` again; a key counts once", other.name));
                 }
                 Some(_) => at.field("name").wrong(&format!("is `{name}` again; give each key a name of its own")),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use dsse::Envelope;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -11,9 +10,9 @@ use cutover_model::port::{Description, Kind};
 use cutover_policy_host::{
     PolicyError,
     bundle::Bundle,
+    dsse::{Envelope, MAX_SIGNATURES},
     engine::{Engine, Imports, Policy},
     release::{MAX_SETTINGS, Manifest, Provenance, Settings, check_name, check_version},
-    sign,
 };
 
 /// The longest author, reason and reference.
@@ -113,8 +112,8 @@ impl Offer {
             return Err(invalid("settings")(format!("have {settings} bytes, more than {MAX_SETTINGS}")));
         }
         let signatures = self.envelope.as_ref().map_or(0, |e| e.signatures.len());
-        if signatures > sign::MAX_SIGNATURES {
-            let message = format!("has {signatures} signatures, more than {}", sign::MAX_SIGNATURES);
+        if signatures > MAX_SIGNATURES {
+            let message = format!("has {signatures} signatures, more than {MAX_SIGNATURES}");
             return Err(invalid("envelope")(message));
         }
         Ok(())

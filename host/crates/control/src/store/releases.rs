@@ -1,12 +1,14 @@
 //! The registry's part of the store: releases by name and version, components by content.
 
-use dsse::Envelope;
 use serde_json::Value;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{Store, StoreError, records::Audited, sql_ms};
 use cutover_model::clock::UnixMs;
-use cutover_policy_host::release::{Manifest, Release};
+use cutover_policy_host::{
+    dsse::Envelope,
+    release::{Manifest, Release},
+};
 
 /// Labels that are read at once: more than a host is given in years. Releases, which may be large, are read one by one.
 const MOST: u32 = 100_000;

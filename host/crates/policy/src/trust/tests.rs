@@ -3,6 +3,7 @@ use serde_json::{Map, json};
 
 use super::*;
 use crate::{
+    dsse,
     keys::{
         private,
         tests::{private_pem, public_line},
@@ -97,7 +98,7 @@ fn a_stranger_who_claims_the_id_of_a_listed_key_is_refused_by_that_name() {
 fn one_key_counts_once_however_often_and_under_whatever_id_it_signs() {
     let mut envelope = signed_by(&[ALICE], &manifest());
     let mut again = envelope.signatures[0].clone();
-    again.keyid = Some(trust(2).0.unwrap().keys[1].id.clone());
+    again.keyid = Some(trust(2).0.unwrap().keys[1].key.id.clone());
     envelope.signatures.extend([again, envelope.signatures[0].clone()]);
     assert_eq!(verdict(2, manifest(), Some(envelope)), Err(Refused::TooFew { by: vec!["alice".into()], required: 2 }));
 }
@@ -135,14 +136,14 @@ fn a_changed_payload_breaks_every_signature() {
 #[test]
 fn a_signature_for_something_else_is_refused() {
     let payload = serde_json::to_vec(&manifest()).unwrap();
-    let alice = private(&private_pem(ALICE)).unwrap();
-    let other = dsse::sign("application/vnd.in-toto+json", &payload, &alice).unwrap();
+    let alice = [private(&private_pem(ALICE)).unwrap()];
+    let other = dsse::sign("application/vnd.in-toto+json", &payload, &alice);
     let refused = verdict(1, manifest(), Some(other.clone())).unwrap_err();
     assert_eq!(refused.cause(), "wrong-payload-type");
     // Calling it ours breaks the signature, which covers the type.
     let renamed = Envelope { payload_type: PAYLOAD_TYPE.into(), ..other };
     assert_eq!(verdict(1, manifest(), Some(renamed)).unwrap_err().cause(), "wrong-signature");
-    let nonsense = dsse::sign(PAYLOAD_TYPE, br#"{"name":"thresholds","surprise":1}"#, &alice).unwrap();
+    let nonsense = dsse::sign(PAYLOAD_TYPE, br#"{"name":"thresholds","surprise":1}"#, &alice);
     assert_eq!(verdict(1, manifest(), Some(nonsense)).unwrap_err().cause(), "malformed-signatures");
 }
 

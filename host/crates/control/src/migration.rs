@@ -30,6 +30,7 @@ pub mod stage;
 pub mod step;
 mod succession;
 mod told;
+mod why;
 pub mod withhold;
 
 pub use controller::Controller;

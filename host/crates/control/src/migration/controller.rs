@@ -29,7 +29,7 @@ use super::{
     record::Unrecorded,
     snapshot::{self, ClockShown, Failures, Snapshot},
     step::step,
-    succession,
+    succession, why,
 };
 use crate::{
     migration::event::{Effect, Event},
@@ -44,7 +44,7 @@ use crate::{
 use cutover_model::{
     clock::{UnixMs, timeline::Clock},
     facts::{Batch, Gauge},
-    port::{Kind, Phase},
+    port::{Action, Kind, Phase, Verdict},
 };
 use cutover_policy_host::{
     PolicyError,
@@ -278,6 +278,7 @@ impl Controller {
 
     /// Takes a step and performs its effects. An order that is refused changes nothing.
     pub(super) async fn apply(&mut self, event: Event, cause: Cause) -> Option<Declined> {
+        let event = self.with_causes(event);
         let (facts, clock) = (self.facts(), &self.parts.clock);
         let mut taken = step(&self.state, event.clone(), &cause.reason, facts, clock.now());
         if matches!(&taken, Ok((_, effects)) if effects.contains(&Effect::BeginStage)) {
@@ -300,6 +301,17 @@ impl Controller {
             }
             Err(refused) => Some(Declined::new(Code::WrongPhase, refused.0)),
         }
+    }
+
+    /// What takes something from V2 says what V2 failed with, whoever found it worse by whatever rule.
+    fn with_causes(&self, mut event: Event) -> Event {
+        if let Event::Judged { verdict: Verdict::RollBack, findings }
+        | Event::Moved { action: Action::Retreat(_), findings }
+        | Event::Failsafe { action: failsafe::Action::Rollback | failsafe::Action::Retreat, findings } = &mut event
+        {
+            findings.extend(why::failed_with(&self.parts.history.failures_of_v2(why::SECONDS, self.state.since)));
+        }
+        event
     }
 
     pub(super) fn audited(&self, actor: &str, action: &str, detail: Value) -> Audited {

@@ -148,20 +148,22 @@ impl Controller {
     async fn accept(&mut self, operation: &str, actor: &str, reason: &str) -> Result<CommandReply, Declined> {
         let pairs = Arc::clone(self.parts.split.recorder.pairs());
         let totals = pairs.totals();
-        let Some((operation, fates)) = totals.get_key_value(operation) else {
-            let known: Vec<_> = totals.keys().map(|name| format!("`{name}`")).collect();
-            let known = if known.is_empty() { "none has any yet".into() } else { known.join(", ") };
-            let message = format!("no pair of `{operation}` was mirrored; operations with pairs: {known}");
+        // What was found before the host started holds as well, and is known to the stages policy alone.
+        let known = &self.parts.split.operations;
+        let Some((operation, _)) = known.get_key_value(operation) else {
+            let known: Vec<_> = known.keys().map(|name| format!("`{name}`")).collect();
+            let message = format!("there is no operation `{operation}`; there are {}", known.join(", "));
             return Err(Declined::new(Code::NotFound, message));
         };
-        let detail = serde_json::json!({ "operation": operation, "different": fates.different, "reason": reason });
+        let different = totals.get(operation).map_or(0, |fates| fates.different);
+        let detail = serde_json::json!({ "operation": operation, "different": different, "reason": reason });
         let audited = self.audited(actor, "accept-differences", detail.clone());
         let stored = self.parts.store.audit(&audited).await;
         stored.map_err(|e| Declined::new(Code::NotRecorded, cutover_model::causes::chain(&e)))?;
         pairs.accept(operation);
         let message = format!(
-            "the {} pair(s) of {operation} that differed so far are accepted: they hold nothing any more, and those from now on do",
-            fates.different
+            "what differed of {operation} so far is accepted, {different} pair(s) since the host started and whatever is on \
+             record from before: it holds nothing any more, and what differs from now on does"
         );
         self.parts.notifier.notify_of_order(self.made(
             "differences-accepted",

@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 use serde::Serialize;
 
 use cutover_model::{
+    clock::UnixMs,
     facts::{Batch, Calls, Comparisons, Members},
     request::PoolId,
 };
@@ -103,6 +104,29 @@ impl History {
         }
     }
 
+    /// How often each cause failed calls of V2, mirrored ones where V2 has no others, in the last `seconds` batches of a
+    /// stage that began at `since`: operation, cause as the gauge `v2.failed-CAUSE{OPERATION}` names it, and count. Most
+    /// frequent first.
+    pub fn failures_of_v2(&self, seconds: usize, since: UnixMs) -> Vec<(String, String, u64)> {
+        let inner = self.0.read();
+        let first = inner.batches.len().saturating_sub(seconds);
+        let batches = || inner.batches.range(first..).filter(|batch| batch.start_ms >= since);
+        let has_callers = batches().flat_map(|batch| &batch.operations).any(|operation| operation.v2.requests > 0);
+        let prefix = if has_callers { "v2.failed-" } else { "shadow.failed-" };
+        let mut counts = BTreeMap::<(&str, &str), u64>::new();
+        for gauge in batches().flat_map(|batch| &batch.gauges) {
+            let named = gauge.name.strip_prefix(prefix).and_then(|name| name.strip_suffix('}')?.split_once('{'));
+            // Sessions are counted besides.
+            let Some((cause, operation)) = named.filter(|(cause, _)| *cause != "sessions") else { continue };
+            let count = counts.entry((operation, cause)).or_default();
+            *count = count.saturating_add(u64::try_from(gauge.value).unwrap_or(0));
+        }
+        let mut counts: Vec<_> =
+            counts.into_iter().map(|((operation, cause), count)| (operation.into(), cause.into(), count)).collect();
+        counts.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
+        counts
+    }
+
     /// What came in the last `seconds` batches: their time, pairs that were compared, and calls of V2.
     pub fn lately(&self, seconds: usize) -> (u64, u64, u64) {
         let inner = self.0.read();
@@ -146,7 +170,38 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cutover_model::facts::Gauge;
+    use cutover_model::{
+        facts::{Gauge, OperationCalls},
+        request::Class,
+    };
+
+    #[test]
+    fn causes_of_failures_are_those_of_v2s_callers_and_of_mirrored_calls_where_it_has_none() {
+        let history = History::default();
+        let gauge = |name: &str, value| Gauge { name: name.into(), value };
+        let batch = |second: u64, has_callers: bool, gauges| {
+            let v2 = Calls { requests: u64::from(has_callers), ..Calls::default() };
+            let (class, operation, none) = (Class::Read, "read".into(), Calls::default());
+            let read = OperationCalls { operation, class, v1: none.clone(), v2, shadow: none };
+            history.push(Batch {
+                start_ms: UnixMs(second * 1_000),
+                operations: vec![read],
+                gauges,
+                ..Batch::default()
+            });
+        };
+        let of = |operation: &str, cause: &str, count| (operation.to_owned(), cause.to_owned(), count);
+        batch(0, false, vec![gauge("shadow.failed-timeout{read}", 9)]);
+        batch(1, false, vec![gauge("shadow.failed-503{a{b}}", 2)]);
+        let all = [of("read", "timeout", 9), of("a{b}", "503", 2)];
+        assert_eq!(history.failures_of_v2(60, UnixMs(0)), all);
+        assert_eq!(history.failures_of_v2(60, UnixMs(1_000)), all[1..], "of the stage");
+        assert_eq!(history.failures_of_v2(1, UnixMs(0)), all[1..], "of the last second");
+        let gauges =
+            vec![gauge("v2.failed-500{read}", 1), gauge("v2.failed-sessions{read}", 1), gauge("v2.failed-sessions", 7)];
+        batch(2, true, gauges);
+        assert_eq!(history.failures_of_v2(60, UnixMs(0)), [of("read", "500", 1)]);
+    }
 
     #[test]
     fn classes_of_answers_are_added_up_by_operation_and_nothing_else_is() {

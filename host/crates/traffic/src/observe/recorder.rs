@@ -384,6 +384,7 @@ mod tests {
             "v1.unread{a}=1",
             "v2.4xx-first{a}=1",
             "v2.4xx{a}=2",
+            "v2.failed-200{a}=1",
             "v2.failed-sessions=1",
             "v2.failed-sessions{a}=1",
             "v2.sessions=2",
@@ -401,6 +402,44 @@ mod tests {
         recorder.record(refused(Some("s")));
         let last = cut(Vec::new());
         assert_eq!((last.operations[0].v2.units, gauge(&last, "v2.4xx-units{a}")), (1, Some(0)), "a 0 is said");
+    }
+
+    #[test]
+    fn failures_are_counted_by_status_or_kind_and_the_causes_are_bounded() {
+        let recorder = Recorder::new(UnixMs(0));
+        let operation: Arc<str> = "a".into();
+        let failed = |kind, status| Observation { status, ..call(&operation, None, Outcome::Failed(kind)) };
+        recorder.record(failed(FailureKind::Worker, 503));
+        recorder.record(failed(FailureKind::Worker, 503));
+        recorder.record(failed(FailureKind::Worker, 0));
+        // Its head was there, and the rest was not.
+        recorder.record(failed(FailureKind::Timeout, 200));
+        recorder.record(call(&operation, None, Outcome::Answered));
+        recorder.record(Observation { pool: PoolId::V1, ..failed(FailureKind::Connection, 0) });
+        recorder.record(Observation { mirrored: true, ..failed(FailureKind::Worker, 500) });
+        let batch = recorder.cut(UnixMs(1_000), Measured::default());
+        let causes = |batch: &Batch| {
+            let failed = batch.gauges.iter().filter(|gauge| gauge.name.contains(".failed-"));
+            failed.map(|gauge| (gauge.name.clone(), gauge.value)).collect::<Vec<_>>()
+        };
+        let expected = [
+            ("shadow.failed-500{a}", 1),
+            ("v1.failed-connection{a}", 1),
+            ("v1.failed-sessions", 1),
+            ("v1.failed-sessions{a}", 1),
+            ("v2.failed-503{a}", 2),
+            ("v2.failed-sessions", 4),
+            ("v2.failed-sessions{a}", 4),
+            ("v2.failed-timeout{a}", 1),
+            ("v2.failed-worker{a}", 1),
+        ];
+        assert_eq!(causes(&batch), expected.map(|(name, value)| (name.to_owned(), value)));
+        for status in 500..600 {
+            recorder.record(failed(FailureKind::Worker, status));
+        }
+        let batch = recorder.cut(UnixMs(2_000), Measured::default());
+        assert_eq!(gauge(&batch, "v2.failed-other{a}"), Some(84));
+        assert_eq!(causes(&batch).len(), 16 + 1 + 2, "and the sessions");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is counted of one operation within a batch, and how it is written: calls in their fields, the rest as gauges.
 
+use std::{collections::BTreeMap, fmt};
+
 use super::{
     recorder::{Observation, Outcome},
     sessions::{Evidence, StatusClass},
@@ -8,6 +10,20 @@ use cutover_model::{
     facts::{Calls, Gauge, OperationCalls},
     request::{Class, FailureKind, PoolId},
 };
+
+/// Different causes of failures that are told apart within a batch; what comes besides is [`Failing::Other`].
+const MAX_CAUSES: usize = 16;
+
+/// Why a call failed, as far as it can be told in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Failing {
+    /// The answer has this status; with one that is no failure by itself, something else in the answer says so.
+    Status(u16),
+    /// There was no answer, or no whole one.
+    Kind(FailureKind),
+    /// There are too many causes.
+    Other,
+}
 
 /// Counts of one operation.
 #[derive(Debug)]
@@ -28,6 +44,8 @@ struct Side {
     answers: [Answers; StatusClass::ALL.len()],
     /// Answers whose bodies say whether the call failed, and could not be looked at.
     unread: u64,
+    /// `calls.errors` by cause.
+    failed: BTreeMap<Failing, u64>,
 }
 
 /// Answers of one class of status.
@@ -84,6 +102,10 @@ impl Side {
         let calls = &mut self.calls;
         calls.requests += 1;
         calls.errors += u64::from(!is_answered);
+        if let Some(failing) = Failing::of(call) {
+            let is_known = self.failed.len() < MAX_CAUSES || self.failed.contains_key(&failing);
+            *self.failed.entry(if is_known { failing } else { Failing::Other }).or_default() += 1;
+        }
         calls.timeouts += u64::from(call.outcome == Outcome::Failed(FailureKind::Timeout));
         calls.failed_over += u64::from(call.failed_over && !is_answered);
         calls.units += u64::from(evidence.unit);
@@ -113,7 +135,30 @@ impl Side {
         gauges.push("sessions", self.sessions);
         gauges.push("failed-sessions", self.failed_sessions);
         gauges.push("unread", self.unread);
+        for (failing, count) in self.failed {
+            gauges.push(&format!("failed-{failing}"), count);
+        }
         self.calls
+    }
+}
+
+impl Failing {
+    fn of(call: &Observation<'_>) -> Option<Self> {
+        match call.outcome {
+            Outcome::Answered => None,
+            Outcome::Failed(FailureKind::Worker) if call.status != 0 => Some(Self::Status(call.status)),
+            Outcome::Failed(kind) => Some(Self::Kind(kind)),
+        }
+    }
+}
+
+impl fmt::Display for Failing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => status.fmt(f),
+            Self::Kind(kind) => f.write_str(kind.name()),
+            Self::Other => f.write_str("other"),
+        }
     }
 }
 

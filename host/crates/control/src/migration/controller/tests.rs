@@ -29,20 +29,26 @@ use cutover_model::{
     clock::{Mono, Reading, Wall, timeline::Timeline},
     facts::Finding,
     port::{Check, Description, Judgement, Plan, Progress, Situation, Target, Verdict},
-    request::{PoolId, Ppm},
+    request::{Class, FailureKind, PoolId, Ppm},
 };
 use cutover_policy_host::{
     ask::{Asked, KeptPort, PolicyPort},
     evaluation::Queues,
     installed::InstalledPolicy,
 };
-use cutover_traffic::pool::{
-    Pool, UpstreamPool, UpstreamSpec,
-    upstream::{Address, Connector, Ejection, Lookup},
+use cutover_traffic::{
+    observe::recorder::{Observation, Outcome},
+    pool::{
+        Pool, UpstreamPool, UpstreamSpec,
+        upstream::{Address, Connector, Ejection, Lookup},
+    },
 };
 
 /// The share of V2 where a test begins: the first stage.
 const SHARE: Ppm = Ppm::new(50_000);
+
+/// The migration's operation.
+const OPERATION: &str = "get-order";
 
 /// A policy that says what it was told to say, and remembers the moments of the checks that it was shown.
 #[derive(Debug)]
@@ -217,7 +223,8 @@ impl World {
         let (evaluations, Queues { failures, .. }) = EvaluationQueue::new(Arc::clone(&slots));
         let pools = (pool(PoolId::V1, &members), pool(PoolId::V2, &members));
         let recorder = Arc::new(Recorder::new(clock.now()));
-        let split = Split::new(BTreeMap::new(), pools, recorder, evaluations.clone(), Arc::default());
+        let operations = BTreeMap::from([(OPERATION.into(), Class::Read)]);
+        let split = Split::new(operations, pools, recorder, evaluations.clone(), Arc::default());
         let (notifier, _delivery) = notify::notifier(Arc::new(ArcSwap::from_pointee(Vec::new())));
         let (mut controller, _handle) = Controller::new(Parts {
             name: "shop".into(),
@@ -258,6 +265,22 @@ impl World {
             self.clocks.advance(BATCH);
             self.controller.tick().await;
         }
+    }
+
+    /// V2 fails a call.
+    fn fail(&self, kind: FailureKind, status: u16) {
+        self.controller.parts.split.recorder.record(Observation {
+            operation: &OPERATION.into(),
+            class: Class::Read,
+            pool: PoolId::V2,
+            mirrored: false,
+            session: None,
+            outcome: Outcome::Failed(kind),
+            status,
+            unread: false,
+            failed_over: false,
+            took: Duration::ZERO,
+        });
     }
 
     /// Begins a check, whose answer is not taken yet.
@@ -509,4 +532,30 @@ async fn the_task_takes_orders_while_the_judge_is_asked_and_ends_when_it_is_told
     drop(open);
     stop.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn whatever_is_taken_from_v2_says_what_it_failed_with() {
+    let judge = Fake::judge(Ok(Verdict::RollBack));
+    let mut world = World::new(&judge).await;
+    world.fail(FailureKind::Worker, 503);
+    world.fail(FailureKind::Worker, 503);
+    world.fail(FailureKind::Timeout, 0);
+    world.check().await;
+    let decision = world.controller.parts.store.decisions("shop", 1).await.unwrap().remove(0);
+    let causes = "in the last minute V2 failed with 503 (2 of `get-order`), timeout (1 of `get-order`)";
+    assert_eq!(decision.reason, format!("as it was told; {causes}"));
+    assert_eq!(decision.findings.iter().map(|finding| finding.observed).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(world.controller.state.because, Some(decision.reason));
+}
+
+#[tokio::test]
+async fn differences_from_before_the_host_started_can_be_accepted() {
+    let mut world = World::new(&Fake::judge(Ok(Verdict::Healthy))).await;
+    let unknown = world.order(CommandKind::Accept("get".into())).await.await.unwrap().unwrap_err();
+    assert_eq!((unknown.code, unknown.message.contains("there are `get-order`")), (Code::NotFound, true));
+    world.order(CommandKind::Accept(OPERATION.into())).await.await.unwrap().unwrap();
+    world.pass(1).await;
+    let batch = world.controller.questions.pending.last().unwrap();
+    assert!(batch.gauges.iter().any(|gauge| gauge.name == "pairs.accepted{get-order}" && gauge.value == 1));
 }

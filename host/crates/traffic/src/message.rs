@@ -4,6 +4,7 @@
 //! they came, with names in lower case; a map of them costs more than all else that is done with a head. Whatever hyper
 //! reads or writes is turned into one or the other.
 
+pub(crate) mod encoding;
 pub mod rules;
 
 use std::{cell::RefCell, mem};

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub use super::field::Pointer;
 use super::recorder::{Observation, Outcome};
-use crate::message::Fields;
+use crate::message::{Fields, encoding};
 use cutover_model::request::{Answer, Failure, FailureKind};
 
 /// The largest body that is looked at.
@@ -115,17 +115,24 @@ impl Failed {
     /// Whether the body of an answer of HTTP says so. An empty one lacks every place; one that is not to be there, as of an
     /// answer to HEAD, has nothing to say.
     pub fn by_body(&self, status: u16, fields: &Fields, body: &[u8]) -> Said {
-        if !self.reads_bodies() {
-            Said::Fine
-        } else if body.is_empty() {
+        if self.reads_bodies() { self.by_body_in(&encoding::of(fields), status, fields, body) } else { Said::Fine }
+    }
+
+    /// The same for a body whose encoding is known, whatever `fields` say of that.
+    pub fn by_body_in(&self, encoding: &str, status: u16, fields: &Fields, body: &[u8]) -> Said {
+        if body.is_empty() {
             let is_left_out =
                 matches!(status, 204 | 205 | 304) || fields.get("content-length").is_some_and(|n| n != b"0");
             let lacks = self.body.iter().any(|place| place.is == Is::Absent);
             if lacks && !is_left_out { Said::Failed } else { Said::Fine }
-        } else if body.len() > MOST || is_encoded(fields) {
+        } else if body.len() > MOST {
             Said::Unread
         } else {
-            any(&self.body, body)
+            match encoding::decode(encoding, body, MOST) {
+                Ok(None) => any(&self.body, body),
+                Ok(Some(decoded)) => any(&self.body, &decoded),
+                Err(_larger_or_not_what_it_says) => Said::Unread,
+            }
         }
     }
 
@@ -151,11 +158,6 @@ fn by_document(places: &[Place], document: &str) -> Said {
         _ if document.len() > MOST => Said::Unread,
         _ => any(places, document.as_bytes()),
     }
-}
-
-/// Whether a body would have to be decoded.
-pub fn is_encoded(fields: &Fields) -> bool {
-    fields.tokens("content-encoding").any(|coding| !coding.eq_ignore_ascii_case("identity"))
 }
 
 fn any(places: &[Place], document: &[u8]) -> Said {
@@ -232,6 +234,9 @@ impl Statuses {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
     use proptest::prelude::*;
     use serde_json::{json, value::RawValue};
 
@@ -300,10 +305,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_or_too_large_is_not_read() {
+    fn what_is_compressed_is_read_and_what_is_too_large_or_something_else_is_not() {
         let failed = place("/error", Is::Present);
         let gzip: Fields = [("content-encoding", "gzip")].into_iter().collect();
-        assert_eq!(failed.by_body(200, &gzip, b"{}"), Said::Unread);
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(br#"{"error":"no"}"#).unwrap();
+        let packed = packed.finish().unwrap();
+        assert_eq!(failed.by_body(200, &gzip, &packed), Said::Failed);
+        let twice: Fields = [("content-encoding", "gzip"), ("content-encoding", "lz4")].into_iter().collect();
+        for (fields, body) in [(&gzip, &b"{}"[..]), (&twice, &packed)] {
+            assert_eq!(failed.by_body(200, fields, body), Said::Unread);
+        }
         let plain: Fields = [("content-encoding", "identity")].into_iter().collect();
         assert_eq!(failed.by_body(200, &plain, b"{}"), Said::Fine);
         assert_eq!(failed.by_body(200, &plain, &vec![b' '; MOST + 1]), Said::Unread);

@@ -7,8 +7,6 @@
 //! **Invariant**: nothing here can delay or change what the caller gets. Mirrored requests run on another runtime than
 //! those of callers; what the budget has no room for is left out and counted.
 
-mod encoding;
-
 use std::{
     collections::BTreeMap,
     sync::{
@@ -27,13 +25,15 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::encoding::{Undecoded, decode};
 use super::grpc;
 use crate::{
     compare::Comparer,
     failover::{Failed as FailedCall, may_mirror},
     load::Room,
-    message::{Fields, ReplyHead},
+    message::{
+        Fields, ReplyHead,
+        encoding::{self, Undecoded, decode},
+    },
     observe::{Asked, Failed, Observation, Outcome, Recorder, Session, Uncompared, failed::Said},
     pool::{
         UpstreamPool,
@@ -331,7 +331,7 @@ impl Kept {
     /// Of a head; its body is to come.
     fn of(head: &ReplyHead, fails_call: bool) -> Self {
         let text = |name| head.fields.text(name).unwrap_or_default().to_owned();
-        let (media_type, encoding) = (text("content-type"), text("content-encoding"));
+        let (media_type, encoding) = (text("content-type"), encoding::of(&head.fields));
         Self { status: head.status, media_type, encoding, fails_call, says: Said::Fine, body: Ok(Vec::new()) }
     }
 

@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 
 use super::{catalogue::OperationRef, download::STILL, mirror::Original};
 use crate::{
-    message::{Fields, ReplyHead},
+    message::{Fields, ReplyHead, encoding},
     observe::{
         Failed, Observation, Outcome, Recorder, Session,
         failed::{self, Said},
@@ -25,8 +25,8 @@ pub struct ResponseRecorder {
     failed: Arc<Failed>,
     /// What the head alone says of it. None once it was told.
     ended: Option<Ended>,
-    /// The body as far as it has come, if it says whether the call failed.
-    body: Option<Vec<u8>>,
+    /// The body as far as it has come, and how it is encoded, if it says whether the call failed.
+    body: Option<(String, Vec<u8>)>,
     /// V1's answer, if it is to be compared with V2's.
     mirrored: Option<Box<Original>>,
 }
@@ -153,14 +153,14 @@ impl ResponseRecorder {
         let failed = Arc::clone(whose.failed);
         let is_asked = failed.reads_bodies() && ended.outcome == Outcome::Answered;
         let is_long = usize::try_from(size).is_ok_and(|size| size > failed::MOST);
-        ended.unread = is_asked && (is_long || failed::is_encoded(fields));
-        let body = (is_asked && !ended.unread).then(Vec::new);
+        ended.unread = is_asked && is_long;
+        let body = (is_asked && !is_long).then(|| (encoding::of(fields), Vec::new()));
         Self { recorder, operation, session, apart, class, failed, ended: Some(ended), body, mirrored }
     }
 
     /// A part of the body came by.
     pub fn see(&mut self, data: &Bytes) {
-        if let Some(body) = &mut self.body {
+        if let Some((_, body)) = &mut self.body {
             if body.len() + data.len() > failed::MOST {
                 self.unread();
             } else {
@@ -192,7 +192,9 @@ impl ResponseRecorder {
         let Some(mut ended) = self.ended.take() else { return };
         match (instead, self.body.take()) {
             (Some(instead), _) => ended.outcome = instead,
-            (None, Some(body)) => ended.hear(self.failed.by_body(ended.status, &Fields::default(), &body)),
+            (None, Some((encoding, body))) => {
+                ended.hear(self.failed.by_body_in(&encoding, ended.status, &Fields::default(), &body));
+            }
             (None, None) => {}
         }
         let (recorder, operation, failed) = (&self.recorder, &self.operation, &self.failed);

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use cutover_control::{
-    migration::CommandKind,
-    store::{calls::Wanted, records::Decision},
-};
+use cutover_control::migration::CommandKind;
 use cutover_model::{
     clock::{self, UnixMs},
     port::{Kind, Phase},
 };
+use cutover_store::{calls::Wanted, records::Decision};
 use serde_json::json;
 use tempfile::TempDir;
 

@@ -2,10 +2,7 @@
 
 use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
-use cutover_control::{
-    migration::CommandKind,
-    store::calls::{Logged, Wanted},
-};
+use cutover_control::migration::CommandKind;
 use cutover_model::{
     clock::{self, UnixMs},
     port::{Kind, Phase},
@@ -14,6 +11,7 @@ use cutover_policy_host::{
     engine::{Engine, Limits},
     replay::replay,
 };
+use cutover_store::calls::{Logged, Wanted};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -32,15 +32,15 @@ use cutover_control::{
     migration::{controller::Patience, flags::FlagError},
     notify::Notifier,
     registry::Registry,
-    store::{
-        Store, StoreError,
-        markers::Markers,
-        room::{Left, Removed},
-    },
 };
 use cutover_model::{clock, port::Phase, request::Ppm};
 pub use cutover_policy_host::admission::{admit, admit_bundle};
 use cutover_policy_host::engine::{Engine, EngineError};
+use cutover_store::{
+    Store, StoreError,
+    markers::Markers,
+    room::{Left, Removed},
+};
 use cutover_traffic::{
     ingress::{Ends, operations::Route, table::Table, tls::Tls, transfer::Carried},
     observe::machine::Machine,

@@ -82,7 +82,7 @@ pub enum DemoError {
     },
     /// The store cannot be read.
     #[error(transparent)]
-    Store(#[from] cutover_control::store::StoreError),
+    Store(#[from] cutover_store::StoreError),
 }
 
 /// Says what happens, with the time since the beginning.

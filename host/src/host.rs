@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use serde::Serialize;
 
 use self::install::Desk;
-use cutover_control::{migration::Handle, notify::Counters, registry::Registry, store::Store};
+use cutover_control::{migration::Handle, notify::Counters, registry::Registry};
 use cutover_model::{clock, port::Kind};
 use cutover_policy_host::{engine::Engine, slot::Slots};
+use cutover_store::Store;
 use cutover_traffic::{
     compare::Comparer, dispatch::Dispatch, ingress::table::Match, observe::History, proxy::Proxy, split::Split,
 };

@@ -10,7 +10,7 @@
 //! The story of one decision: each second the traffic's counts become a batch; each check interval the controller of the
 //! [`migration`](cutover_control::migration) shows the batches to the rollback policy
 //! ([`judge`](cutover_control::migration::judge)) and to the stages policy ([`stage`](cutover_control::migration::stage)), takes one pure
-//! step, writes the decision to the [`store`](cutover_control::store), and publishes a new plan, which is the only way
+//! step, writes the decision to the [`store`](cutover_store), and publishes a new plan, which is the only way
 //! back to the requests.
 //!
 //! Every decision is made by a policy: a sandboxed WebAssembly component ([`cutover_policy_host`]).

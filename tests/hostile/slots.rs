@@ -8,17 +8,15 @@ use std::{
     time::Duration,
 };
 
-use cutover_control::{
-    migration::CommandKind,
-    store::{
-        calls::Wanted,
-        records::Audited,
-        slots::{SlotRecord, SlotRole},
-    },
-};
+use cutover_control::migration::CommandKind;
 use cutover_model::{
     clock,
     port::{Kind, Phase},
+};
+use cutover_store::{
+    calls::Wanted,
+    records::Audited,
+    slots::{SlotRecord, SlotRole},
 };
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use cutover_control::{state::State, store::records::Audited};
+use cutover_store::{records::Audited, state::State};
 
 /// Pools that notice soon who is there.
 const CHECKED: &str = "health = { path = '/', interval = '20ms', failures = 1 }";

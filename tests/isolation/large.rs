@@ -2,10 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use cutover_control::{
-    migration::{judge, stage},
-    store::calls::Wanted,
-};
+use cutover_control::migration::{judge, stage};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Pair, Phase, Progress, Side},
@@ -17,6 +14,7 @@ use cutover_policy_host::{
     record::Question,
     slot::Slots,
 };
+use cutover_store::calls::Wanted;
 use cutover_traffic::{compare, observe::Recorder};
 use tempfile::TempDir;
 

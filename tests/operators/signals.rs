@@ -55,7 +55,7 @@ async fn whatever_would_end_the_host_drains_it() {
 #[test]
 fn a_filter_of_the_log_that_is_none_is_refused() {
     let done = cutover(&["status"], &[("CUTOVER_LOG", "cutover=loud")]);
-    done.fails(2, &["`CUTOVER_LOG` is `cutover=loud`", "warn,cutover_control::store=debug"]);
+    done.fails(2, &["`CUTOVER_LOG` is `cutover=loud`", "warn,cutover_store=debug"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,6 @@
 
 use std::{fs, sync::Arc};
 
-use cutover_control::store::Store;
 use cutover_model::port::{Kind, Progress, Verdict};
 use cutover_policy_host::{
     engine::{Engine, Limits, WarmPolicy},
@@ -10,6 +9,7 @@ use cutover_policy_host::{
     installed::{InstalledPolicy, Title},
     record::{Call, Memory, Question, Role},
 };
+use cutover_store::Store;
 use cutover_traffic::observe::marks::Marks;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -85,10 +85,19 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        name: "cutover-store",
+        source: "host/crates/store/src",
+        needs: &["cutover-model", "cutover-policy-host", "cutover-traffic"],
+        modules: &[
+            "state", "file", "lock", "room", "ground", "identity", "records", "markers", "packed", "memories",
+            "sessions", "history", "calls", "in_force", "journal", "plans", "releases", "slots",
+        ],
+    },
+    Rule {
         name: "cutover-control",
         source: "host/crates/control/src",
-        needs: &["cutover-model", "cutover-policy-host", "cutover-traffic"],
-        modules: &["state", "store", "registry", "notify", "migration"],
+        needs: &["cutover-model", "cutover-policy-host", "cutover-traffic", "cutover-store"],
+        modules: &["registry", "notify", "migration"],
     },
     Rule {
         name: "cutover",
@@ -99,6 +108,7 @@ const RULES: &[Rule] = &[
             "cutover-policy-host",
             "cutover-authoring",
             "cutover-traffic",
+            "cutover-store",
             "cutover-control",
         ],
         modules: &["oci", "config", "host", "admin", "app", "handover", "demo", "cli"],

@@ -11,15 +11,13 @@ use cutover_contract::histogram::{Histogram, lower_bound, upper_bound};
 pub use self::text::Format;
 use self::text::{BOUNDS_US, Family, Labels, Value};
 use crate::host::Host;
-use cutover_control::{
-    migration::{failsafe::Thing, snapshot::Snapshot},
-    store::{Store, room::Removed},
-};
+use cutover_control::migration::{failsafe::Thing, snapshot::Snapshot};
 use cutover_model::{
     facts::{Calls, Members},
     port::{Phase, Verdict},
 };
 use cutover_policy_host::engine::Compilations;
+use cutover_store::{Store, room::Removed};
 
 /// Everything that one scrape shows.
 #[derive(Debug, Default)]

@@ -22,16 +22,14 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::{MAX_REASON, Refusal, Shared, bounded, who};
 use crate::host::Host;
 use cutover_authoring::author::inspect::{Report, Subject, inspect};
-use cutover_control::{
-    registry::{Offer, PushError},
-    store::StoreError,
-};
+use cutover_control::registry::{Offer, PushError};
 use cutover_model::{causes::chain, port::Kind};
 use cutover_policy_host::{
     dsse::Envelope,
     engine::Imports,
     release::{self, MAX_ENVELOPE, MAX_SETTINGS, Provenance, Release, Settings, check_version},
 };
+use cutover_store::StoreError;
 
 /// How long a push may wait for its turn, and how long its body may take to arrive.
 const TURN: Duration = Duration::from_secs(30);

@@ -16,18 +16,16 @@ use crate::host::{
     Host,
     install::{Attribution, Choice, Source},
 };
-use cutover_control::{
-    migration::Install,
-    store::{
-        StoreError,
-        calls::{Page, Wanted},
-    },
-};
+use cutover_control::migration::Install;
 use cutover_model::{clock::UnixMs, port::Kind};
 use cutover_policy_host::{
     candidate::{Rule, Weighed},
     installed::InstalledPolicy,
     slot::Slot,
+};
+use cutover_store::{
+    StoreError,
+    calls::{Page, Wanted},
 };
 
 /// Calls that are shown unless fewer are asked for, and the most that may be asked for.

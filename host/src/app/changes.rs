@@ -10,20 +10,18 @@ use crate::{
     config::{MigrationConfig, PlaneConfig},
     host::Change,
 };
-use cutover_control::{
-    migration::flags::Flags,
-    state::{State, table::Table},
-    store::{
-        Store, StoreError,
-        in_force::{InCharge, InForce},
-        records::PoolConfiguration,
-    },
-};
+use cutover_control::migration::flags::Flags;
 use cutover_model::{
     port::{Kind, Phase},
     request::{Class, Ppm},
 };
 use cutover_policy_host::bundle::Bundle;
+use cutover_store::{
+    Store, StoreError,
+    in_force::{InCharge, InForce},
+    records::PoolConfiguration,
+    state::{State, table::Table},
+};
 
 /// A migration as a configuration has it, as far as this is about it.
 #[derive(Debug)]
@@ -335,8 +333,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use cutover_control::store::records::Decision;
     use cutover_model::{clock::UnixMs, port::Phase};
+    use cutover_store::records::Decision;
 
     async fn at_half(folder: &TempDir) -> Store {
         at(folder, Phase::Ramping, Ppm::new(500_000)).await
@@ -495,7 +493,7 @@ mod tests {
     async fn flags_that_keep_callers_from_v2_count_for_nothing_without_v1_which_is_told() {
         let folder = TempDir::new().unwrap();
         let store = at(&folder, Phase::Complete, Ppm::ALL).await;
-        let audited = cutover_control::store::records::Audited {
+        let audited = cutover_store::records::Audited {
             at: UnixMs(1),
             actor: "test".into(),
             migration: "shop".into(),

@@ -14,18 +14,8 @@ use crate::{
     config::{MigrationConfig, PlaneConfig},
     host::{Migration, Plane},
 };
-use cutover_control::{
-    migration::{
-        Controller, controller, evaluation::CandidateEvaluator, failsafe, flags::Flags, mend::Mending, rails::Rails,
-    },
-    state::State,
-    store::{
-        Store, StoreError,
-        in_force::InForce,
-        markers::{self, Marker},
-        plans::LastPlan,
-        records::{Decision, PoolConfiguration},
-    },
+use cutover_control::migration::{
+    Controller, controller, evaluation::CandidateEvaluator, failsafe, flags::Flags, mend::Mending, rails::Rails,
 };
 use cutover_model::{
     clock::{
@@ -40,6 +30,14 @@ use cutover_policy_host::{
     evaluation::{EvaluationQueue, Queues},
     route::Control,
     slot::Slots,
+};
+use cutover_store::{
+    Store, StoreError,
+    in_force::InForce,
+    markers::{self, Marker},
+    plans::LastPlan,
+    records::{Decision, PoolConfiguration},
+    state::State,
 };
 use cutover_traffic::{
     compare::{self, Comparer},

@@ -9,9 +9,9 @@ use crate::{
     config::{HttpConfig, OperationsConfig, PlaneConfig},
     host::Plane,
 };
-use cutover_control::store::records::PoolConfiguration;
 use cutover_model::{clock, request::PoolId};
 use cutover_policy_host::{evaluation::EvaluationQueue, route::Callers, slot::Slots};
+use cutover_store::records::PoolConfiguration;
 use cutover_traffic::{
     compare::Comparer,
     dispatch::{self, Dispatch},

@@ -5,15 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use sha2::{Digest as _, Sha256};
 
 use super::{Shared, StartError};
-use cutover_control::{
-    migration::catch_up,
-    notify::Notice,
-    state::State,
-    store::{
-        records::Audited,
-        slots::{SlotRecord, SlotRole},
-    },
-};
+use cutover_control::{migration::catch_up, notify::Notice};
 use cutover_model::{clock, port::Kind};
 use cutover_policy_host::{
     PolicyError,
@@ -25,6 +17,11 @@ use cutover_policy_host::{
     engine::Policy,
     installed::{InstalledPolicy, Title},
     slot::{Slot, Slots},
+};
+use cutover_store::{
+    records::Audited,
+    slots::{SlotRecord, SlotRole},
+    state::State,
 };
 
 /// What became of the slots of a migration that starts.

@@ -27,10 +27,10 @@ use crate::{
 use cutover_control::{
     notify::{self, Notice, Notifier},
     registry::Registry,
-    store::{Store, markers::Markers},
 };
 use cutover_model::clock;
 use cutover_policy_host::engine::{Engine, Imports, Options};
+use cutover_store::{Store, markers::Markers};
 use cutover_traffic::{
     descriptors,
     ingress::{Ends, Ingress, Started, transfer::Adopter},

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use cutover_control::{
-    notify::{Notice, Notifier},
-    store::Store,
-};
+use cutover_control::notify::{Notice, Notifier};
 use cutover_model::clock;
+use cutover_store::Store;
 
 /// How often it is looked: more often than the shortest check that anybody would want.
 const LOOK: Duration = Duration::from_secs(1);

@@ -10,9 +10,9 @@ use crate::{
     config::{Config, Problem, advice::advice},
     host::Change,
 };
-use cutover_control::store::{Examined, Store};
 use cutover_model::causes::chain;
 use cutover_policy_host::{PolicyError, engine::Engine};
+use cutover_store::{Examined, Store};
 
 pub(super) fn run(file: &Path, against_store: bool, as_json: bool) -> Result<(), Failed> {
     let config = Config::load(file).map_err(|e| Failed::usage(chain(&e)))?;

@@ -52,7 +52,7 @@ pub(super) enum LogFormat {
 /// Where the log goes, and how.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct LogTo {
-    /// How the log is written. Levels are set by `CUTOVER_LOG`, such as `info` or `warn,cutover_control::store=debug`.
+    /// How the log is written. Levels are set by `CUTOVER_LOG`, such as `info` or `warn,cutover_store=debug`.
     #[arg(long, value_enum, value_name = "FORMAT", env = "CUTOVER_LOG_FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
     /// The file that the log is appended to, instead of standard error; SIGUSR1 opens it again.
@@ -84,7 +84,7 @@ struct Fields(Map<String, Value>);
 pub(super) fn begin(level: &str, to: &LogTo) -> Result<(), Failed> {
     let filter = match environment::log() {
         Some(said) => EnvFilter::builder().parse(&said).map_err(|e| {
-            let example = "`info`, or `warn,cutover_control::store=debug`";
+            let example = "`info`, or `warn,cutover_store=debug`";
             Failed::usage(format!(
                 "`CUTOVER_LOG` is `{said}`, which is no filter: {e}; write a level such as {example}"
             ))

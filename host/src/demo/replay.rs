@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::{DemoError, MIGRATION};
 use crate::app::App;
-use cutover_control::store::calls::Wanted;
 use cutover_model::causes::chain;
 use cutover_policy_host::{
     engine::{Engine, Limits},
     record::Call,
     replay,
 };
+use cutover_store::calls::Wanted;
 
 /// Calls that are read at once.
 const PAGE: u32 = 200;

@@ -1,6 +1,6 @@
 //! The migration controller: where a migration stands, how it moves, and the task that moves it.
 //!
-//! [`State`](crate::state::State) is plain data, [`step`] the pure function that decides, [`controller`] the shell that feeds it events and
+//! [`State`](cutover_store::state::State) is plain data, [`step`] the pure function that decides, [`controller`] the shell that feeds it events and
 //! performs its effects, [`flags`] what operators can switch. **Invariant**: a decision is persisted before its effect is
 //! visible; the one exception is a rollback whose record cannot be written, which is acted on all the same.
 

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 pub use self::offer::{Inspected, Offer, inspect};
-use crate::store::{Store, StoreError, records::Audited};
 use cutover_model::{clock, port::Kind};
 use cutover_policy_host::{
     PolicyError,
@@ -24,6 +23,7 @@ use cutover_policy_host::{
     sign,
     trust::{Refused, Trust},
 };
+use cutover_store::{Store, StoreError, records::Audited};
 
 /// Releases that an ambiguous reference names.
 const MAX_CANDIDATES: u32 = 8;

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use tokio::runtime::{self, Runtime};
 
 use crate::cli::{Failed, client::Client};
-use cutover_control::store::Store;
 use cutover_model::{causes::chain, clock::UnixMs};
 use cutover_policy_host::history::Mark;
+use cutover_store::Store;
 
 /// Checks that are read from a store at once.
 const PAGE: u32 = 500;
@@ -161,7 +161,7 @@ impl StorePages {
     fn open(file: &Path, migration: Option<&str>, span: Span) -> Result<Self, Failed> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failed::new(format!("cannot start the runtime: {e}")))?;
-        let wrong = |e: &cutover_control::store::StoreError| Failed::usage(chain(e));
+        let wrong = |e: &cutover_store::StoreError| Failed::usage(chain(e));
         let store = runtime.block_on(Store::open_to_read(file)).map_err(|e| wrong(&e))?;
         let known = runtime.block_on(store.migrations_with_checks()).map_err(|e| wrong(&e))?;
         let all = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");

@@ -10,13 +10,13 @@ use super::{
     super::{HostAddress, client::Client, output},
     Failed, log,
 };
-use cutover_control::store::records::Decision;
 use cutover_model::causes::chain;
 use cutover_policy_host::{
     engine::{Engine, Limits},
     record::Call,
     replay::{self, Replayed},
 };
+use cutover_store::records::Decision;
 
 /// Calls that are read from the host at once.
 const PAGE: usize = 200;

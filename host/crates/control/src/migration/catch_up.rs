@@ -11,13 +11,14 @@ use super::{
     effects::BackgroundEvent,
     handle::{Code, Declined},
 };
-use crate::{migration::install::PendingInstall, store::Store};
+use crate::migration::install::PendingInstall;
 use cutover_model::{
     causes::chain,
     clock::{self, UnixMs},
     port::{Check, Verdict},
 };
 use cutover_policy_host::{PolicyError, ask::PolicyPort, catch_up::CatchUp, history::Recorded};
+use cutover_store::Store;
 
 /// Checks that are read from the store at once.
 const PAGE: u32 = 500;

@@ -14,13 +14,10 @@ use super::{
     snapshot::Judged,
     step, told,
 };
-use crate::{
-    migration::{
-        event::Event,
-        judge::{self, Answered},
-        stage,
-    },
-    store::slots::{Remembered, SlotRole},
+use crate::migration::{
+    event::Event,
+    judge::{self, Answered},
+    stage,
 };
 use cutover_model::{
     clock::UnixMs,
@@ -33,6 +30,7 @@ use cutover_policy_host::{
     record::{Call, Question, Role},
     slot::Slots,
 };
+use cutover_store::slots::{Remembered, SlotRole};
 
 /// Checks that are kept to show to a policy that takes over, after it was shown those in the store: more than pass while
 /// it is shown those.

@@ -34,12 +34,6 @@ use super::{
 use crate::{
     migration::event::{Effect, Event},
     notify::Notifier,
-    state::State,
-    store::{
-        Store,
-        markers::Markers,
-        records::{Audited, Decision},
-    },
 };
 use cutover_model::{
     clock::{UnixMs, timeline::Clock},
@@ -51,6 +45,12 @@ use cutover_policy_host::{
     evaluation::{EvaluationQueue, Failed},
     route::Control,
     slot::Slots,
+};
+use cutover_store::{
+    Store,
+    markers::Markers,
+    records::{Audited, Decision},
+    state::State,
 };
 use cutover_traffic::{
     observe::{History, Recorder, machine::Machine, recorder::Measured},

@@ -9,8 +9,6 @@ use super::{
 use crate::{
     migration::{catch_up::PendingCatchUp, event::Effect, judge::Answered},
     notify::Notice,
-    state::State,
-    store::{plans::LastPlan, records::Decision},
 };
 use cutover_model::{
     clock::{self, Mono},
@@ -24,6 +22,7 @@ use cutover_policy_host::{
     record::{Call, Question, Role},
     route::Published,
 };
+use cutover_store::{plans::LastPlan, records::Decision, state::State};
 use cutover_traffic::observe::Recorder;
 
 /// Who or what made something happen.

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::{CommandKind, Handle};
-use crate::{migration::install::Install, store::Store};
+use crate::migration::install::Install;
 use cutover_model::{
     causes::chain,
     clock::{self, UnixMs, timeline::Clock},
@@ -28,6 +28,7 @@ use cutover_policy_host::{
     route::{Control, Published, Router},
     slot::Slots,
 };
+use cutover_store::Store;
 
 /// What tries candidates out.
 #[derive(Debug)]

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{failsafe, withhold::Withheld};
-use crate::state::table::Table;
 use cutover_model::{
     facts::Finding,
     port::{Action, Verdict},
     request::Ppm,
 };
+use cutover_store::state::table::Table;
 
 /// What may happen to a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,16 +14,9 @@ use super::{
     handle::{AdmittedPolicy, Code, CommandReply, Declined},
     succession::{lets_go_up, until_resumed},
 };
-use crate::{
-    migration::{
-        catch_up::{CatchUpStart, PendingCatchUp},
-        event::Event,
-    },
-    store::{
-        StoreError,
-        records::Audited,
-        slots::{SlotRecord, SlotRole},
-    },
+use crate::migration::{
+    catch_up::{CatchUpStart, PendingCatchUp},
+    event::Event,
 };
 use cutover_model::{
     causes::chain,
@@ -36,6 +29,11 @@ use cutover_policy_host::{
     candidate::{Candidate, Evidence, Rule},
     catch_up::CatchUp,
     installed::InstalledPolicy,
+};
+use cutover_store::{
+    StoreError,
+    records::Audited,
+    slots::{SlotRecord, SlotRole},
 };
 
 /// A policy that is being put somewhere.

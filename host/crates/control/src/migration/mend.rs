@@ -6,11 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::controller::Controller;
-use crate::{
-    notify::{Notice, Notifier},
-    state::State,
-    store::{Store, records::Decision},
-};
+use crate::notify::{Notice, Notifier};
 use cutover_model::{
     causes::chain,
     clock::{
@@ -21,6 +17,7 @@ use cutover_model::{
     port::{Check, Kind},
 };
 use cutover_policy_host::slot::Slots;
+use cutover_store::{Store, records::Decision, state::State};
 use cutover_traffic::observe::marks::Marks;
 
 /// How long a policy that began afresh must have gone without needing it again.

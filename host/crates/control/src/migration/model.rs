@@ -12,13 +12,7 @@ use super::{
     failsafe::{Action as Acts, Facts, Failsafe, Fault, Said, Settings},
     step::{Facts as Around, ON, Switches, step},
 };
-use crate::{
-    migration::event::{Effect, Event, Transition},
-    state::{
-        State,
-        table::{Row, Table},
-    },
-};
+use crate::migration::event::{Effect, Event, Transition};
 use cutover_model::{
     clock::{
         Mono, Reading, UnixMs,
@@ -27,6 +21,10 @@ use cutover_model::{
     facts::{Batch, Calls, OperationCalls},
     port::{Action, Phase, Step, Verdict},
     request::{Class, Ppm},
+};
+use cutover_store::state::{
+    State,
+    table::{Row, Table},
 };
 
 /// What the stages policy of this world has: shares in percent.

@@ -10,13 +10,10 @@ use super::{
     handle::{Code, Command, CommandKind, CommandReply, Declined},
     withhold::V1,
 };
-use crate::{
-    migration::{
-        event::{Event, Transition},
-        install::PendingInstall,
-        stage,
-    },
-    state::State,
+use crate::migration::{
+    event::{Event, Transition},
+    install::PendingInstall,
+    stage,
 };
 use cutover_model::{
     clock,
@@ -24,6 +21,7 @@ use cutover_model::{
     request::Ppm,
 };
 use cutover_policy_host::PolicyError;
+use cutover_store::state::State;
 
 impl Controller {
     pub(super) async fn command(&mut self, command: Command) {

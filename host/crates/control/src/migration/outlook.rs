@@ -7,12 +7,12 @@
 use serde::Serialize;
 
 use super::{flags::Off, snapshot::Held};
-use crate::state::State;
 use cutover_model::{
     facts::Finding,
     port::{Phase, Verdict},
     request::Ppm,
 };
+use cutover_store::state::State;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -242,8 +242,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::state::table::{Row, Table};
     use cutover_model::clock::UnixMs;
+    use cutover_store::state::table::{Row, Table};
 
     fn finding(rule: &str, observed: i64, limit: i64) -> Finding {
         Finding { rule: rule.into(), observed, limit, unit: "count".into(), note: format!("{observed} of {limit}") }

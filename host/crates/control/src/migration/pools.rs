@@ -11,16 +11,14 @@ use super::{
     step::{Facts, preparing},
     withhold::{RULE, V1, Withheld},
 };
-use crate::{
-    migration::event::Event,
-    store::{plans::LastPlan, records::Decision},
-};
+use crate::migration::event::Event;
 use cutover_model::{
     clock::{self, UnixMs},
     facts::Finding,
     port::{Phase, Verdict},
     request::Ppm,
 };
+use cutover_store::{plans::LastPlan, records::Decision};
 use cutover_traffic::pool::Pool;
 
 /// How long workers may take to start before people are told; they go on starting.

@@ -8,13 +8,13 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use crate::state::State;
 use cutover_model::{
     clock::UnixMs,
     facts::Finding,
     port::{Action, Phase, Verdict},
     request::Ppm,
 };
+use cutover_store::state::State;
 
 /// Minutes of a day, and milliseconds of one.
 const DAY_MINUTES: u64 = 24 * 60;

@@ -3,7 +3,7 @@
 //! One that takes something from V2 is acted on all the same where its record fails: leaving users on a V2 that was found
 //! worse is the greater harm. It waits here then, and is recorded as soon as it can be, in order, before anything else; so
 //! nothing that gives V2 more is decided before the store knows of it. Until then it has a marker besides
-//! ([`Markers`](crate::store::markers::Markers)), and a rollback has for as long as the migration is rolled back.
+//! ([`Markers`](cutover_store::markers::Markers)), and a rollback has for as long as the migration is rolled back.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -15,17 +15,14 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::{controller::Controller, effects::Cause};
-use crate::{
-    migration::event::Decided,
-    notify::Notice,
-    state::State,
-    store::{
-        StoreError,
-        markers::{Marker, Mended},
-        records::Decision,
-    },
-};
+use crate::{migration::event::Decided, notify::Notice};
 use cutover_model::{causes::chain, clock, port::Phase};
+use cutover_store::{
+    StoreError,
+    markers::{Marker, Mended},
+    records::Decision,
+    state::State,
+};
 
 /// How long a decision that takes something from V2 waits for its record, and then for its marker.
 const PATIENCE: Duration = Duration::from_secs(1);

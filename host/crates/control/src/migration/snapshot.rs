@@ -9,7 +9,6 @@ use super::{
     flags::{Off, Shown},
     rails::Rails,
 };
-use crate::state::State;
 use cutover_model::{
     clock::UnixMs,
     facts::Finding,
@@ -20,6 +19,7 @@ use cutover_policy_host::{
     installed::InstalledPolicy,
     slot::{Slot, Slots},
 };
+use cutover_store::state::State;
 
 /// One migration, as the controller last left it.
 #[derive(Debug, Clone, Serialize)]

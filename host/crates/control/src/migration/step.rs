@@ -15,16 +15,14 @@ use super::{
     failsafe,
     withhold::{V1, Withheld, withhold},
 };
-use crate::{
-    migration::event::{Decided, Effect, Event, Refused},
-    state::{State, table::Table},
-};
+use crate::migration::event::{Decided, Effect, Event, Refused};
 use cutover_model::{
     clock::UnixMs,
     facts::Finding,
     port::{Action, Phase, Step, Verdict},
     request::Ppm,
 };
+use cutover_store::state::{State, table::Table};
 
 /// What operators have switched, as far as a step has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

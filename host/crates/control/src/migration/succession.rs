@@ -5,12 +5,10 @@
 //! more before a person has resumed.
 
 use super::{controller::Controller, effects::Cause};
-use crate::{
-    migration::event::{Event, Transition},
-    state::table::Table,
-};
+use crate::migration::event::{Event, Transition};
 use cutover_model::port::{Kind, Phase};
 use cutover_policy_host::slot::Slots;
+use cutover_store::state::table::Table;
 
 /// The table of the stages policy in charge; none if there is none that the host can read.
 pub(super) fn table(slots: &Slots) -> Option<Table> {

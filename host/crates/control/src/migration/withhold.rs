@@ -6,12 +6,13 @@
 //! operator's order is none of this module's business.
 
 use super::failsafe;
-use crate::{migration::event::Event, state::State};
+use crate::migration::event::Event;
 use cutover_model::{
     facts::Finding,
     port::{Action, Verdict},
     request::Ppm,
 };
+use cutover_store::state::State;
 
 /// The rule that findings about it name.
 pub const RULE: &str = "v1-down";

@@ -1,18 +1,16 @@
 //! What a person orders, phase by phase. Whatever is refused says what can be done instead.
 
 use super::{Facts, beyond, complete, decide, go, pause, resume, roll_back, wrong_way};
-use crate::{
-    migration::{
-        event::{Effect, Refused, Transition},
-        withhold::{V1, without_v1},
-    },
-    state::State,
+use crate::migration::{
+    event::{Effect, Refused, Transition},
+    withhold::{V1, without_v1},
 };
 use cutover_model::{
     clock::UnixMs,
     port::{Action, Phase, Step},
     request::Ppm,
 };
+use cutover_store::state::State;
 
 pub(super) fn ordered(
     state: &State,
@@ -215,13 +213,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        migration::{
-            event::Event,
-            step::{ON, step},
-        },
-        state::table::{Row, Table},
+    use crate::migration::{
+        event::Event,
+        step::{ON, step},
     };
+    use cutover_store::state::table::{Row, Table};
 
     fn at(phase: Phase, share: u32) -> State {
         State { phase, share: Ppm::new(share), ..State::new(UnixMs(5)) }

@@ -1,10 +1,11 @@
-//! What outlives the host: SQLite behind one small port.
+//! What outlives the host: SQLite behind one small port. What it keeps first of all is the [`state`] of each migration.
 //!
 //! Every write that an effect depends on is awaited before the effect. Commits go to the write-ahead log without waiting
 //! for the disk (`synchronous = NORMAL`): a killed process loses nothing, a power cut may lose the last moments but never
 //! the file's consistency.
 
 pub mod calls;
+mod file;
 mod ground;
 pub mod history;
 mod identity;
@@ -20,6 +21,7 @@ mod releases;
 pub mod room;
 mod sessions;
 pub mod slots;
+pub mod state;
 
 use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 
@@ -154,7 +156,7 @@ impl Store {
     /// Why it cannot be used.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let opened = |source| StoreError::Open { path: path.display().to_string(), source };
-        ground::keep_private(path);
+        file::keep_private(path);
         let options = SqliteConnectOptions::from_str("sqlite:")
             .map_err(opened)?
             .filename(path)

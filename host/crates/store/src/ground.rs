@@ -9,9 +9,7 @@
 //! in for it ([`Store::refuses`]), which takes no record that counts.
 
 use std::{
-    fs::{self, Metadata, OpenOptions, Permissions},
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -27,6 +25,7 @@ use tokio::time::timeout;
 
 use super::{
     Store, StoreError,
+    file::{self, identity},
     lock::{self, Lock, Locked},
     room::Counts,
     sql_ms,
@@ -38,13 +37,6 @@ use cutover_model::{
 
 /// How long the store may take for a heartbeat.
 const BEAT: Duration = Duration::from_secs(5);
-
-/// Which file it is, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    device: u64,
-    inode: u64,
-}
 
 /// Why a store takes no records, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +63,7 @@ pub enum Examined {
 pub(super) struct Ground {
     path: PathBuf,
     /// The file that was opened; none for a store that is only read, or that stands in.
-    file: Option<Identity>,
+    file: Option<file::Identity>,
     locks: Mutex<Vec<Lock>>,
     refuses: OnceLock<String>,
     pub(super) counts: Counts,
@@ -87,37 +79,6 @@ impl Ground {
 
     pub(super) fn let_go(&self) {
         self.locks.lock().clear();
-    }
-}
-
-impl From<&Metadata> for Identity {
-    fn from(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
-    }
-}
-
-/// Which file is at a path now.
-pub(super) fn identity(path: &Path) -> io::Result<Identity> {
-    Ok((&fs::metadata(path)?).into())
-}
-
-/// Only the host's user reads what it recorded: reasons, names, and what callers sent. The database makes its other files
-/// like this one.
-pub(super) fn keep_private(path: &Path) {
-    const MODE: u32 = 0o600;
-    // What cannot be made or opened is said by whoever opens it.
-    let made = OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path);
-    drop(made);
-    for suffix in ["", "-wal", "-shm"] {
-        let mut file = path.as_os_str().to_owned();
-        file.push(suffix);
-        let Ok(now) = fs::metadata(&file) else { continue };
-        if now.is_file() && now.permissions().mode() & 0o077 != 0 {
-            let kept = fs::set_permissions(&file, Permissions::from_mode(MODE));
-            if let Err(error) = kept {
-                tracing::warn!(file = %Path::new(&file).display(), %error, "others can read the store; make its mode 0600");
-            }
-        }
     }
 }
 
@@ -276,6 +237,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use tempfile::TempDir;
 
     use super::*;

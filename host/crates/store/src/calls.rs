@@ -548,7 +548,7 @@ mod tests {
         assert!(kept.iter().all(|logged| logged.call.memory_after.0.len() == 16_000), "what is kept is whole");
         let smallest = store.fit(1, last).await.unwrap();
         assert_eq!(store.calls(&of(1_000, None)).await.unwrap().calls.len(), 61, "{smallest:?}");
-        assert_eq!((store.removed(crate::store::room::Removed::Calls), store.last_bytes().1), (339, true));
+        assert_eq!((store.removed(crate::room::Removed::Calls), store.last_bytes().1), (339, true));
         let oldest = store.oldest_call().await.unwrap().unwrap();
         assert_eq!(last.since(oldest).as_secs(), 3_600);
     }

@@ -95,7 +95,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{state::State, store::records::Decision};
+    use crate::{records::Decision, state::State};
     use cutover_model::{
         clock::UnixMs,
         facts::Batch,

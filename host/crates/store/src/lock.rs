@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::ground::identity;
+use super::file::identity;
 
 /// The longest word of an owner that is read.
 const MAX_OWNER: u64 = 1_000;

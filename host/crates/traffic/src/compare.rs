@@ -42,7 +42,7 @@ const MAX_LINES: usize = 1_000;
 /// What a line says of pairs that the host itself found not to be comparable.
 const BY_HOST: &str = "host";
 
-/// Where pairs are handed in.
+/// The handle by which mirrored pairs reach the task that compares them. Clones share one queue and one report.
 #[derive(Debug, Clone)]
 pub struct Comparer {
     queue: mpsc::Sender<Asking>,
@@ -50,7 +50,7 @@ pub struct Comparer {
     report: Arc<Mutex<Report>>,
 }
 
-/// A pair, and what is to be told of it.
+/// A pair, and the token that counts what becomes of it.
 type Asking = (Pair, Asked);
 
 /// What comparisons have found since the host began, by the rules that are in charge now.
@@ -71,23 +71,24 @@ pub struct Report {
 /// One place in which results differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
-    /// The operation.
+    /// The operation whose results differ.
     pub operation: String,
     /// Where, as a JSON Pointer with array positions replaced by `*`.
     pub path: String,
-    /// What kind of difference.
+    /// The kind of difference: `missing`, `value` or another word of the policy; or why the pair was not compared.
     pub kind: String,
-    /// What it means.
+    /// What the policy says the difference means to the team, such as `timing`; `host` if the host could not compare
+    /// the pair.
     pub category: String,
     /// Whether the rules ignore it.
     pub ignored: bool,
-    /// How many of them a person has accepted.
+    /// How many of `count` a person has accepted.
     pub accepted: u64,
-    /// How often.
+    /// How many were found since the rules now in charge took over.
     pub count: u64,
-    /// V1's value, the first time.
+    /// V1's value in the first pair that was found.
     pub v1: String,
-    /// V2's value, the first time.
+    /// V2's value in the first pair that was found.
     pub v2: String,
 }
 
@@ -100,7 +101,7 @@ pub fn comparer(evaluations: EvaluationQueue, pairs: Arc<Pairs>) -> (Comparer, i
     (Comparer { queue, pairs, report }, comparer.run(waiting))
 }
 
-/// The rules that are in charge of a migration's pairs, if any are.
+/// The rules that are in charge of a migration's pairs; `None` without a comparison policy.
 pub fn rules(slots: &Slots) -> Option<Rules> {
     slots.get(Kind::Comparison).active().map(|policy| rules_of(&*policy))
 }
@@ -126,7 +127,7 @@ impl Comparer {
         asked.end(what);
     }
 
-    /// A person has accepted what differed of an operation so far.
+    /// Marks as accepted what was found different of an operation so far: a person accepted it.
     pub fn accept(&self, operation: &str) {
         let mut report = self.report.lock();
         for line in report.at(self.pairs.changes()).lines.iter_mut().filter(|line| line.operation == operation) {
@@ -144,7 +145,6 @@ impl Comparer {
     }
 }
 
-/// What the task works with.
 struct Work {
     evaluations: EvaluationQueue,
     pairs: Arc<Pairs>,
@@ -219,7 +219,7 @@ impl Work {
 enum Done {
     /// They were compared by these rules.
     Compared(Rules, Vec<Comparison>),
-    /// They were not.
+    /// They were not compared: why, for the counts and in words.
     Not(Uncompared, String),
 }
 
@@ -257,7 +257,7 @@ fn not_asked(too_large: &PolicyError) -> String {
 }
 
 impl Report {
-    /// By the rules after so many changes: what was found by others is gone.
+    /// Removes what was found by earlier rules: `changes` is how often the rules have changed.
     fn at(&mut self, changes: u64) -> &mut Self {
         if self.rules_changed != changes {
             self.rules_changed = changes;

@@ -1,9 +1,10 @@
 //! How many files and sockets the host may have open.
 //!
-//! The limit that programs usually start with (1,024) is there for those that use `select`; the host raises its own to
-//! what it is allowed, and gives workers the one that it was started with. Callers get no more connections than leave
-//! descriptors for everything else: the others wait in the kernel's queue, which is better than to accept none at all. Nor
-//! do connections to upstreams take what the rest needs, however many requests come over each connection of a caller.
+//! The limit that programs usually start with (1,024) is there for those that use `select`. The host raises its own to
+//! what it is allowed, and gives workers the limit that it was started with. Callers get only as many connections as
+//! leave descriptors for everything else: the others wait in the kernel's queue, which is better than accepting none at
+//! all. Connections to upstreams do not take what the rest needs either, however many requests come over each
+//! connection of a caller.
 
 use std::sync::{
     OnceLock,
@@ -30,7 +31,7 @@ const KEPT: usize = 90;
 static UPSTREAMS: AtomicUsize = AtomicUsize::new(0);
 static MOST_UPSTREAMS: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// One that a connection to an upstream has; dropping it gives it back.
+/// A descriptor for a connection to an upstream; dropping it gives it back.
 #[derive(Debug)]
 pub struct OfUpstream(());
 
@@ -54,7 +55,7 @@ pub fn before() -> Option<u64> {
     BEFORE.get().copied().flatten()
 }
 
-/// Sets the limit back for a program that this process becomes.
+/// Sets the limit back, right before this process becomes another program.
 ///
 /// # Errors
 /// What the system says.
@@ -76,14 +77,14 @@ pub fn room(wanted: usize, reserve: u64, limit: Option<u64>) -> usize {
     wanted.min(most.max(LEAST))
 }
 
-/// Connections to upstreams get what is left: so many at once.
+/// Sets how many connections to upstreams there may be: as many as the rest leaves.
 pub fn leave_to_upstreams(reserve: u64, callers: usize, limit: Option<u64>) {
     let left = limit.map(|limit| limit.saturating_sub(reserve).saturating_sub(callers as u64));
     let most = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX).max(LEAST));
     MOST_UPSTREAMS.store(most, Ordering::Relaxed);
 }
 
-/// One for a connection to an upstream, if one is left.
+/// Takes a descriptor for a connection to an upstream; `None` if all are taken.
 pub fn for_upstream() -> Option<OfUpstream> {
     let taken = OfUpstream(());
     let others = UPSTREAMS.fetch_add(1, Ordering::Relaxed);

@@ -30,21 +30,21 @@ use cutover_policy_host::{PolicyError, route::Route};
 /// Replications to V2 that may be under way at once. What does not fit is caught up with by the session's next call.
 const REPLICATIONS: usize = 256;
 
-/// How long one may take, unless the operation's own deadline is longer.
+/// How long one replication may take, unless the operation's own deadline is longer.
 const REPLICATION: Duration = Duration::from_secs(10);
 
 /// An operation of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// Its class.
+    /// What may be repeated and mirrored of it.
     pub class: Class,
-    /// How long its callers wait, and its mirrored calls; none for as long as the migration says.
+    /// How long its callers and its mirrored calls wait; `None` for the migration's own deadline.
     pub deadline: Option<Duration>,
-    /// The argument that names what a `replicate` operation is about.
+    /// The argument that names what a `replicate` operation is about; `None` if no call of it supersedes another.
     pub key: Option<String>,
-    /// Whether it takes that away.
+    /// Whether a call removes what `key` names, instead of creating or changing it.
     pub removes: bool,
-    /// What counts as failed.
+    /// The rules by which a call of it counts as failed.
     pub failed: Arc<failed::Failed>,
 }
 
@@ -53,15 +53,15 @@ pub struct Operation {
 pub struct Dispatch {
     /// Its operations by name.
     pub operations: BTreeMap<Arc<str>, Operation>,
-    /// What routes them.
+    /// Chooses the pool for each request, and counts what became of it.
     pub split: Arc<Split>,
     /// The pool that is being replaced.
     pub v1: WorkerPool,
-    /// Its successor.
+    /// The pool that replaces `v1`.
     pub v2: WorkerPool,
-    /// Where reads are mirrored.
+    /// Sends reads to the other pool, too, when the plan says so.
     pub mirror: Arc<Mirror>,
-    /// What both pools have to know.
+    /// The recorded `replicate` calls, which workers of both pools are brought up to.
     pub journal: Arc<Journal>,
     /// The part of a caller's time that is kept for V1 after V2 failed a read, in percent.
     pub failover_reserve_percent: u32,
@@ -69,29 +69,23 @@ pub struct Dispatch {
     tasks: TaskTracker,
 }
 
-/// The parts that a [`Dispatch`] is made of.
+/// The parts that a [`Dispatch`] is made of. Each field is described there.
+#[expect(missing_docs, reason = "each field is described at the field of `Dispatch` with the same name")]
 #[derive(Debug)]
 pub struct Parts {
-    /// See [`Dispatch::operations`].
     pub operations: BTreeMap<Arc<str>, Operation>,
-    /// See [`Dispatch::split`].
     pub split: Arc<Split>,
-    /// See [`Dispatch::v1`].
     pub v1: WorkerPool,
-    /// See [`Dispatch::v2`].
     pub v2: WorkerPool,
-    /// See [`Dispatch::mirror`](field@Dispatch::mirror).
     pub mirror: Arc<Mirror>,
-    /// See [`Dispatch::journal`].
     pub journal: Arc<Journal>,
-    /// See [`Dispatch::failover_reserve_percent`].
     pub failover_reserve_percent: u32,
-    /// Where work beside the request runs.
+    /// Where replications to V2 run, beside the request.
     pub tasks: TaskTracker,
 }
 
 impl Dispatch {
-    /// Of its parts.
+    /// Puts the parts together; no replication is under way.
     pub fn new(parts: Parts) -> Self {
         Self {
             operations: parts.operations,
@@ -106,12 +100,12 @@ impl Dispatch {
         }
     }
 
-    /// The longest time that one of its callers waits, of those whose operations have a time of their own.
+    /// The longest of the deadlines that operations have of their own; `None` if none has one.
     pub fn longest_deadline(&self) -> Option<Duration> {
         self.operations.values().filter_map(|operation| operation.deadline).max()
     }
 
-    /// Serves a request as far as there is room; `None` if the migration has no such operation.
+    /// Serves a request if there is room for it; `None` if the migration has no such operation.
     pub async fn serve(&self, request: Request, room: Room) -> Option<Served> {
         let operation = self.operations.get(&request.operation)?;
         Some(match operation.class {
@@ -189,7 +183,7 @@ impl Dispatch {
         Served { result, pool: PoolId::V1, reason: Reason::Word("failover") }
     }
 
-    /// Lets the other pool answer, too, as far as there is room.
+    /// Has the other pool answer as well, if there is room for it.
     fn mirror(&self, request: Request, by: PoolId, answer: &Result<Answer, Failure>, room: Room) {
         if room >= Room::Mirrors {
             self.mirror.mirror(request, by, answer);

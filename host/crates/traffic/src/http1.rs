@@ -1,4 +1,4 @@
-//! What heads of HTTP/1.1 have in common, on the side of callers and on that of upstreams (RFC 9112). Pure.
+//! What reading heads of HTTP/1.1 has in common for callers and for upstreams (RFC 9112). Pure.
 
 /// Fields of a head, at most.
 pub const MAX_FIELDS: usize = 128;

@@ -47,30 +47,30 @@ use crate::{
 /// How connections are served.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Threads that serve.
+    /// Threads that serve connections, each with a runtime and sockets of its own; 0 counts as 1.
     pub threads: usize,
     /// Connections that are served at once; the others wait in the kernel's queue.
     pub max_connections: usize,
     /// Requests that are served at once; see [`Load`].
     pub max_in_flight: usize,
-    /// Connections over which no whole head has come yet may be so many.
+    /// How many connections there may be over which no whole head has come yet, on all threads together.
     pub max_pending: usize,
-    /// How long callers may take.
+    /// How long the host waits for callers.
     pub limits: Limits,
-    /// Whose headers of the PROXY protocol connections begin with, if they do.
+    /// Load balancers whose connections begin with a header of the PROXY protocol; `None` if no connection does.
     pub proxied: Option<Arc<Trusted>>,
-    /// TLS, if it is spoken.
+    /// What TLS with callers needs; `None` if they do not use TLS.
     pub tls: Option<Tls>,
 }
 
-/// How the data plane is told that it is over.
+/// How the data plane is told to end.
 #[derive(Debug, Clone, Default)]
 pub struct Ends {
-    /// Nothing is accepted any more, and connections that have nothing under way are given away.
+    /// Accept nothing more, and give away each connection as soon as nothing is under way on it.
     pub leave: CancellationToken,
-    /// Nothing is accepted any more, and connections end when their requests have.
+    /// Accept nothing more, and end each connection when its requests have ended.
     pub shutdown: CancellationToken,
-    /// Threads that have not yet told their connections to leave.
+    /// Counts the threads that have not yet told their connections to leave.
     pub told: TaskTracker,
 }
 

@@ -1,7 +1,7 @@
 //! How much the host serves at once, and what it gives up first when that is too much.
 //!
-//! Mirrored requests are the first to go, then V2's, and V1's last: nobody waits for the first, and a migration must not
-//! cost those who are not part of it.
+//! Mirrored requests are the first to go, because nobody waits for them; then V2's, and V1's last, because a migration
+//! must not cost callers who are not part of it.
 
 use std::sync::{
     Arc,
@@ -17,7 +17,7 @@ const V2: usize = 90;
 /// What V2's callers are told when there is room for V1's alone.
 pub const NO_ROOM: &str = "the host serves so many requests that V2 gets none; try again later";
 
-/// See the module. Each thread that serves has one of its own, which counts into what is common to all.
+/// Counts the requests that are served. Each thread that serves has a handle of its own; all count together.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Load {
@@ -25,16 +25,16 @@ pub struct Load {
     most: usize,
 }
 
-/// What there is room for.
+/// Which requests there is room for; each value allows what the one before it allows, and more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Room {
-    /// Nothing.
+    /// The host takes no further request.
     None,
-    /// V1's requests.
+    /// V1's requests, and no others.
     V1,
-    /// And V2's.
+    /// V1's and V2's requests.
     V2,
-    /// And mirrored ones.
+    /// Mirrored requests as well.
     Mirrors,
 }
 
@@ -45,23 +45,23 @@ pub const FULL: &str = "the host serves as many requests as it may; try again la
 #[derive(Debug)]
 pub struct Served {
     load: Arc<Load>,
-    /// Whether it counts.
+    /// False while the host waits for the caller's body.
     counts: AtomicBool,
 }
 
 impl Load {
-    /// At most so many requests at once.
+    /// With room for so many requests at once.
     pub fn new(most: usize) -> Self {
         Self { in_flight: Arc::default(), most }
     }
 
-    /// The same for another thread.
+    /// Another handle, for another thread. Both count together.
     #[must_use]
     pub fn share(&self) -> Self {
         Self { in_flight: Arc::clone(&self.in_flight), most: self.most }
     }
 
-    /// A request came: what there is room for with it.
+    /// Counts a request that came. Returns what there is room for with it.
     pub fn enter(self: &Arc<Self>) -> (Served, Room) {
         let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
         (Served { load: Arc::clone(self), counts: AtomicBool::new(true) }, room(others, self.most))
@@ -69,14 +69,14 @@ impl Load {
 }
 
 impl Served {
-    /// It is not served while its caller keeps it waiting, so it does not count.
+    /// The request does not count while its caller keeps it waiting.
     pub fn rest(&self) {
         if self.counts.swap(false, Ordering::Relaxed) {
             self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// It counts again: what there is room for with it.
+    /// The request counts again. Returns what there is room for with it.
     pub fn resume(&self) -> Room {
         let mine = usize::from(self.counts.swap(true, Ordering::Relaxed));
         let others = self.load.in_flight.fetch_add(1 - mine, Ordering::Relaxed) - mine;

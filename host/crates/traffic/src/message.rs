@@ -28,10 +28,10 @@ thread_local! {
     static SPARE: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Fields of a head, in order. Names are in lower case.
+/// The fields of a head, in the order in which they came. Names are in lower case.
 #[derive(Default)]
 pub struct Fields {
-    /// Lines, also of fields that were removed.
+    /// The lines, those of removed fields included.
     text: Vec<u8>,
     list: Vec<Line>,
     /// A bit for each name that there is or was, which other names share.
@@ -49,31 +49,28 @@ struct Line {
 }
 
 /// The head of a request.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug)]
 pub struct RequestHead {
-    /// The method.
     pub method: Method,
-    /// The target.
     pub uri: Uri,
     /// The version that its sender speaks.
     pub version: Version,
-    /// The fields.
     pub fields: Fields,
 }
 
 /// The head of an answer.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug, Default)]
 pub struct ReplyHead {
-    /// The status.
     pub status: StatusCode,
-    /// What is said of the status, if it is not the usual.
+    /// The reason phrase, if it is not the usual one of the status.
     pub reason: Option<Bytes>,
-    /// The fields.
     pub fields: Fields,
 }
 
 impl Fields {
-    /// Of a head of HTTP/1.1 in which a parser has found these.
+    /// The fields of a head of HTTP/1.1 in which a parser has found these.
     pub fn read(head: &[u8], found: &[httparse::Header<'_>]) -> Self {
         let at = |part: &[u8]| part.as_ptr().addr() - head.as_ptr().addr();
         let Some(first) = found.first().map(|field| at(field.name.as_bytes())) else { return Self::default() };
@@ -222,7 +219,7 @@ impl Fields {
         out.extend_from_slice(bytes(&self.text, start, end));
     }
 
-    /// As a map, which is what hyper wants.
+    /// The fields as a map, for hyper.
     pub fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.list.len());
         let text = Bytes::copy_from_slice(&self.text);
@@ -347,7 +344,7 @@ impl ReplyHead {
         Self { status, ..Self::default() }
     }
 
-    /// As hyper has it.
+    /// The head as hyper has it.
     pub fn into_parts(self) -> response::Parts {
         let mut parts = hyper::Response::new(()).into_parts().0;
         (parts.status, parts.headers) = (self.status, self.fields.to_map());

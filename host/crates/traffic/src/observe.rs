@@ -1,4 +1,5 @@
-//! Turns calls into facts: one [`Observation`] for each call, one [`Batch`](cutover_model::facts::Batch) for each second, a history of batches.
+//! Turns calls into facts: one [`Observation`] for each call, one [`Batch`](cutover_model::facts::Batch) for each
+//! second, and a history of batches.
 //!
 //! Recording takes a lock for some tens of nanoseconds; nothing here does I/O or asks a policy. What policies judge and
 //! what is stored are the same integer counts, so that a decision can be repeated from the record.

@@ -1,17 +1,18 @@
-//! The rate that callers have to keep, whichever way a body goes. Pure.
+//! The rate that callers have to keep when they send or take a body. Pure.
 //!
-//! Only the time counts in which the host waits for the caller: who is held up by an upstream has not been slow. Each byte
-//! pays for its part of a second, and nobody pays ahead: a burst buys no long silence. Who is behind by more than the
-//! grace is cut off. Apache's `mod_reqtimeout` (`MinRate`) and Kestrel (`MinRequestBodyDataRate`) count alike.
+//! Only the time that the host waits for the caller counts: a caller who is held up by an upstream is not slow. Each
+//! byte pays for its part of a second, and nobody can pay ahead: a burst buys no long silence. A caller who is behind
+//! by more than the grace is cut off. Apache's `mod_reqtimeout` (`MinRate`) and Kestrel (`MinRequestBodyDataRate`)
+//! count alike.
 
 use std::time::Duration;
 
-/// See the module.
+/// The rate that a caller has to keep, and how far it may fall behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// Bytes a second; 0 if there is no rate to keep.
     pub rate: u64,
-    /// How far behind a caller may be.
+    /// How far behind the rate a caller may be before it is cut off.
     pub grace: Duration,
 }
 

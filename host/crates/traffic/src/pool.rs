@@ -38,9 +38,9 @@ use cutover_model::{
 /// One of a migration's two pools, as its controller sees it; clones are the same pool.
 #[derive(Debug, Clone)]
 pub enum Pool {
-    /// Worker processes.
+    /// A pool of worker processes.
     Workers(WorkerPool),
-    /// HTTP upstreams.
+    /// A pool of HTTP upstreams.
     Upstreams(UpstreamPool),
 }
 
@@ -61,7 +61,7 @@ impl Pool {
         }
     }
 
-    /// Lets calls in.
+    /// Lets calls in, until it is closed.
     pub fn open(&self) {
         match self {
             Self::Workers(pool) => pool.open(),
@@ -69,7 +69,8 @@ impl Pool {
         }
     }
 
-    /// Its members were replaced by others. Workers are the host's own, which knows it.
+    /// Its members were replaced by others: forgets what is known of them. Does nothing for workers, which the host
+    /// itself replaces.
     pub fn forget(&self) {
         if let Self::Upstreams(pool) = self {
             pool.forget();
@@ -201,7 +202,7 @@ impl Pool {
         }
     }
 
-    /// Whose pool it is: `programs/v2`.
+    /// The name of the migration and of the pool: `programs/v2`.
     pub fn label(&self) -> &str {
         match self {
             Self::Workers(pool) => &pool.spec().label,

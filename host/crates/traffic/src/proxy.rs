@@ -72,22 +72,21 @@ const POOL: &str = "x-cutover-pool";
 const REASON: &str = "x-cutover-reason";
 
 /// What a caller is answered.
+#[expect(missing_docs, reason = "the names and types of the fields say what they are")]
 #[derive(Debug)]
 pub struct Reply {
-    /// The head.
     pub head: ReplyHead,
-    /// The body.
     pub body: ReplyBody,
 }
 
 /// What one migration's HTTP requests pass through.
 #[derive(Debug)]
 pub struct Proxy {
-    /// What routes them.
+    /// Chooses the pool for each request, and counts what became of it.
     pub split: Arc<Split>,
     /// The pool that is being replaced.
     pub v1: UpstreamPool,
-    /// Its successor.
+    /// The pool that replaces `v1`.
     pub v2: UpstreamPool,
     /// What operation a request is.
     pub catalogue: Catalogue,
@@ -107,14 +106,14 @@ pub struct Proxy {
     pub rate_limits: Vec<(Arc<str>, Arc<Limit>)>,
     /// Whether callers are told which pool answered, and why.
     pub says_pool: bool,
-    /// Where reads are mirrored.
+    /// Sends reads to the other pool, too, when the plan says so.
     pub mirror: Arc<HttpMirror>,
 }
 
 /// A request that came in.
 #[derive(Debug)]
 pub struct Received {
-    /// As it came.
+    /// The request as it came, before its fields are changed.
     pub request: Outgoing,
     /// How far its body has come, if it has one.
     pub progress: Option<Arc<Progress>>,
@@ -125,11 +124,11 @@ pub struct Received {
 /// Where and when a request came in.
 #[derive(Debug, Clone, Copy)]
 pub struct Scene<'a> {
-    /// Who sent it.
+    /// Where the request came from, and over what connection.
     pub caller: &'a Caller,
     /// The normal form of its path.
     pub form: &'a Form,
-    /// That it is served.
+    /// What counts it as a request that is served.
     pub served: &'a Served,
     /// What there is room for.
     pub room: Room,
@@ -276,7 +275,7 @@ impl Proxy {
         served: &Served,
     ) -> Result<Room, Reply> {
         let (waits, spec) = (head.fields.has("expect"), self.pool(pool).spec());
-        // Whoever announces trailers wants them passed on, and over HTTP/2 nobody but an upstream asks for a body.
+        // A caller that announces trailers wants them passed on; over HTTP/2 only an upstream asks for a body.
         let is_kept = is_read
             && body.length().is_some_and(|length| length <= SHORT as u64)
             && !head.fields.has("trailer")
@@ -286,7 +285,7 @@ impl Proxy {
             // A stream may begin with an answer, and who asks whether its body is wanted is told by the upstream.
             _ if flow == Flow::Stream || waits => 0,
             Some(_) => spec.request_buffer,
-            // Who does not know how long it will be may wait for an answer to the first of it.
+            // A caller that does not know how long its body will be may wait for an answer to the first of it.
             None => spec.request_buffer.min(1),
         };
         if bytes > 0 {

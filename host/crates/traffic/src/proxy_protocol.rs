@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: what a load balancer says, before all else, of who connected to it. Pure.
+//! The PROXY protocol, versions 1 and 2: a load balancer says first of all who connected to it. Pure.
 //!
-//! As `doc/proxy-protocol.txt` of `HAProxy` has it. What is said besides addresses (TLVs) is skipped. **Invariant**: what is no
-//! header is never taken for the absence of one: whoever is to send one and does not is not served.
+//! The format is that of `doc/proxy-protocol.txt` of `HAProxy`. What a header says besides addresses (TLVs) is skipped.
+//! **Invariant**: a malformed header never counts as no header: a sender that must send one and does not is not served.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -23,9 +23,9 @@ const FIXED: usize = 16;
 /// Both ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
-    /// Who connected.
+    /// The address that connected to the load balancer.
     pub source: SocketAddr,
-    /// To where.
+    /// The address that it connected to.
     pub destination: SocketAddr,
 }
 
@@ -34,32 +34,32 @@ pub struct Ends {
 pub enum Version {
     /// As a line of text.
     V1,
-    /// As bytes.
+    /// As bytes, with a signature before them.
     V2,
 }
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// Somebody connected.
+    /// A caller connected, with these addresses.
     Proxied(Ends),
-    /// Nobody did, or nobody with addresses: whoever sent the header speaks for itself.
+    /// No caller connected, or one without addresses: the sender of the header speaks for itself.
     Local,
 }
 
 /// Why a connection does not begin with a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// It begins with something else.
+    /// The connection begins with something else.
     #[error("it does not begin with a header of the PROXY protocol")]
     Missing,
-    /// A line that is none.
+    /// The line of version 1 is malformed.
     #[error("its header of version 1 is malformed")]
     Line,
-    /// Bytes that are none.
+    /// The bytes of version 2 are malformed.
     #[error("its header of version 2 is malformed")]
     Binary,
-    /// More than anybody needs.
+    /// The header is longer than the host reads.
     #[error("its header has more than {LONGEST} bytes")]
     TooLong,
 }

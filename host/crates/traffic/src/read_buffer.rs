@@ -1,4 +1,4 @@
-//! Room for reading that a thread has once: it stays in the processor's cache, and what waits holds none.
+//! A buffer to read into, one for each thread: it stays in the processor's cache, and connections that wait hold none.
 
 use std::{
     cell::RefCell,

@@ -1,8 +1,8 @@
-//! Mirrors reads to the pool that did not answer them, inside a budget, and hands both answers in for comparison: those
-//! that V1 answered to V2, and, once V2 answers nearly everything, some of V2's back to V1.
+//! Mirrors reads to the pool that did not answer them, within a budget, and hands both answers in for comparison. Reads
+//! that V1 answered go to V2; once V2 answers nearly everything, some of V2's go back to V1.
 //!
-//! **Invariant**: nothing here can delay or change what the caller gets. When the budget is spent a mirrored call is
-//! left out and counted.
+//! **Invariant**: nothing here can delay or change what the caller gets. A mirrored call that the budget has no room
+//! for is left out and counted.
 
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,7 @@ pub struct Mirror {
 pub struct Parts {
     /// The pool that is being replaced.
     pub v1: WorkerPool,
-    /// Its successor.
+    /// The pool that replaces `v1`.
     pub v2: WorkerPool,
     /// Where mirrored calls are counted.
     pub recorder: Arc<Recorder>,
@@ -60,16 +60,16 @@ pub struct Parts {
     pub failed: BTreeMap<Arc<str>, Arc<Failed>>,
     /// Mirrored calls that may be under way at once.
     pub budget: usize,
-    /// How long one may take.
+    /// How long one may take, unless its operation is in `limits`.
     pub timeout: Duration,
-    /// Operations that say themselves how long that is.
+    /// The deadlines of operations that have one of their own.
     pub limits: BTreeMap<Arc<str>, Duration>,
-    /// Where they run.
+    /// The tasks in which they run.
     pub tasks: TaskTracker,
 }
 
 impl Mirror {
-    /// Of its parts.
+    /// Puts the parts together; the whole budget is free.
     pub fn new(parts: Parts) -> Self {
         let budget = Arc::new(Semaphore::new(parts.budget));
         Self { parts, budget, left_out: AtomicU64::new(0) }

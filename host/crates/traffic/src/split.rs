@@ -1,6 +1,7 @@
 //! Where a migration's requests part: the plan in force, the two pools, and the count of what became of each call.
 //!
-//! The controller moves it; [`dispatch`](crate::dispatch) and [`proxy`](crate::proxy) send requests through it.
+//! The controller publishes its plan; [`dispatch`](crate::dispatch) and [`proxy`](crate::proxy) send requests through
+//! it.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,7 @@ use cutover_policy_host::{
     route::{By, Callers, Route, Router},
 };
 
-/// See the module.
+/// What one migration's requests are routed and counted by.
 #[derive(Debug)]
 pub struct Split {
     /// The migration's operations, and what repeating them means.
@@ -34,15 +35,15 @@ pub struct Split {
     pub router: Router,
     /// The pool that is being replaced.
     pub v1: Pool,
-    /// Its successor.
+    /// The pool that replaces `v1`.
     pub v2: Pool,
-    /// Where calls are counted.
+    /// Counts the calls of both pools.
     pub recorder: Arc<Recorder>,
     /// Failures of `decide`, by cause.
     pub decide_failures: Mutex<BTreeMap<&'static str, u64>>,
-    /// Whoever opens or drains V2 takes turns.
+    /// Held while V2 is opened or drained, so that the two do not overlap.
     pub v2_turn: tokio::sync::Mutex<()>,
-    /// Nobody is there to answer for V1.
+    /// Whether `v1` has had nobody to answer for a while.
     v1_gone: AtomicBool,
     evaluations: EvaluationQueue,
 }
@@ -64,11 +65,11 @@ impl Split {
 
     /// Whether nobody is there to answer for V1, and has not been for a while: then nothing goes back to it.
     pub fn is_v1_gone(&self) -> bool {
-        // Whoever looks does so each second; V1 may be back since.
+        // The flag is set once a second; V1 may be back since.
         self.v1_gone.load(Ordering::Relaxed) && !self.v1.can_serve()
     }
 
-    /// Takes note of that, for calls and for V2, which nobody stands behind then.
+    /// Sets that flag, for calls and for V2, which has no pool behind it then.
     pub fn set_v1_gone(&self, gone: bool) {
         self.v1_gone.store(gone, Ordering::Relaxed);
         self.v2.stand(if gone { Backing::Alone } else { Backing::Other });

@@ -1,4 +1,7 @@
-//! What is known of one connection: what it waits for, since when, and what it is told.
+//! What is known of one connection: what it waits for, since when, and what it is told to do.
+//!
+//! It is shared by the task that serves the connection, which writes it, and by the [reaper](super::reaper), which
+//! reads it and tells the connection to close.
 
 use std::{
     sync::{
@@ -21,25 +24,25 @@ use cutover_model::clock::{self, Mono};
 /// What the kernel keeps of an answer at least, so that it seems to be taken in pieces as large as this.
 const IN_KERNEL: usize = 64 << 10;
 
-/// Times are nanoseconds of the monotonic clock; 0 is "not now".
+/// What is known of one connection. Times are nanoseconds of the monotonic clock; 0 means "not waiting for this now".
 #[derive(Debug)]
 pub struct ConnectionActivity {
-    /// Requests whose answers are not whole yet.
+    /// Requests that have begun and whose answers are not whole yet.
     active: AtomicU32,
-    /// Those of them that nobody has been asked for yet, because their bodies have not come.
+    /// Those of them that were not sent to a pool yet, because their bodies have not come.
     gathering: AtomicU32,
     /// Bodies that are not whole yet.
     arriving: AtomicU32,
     /// How many milliseconds behind the least rate the caller is in taking answers.
     behind_ms: AtomicU32,
-    /// Nobody wanted the rest of the last body: what comes may belong to it.
+    /// Whether the rest of the last body was left unread: the next bytes may belong to it.
     is_torn: AtomicBool,
-    /// No whole head has come yet.
+    /// Whether no whole head has come yet.
     is_pending: AtomicBool,
-    /// It was told to make room for another.
+    /// Whether it was told to close because others want its place.
     gives_way: AtomicBool,
     order: AtomicU8,
-    /// Whether it can be given away.
+    /// Whether it can be given away to another host.
     can_leave: AtomicBool,
     /// Since when no request is served.
     idle_since: AtomicU64,
@@ -69,7 +72,7 @@ pub struct Shortage {
     going: AtomicUsize,
 }
 
-/// One of them.
+/// One caller who waits for a place; dropping it ends the wait.
 #[derive(Debug)]
 pub struct Waiting<'a>(&'a Shortage);
 
@@ -77,13 +80,13 @@ pub struct Waiting<'a>(&'a Shortage);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Directive {
-    /// To go on.
+    /// Serve the next request.
     GoOn,
-    /// To be given away when its requests have ended.
+    /// Be given away when nothing is under way.
     Leave,
-    /// To end when its requests have.
+    /// End when the requests under way have ended.
     End,
-    /// To be closed.
+    /// Close at once, whatever is under way.
     Close,
 }
 
@@ -96,7 +99,7 @@ pub struct Active(Arc<ConnectionActivity>);
 pub struct Arriving {
     pulse: Arc<ConnectionActivity>,
     progress: Arc<Progress>,
-    /// Whether nobody has been asked yet.
+    /// Whether the request waits for this body and was not sent to a pool yet.
     gathers: AtomicBool,
 }
 
@@ -105,16 +108,16 @@ pub struct Arriving {
 pub(crate) enum Overdue {
     /// The head did not become whole in time.
     Head,
-    /// No request came.
+    /// No request began in time.
     Idle,
-    /// The caller took nothing.
+    /// The caller took nothing of an answer for the send timeout.
     Stuck,
-    /// The caller took too little.
+    /// The caller takes its answer more slowly than the least rate allows.
     Slow,
 }
 
 impl ConnectionActivity {
-    /// Of a connection that can be given away, or cannot; `is_pending` if no request has come over it yet.
+    /// For a new connection. `can_leave` if it can be given away; `is_pending` if no request has come over it yet.
     pub(crate) fn new(home: &Arc<Home>, now: Mono, can_leave: bool, is_pending: bool) -> Self {
         if is_pending {
             home.pending.fetch_add(1, Ordering::Relaxed);
@@ -249,7 +252,7 @@ impl ConnectionActivity {
             since => Some(now.since(Mono::from_nanos(since))),
         };
         let past = |since: &AtomicU64, limit: Duration| waited(since).is_some_and(|waited| waited >= limit);
-        // Who is still being sent the end of an answer is not idle.
+        // A caller that is still being sent the end of an answer is not idle.
         if let Some(stuck) = waited(&self.stuck_since) {
             let behind = Duration::from_millis(self.behind_ms.load(Ordering::Relaxed).into());
             let left = self.home.pace.gathered(IN_KERNEL).left(behind);

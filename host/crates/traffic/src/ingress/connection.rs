@@ -82,7 +82,7 @@ pub(super) struct Serving {
     pub(super) load: Arc<Load>,
     pub(super) connections: Arc<Semaphore>,
     pub(super) ends: Ends,
-    /// Where connections go that leave.
+    /// Takes the connections that are given away.
     pub(super) leaving: mpsc::Sender<Carried>,
     /// Calls of operations, of all threads.
     pub(super) calls: TaskTracker,
@@ -90,7 +90,7 @@ pub(super) struct Serving {
     pub(super) tasks: TaskTracker,
     /// The connections of this thread.
     pub(super) watch: Arc<IdleReaper>,
-    /// Those of all threads.
+    /// The connections of all threads.
     pub(super) watches: Arc<[Arc<IdleReaper>]>,
     pub(super) shortage: Arc<Shortage>,
 }

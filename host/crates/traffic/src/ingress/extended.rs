@@ -1,7 +1,8 @@
-//! A WebSocket over HTTP/2 (RFC 8441) is one of HTTP/1.1 to its upstream.
+//! Turns a WebSocket over HTTP/2 (RFC 8441) into one over HTTP/1.1 for its upstream. Pure.
 //!
-//! A caller asks by CONNECT with the protocol `websocket`, and is answered with 200 where HTTP/1.1 would change the protocol.
-//! The key that an upgrade has to have, and the answer to it, are between the host and the upstream (RFC 8441, 5).
+//! A caller asks by CONNECT with the protocol `websocket`, and is answered with 200 where HTTP/1.1 would change the
+//! protocol. The key that an upgrade must have is made by the host, and the caller sees neither the key nor the
+//! upstream's answer to it (RFC 8441, 5).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{

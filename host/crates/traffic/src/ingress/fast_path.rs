@@ -1,10 +1,9 @@
-//! HTTP/1.1 for requests without a body or with a short one, read and answered one after the other in the connection's
-//! own task.
+//! Serves requests of HTTP/1.1 that have no body or a short one, one after the other, in the connection's own task.
 //!
-//! As for upstreams ([`wire`](crate::pool::upstream)), most requests are of that kind, and for them a state machine that
-//! reads and writes at once costs more than it gives. Everything else is not for this: a body that is long, comes in
-//! chunks or keeps one waiting, a request that wants more than an answer, another version, a head that is large or
-//! malformed. Then the connection goes to hyper, with all that was read and not answered, and stays there.
+//! Most requests are of that kind, as they are towards upstreams ([`wire`](crate::pool::upstream)), and a state machine
+//! that reads and writes at once costs more for them than it gives. Everything else goes to hyper: a body that is long,
+//! comes in chunks or is slow, a request to change the protocol, another version, a head that is large or malformed.
+//! The connection goes there with all that was read and not answered, and stays there.
 
 mod reply;
 mod request;
@@ -44,7 +43,8 @@ use cutover_model::clock;
 /// The largest head that is read here.
 const HEAD: usize = 8 << 10;
 
-/// How long a short body may keep one waiting; then its request is served while it comes.
+/// How long the connection waits for the rest of a short body; after that, hyper serves the request while the body
+/// comes.
 const SOON: Duration = Duration::from_millis(100);
 
 /// What is read of what comes after a request that is being served, to notice when the caller leaves.
@@ -64,7 +64,7 @@ thread_local! {
     static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A connection.
+/// A connection of HTTP/1.1, and what was read of it.
 pub(super) struct Plain<S> {
     io: Watched<S>,
     /// What came and was not taken yet.
@@ -85,27 +85,27 @@ struct Ahead<B> {
     has_ended: bool,
 }
 
-/// How it ended.
+/// Why reading requests ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The connection is over.
     Over,
-    /// It is one of HTTP/2.
+    /// It is a connection of HTTP/2.
     Http2,
-    /// What came next is not for this.
+    /// What came next is left to hyper.
     Other,
 }
 
 /// What became of the wait for an answer.
 enum Waited<T> {
     Answer(T),
-    /// One that is not the last word.
+    /// An interim answer came.
     Interim,
-    /// Nobody waits for it any more.
+    /// The caller has left.
     Left,
 }
 
-/// What came next.
+/// What the bytes that came next are.
 enum Came {
     Request { request: Outgoing, is_last: bool },
     Http2,
@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
                 });
                 match waited.await {
                     Waited::Answer(answered) => break answered,
-                    // Who cannot be told will be seen to have left.
+                    // A caller that cannot be told will be seen to have left.
                     Waited::Interim => drop(self.pass_interims().await),
                     Waited::Left => return Ok(None),
                 }
@@ -218,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     async fn next(&mut self) -> Came {
         let mut seen = 0;
         loop {
-            // Of what comes in many small parts only what may be whole is looked at again.
+            // If a head comes in many small parts, it is parsed again only when it may be whole.
             if self.pulse.is_pending() && self.read.starts_with(PREFACE) {
                 return Came::Http2;
             }
@@ -273,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     fn is_left(&mut self, cx: &mut Context<'_>) -> bool {
         while self.read.len() < AHEAD {
             match self.io.poll_fill(cx, &mut self.read) {
-                // Who has sent more before that may still read the answers.
+                // A caller that has sent more before may still read the answers.
                 Poll::Ready(Ok(0)) => return self.read.is_empty(),
                 Poll::Ready(Err(_)) => return true,
                 Poll::Ready(Ok(_)) => {}
@@ -341,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         if body.is_chunked() {
             out.extend_from_slice(b"0\r\n\r\n");
         }
-        // Whoever reads slowly from here on has been served.
+        // The upstream's part is over, however slowly the caller reads from here on.
         drop(body);
         self.write(out, b"", None::<&mut Ahead<B>>).await
     }
@@ -439,7 +439,7 @@ impl<B: Body<Data = Bytes> + Unpin> Ahead<B> {
             };
             let data = match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => data,
-                // Whoever wants trailers is not here.
+                // Trailers are left out: a caller that wants them is served by hyper.
                 Some(Ok(Err(_trailers))) => continue,
                 Some(Err(_cut)) => return Err(cut()),
                 None => {

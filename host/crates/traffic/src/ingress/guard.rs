@@ -1,17 +1,17 @@
-//! Drives connections until they have ended or are told to.
+//! Drives a connection until it has ended, can be given away, or is told to close.
 
 use std::{future::poll_fn, pin::Pin, task::Poll};
 
 use crate::ingress::activity::{ConnectionActivity, Directive};
 
-/// How a connection was driven.
+/// Why a connection is not driven any more.
 #[derive(Debug)]
 pub enum Guarded<T> {
-    /// To its end.
+    /// It has ended, with this result.
     Ended(T),
-    /// Until it could be given away.
+    /// It can be given away: nothing is under way.
     Left,
-    /// Until it was told to close.
+    /// It was told to close.
     Closed,
 }
 

@@ -1,8 +1,8 @@
-//! Listening sockets: made here, or handed over by whoever started the host.
+//! Makes the listening sockets, or takes those that were handed over by the process that started the host.
 //!
 //! Each serving thread has a socket of its own for the same address (`SO_REUSEPORT`), so that the kernel spreads
-//! connections and no thread wakes for another's. Two hosts on one address would share its connections without knowing;
-//! so the address is first taken without that option, which fails if anybody else listens there.
+//! connections and no thread wakes for another's. With that option two hosts could share an address without knowing; so
+//! the address is first taken without it, which fails if another process listens there.
 
 use std::{
     io,

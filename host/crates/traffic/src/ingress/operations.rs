@@ -43,15 +43,15 @@ pub struct Route {
     pub deadline: Duration,
 }
 
-/// Where a call was read.
+/// What the ingress knows of a call besides its request.
 pub(super) struct Scene<'a> {
-    /// That it is served.
+    /// Counts the request as served until it is dropped.
     pub(super) served: &'a load::Served,
     /// What there is room for.
     pub(super) room: Room,
-    /// Where it runs to its end.
+    /// Where the call runs to its end, even if the connection is gone.
     pub(super) tasks: &'a TaskTracker,
-    /// Says until then that it is under way.
+    /// Counts the call as under way until it has ended.
     pub(super) under_way: TaskTrackerToken,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn find<'a>(routes: &'a BTreeMap<String, Route>, path: &'a str) -> Op
     Some((routes.get(migration)?, operation))
 }
 
-/// What a request gets that belongs to nobody.
+/// The refusal of a request that belongs to no migration.
 pub(super) fn nothing_here(routes: &BTreeMap<String, Route>, path: &str) -> Reply {
     let migration = path.strip_prefix("/v1/").and_then(|rest| rest.split_once('/')).map(|(migration, _)| migration);
     match migration.filter(|name| !routes.is_empty() && !routes.contains_key(*name)) {
@@ -73,7 +73,7 @@ pub(super) fn nothing_here(routes: &BTreeMap<String, Route>, path: &str) -> Repl
     }
 }
 
-/// Calls an operation.
+/// Reads a call of an operation, and serves it in a task of its own.
 pub(super) async fn answer(
     request: Outgoing,
     route: &Route,

@@ -18,46 +18,46 @@ use super::{
 use crate::proxy_protocol::{self, Invalid, LONGEST, Said};
 use cutover_model::causes::chain;
 
-/// Whose headers are believed. Nobody else is served.
+/// The networks of load balancers whose headers are believed. Connections from elsewhere are not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trusted(Vec<IpNet>);
 
 /// Why there is no header.
 #[derive(Debug, thiserror::Error)]
 enum NoHeader {
-    /// What came is none.
+    /// The bytes that came are no header.
     #[error("the connection is malformed")]
     Invalid(#[from] Invalid),
-    /// Nothing came, or not all.
+    /// The connection ended before the whole header came.
     #[error("the connection ended before its header did")]
     Io(#[from] io::Error),
 }
 
 impl Trusted {
-    /// Those in these networks.
+    /// The load balancers in these networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// Whether the headers of whoever is at this address are believed.
+    /// Whether headers that come from this address are believed.
     pub fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether that is everybody, of one family at least.
+    /// Whether these are all addresses, of IPv4 or IPv6 at least.
     pub fn is_everybody(&self) -> bool {
         self.0.iter().any(|network| network.prefix_len() == 0)
     }
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
-    /// Where it connected to, if that is not where the host listens.
+    /// The address that it connected to; `None` for the one that the host listens at.
     pub(super) to: Option<SocketAddr>,
-    /// Whether the system says so.
+    /// Whether the address comes from the system, not from a header.
     pub(super) is_direct: bool,
 }
 

@@ -1,11 +1,12 @@
-//! Sees to it that no caller holds on to a connection without using it.
+//! Closes connections that callers hold without using them.
 //!
 //! A connection is closed when a head does not become whole in time, when no further request comes, or when the caller
 //! does not take what it is sent, or takes it too slowly. While a request is served, its pool's limits hold instead.
 //!
-//! Over some connections no whole head has come yet. They have a limit of their own, and if there are more, the oldest of
-//! them is closed: whoever means to ask does that at once, so it is the newest that may be honest. And if there are as
-//! many connections as there may be, those over which the host has waited longest for the caller make room, as in nginx.
+//! Connections over which no whole head has come have a limit of their own. Beyond it the oldest of them is closed: an
+//! honest caller sends its request at once, so an honest one is more likely among the newest. And when there are as
+//! many connections as there may be, those over which the host has waited longest for the caller make room, as in
+//! nginx.
 
 use std::{
     collections::VecDeque,
@@ -29,22 +30,22 @@ use cutover_model::clock::{self, Mono};
 /// How often connections are looked at, at least.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Connections that make room at once: to look for them costs a look at all.
+/// Connections that make room in one go: finding them costs a look at all.
 const BATCH: usize = 32;
 
-/// Who has kept the host waiting for so long does not mean to ask at once.
+/// A connection over which the host has waited for so long makes room before others.
 const LONG: Duration = Duration::from_millis(500);
 
-/// How long callers may take.
+/// How long the host waits for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// To send a head.
+    /// From the first byte of a head to its end; also the longest wait for the first request of a connection.
     pub header_timeout: Duration,
-    /// Until their next request.
+    /// From the end of a request to the next one.
     pub keep_alive: Duration,
-    /// To take anything of what they are sent.
+    /// Until the caller takes anything of what it is sent.
     pub send_timeout: Duration,
-    /// How fast they must take it, and send bodies.
+    /// How fast callers must take answers and send bodies.
     pub pace: Pace,
 }
 
@@ -53,11 +54,11 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct IdleReaper {
     limits: Limits,
-    /// Connections over which no whole head has come may be so many.
+    /// How many connections there may be over which no whole head has come.
     max_pending: usize,
     home: Arc<Home>,
     all: Mutex<Vec<Weak<ConnectionActivity>>>,
-    /// Those over which no whole head has come, and some over which one has, in the order in which they came.
+    /// Connections over which no whole head has come, and some over which one has, in the order in which they came.
     arrivals: Mutex<VecDeque<Weak<ConnectionActivity>>>,
     leaving: AtomicBool,
     ending: AtomicBool,

@@ -7,35 +7,35 @@ use hyper::header::HeaderName;
 use super::operations::Route;
 use crate::{message::Fields, proxy::Proxy};
 
-/// What is served.
+/// The migrations that are served, and what a request must be like to belong to one of them.
 #[derive(Debug, Default)]
 pub struct Table {
     /// Migrations whose operations are called at `/v1/{migration}/{operation}`.
     pub operations: BTreeMap<String, Route>,
     sites: Vec<(Match, Arc<Proxy>)>,
-    /// Who gets what belongs to none.
+    /// The migration that gets a request which no match fits; `None` if such a request is refused.
     pub otherwise: Option<Arc<Proxy>>,
 }
 
 /// What a request must be like to belong to a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// Its host.
+    /// The host that it names.
     pub host: HostMatch,
-    /// How its path begins, whole segments; empty for any.
+    /// The whole segments that its path begins with; empty for any path.
     pub path: String,
-    /// Headers that it has, with these values.
+    /// The headers that it has, each with exactly this value.
     pub headers: Vec<(HeaderName, String)>,
 }
 
-/// A host, or many.
+/// The hosts that a match is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostMatch {
-    /// This one: a name in lower case, without a port.
+    /// This host alone: a name in lower case, without a port.
     Exact(String),
-    /// Those that end so: `.example.com`.
+    /// All hosts whose names end so, such as `.example.com`.
     Suffix(String),
-    /// All.
+    /// Every host, written as `*`.
     Any,
 }
 
@@ -98,7 +98,7 @@ impl Table {
         self.sites.sort_by_key(|(m, _)| std::cmp::Reverse(m.weight()));
     }
 
-    /// Who serves a request. `host` may have a port.
+    /// The migration that serves a request. `host` may have a port.
     pub fn find(&self, host: &str, path: &str, fields: &Fields) -> Option<&Arc<Proxy>> {
         let host = without_port(host);
         let found = self.sites.iter().find(|(m, _)| m.fits(host, path, fields)).map(|(_, proxy)| proxy);

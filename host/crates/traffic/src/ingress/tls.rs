@@ -46,12 +46,12 @@ struct Identity {
     seen: Mutex<[Option<Stamp>; 2]>,
 }
 
-/// How callers show who they are.
+/// How callers show certificates.
 #[derive(Debug, Clone)]
 pub struct ClientAuth {
-    /// Whose certificates are believed, as PEM.
+    /// The file of the authorities whose certificates are believed, as PEM.
     pub ca: PathBuf,
-    /// Whether callers without one are served, too.
+    /// Whether callers without a certificate are served as well.
     pub is_optional: bool,
 }
 

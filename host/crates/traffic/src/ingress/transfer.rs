@@ -1,7 +1,7 @@
-//! Connections on their way from one host to another, between two requests.
+//! Moves connections from one host to another, between two requests.
 //!
-//! Only those of HTTP/1.1 without TLS: all that there is to know of them is the socket and the bytes that were read of it
-//! and not used. Keys of TLS and the tables of HTTP/2 cannot be taken along.
+//! Only connections of HTTP/1.1 without TLS can move: a socket, and the bytes that were read of it and not used, are
+//! all that there is to them. The keys of TLS and the tables of HTTP/2 cannot be taken along.
 
 use std::{
     io,
@@ -14,12 +14,12 @@ use tokio::sync::mpsc;
 /// Connections that wait to be taken over, for each thread and on the way out; those beyond stay where they are.
 pub(super) const QUEUE: usize = 64;
 
-/// See the module.
+/// A connection that moves to another thread or another host.
 #[derive(Debug)]
 pub struct Carried {
-    /// The socket.
+    /// The socket of the connection.
     pub stream: TcpStream,
-    /// What was read of it and not used.
+    /// The bytes that were read of it and not used yet.
     pub read: Bytes,
     /// Whether no request has come over it yet.
     pub is_new: bool,
@@ -33,7 +33,7 @@ pub struct Adopter {
 }
 
 impl Carried {
-    /// One that waits for its next request, of which some bytes may be here; or for its first, if it is new.
+    /// A connection that waits for its first request (`is_new`) or the next one, of which some bytes may be here.
     pub(super) fn over(stream: tokio::net::TcpStream, read: Bytes, is_new: bool) -> io::Result<Self> {
         Ok(Self { stream: stream.into_std()?, read, is_new })
     }

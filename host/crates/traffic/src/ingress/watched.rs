@@ -1,4 +1,4 @@
-//! A stream whose reads and writes are noted.
+//! A stream that notes reads and writes for the time limits of its connection, whether hyper or the fast path uses it.
 
 use std::{
     cell::RefCell,
@@ -21,7 +21,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// See the module.
+/// A stream that reports to a [`ConnectionActivity`] what is read and written.
 #[derive(Debug)]
 pub struct Watched<S> {
     inner: S,
@@ -73,7 +73,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             buffer.put_slice(&self.before.copy_to_bytes(some));
             Poll::Ready(Ok(()))
         } else if self.pulse.reads_no_more() {
-            // Whoever drives the connection gives it away as soon as it waits.
+            // The task that drives the connection gives it away as soon as it waits.
             Poll::Pending
         } else {
             Pin::new(&mut self.inner).poll_read(cx, buffer)

@@ -1,7 +1,7 @@
-//! Bodies as they mean to be: without the compression that they were sent with.
+//! Decodes bodies from the compression that they were sent with, so that their contents can be read.
 //!
-//! Those that browsers and clients ask for: gzip and deflate (RFC 9110, 8.4.1), brotli (RFC 7932) and Zstandard (RFC 8878,
-//! with the window of RFC 9659). What is unpacked is bounded by the caller, whatever a body claims.
+//! The encodings are those that browsers and clients ask for: gzip and deflate (RFC 9110, 8.4.1), brotli (RFC 7932) and
+//! Zstandard (RFC 8878, with the window of RFC 9659). The caller bounds what is unpacked, whatever a body claims.
 
 use std::io::{self, Read as _};
 

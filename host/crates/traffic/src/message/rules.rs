@@ -1,4 +1,4 @@
-//! What is set and removed in the fields of a message that passes through, as the team has it. Pure.
+//! Fields that the configuration sets and removes in the heads of messages. Pure.
 
 use hyper::{
     HeaderMap,
@@ -8,11 +8,10 @@ use hyper::{
 use super::Fields;
 
 /// Rules for the fields of requests and of their answers.
+#[expect(missing_docs, reason = "the names and types of the fields say what they are")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderRules {
-    /// For requests.
     pub request: Rules,
-    /// For answers.
     pub response: Rules,
 }
 
@@ -65,7 +64,7 @@ impl Rules {
         names.any(|touched| touched.as_str().as_bytes() == name)
     }
 
-    /// Does it.
+    /// Removes and sets the fields of a head.
     pub fn apply(&self, fields: &mut Fields) {
         for name in &self.removed {
             fields.remove(name.as_str());
@@ -75,7 +74,7 @@ impl Rules {
         }
     }
 
-    /// Does it in a map.
+    /// Removes and sets the fields of a map, as hyper has them.
     pub fn apply_to_map(&self, fields: &mut HeaderMap) {
         for name in &self.removed {
             fields.remove(name);

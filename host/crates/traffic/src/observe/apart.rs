@@ -1,4 +1,4 @@
-//! Calls that are no evidence, because their callers chose the pool: counted, and shown to nobody as what V1 and V2 are like.
+//! Counts calls that are no evidence, because their callers chose the pool: no policy judges V1 or V2 by them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,13 +16,13 @@ pub type Totals = BTreeMap<(Arc<str>, PoolId), Counts>;
 /// Calls, and those that failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All of them.
+    /// All calls, those that failed included.
     pub calls: u64,
-    /// Those that failed.
+    /// Those of `calls` that failed.
     pub failed: u64,
 }
 
-/// See the module.
+/// The counts of one migration, for the current batch and since the host began.
 #[derive(Debug, Default)]
 pub struct Apart(Mutex<Both>);
 
@@ -33,7 +33,7 @@ struct Both {
 }
 
 impl Apart {
-    /// Counts a call.
+    /// Counts a call for its operation and pool.
     pub fn record(&self, call: &Observation<'_>) {
         let failed = u64::from(call.outcome != Outcome::Answered);
         let Both { batch, all } = &mut *self.0.lock();

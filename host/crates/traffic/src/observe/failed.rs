@@ -1,8 +1,8 @@
-//! What counts as failed, as the team has it for an operation: by the status of the answer, a field of its head, a place in
-//! its body, or how long it took.
+//! The rules by which an operation's calls count as failed, as the configuration has them: by the status of the answer,
+//! a field of its head, a place in its body, or how long it took.
 //!
-//! It only counts. What is done for a caller (another try, V1 instead of V2) and with a member that fails depends on none of
-//! it: a rule that is wrong may mislead a judge, and never changes an answer.
+//! These rules only count. Another try, V1 instead of V2, or the ejection of a member never depends on them: a rule
+//! that is wrong may mislead a judge, and never changes an answer.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ pub const MOST: usize = 64 << 10;
 /// What counts as failed. By default: statuses from 500 on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
-    /// By the status.
+    /// Statuses that count as failed; by default 500 to 599.
     pub statuses: Statuses,
-    /// By a field of the head: any of these.
+    /// Fields of an answer's head, any of which counts as failed.
     pub headers: Vec<Header>,
-    /// By a place in the body, or in a worker's result: any of these.
+    /// Places in an answer's body or a worker's result, any of which counts as failed.
     pub body: Vec<Place>,
-    /// By a place in a worker's refusal: any of these.
+    /// Places in a worker's refusal, any of which counts as failed.
     pub refusal: Vec<Place>,
-    /// By the time to the head.
+    /// An answer whose head takes longer counts as failed; `None` for no limit.
     pub slower_than: Option<Duration>,
 }
 
@@ -46,23 +46,22 @@ pub struct Header {
     pub begins: bool,
 }
 
-/// A place in a document, and what is there.
+/// A place in a document, and what has to be there for the call to have failed.
+#[expect(missing_docs, reason = "the names and types of the fields say what they are")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Where.
     pub pointer: Pointer,
-    /// What.
     pub is: Is,
 }
 
-/// What is in a place.
+/// What has to be in a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Is {
     /// Something that is not `null`, `false` or empty.
     Present,
     /// Nothing, or something of that kind.
     Absent,
-    /// One of these.
+    /// A value that is equal to one of these; numbers are equal by value.
     Equal(Vec<Value>),
 }
 
@@ -71,7 +70,7 @@ pub enum Is {
 pub enum Said {
     /// That the call did not fail.
     Fine,
-    /// That it failed.
+    /// That the call failed.
     Failed,
     /// Nothing that can be read.
     Unread,
@@ -80,7 +79,7 @@ pub enum Said {
 /// What a worker's call counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
-    /// How it ended.
+    /// Whether it is counted as answered or failed.
     pub outcome: Outcome,
     /// The status that stands for its answer; see [`Observation::status`].
     pub status: u16,
@@ -97,17 +96,17 @@ impl Default for Failed {
 }
 
 impl Failed {
-    /// Whether the head of an answer says so.
+    /// Whether an answer with this head failed.
     pub fn by_head(&self, status: u16, fields: &Fields) -> bool {
         self.statuses.contains(status) || self.headers.iter().any(|header| header.is_in(fields))
     }
 
-    /// Whether it took too long to be there.
+    /// Whether an answer that took so long failed.
     pub fn by_time(&self, took: Duration) -> bool {
         self.slower_than.is_some_and(|limit| took > limit)
     }
 
-    /// Whether it depends on bodies.
+    /// Whether any rule looks at bodies.
     pub fn reads_bodies(&self) -> bool {
         !self.body.is_empty()
     }

@@ -35,7 +35,7 @@ pub struct Totals {
     pub operations: BTreeMap<String, [Calls; 3]>,
     /// What gauges count of the answers of an operation, such as `v2.4xx`, by operation.
     pub answers: BTreeMap<(&'static str, String), u64>,
-    /// Comparisons.
+    /// What was found by comparing pairs of all operations.
     pub comparisons: Comparisons,
     /// Members that failed: V1's and V2's.
     pub failures: [u64; 2],
@@ -44,26 +44,26 @@ pub struct Totals {
 /// One pool over a window of batches, for people.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PoolWindow {
-    /// Calls.
+    /// Calls of all operations.
     pub requests: u64,
-    /// Those that failed.
+    /// Those of `requests` that failed.
     pub errors: u64,
-    /// Those that the other pool answered instead.
+    /// Those of `requests` that failed and that the other pool answered instead.
     pub failed_over: u64,
-    /// Share that failed, in parts per million.
+    /// The part of `requests` that failed, in parts per million; 0 without calls.
     pub error_ppm: u64,
-    /// Calls per second.
+    /// Calls per second, rounded down; 0 without batches.
     pub rps: u64,
-    /// Median latency.
+    /// Median latency in microseconds; `None` without calls.
     pub p50_us: Option<u64>,
-    /// 99th percentile of latency.
+    /// 99th percentile of latency in microseconds; `None` without calls.
     pub p99_us: Option<u64>,
-    /// Its members at the end.
+    /// Its members at the end of the window.
     pub members: Members,
 }
 
 impl History {
-    /// Adds a batch.
+    /// Adds a batch, and forgets the oldest if there is more than an hour of them. Totals keep counting it.
     pub fn push(&self, batch: Batch) {
         let mut inner = self.0.write();
         inner.totals.add(&batch);
@@ -127,7 +127,7 @@ impl History {
         counts
     }
 
-    /// What came in the last `seconds` batches: their time, pairs that were compared, and calls of V2.
+    /// The last `seconds` batches together: milliseconds, pairs that were compared, and calls of V2.
     pub fn lately(&self, seconds: usize) -> (u64, u64, u64) {
         let inner = self.0.read();
         let first = inner.batches.len().saturating_sub(seconds);

@@ -1,8 +1,9 @@
-//! What sessions did for the first time in a stage, as it is written down with each check, so that a host that was killed
-//! counts nobody twice.
+//! What sessions did for the first time in a stage. It is stored with each check, so that a host that was killed counts
+//! nobody twice.
 //!
-//! One piece of bytes: the level of the sample, then for each operation, pool and mark the operation's name (a `u16` length
-//! before it), a byte each for pool and mark, how many sessions (`u32`), and their hashes (`u64`); all little-endian.
+//! The stored form is one piece of bytes: the level of the sample, then for each operation, pool and mark the
+//! operation's name (with its length as a `u16` before it), a byte each for pool and mark, how many sessions (`u32`),
+//! and their hashes (`u64`); all little-endian.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,11 +24,10 @@ pub enum Mark {
 }
 
 /// What is marked in which operation of which pool.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
-    /// The operation.
     pub operation: Arc<str>,
-    /// The pool.
     pub pool: PoolId,
     /// What the sessions did.
     pub mark: Mark,
@@ -38,7 +38,7 @@ pub struct Group {
 pub struct Marks {
     /// How often the sets were halved so far.
     pub level: u8,
-    /// Their hashes.
+    /// Hashes of the sessions' keys, by what the sessions did.
     pub sessions: BTreeMap<Group, Vec<u64>>,
 }
 
@@ -48,7 +48,7 @@ pub struct Marks {
 pub struct Unreadable;
 
 impl Mark {
-    /// All of them.
+    /// Each mark at the index that its byte has.
     pub(super) const ALL: [Self; 4] = [Self::Seen, Self::Failed, Self::Redirection, Self::ClientError];
 
     pub(super) const fn bit(self) -> u8 {
@@ -62,7 +62,7 @@ impl Marks {
         self.sessions.is_empty()
     }
 
-    /// Adds a session.
+    /// Adds a session that did something for the first time.
     pub fn add(&mut self, group: Group, session: u64) {
         self.sessions.entry(group).or_default().push(session);
     }
@@ -75,7 +75,7 @@ impl Marks {
         }
     }
 
-    /// As bytes.
+    /// Encodes them as the module describes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.level];
         for (Group { operation, pool, mark }, sessions) in &self.sessions {
@@ -89,10 +89,10 @@ impl Marks {
         bytes
     }
 
-    /// From bytes.
+    /// Decodes what [`Marks::to_bytes`] made.
     ///
     /// # Errors
-    /// If they are none that [`Marks::to_bytes`] made.
+    /// If the bytes are cut off or name an unknown pool or mark.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Unreadable> {
         let mut rest = bytes;
         let [level] = take(&mut rest)?;

@@ -1,11 +1,11 @@
 //! What became of the pairs that were to be compared, by operation.
 //!
-//! A pair that nobody compared is not the same: so each that is asked for ends in exactly one way, whatever happens to
-//! the call, the queue or the policy. That holds by construction: [`Asked`] is used up by its end, and one that is
-//! dropped was left out.
+//! A pair that nobody compared is not known to be the same. So each pair that is asked for ends in exactly one way,
+//! whatever happens to the call, the queue or the policy. The types see to that: [`Asked`] is used up by its end, and
+//! one that is dropped counts as left out.
 //!
-//! When other rules are put in charge, a batch has pairs of one set of rules only: those of the new rules wait for the
-//! next one, which says that they changed. So whoever adds up batches knows which of them still count.
+//! When other rules are put in charge, a batch has pairs of one set of rules only: pairs of the new rules wait for the
+//! next batch, which says that the rules changed. So the reader of batches knows which pairs still count.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,10 +20,10 @@ use cutover_model::{
     port::Comparison,
 };
 
-/// In the first batch with pairs of other rules.
+/// The gauge in the first batch with pairs of other rules.
 const RULES_CHANGED: &str = "pairs.rules-changed";
 
-/// In the first batch after a person accepted the differences of an operation.
+/// The gauge in the first batch after a person accepted the differences of an operation.
 const ACCEPTED: &str = "pairs.accepted";
 
 /// The rules that pairs are compared by: a policy and its settings, as far as one is told from another.
@@ -39,7 +39,7 @@ pub enum Uncompared {
     TooLarge,
     /// The other pool gave no answer.
     Unanswered,
-    /// Nobody was in charge, or who was did not answer.
+    /// No comparison policy was in charge, or it did not answer.
     Unasked,
     /// An answer is such that nobody can be asked about it.
     Incomparable,
@@ -67,15 +67,15 @@ pub struct Fates {
     pub compared: u64,
     /// Those of `compared` that differ.
     pub different: u64,
-    /// Not comparable, as the policy says, or see [`Uncompared::Incomparable`].
+    /// Not comparable, as the policy says, or as [`Uncompared::Incomparable`].
     pub incomparable: u64,
-    /// See [`Uncompared::LeftOut`].
+    /// Pairs that ended as [`Uncompared::LeftOut`].
     pub left_out: u64,
-    /// See [`Uncompared::TooLarge`].
+    /// Pairs that ended as [`Uncompared::TooLarge`].
     pub too_large: u64,
-    /// See [`Uncompared::Unanswered`].
+    /// Pairs that ended as [`Uncompared::Unanswered`].
     pub unanswered: u64,
-    /// See [`Uncompared::Unasked`].
+    /// Pairs that ended as [`Uncompared::Unasked`].
     pub unasked: u64,
 }
 
@@ -100,7 +100,7 @@ struct Counts {
     rules_changed: bool,
     comparisons: Comparisons,
     operations: BTreeMap<Arc<str>, Fates>,
-    /// Reads that V2 answered and V1 was asked, too.
+    /// Reads that V2 answered and that were sent to V1 as well.
     mirrored_back: BTreeMap<Arc<str>, u64>,
     /// Operations whose differences so far were accepted.
     accepted: BTreeSet<Arc<str>>,
@@ -122,7 +122,7 @@ impl Pairs {
         Asked { pairs: Some(Arc::clone(self)), operation: Arc::clone(operation) }
     }
 
-    /// V1 was asked, too, what V2 has answered.
+    /// Counts a read that V2 answered and that was sent to V1 as well.
     pub(super) fn mirror_back(&self, operation: &Arc<str>) {
         *self.0.lock().now.mirrored_back.entry(Arc::clone(operation)).or_default() += 1;
     }
@@ -137,7 +137,7 @@ impl Pairs {
         }
     }
 
-    /// Others are in charge than when the host ended.
+    /// The rules in charge are not those that were in charge when the host ended.
     pub fn changed_before(&self) {
         self.0.lock().change();
     }
@@ -165,7 +165,7 @@ impl Pairs {
         self.0.lock().totals.clone()
     }
 
-    /// Ends the batch.
+    /// Ends the batch: returns its counts, and begins the next.
     pub(super) fn cut(&self) -> (Comparisons, Vec<Gauge>) {
         let mut inner = self.0.lock();
         let next = inner.next.take().unwrap_or_default();
@@ -188,7 +188,7 @@ impl Pairs {
 impl Inner {
     fn change(&mut self) {
         self.changes += 1;
-        // Of three sets of rules within one batch the second is as gone as the first.
+        // Of three sets of rules within one batch the second is over as well.
         if let Some(next) = self.next.take() {
             self.now.merge(next);
         }
@@ -252,13 +252,13 @@ impl Fates {
 }
 
 impl Asked {
-    /// Whose pair it is.
+    /// The operation that the pair belongs to.
     pub const fn operation(&self) -> &Arc<str> {
         &self.operation
     }
 
-    /// It was compared by these rules, or could not be. If others took charge meanwhile, nobody was asked who counts:
-    /// that is what it says then.
+    /// Ends it as compared by these rules, or as what they could not compare. If other rules took charge meanwhile, the
+    /// pair ends as [`Uncompared::Unasked`].
     ///
     /// # Errors
     /// What it became instead.
@@ -288,7 +288,7 @@ impl Asked {
         now
     }
 
-    /// It was not compared.
+    /// Ends it as not compared.
     pub fn end(self, why: Uncompared) {
         self.close(|inner, operation| inner.leave(operation, why));
     }

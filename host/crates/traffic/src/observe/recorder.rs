@@ -31,21 +31,19 @@ pub enum Outcome {
     Failed(FailureKind),
 }
 
-/// The frozen fact of one call.
+/// What is known of one call when it has ended.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug, Clone, Copy)]
 pub struct Observation<'a> {
-    /// The operation.
     pub operation: &'a Arc<str>,
-    /// Its class.
     pub class: Class,
-    /// Who served it.
+    /// The pool that served it.
     pub pool: PoolId,
     /// Whether the other pool had answered, so that nobody waited for this one. Those to V1 count as V1's side, those to V2
     /// apart.
     pub mirrored: bool,
-    /// Its session, as [`Recorder::session`] has it.
+    /// Its session, as [`Recorder::session`] makes it; `None` if the caller named none.
     pub session: Option<Session>,
-    /// How it ended.
     pub outcome: Outcome,
     /// The status of its answer, as HTTP has it; [`Observation::SUCCESS`] and [`Observation::REFUSAL`] for workers, 0 without
     /// an answer.
@@ -59,26 +57,24 @@ pub struct Observation<'a> {
 }
 
 /// What is measured at the end of a batch.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug, Clone, Default)]
 pub struct Measured {
-    /// V2's share.
     pub share: Ppm,
-    /// V1's members.
     pub v1: Members,
-    /// V2's members.
     pub v2: Members,
-    /// Further measurements.
+    /// What else is measured, by name.
     pub gauges: Vec<Gauge>,
 }
 
 /// What a store knows of the sessions of a stage.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// The key of their hashes.
+    /// The secret key of their hashes.
     pub key: [u8; 16],
-    /// The number of the stage.
+    /// The number of the stage. Each stage has the next one.
     pub stage: i64,
-    /// What they did.
+    /// What the sessions did for the first time in this stage.
     pub marks: Marks,
 }
 
@@ -88,14 +84,14 @@ pub struct Recorder {
     current: Mutex<Current>,
     pairs: Arc<Pairs>,
     apart: Apart,
-    /// Of the hash of sessions. A recorder that was never begun has none, and tells sessions apart all the same.
+    /// The key of the hash of sessions. A recorder that was never begun has none, and uses zeros.
     key: OnceLock<[u8; 16]>,
 }
 
 #[derive(Debug)]
 struct Current {
     start: UnixMs,
-    /// By name, with their numbers in `sessions`.
+    /// The operations by name, with their numbers in `sessions`.
     operations: BTreeMap<Arc<str>, (usize, Tally)>,
     /// Sessions of all operations that did something for the first time in the stage, by pool.
     new_sessions: [u64; 2],
@@ -133,7 +129,7 @@ impl Recorder {
         Session(SipHasher13::new_with_key(&secret).hash(key.as_bytes()))
     }
 
-    /// Counts a call.
+    /// Counts a call in the current batch.
     pub fn record(&self, call: Observation<'_>) {
         if call.mirrored && call.pool == PoolId::V1 {
             self.pairs.mirror_back(call.operation);
@@ -167,7 +163,7 @@ impl Recorder {
         tally.count(&call, evidence);
     }
 
-    /// Calls that are no evidence.
+    /// Where calls are counted that are no evidence.
     pub const fn apart(&self) -> &Apart {
         &self.apart
     }
@@ -182,9 +178,9 @@ impl Recorder {
         self.current.lock().start = now;
     }
 
-    /// The stage goes on, of which a store knows this. Nothing was recorded before.
+    /// Continues the stage of which a store knows this. Nothing was recorded before.
     pub fn go_on(&self, known: &Known) {
-        // Whoever is told twice keeps the first key, and finds nobody again.
+        // If this is said twice, the first key stays, and no session is found again.
         let _is_first = self.key.set(known.key);
         let mut current = self.current.lock();
         current.stage = known.stage;
@@ -217,7 +213,7 @@ impl Recorder {
         let batch = current.cut(now, measured, pairs);
         current.sessions.begin_stage();
         current.stage += 1;
-        // Of a stage that is over nobody wants to know.
+        // What is not written yet of a stage that is over is not needed.
         current.unwritten.iter_mut().for_each(Vec::clear);
         batch
     }

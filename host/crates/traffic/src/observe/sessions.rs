@@ -1,10 +1,10 @@
-//! Which sessions did what in the stage: what makes a session a piece of evidence once, and not once for each call.
+//! Which sessions did what in the stage, so that a session is evidence once, and not once for each call.
 //!
-//! A session is known by a keyed hash alone, so the sets take eight bytes and some flags for each, and can be written down
-//! ([`marks`](super::marks)). They are bounded: when they are full, half of the sessions are forgotten by a bit of the hash
-//! and not counted from then on, nor is any new one of that half; then half of those left. Who is left is a sample that does
-//! not depend on what sessions do or where they are, so evidence goes on to come, and none of it twice. Counting each call
-//! as a session of its own instead would make one broken client as good as a thousand.
+//! Sessions are known by a keyed hash alone, so the sets take eight bytes and some flags for each, and can be stored
+//! ([`marks`](super::marks)). The sets are bounded. When they are full, half of the sessions are forgotten by a bit of
+//! the hash, and neither these nor new ones of that half are counted from then on; then half of those left. The rest is
+//! a sample that does not depend on what sessions do or where they are, so there is still evidence, and none of it
+//! counts twice. To count each call as a session of its own would make one broken client look like a thousand.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,9 +24,9 @@ pub struct Session(pub(super) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum StatusClass {
-    /// 3xx.
+    /// Answers with 300 to 399.
     Redirection,
-    /// 4xx, and a worker's refusal.
+    /// Answers with 400 to 499, and a worker's refusal.
     ClientError,
 }
 
@@ -72,18 +72,18 @@ pub(super) struct Fresh {
 /// The sets of one stage.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    /// By operation and pool.
+    /// Sessions by operation and pool.
     operations: Vec<[Table; 2]>,
     /// Sessions with a call of any operation, by pool.
     seen: [Set; 2],
-    /// Those that failed.
+    /// Sessions that failed, by pool.
     failed: [Set; 2],
     /// By pool and [`StatusClass`]: those that were answered so.
     answered: [[Set; StatusClass::ALL.len()]; 2],
-    /// In all of these together.
+    /// Entries in all of these together.
     entries: usize,
     most: usize,
-    /// So many bits of a hash are zero.
+    /// How often the sets were halved: so many low bits of each hash that is kept are zero.
     level: u8,
     batch: u32,
     /// What came to be in the sets since the batch began.
@@ -102,7 +102,7 @@ struct Entry {
 }
 
 impl StatusClass {
-    /// All of them.
+    /// Every class, at its index.
     pub const ALL: [Self; 2] = [Self::Redirection, Self::ClientError];
 
     /// The class of a status, if it is counted.
@@ -114,7 +114,7 @@ impl StatusClass {
         }
     }
 
-    /// As people write it.
+    /// The name in gauges and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Redirection => "3xx",
@@ -131,7 +131,7 @@ impl StatusClass {
 }
 
 impl Evidence {
-    /// Of a call without a session: it is one of its own.
+    /// The evidence of a call without a session: it counts as a session of its own.
     pub(super) fn alone(did: Did) -> Self {
         Self {
             unit: true,
@@ -152,7 +152,7 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// With room for so many entries.
+    /// Empty sets, with room for so many entries.
     pub(super) fn bounded(most: usize) -> Self {
         let (operations, seen, failed, answered, fresh) = Default::default();
         // An entry that was read is of batch 0.
@@ -165,7 +165,7 @@ impl Sessions {
         self.operations.len() - 1
     }
 
-    /// A session did something.
+    /// Counts a call of a session, and says what it is as evidence.
     pub(super) fn see(&mut self, Session(session): Session, did: Did) -> Evidence {
         let Did { operation, pool, failed, class } = did;
         let at = pool as usize;
@@ -225,7 +225,7 @@ impl Sessions {
         is_new
     }
 
-    /// Forgets every second session.
+    /// Forgets about half of the sessions, by a bit of their hashes.
     fn halve(&mut self) {
         self.level += 1;
         let level = self.level;

@@ -40,11 +40,11 @@ struct Side {
     calls: Calls,
     sessions: u64,
     failed_sessions: u64,
-    /// By [`StatusClass`].
+    /// At the index of its [`StatusClass`].
     answers: [Answers; StatusClass::ALL.len()],
     /// Answers whose bodies say whether the call failed, and could not be looked at.
     unread: u64,
-    /// `calls.errors` by cause.
+    /// The calls of `calls.errors`, by what failed them.
     failed: BTreeMap<Failing, u64>,
 }
 
@@ -54,7 +54,7 @@ struct Answers {
     count: u64,
     /// Units that had got none in the stage.
     units: u64,
-    /// Those that got one now.
+    /// Units that got one now.
     first: u64,
 }
 
@@ -66,13 +66,13 @@ struct Gauges<'a> {
 }
 
 impl Tally {
-    /// Of an operation without calls.
+    /// The counts of an operation without calls.
     pub(super) fn new(class: Class) -> Self {
         let (v1, v2, shadow) = Default::default();
         Self { class, v1, v2, shadow }
     }
 
-    /// Counts a call.
+    /// Counts a call for the pool that served it, or as mirrored.
     pub(super) fn count(&mut self, call: &Observation<'_>, evidence: Evidence) {
         self.class = call.class;
         let side = match (call.pool, call.mirrored) {
@@ -127,7 +127,7 @@ impl Side {
         for (Answers { count, units, first }, class) in self.answers.into_iter().zip(StatusClass::ALL) {
             gauges.push(class.name(), count);
             gauges.push(&format!("{}-first", class.name()), first);
-            // Who looks for it and finds none takes the calls' own: so a 0 must be said.
+            // A policy that does not find this gauge takes the calls' own units: so a 0 must be written.
             if units != self.calls.units {
                 gauges.say(&format!("{}-units", class.name()), units);
             }

@@ -1,8 +1,8 @@
 //! Calls in V1's shape that V2 serves: the adapter policy translates them and their replies.
 //!
-//! It is asked where V2's worker is called, so that replayed operations are translated like live ones. A call that the
-//! adapter does not translate is a call that V2 cannot serve. What a call does is not the adapter's to change: it calls the
-//! operation that was called, by the name that the configuration says V2 has for it, or none.
+//! The policy is asked where V2's worker is called, so that replayed operations are translated like live ones. A call
+//! that the adapter does not translate is a call that V2 cannot serve. The adapter cannot change which operation is
+//! called: V2 gets the operation that the caller named, under the name that the configuration gives it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use cutover_policy_host::{
     evaluation::{EvaluationQueue, Job},
 };
 
-/// One call's translation.
+/// A call that was translated, until its reply is translated back.
 #[derive(Debug)]
 pub(super) struct Translation {
     policy: Arc<dyn PolicyPort>,
@@ -27,7 +27,7 @@ pub(super) struct Translation {
     original: AdapterCall,
     /// The operation to call on V2.
     pub(super) operation: String,
-    /// Its arguments.
+    /// The arguments as V2 takes them.
     pub(super) arguments: Map<String, Value>,
 }
 
@@ -54,7 +54,7 @@ impl Translation {
             Asked { answer: answered.answer.and_then(|adapted| check::renamed(adapted, operation, name)), ..answered };
         evaluations.submit(Kind::Adapter, || Job::Called(original.clone(), answered.clone()));
         let AdaptedCall { operation, body, notices } = judged(&evaluations, &policy, answered)?;
-        // One line for a call, whatever it has to say.
+        // One line for each call, however many notices there are.
         if let Some((kind, message)) = notices.first() {
             let more = notices.len() - 1;
             tracing::info!(kind, operation = original.operation, more, "{message}");
@@ -100,7 +100,7 @@ async fn on_blocking_thread<T: Send + 'static>(
     policy: &dyn PolicyPort,
     ask: impl FnOnce() -> Asked<T> + Send + 'static,
 ) -> Result<Asked<T>, Failure> {
-    // Nobody closes it.
+    // The semaphore is never closed.
     let turn = match policy.turns() {
         Some(turns) => Arc::clone(turns).acquire_owned().await.ok(),
         None => None,

@@ -1,15 +1,15 @@
 //! Which worker each session belongs to, and how much of the session's state that worker has.
 //!
 //! Pure and bounded: when there are too many sessions, those that were not asked about for longest are forgotten. A
-//! session without a home gets one with its next call and is brought up to date from the start, which is slower and
-//! nothing else.
+//! session without a home gets one with its next call and is brought up to date from the start: that is slower, and has
+//! no other effect.
 
 use std::{collections::HashMap, sync::Arc};
 
 /// Where a session is at home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home {
-    /// The slot.
+    /// The slot, counted from 0.
     pub slot: usize,
     /// The worker that knows something of the session, by its number; 0 for none.
     pub worker: u64,
@@ -23,13 +23,13 @@ pub struct Affinity {
     /// Sessions that were asked about since the last time that this was full, and those from before that.
     young: HashMap<Arc<str>, Home>,
     old: HashMap<Arc<str>, Home>,
-    /// Sessions by slot.
+    /// How many sessions are at home in each slot.
     residents: Vec<usize>,
     most: usize,
 }
 
 impl Affinity {
-    /// For so many slots; remembers at most `most` sessions, and at least half as many.
+    /// For so many slots. Remembers at most `most` sessions, and always the last half of them that were asked about.
     pub fn new(slots: usize, most: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), residents: vec![0; slots], most }
     }
@@ -82,7 +82,7 @@ impl Affinity {
         self.len() == 0
     }
 
-    /// Forgets all sessions.
+    /// Forgets where sessions are at home.
     pub fn clear(&mut self) {
         self.young.clear();
         self.old.clear();

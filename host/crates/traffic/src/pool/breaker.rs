@@ -1,13 +1,13 @@
-//! A circuit breaker: refuses calls at once to what has failed again and again, and finds out by few calls when it works
-//! again.
+//! A circuit breaker: refuses calls at once to what keeps failing, and finds out by a few calls when it works again.
 //!
-//! Pure: `now` is passed in. Closed, it counts failures in a row; open, it refuses; half-open, it lets a few calls
-//! through at a time, and closes after so many successes or opens with the first failure. A call that was let in before
-//! it opened, and succeeds after, is evidence that the worst is over: the breaker is half-open then.
+//! Pure: `now` is passed in. A closed breaker counts failures in a row; an open one refuses; a half-open one lets a few
+//! calls through at a time, closes after some successes and opens with the first failure. If a call that was let in
+//! before the breaker opened succeeds after that, the breaker becomes half-open.
 //!
-//! A breaker whose refusals nobody else answers ([`Backing::Alone`]) never refuses everything: open, it lets a trickle
-//! through, one call at a time and so seldom that the trickle takes a tenth of one worker's time at most. So what works
-//! again is found out within seconds, and what does not takes little from the operations beside it.
+//! If nobody else answers what a breaker refuses ([`Backing::Alone`]), it never refuses everything. While it is open it
+//! lets a trickle through: one call at a time, and so seldom that the trickle takes at most a tenth of one worker's
+//! time. So the breaker finds out within seconds that calls work again, and calls that still fail take little from
+//! other operations.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ const TRICKLE_REST: u32 = 9;
 /// The least time between two calls of the trickle: what fails at once is not tried more than ten times a second.
 const TRICKLE_GAP: Duration = Duration::from_millis(100);
 
-/// Who answers what a breaker refuses.
+/// Whether another pool answers what a breaker refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
-    /// Another pool.
+    /// The other pool answers it.
     Other,
-    /// Nobody.
+    /// Nobody answers it: the call fails.
     Alone,
 }
 
@@ -50,7 +50,7 @@ impl Default for Settings {
     }
 }
 
-/// A breaker.
+/// The breaker of one operation or member.
 #[derive(Debug, Clone)]
 pub struct Breaker {
     settings: Settings,
@@ -67,7 +67,7 @@ pub struct Breaker {
 enum Trickle {
     /// The next call may go from this moment on.
     Next(Mono),
-    /// One is under way.
+    /// A call of it is under way.
     Taken,
 }
 
@@ -82,11 +82,11 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Position {
-    /// Lets everything through.
+    /// All calls are let through.
     Closed,
-    /// Refuses.
+    /// All calls are refused, except the trickle of [`Backing::Alone`].
     Open,
-    /// Tries.
+    /// A few calls at a time are let through to find out whether it works again.
     HalfOpen,
 }
 
@@ -101,9 +101,9 @@ pub struct Pass {
 /// What came of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
-    /// It was answered.
+    /// The call was answered.
     Answer,
-    /// It failed.
+    /// The call failed, and the callee is to blame.
     Failure,
     /// Nothing that says anything: the caller went away, or nobody saw the call.
     Nothing,
@@ -117,7 +117,7 @@ pub struct Refused {
 }
 
 impl Breaker {
-    /// A closed one.
+    /// A breaker that is closed.
     pub const fn new(settings: Settings) -> Self {
         let trickle = Trickle::Next(Mono::from_nanos(0));
         Self { settings, state: State::Closed { failures: 0 }, epoch: 0, trickle, refused: 0, opened: 0 }
@@ -204,7 +204,7 @@ impl Breaker {
 
     fn open(&mut self, now: Mono) {
         self.opened += 1;
-        // Whoever opened it was tried just now.
+        // The call that opened it was made just now.
         self.trickle = Trickle::Next(now + TRICKLE_GAP);
         self.turn(State::Open { until: now + self.settings.open_for });
     }

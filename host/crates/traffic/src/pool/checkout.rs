@@ -72,7 +72,7 @@ impl<W> Checkout<W> {
         }
     }
 
-    /// Lets calls in.
+    /// Lets calls in, until it is closed.
     pub const fn open(&mut self) {
         self.open = true;
     }
@@ -104,7 +104,7 @@ impl<W> Checkout<W> {
                 Some(at) => Some(at).filter(|at| self.slots.get(*at).is_some_and(Slot::is_free)),
                 None => self.best_free(),
             };
-            // Whoever waits, waits for another worker or for a lane.
+            // A call that waits, waits for another worker or for a lane.
             if let Some(lent) = free.and_then(|at| self.lend(at, now)) {
                 let lent = self.moved_in(session, lent);
                 self.meter.served(Duration::ZERO);
@@ -129,7 +129,7 @@ impl<W> Checkout<W> {
         Ok(Turn::Later(Pending { ticket, worker }))
     }
 
-    /// A call waits no more.
+    /// Takes a call out of the queue, because it waits no more.
     pub fn give_up(&mut self, ticket: u64) {
         self.shared.retain(|w| w.ticket != ticket);
         for slot in &mut self.slots {
@@ -212,7 +212,7 @@ impl<W> Checkout<W> {
             own.put_back(worker, health, why, now);
             Left::Nothing
         };
-        // Whoever waits for one that is sick may have another.
+        // Calls that wait for a sick worker may have another one.
         if health == Health::Bad || !matches!(goes, Left::Nothing) {
             self.evict(slot);
         }
@@ -365,7 +365,7 @@ impl<W> Checkout<W> {
         self.slots.iter().enumerate().filter(|(_, s)| s.is_free()).map(|(at, _)| at).collect()
     }
 
-    /// Calls that wait.
+    /// How many calls wait, in all queues together.
     pub fn waiting(&self) -> usize {
         self.shared.len() + self.slots.iter().map(|s| s.queue.len()).sum::<usize>()
     }

@@ -1,9 +1,9 @@
 //! What every worker of both pools has to know: the `replicate` operations of each session, in order.
 //!
 //! A worker that is to serve a session is first brought up to the session's latest entry. This one rule covers a V2
-//! that starts late, a worker that died, a session that moves and a host that was killed: whoever serves a session next
-//! catches up first. V1's success is what enters the journal, so that an operation which V1 refused never happens on
-//! V2. **Invariant**: an entry is kept by the [`Keeper`] before its caller hears of success.
+//! that starts late, a worker that died, a session that moves and a host that was killed: the worker that serves a
+//! session next catches up first. Only what V1 did successfully enters the journal, so that an operation which V1
+//! refused never happens on V2. **Invariant**: an entry is kept by the [`Keeper`] before its caller hears of success.
 
 use std::sync::Arc;
 
@@ -21,26 +21,24 @@ const MAX_ENTRIES: usize = 1_000;
 const QUEUE: usize = 256;
 
 /// One operation that both pools have to know.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Counts up within its session, from 1.
     pub version: u64,
-    /// The operation.
     pub operation: Arc<str>,
-    /// Its arguments.
     pub arguments: Arc<Map<String, Value>>,
-    /// What it is about: an entry with the same key is superseded by a later one.
+    /// What it is about: a later entry with the same key supersedes it. `None` if nothing does.
     pub key: Option<String>,
     /// Whether it takes its key's state away.
     pub removes: bool,
 }
 
 /// An entry that is to outlive the host.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug)]
 pub struct Keep {
-    /// The session.
     pub session: Arc<str>,
-    /// The entry.
     pub entry: Entry,
     /// Told whether it is kept.
     pub kept: oneshot::Sender<Result<(), String>>,
@@ -66,13 +64,13 @@ struct SessionLog {
 /// Why an operation is not in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// Too many sessions.
+    /// As many sessions have state as the journal keeps.
     #[error("{MAX_SESSIONS} sessions have state already; delete what is no longer needed")]
     Sessions,
-    /// Too much in one session.
+    /// The session has as many live entries as it may.
     #[error("this session has {MAX_ENTRIES} objects already; delete what is no longer needed")]
     Entries,
-    /// It could not be kept.
+    /// The entry could not be stored.
     #[error("V1 did it, but it could not be recorded, so it may be lost: {0}")]
     NotKept(String),
 }

@@ -1,7 +1,7 @@
 //! The life of one worker: six states, the moves between them that are legal, and what happened.
 //!
-//! Pure: whoever moves a worker says when and why. A move that is not legal is an error and changes nothing, so that a
-//! worker is never in a state that it cannot be in.
+//! Pure: the caller of a move gives its time and its reason. A move that is not legal is an error and changes nothing,
+//! so that a worker is never in a state that it cannot be in.
 
 use std::{borrow::Cow, collections::VecDeque, fmt};
 
@@ -20,7 +20,7 @@ pub enum WorkerState {
     Initializing,
     /// Waits for a call.
     Ready,
-    /// Has a call.
+    /// Serves a call, and takes no other.
     Busy,
     /// Failed its last health check; gets a call only if no other worker is free.
     Degraded,
@@ -41,11 +41,11 @@ pub struct Lifecycle {
 /// A state that a worker came into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The state.
+    /// The state that it came into.
     pub stage: WorkerState,
-    /// Since when.
+    /// When it came into that state.
     pub since: Mono,
-    /// Why.
+    /// What made it change.
     pub why: Cow<'static, str>,
     /// How many times in a row: calls, one after the other, are one change from ready to busy and one back.
     pub times: u64,
@@ -55,9 +55,9 @@ pub struct Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a worker that is {from} does not become {to}")]
 pub struct Illegal {
-    /// What it is.
+    /// The state that it is in.
     pub from: WorkerState,
-    /// What it was to become.
+    /// The state that it was to come into.
     pub to: WorkerState,
 }
 
@@ -163,7 +163,7 @@ impl Lifecycle {
         let (before, last) = (self.history.get(at)?, self.history.back()?);
         let calls =
             |a, b| matches!((a, b), (WorkerState::Ready, WorkerState::Busy) | (WorkerState::Busy, WorkerState::Ready));
-        // That it became ready before its first call is not a part of the run.
+        // The change to ready before the first call is not a part of the run.
         let earlier = at.checked_sub(1).and_then(|at| self.history.get(at));
         let in_run = before.times > 1 || last.times > 1 || earlier.is_some_and(|e| calls(e.stage, before.stage));
         (before.stage == to && calls(before.stage, last.stage) && in_run).then_some((at, before.times))

@@ -38,22 +38,22 @@ pub struct Span {
     pub ended: u64,
 }
 
-/// The last minute.
+/// The spans of the last minute, oldest first.
 #[derive(Debug, Default)]
 pub struct Recent(VecDeque<Span>);
 
-/// Several spans together.
+/// What several spans add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Load {
     /// The part of the workers' time that they had calls, in parts per million; none if there were no workers.
     pub utilisation_ppm: Option<u32>,
     /// Calls that got a worker.
     pub served: u64,
-    /// How long they waited for it: the mean.
+    /// How long these calls waited for it on average, in microseconds; 0 without calls.
     pub wait_mean_us: u64,
-    /// The median.
+    /// The median of that wait, in microseconds; 0 without calls.
     pub wait_p50_us: u64,
-    /// The 99th percentile.
+    /// The 99th percentile of that wait, in microseconds; 0 without calls.
     pub wait_p99_us: u64,
     /// The most calls that waited at the end of a second.
     pub max_waiting: usize,
@@ -94,7 +94,7 @@ impl Meter {
         self.current.ended += 1;
     }
 
-    /// Ends a span.
+    /// Ends the span, in which `waiting` calls are left waiting, and begins the next.
     pub fn cut(&mut self, waiting: usize) -> Span {
         self.current.waiting = waiting;
         std::mem::take(&mut self.current)
@@ -102,7 +102,7 @@ impl Meter {
 }
 
 impl Recent {
-    /// Adds a span.
+    /// Adds a span; beyond a minute of them, the oldest goes.
     pub fn push(&mut self, span: Span) {
         if self.0.len() >= KEPT {
             self.0.pop_front();

@@ -1,8 +1,8 @@
 //! Decides how many workers a pool should have: pure, from what it had to do.
 //!
-//! It grows a pool whose workers are nearly always busy while calls wait, raises the overflow where calls wait long, and
-//! shrinks a pool whose workers are mostly idle, first by the overflow that it had raised. In small steps, with a
-//! cool-down after each, and always within the bounds of the configuration.
+//! It grows a pool whose workers are nearly always busy while calls wait, raises the overflow where calls wait long,
+//! and shrinks a pool whose workers are mostly idle, first by the overflow that it had raised. It changes a pool in
+//! small steps, with a cool-down after each, and always within the bounds of the configuration.
 
 use std::time::Duration;
 
@@ -38,9 +38,9 @@ impl Default for Settings {
 /// How many workers there are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// Regular ones.
+    /// Regular workers, which run all the time.
     pub workers: usize,
-    /// Those that may be started while calls wait.
+    /// Workers beyond these that may be started while calls wait.
     pub overflow: usize,
 }
 
@@ -49,7 +49,7 @@ pub struct Wanted {
 pub struct Resize {
     /// How many there are to be.
     pub to: Wanted,
-    /// A sentence.
+    /// The reason, as it is logged and shown.
     pub why: String,
 }
 

@@ -44,9 +44,9 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How to start a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerCommand {
-    /// Program and arguments.
+    /// The program and its arguments.
     pub command: Vec<String>,
-    /// Where it runs.
+    /// The folder that it runs in.
     pub directory: PathBuf,
     /// Variables added to its environment.
     pub environment: Vec<(String, String)>,
@@ -132,7 +132,7 @@ impl Worker {
         }
     }
 
-    /// The process id.
+    /// The id of the worker's process.
     pub const fn pid(&self) -> u32 {
         self.leash.pid()
     }

@@ -1,9 +1,9 @@
-//! What is done about a failed call, as a table: by the failure's category, how often it may be tried again and after
-//! what time, and what comes when that is spent.
+//! What is done about a failed call, as a table by the failure's category: how often the call is tried again, after
+//! what time, and what happens when no try is left.
 //!
-//! Pure: [`Recovery::next`] is a function of the category, the attempt, the operation's class, whether a worker may have
-//! seen the call, and the time that the caller has left. It never has a call repeated that is not safe to repeat, and
-//! never past the caller's deadline.
+//! Pure: [`Recovery::next`] is a function of the category, the attempt, the operation's class, whether a worker may
+//! have seen the call, and the time that the caller has left. It never repeats a call that is not safe to repeat, and
+//! never lets one begin past the caller's deadline.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use cutover_model::request::{Class, Failure, FailureKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// As an error.
+    /// Logged as an error.
     Critical,
-    /// As a warning.
+    /// Logged as a warning.
     Major,
-    /// Not by default.
+    /// Logged for debugging alone, which is off by default.
     Minor,
 }
 
@@ -35,7 +35,7 @@ pub enum Strategy {
     FailOver,
     /// Try again after the backoff, like [`Strategy::BackOff`]; the whole pool is at fault, which refuses by itself.
     CircuitBreak,
-    /// Give up.
+    /// Give up: the caller gets the failure.
     Abandon,
 }
 
@@ -73,7 +73,7 @@ pub struct Recovery {
     pub linear: Duration,
     /// The first wait of exponential backoff.
     pub exponential: Duration,
-    /// The longest wait.
+    /// The longest time between two attempts.
     pub longest: Duration,
 }
 
@@ -94,7 +94,7 @@ pub enum Next {
 /// A call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// Why.
+    /// What went wrong, by category.
     pub kind: FailureKind,
     /// Which attempt it was, from 1.
     pub number: u32,

@@ -9,12 +9,12 @@ use cutover_model::clock::Mono;
 /// What a process uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// Resident memory.
+    /// Resident memory in bytes.
     pub rss_bytes: u64,
     /// Processor time since it started, in user and kernel mode.
     #[serde(rename = "cpu_ms", serialize_with = "millis")]
     pub cpu: Duration,
-    /// Threads.
+    /// How many threads it has.
     pub threads: u32,
     /// Open descriptors; none if the system does not say.
     pub descriptors: Option<u32>,
@@ -30,7 +30,7 @@ pub struct Gauge {
 }
 
 impl Usage {
-    /// Of a process that runs.
+    /// What a process uses; `None` if it does not run.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let page = rustix::param::page_size() as u64;
@@ -50,7 +50,7 @@ impl Gauge {
         Self { at, usage, share_ppm: share }
     }
 
-    /// What it used.
+    /// What the process used when it was sampled.
     pub const fn usage(&self) -> Usage {
         self.usage
     }

@@ -1,15 +1,15 @@
-//! When the next worker may be started after one that is gone: at once, after a while, or hardly ever.
+//! When the next worker may be started after one that is gone: at once, after a while, or seldom.
 //!
-//! A worker that had proven itself is replaced at once. One that had not has its successor wait, twice as long each
-//! time, with chance in it so that the workers of many pools do not start in step. And all restarts of a pool after crashes
-//! have a budget: within any stretch of time there are so many and no more, but for one attempt each [`MAX_BACKOFF`], so
-//! that a pool of workers that crash on every call neither takes the machine nor stays dead for ever.
+//! A worker that had proven itself is replaced at once. After one that had not, the next waits, twice as long each
+//! time, with chance in it so that the workers of many pools do not start in step. And all restarts of a pool after
+//! crashes have a budget: within any stretch of time there are so many and no more, but for one attempt each
+//! [`MAX_BACKOFF`]. So a pool of workers that crash on every call neither takes the machine nor stays dead for ever.
 //!
-//! Two things are not for the budget to stop. A worker that the host killed because a call missed its deadline did not crash:
-//! its restart costs nothing of the budget and waits [`OVERDUE_BACKOFF`] at most. There cannot be many: each takes a call's
-//! whole time first. And a pool that nobody stands behind is restarted once each [`ALONE_BACKOFF`] whatever its budget
-//! says, because a guard that keeps it down does more harm than the process that is started each second. Pure: time and
-//! chance are passed in.
+//! Two cases are outside the budget. A worker that the host killed because a call missed its deadline did not crash:
+//! its restart costs nothing of the budget and waits [`OVERDUE_BACKOFF`] at most. There cannot be many of these,
+//! because each takes a call's whole time first. And a pool that no other pool stands behind is restarted once each
+//! [`ALONE_BACKOFF`] whatever its budget says, because keeping it down does more harm than starting a process each
+//! second. Pure: time and chance are passed in.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -31,12 +31,12 @@ pub const ALONE_BACKOFF: Duration = Duration::from_secs(1);
 /// What the second attempt in a row waits; each further one waits twice as long.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
-/// So many restarts within a time.
+/// How many restarts there may be in what time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// So many,
+    /// The most restarts after crashes; with 0, each waits as if the budget were spent.
     pub count: usize,
-    /// within this time.
+    /// The stretch of time in which they are counted.
     pub within: Duration,
 }
 
@@ -57,10 +57,10 @@ pub struct Restarts {
     planned: VecDeque<Mono>,
 }
 
-/// A restart, planned.
+/// When a worker may be restarted, and why so late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Planned {
-    /// When.
+    /// The moment from which on it may start.
     pub at: Mono,
     /// How long to wait until then.
     pub wait: Duration,
@@ -69,7 +69,7 @@ pub struct Planned {
 }
 
 impl Restarts {
-    /// Nothing restarted yet.
+    /// The restarts of a pool in which nothing was restarted yet.
     pub const fn new(budget: Budget) -> Self {
         Self { budget, planned: VecDeque::new() }
     }

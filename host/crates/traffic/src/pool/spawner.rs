@@ -39,7 +39,7 @@ impl Spawner {
         thread::Builder::new().name("cutover-spawner".into()).spawn(move || {
             let _entered = runtime.enter();
             while let Ok(SpawnRequest { mut command, reply }) = queue.recv() {
-                // Nobody waits any more: the child is killed when it is dropped.
+                // If no task waits any more, the child is killed when it is dropped.
                 drop(reply.send(command.spawn()));
             }
         })?;

@@ -26,15 +26,15 @@ pub enum Mode {
 /// What a pool is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSpec {
-    /// Whose pool it is, for logs: `programs/v2`.
+    /// The name of the migration and of the pool, for logs: `programs/v2`.
     pub label: String,
-    /// Which of the two.
+    /// Whether it is V1's or V2's.
     pub id: PoolId,
     /// Whether the configuration has left it out: it is never open.
     pub is_absent: bool,
     /// How many calls it serves at once.
     pub mode: Mode,
-    /// How many workers.
+    /// How many workers it has, and may have.
     pub size: Size,
     /// How to start one.
     pub command: WorkerCommand,
@@ -50,9 +50,9 @@ pub struct PoolSpec {
     pub restarts: Budget,
     /// What is done about calls that fail.
     pub recovery: Recovery,
-    /// When an operation that keeps failing is refused; none for never.
+    /// When an operation that keeps failing is refused; `None` for never.
     pub breaker: Option<breaker::Settings>,
-    /// What makes the pool change its size; none for nothing.
+    /// What makes the pool change its size; `None` for nothing.
     pub optimizer: Option<optimizer::Settings>,
     /// How long calls in flight may take when the pool is drained.
     pub drain_timeout: Duration,
@@ -60,7 +60,7 @@ pub struct PoolSpec {
     pub stop: Patience,
 }
 
-/// How many workers.
+/// How many workers a pool has, and may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
     /// The least, and what the pool begins with.
@@ -78,11 +78,11 @@ pub struct Size {
 /// How calls wait for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// Which goes first.
+    /// Which of the calls that wait goes first.
     pub order: QueueOrder,
     /// How many may wait.
     pub most: usize,
-    /// How long one may wait, if that is less than its own time.
+    /// How long one may wait, if that is less than its own deadline allows; `None` for no such limit.
     pub timeout: Option<Duration>,
 }
 
@@ -100,7 +100,7 @@ pub struct WarmUp {
 /// How idle workers are asked how they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HealthChecks {
-    /// How often.
+    /// The time between two rounds of checks.
     pub interval: Duration,
     /// How long an answer may take.
     pub timeout: Duration,

@@ -36,11 +36,11 @@ pub struct Samples {
 pub struct Trend {
     /// Growth per hour, in the samples' unit.
     pub per_hour: f64,
-    /// Its standard error.
+    /// The standard error of `per_hour`, in the same unit.
     pub standard_error: f64,
     /// The mean of the samples.
     pub mean: f64,
-    /// How many they are.
+    /// How many samples the line goes through.
     pub samples: usize,
 }
 

@@ -68,13 +68,13 @@ use cutover_model::{
 /// What a pool of upstreams is made of.
 #[derive(Debug, Clone)]
 pub struct UpstreamSpec {
-    /// Whose pool it is, for logs: `shop/v2`.
+    /// The name of the migration and of the pool, for logs: `shop/v2`.
     pub label: String,
-    /// Which of the two.
+    /// Whether it is V1's or V2's.
     pub id: PoolId,
     /// Whether the configuration has left it out: it is never open.
     pub is_absent: bool,
-    /// Its members.
+    /// The addresses of its members.
     pub upstreams: Vec<Address>,
     /// How connections to them are made.
     pub connector: Connector,
@@ -82,7 +82,7 @@ pub struct UpstreamSpec {
     pub lookup: Lookup,
     /// How often names are looked up again.
     pub dns_refresh: Duration,
-    /// How long a connection is used for new requests; none for as long as it goes on.
+    /// How long a connection is used for new requests; `None` for as long as it lasts.
     pub max_connection_age: Option<Duration>,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
@@ -90,7 +90,7 @@ pub struct UpstreamSpec {
     pub idle_timeout: Duration,
     /// How long a body may take.
     pub total_timeout: Duration,
-    /// The same for streams of events and calls of gRPC; none for as long as they go on.
+    /// The same for streams of events and calls of gRPC; `None` for as long as they go on.
     pub stream_total_timeout: Option<Duration>,
     /// So many bytes of a body have to be here before a member is asked.
     pub request_buffer: usize,
@@ -106,11 +106,12 @@ pub struct UpstreamSpec {
     pub retry_budget_percent: u32,
     /// When members are ejected.
     pub ejection: Ejection,
-    /// Which version of the PROXY protocol connections begin with, if they do. Each is then one caller's.
+    /// The version of the PROXY protocol that connections begin with; `None` for none. Each connection is then one
+    /// caller's.
     pub proxy_protocol: Option<Version>,
     /// What is set and removed in the fields of requests and answers, if anything.
     pub headers: Option<Arc<HeaderRules>>,
-    /// How members are asked how they are; none for not at all.
+    /// How members are asked whether they are well; `None` for not at all.
     pub health: Option<HealthCheck>,
     /// How long requests in flight may take when the pool is drained.
     pub drain_timeout: Duration,
@@ -158,7 +159,7 @@ struct Inner {
     changed: Notify,
     /// How often its members were replaced by others.
     replaced: AtomicU64,
-    /// That happened.
+    /// Notified when `replaced` goes up.
     renewed: Notify,
     /// How often it was opened after it was drained: whose signals are `signals`.
     era: AtomicU64,
@@ -172,13 +173,13 @@ struct Inner {
 /// What a pool shows of itself.
 #[derive(Debug, Serialize)]
 pub struct UpstreamView {
-    /// Which of the two.
+    /// Whether it is V1's or V2's.
     pub pool: PoolId,
     /// Whether it lets requests in.
     pub open: bool,
     /// Requests that wait for a place.
     pub waiting: usize,
-    /// Its members.
+    /// What is known of each member.
     pub upstreams: Vec<MemberView>,
 }
 
@@ -197,7 +198,7 @@ pub struct Ticket {
     pool: Arc<Handle>,
     member: usize,
     era: u64,
-    /// Who has it; nobody if it is the host that asks.
+    /// The caller that has it; `None` if the host itself asks.
     source: Option<Source>,
 }
 
@@ -461,7 +462,7 @@ impl Ticket {
         self.pool.0.failed(self.member, why);
     }
 
-    /// The member answered.
+    /// Tells that the member answered: its failures in a row are forgotten.
     pub fn count_success(&self) {
         if let Some(member) = self.pool.0.members.get(self.member) {
             member.succeeded();

@@ -78,9 +78,9 @@ struct Inner {
     closed: Notify,
     /// Calls in flight are to be given up at once.
     give_up: Notify,
-    /// Nobody answers what this pool does not.
+    /// Whether no other pool answers what this one does not.
     alone: AtomicBool,
-    /// That has come to be so.
+    /// Notified when `alone` becomes true.
     left_alone: Notify,
     chance: RandomState,
     trouble: Trouble,
@@ -96,13 +96,12 @@ struct Inner {
 }
 
 /// One call of a worker.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// The operation.
     pub operation: &'a str,
-    /// Its arguments.
     pub arguments: &'a Map<String, Value>,
-    /// The session whose state it needs.
+    /// The session whose state it needs; `None` for the state without a session.
     pub session: Option<&'a Arc<str>>,
     /// When the caller stops waiting.
     pub deadline: Mono,
@@ -321,7 +320,7 @@ impl WorkerPool {
         Some(why.map_or_else(|| spent.clone(), |why| format!("{spent}: {why}")))
     }
 
-    /// Who translates its calls, if anybody does.
+    /// The policy that translates its calls; `None` without an adapter or for V1.
     pub fn adapter(&self) -> Option<Arc<dyn PolicyPort>> {
         let of_v2 = self.0.spec.id == PoolId::V2;
         of_v2.then(|| self.0.evaluations.slots().get(Kind::Adapter).active()).flatten()
@@ -364,7 +363,7 @@ impl Inner {
         }
     }
 
-    /// Who answers what this pool does not.
+    /// Whether another pool answers what this one does not.
     pub(super) fn backing(&self) -> Backing {
         if self.alone.load(Ordering::Acquire) { Backing::Alone } else { Backing::Other }
     }

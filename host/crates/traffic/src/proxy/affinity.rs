@@ -1,9 +1,10 @@
-//! A session cookie of the host's own: callers stay with the pool that they came to first.
+//! The host's own session cookie: callers stay with the pool that they came to first.
 //!
-//! A service that hands out its session cookie itself has no key for the request that brings it: that request would be
-//! routed by its id and the next one by the cookie, which may be the other pool's. So the host sets a cookie with its
-//! first answer, whose id is the session from then on. Who had a key before keeps its place: the id is derived from the
-//! key, and what the key becomes later does not matter. The cookie is signed, so nobody picks an id that goes to V2.
+//! If a service hands out its session cookie itself, the request that brings that cookie back is the first to have a
+//! key: the one before would be routed by its id and the next by the cookie, maybe to the other pool. So the host sets
+//! a cookie with its first answer, and the id in it is the session from then on. A caller that had a key before keeps
+//! its place: the id is derived from that key, and later changes of the key do not matter. The cookie is signed, so no
+//! caller can pick an id that goes to V2.
 //!
 //! The value is `ID.BEGUN.ISSUED.POOL.MAC`: 32 hexadecimal digits, two moments in seconds since the Unix epoch, `1` or
 //! `2`, and the first 16 bytes of an HMAC-SHA256 over the cookie's name and what comes before, in base64url.
@@ -32,7 +33,7 @@ const LONGEST: u64 = 400 * 24 * 3_600;
 /// How the cookie is set, `[migrations.NAME.session_cookie]`.
 #[derive(Clone)]
 pub struct SessionCookie {
-    /// Its name.
+    /// The cookie's name, which is signed as well.
     pub name: String,
     /// What it is signed with.
     pub key: [u8; 64],
@@ -49,7 +50,7 @@ pub struct SessionCookie {
 /// What a request's cookie says, or that of its answer will say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
-    /// The session.
+    /// The session's id: 32 hexadecimal digits.
     pub id: String,
     /// Whether no cookie came.
     pub is_new: bool,

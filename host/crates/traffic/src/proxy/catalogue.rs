@@ -43,11 +43,11 @@ const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-meth
 /// What a request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationRef {
-    /// The operation's name.
+    /// The name by which it is counted and judged.
     pub name: Arc<str>,
-    /// Its class.
+    /// What may be repeated and mirrored of it.
     pub class: Class,
-    /// How long its callers wait, and its mirrored requests; none for as long as the migration says.
+    /// How long its callers and its mirrored requests wait; `None` for the migration's own deadline.
     pub deadline: Option<Duration>,
     /// What counts as failed.
     pub failed: Arc<Failed>,
@@ -68,10 +68,10 @@ pub struct Defaults {
     pub limiter: Option<Arc<Limiter>>,
 }
 
-/// A request's operation.
+/// The operation that a request is, and what follows from the request itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'a> {
-    /// The operation.
+    /// The operation, and what the configuration says of it.
     pub kind: &'a OperationRef,
     /// What repeating the request means: the operation's class, or a more careful one.
     pub class: Class,
@@ -88,7 +88,7 @@ pub struct Rules {
     pub serves_ambiguous: bool,
 }
 
-/// See the module.
+/// The operations of one migration, found by method, path and query.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     names: Option<Names>,
@@ -104,7 +104,7 @@ struct ByMethod(Vec<(OperationRef, bool)>);
 #[derive(Debug, thiserror::Error)]
 #[error("the path `{path}` {why}")]
 pub struct PatternError {
-    /// The pattern.
+    /// The pattern that is at fault.
     pub path: String,
     /// What is wrong with it.
     pub why: String,
@@ -193,10 +193,10 @@ impl Catalogue {
     /// What a request is. `path` is its [normal form](super::path::normal), or why it has none.
     ///
     /// # Errors
-    /// That reason, if such requests are refused.
+    /// Why the path has no normal form, if such requests are refused.
     pub fn of<'a>(&'a self, head: &RequestHead, path: Result<&str, Ambiguous>) -> Result<Option<Found<'a>>, Ambiguous> {
         let path = match (path, &self.names) {
-            // Nobody has said anything of paths.
+            // No operation is named by a path.
             (_, None) => Some(""),
             (Ok(path), _) => Some(path),
             (Err(_), _) if self.rules.serves_ambiguous => None,

@@ -62,7 +62,7 @@ pub enum Cut {
     Stopped,
 }
 
-/// See the module.
+/// The body of an answer that an upstream still sends.
 #[derive(Debug)]
 pub struct Download {
     inner: AnswerBody,
@@ -154,7 +154,7 @@ impl Download {
         }
     }
 
-    /// It ended before.
+    /// Ends the exchange before the body does. `kind` is the member's failure; `None` if it is not to blame.
     fn cut(&mut self, kind: Option<FailureKind>, why: Cut) -> Cut {
         if let Some(mut exchange) = self.exchange.take() {
             match kind {
@@ -287,7 +287,7 @@ impl Drop for Download {
         if let Some(mut exchange) = self.exchange.take() {
             let still = clock::mono().since(exchange.last);
             let waits = exchange.alarms.is_some() && !exchange.moves && still >= STILL;
-            // Of a stream of events or a call of gRPC nobody knows whether there was more to come.
+            // Whether more was to come of a stream of events or a call of gRPC is not known.
             let is_stream = exchange.events.is_some() || exchange.has_failed.is_some();
             let is_unfinished = self.inner.size_hint().exact().map_or(!is_stream, |left| left > 0);
             if waits && is_unfinished {

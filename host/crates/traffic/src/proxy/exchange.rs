@@ -1,4 +1,4 @@
-//! One request's attempts: who is asked, what may be asked again, and when V1 answers for V2.
+//! The attempts of one request: which pool is asked, what may be sent again, and when V1 answers for V2.
 
 use std::sync::Arc;
 
@@ -23,12 +23,10 @@ pub(super) struct Exchange<'a> {
     pub(super) progress: Option<Arc<Progress>>,
     /// When it may be, of its own kind.
     pub(super) repeats: Repeats,
-    /// Who sent it.
     pub(super) source: Source,
     pub(super) flow: Flow,
     /// Whether V1 may answer instead of V2.
     pub(super) may: May,
-    /// When it began.
     pub(super) started: Mono,
     pub(super) deadline: Mono,
 }
@@ -56,7 +54,7 @@ pub(super) enum Flow {
 pub(super) struct ExchangeResult {
     pub(super) result: Result<Box<(Answered, Ticket)>, Failure>,
     pub(super) pool: PoolId,
-    /// When the host began to ask it.
+    /// When the host began to ask that pool.
     pub(super) since: Mono,
     /// Whether it is the caller's doing that there is no answer.
     pub(super) by_caller: bool,
@@ -240,7 +238,8 @@ struct Waiting<'a, 'b> {
 impl Drop for Waiting<'_, '_> {
     fn drop(&mut self) {
         let Exchange { progress, flow, whose, .. } = self.exchange;
-        // Who has not sent all was not waiting for the pool; a stream may begin when there is something to say.
+        // A caller that has not sent all of its body was not waiting for the pool. A stream may begin whenever it
+        // wants.
         let is_sent = progress.as_ref().is_none_or(|progress| progress.is_done());
         if !self.is_over && is_sent && *flow == Flow::Body {
             whose.observe(Ended::abandoned(self.target.pool, clock::mono().since(self.target.since)));

@@ -1,7 +1,7 @@
-//! What gRPC says of a call: its status, which comes in the trailers, or in the head if there is nothing else.
+//! What gRPC says of a call: its status, which comes in the trailers, or in the head if nothing else comes.
 //!
-//! The protocol is gRPC over HTTP/2; which codes are the service's fault is what google/rpc/code.proto has them as in
-//! HTTP: 500 and more.
+//! The protocol is gRPC over HTTP/2. The codes that are the service's fault are those that google/rpc/code.proto maps
+//! to 500 and more in HTTP.
 
 use crate::message::Fields;
 

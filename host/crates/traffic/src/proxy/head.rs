@@ -13,26 +13,24 @@ use cutover_model::{
 /// Where the sticky key of a request is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionKey {
-    /// In a header.
+    /// In the header of this name.
     Header(HeaderName),
-    /// In a cookie.
+    /// In the cookie of this name.
     Cookie(String),
 }
 
 /// A request's head and what was found out about it.
 #[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 pub struct View<'a> {
-    /// The head.
     pub head: &'a RequestHead,
     /// Its path, in normal form if it has one.
     pub path: &'a str,
-    /// The request's id.
     pub id: &'a str,
-    /// The operation's name.
     pub operation: &'a Arc<str>,
-    /// The sticky key.
+    /// The sticky key; `None` if the request has none.
     pub session: Option<&'a str>,
-    /// Where its session stays, if sessions do.
+    /// Where its session stays; `None` if sessions do not stay or this one is new.
     pub home: Option<Home>,
 }
 

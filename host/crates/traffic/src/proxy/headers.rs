@@ -1,4 +1,4 @@
-//! What a proxy must do to headers: the message's own framing and connection stay behind, and what it adds is what the
+//! What a proxy must do to headers: it leaves out the message's own framing and connection fields, and adds what the
 //! RFCs name.
 //!
 //! Connection fields are those of RFC 9110, 7.6.1; `Via` is 7.6.3; `Host` and the target's forms are RFC 9112, 3.2;
@@ -31,11 +31,11 @@ const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host"
 /// What upstreams are told of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Forwarding {
-    /// `X-Forwarded-For`, `-Host` and `-Proto` are written.
+    /// Whether `X-Forwarded-For`, `-Host` and `-Proto` are written.
     pub x_forwarded: bool,
-    /// `Forwarded` is written.
+    /// Whether the field `Forwarded` is written.
     pub forwarded: bool,
-    /// What callers say of themselves in them is kept; otherwise it is thrown away.
+    /// Whether what callers say of themselves in them is kept; otherwise it is thrown away.
     pub trust: bool,
     /// How many proxies are before the host, if they are trusted: the caller is who the first of them was called by.
     pub trusted_hops: u8,
@@ -44,7 +44,7 @@ pub struct Forwarding {
 /// What TLS vouches for: fields, and what each says, if there is anything to say. Callers themselves never say it.
 pub type Vouched = Box<[(HeaderName, Option<Box<str>>)]>;
 
-/// Who sends requests over a connection, and how.
+/// The caller at the other end of a connection: its address, and what TLS says of it.
 #[derive(Debug, Clone)]
 pub struct Caller {
     ends: Ends,
@@ -58,13 +58,13 @@ pub struct Caller {
 /// A request that no proxy may pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// HTTP/1.1 without `Host`.
+    /// A request of HTTP/1.1 has no `Host`.
     #[error("a request of HTTP/1.1 must have one `Host`")]
     NoHost,
-    /// More than one.
+    /// The request has more than one `Host`.
     #[error("a request must not have more than one `Host`")]
     ManyHosts,
-    /// One that is none.
+    /// The `Host` is neither a name nor an address.
     #[error("`Host` must be a name or address and at most a port")]
     BadHost,
     /// A target that is neither a path nor a URL of http.

@@ -1,11 +1,12 @@
 //! How many requests one caller may send: so many in a span of time, and so many at once.
 //!
-//! The rule is the generic cell rate algorithm (ITU-T I.371, 5.4.4): of each caller only the time is kept at which its next
-//! request would come if it sent them evenly. One that comes too long before that is refused, and costs nothing.
+//! The rule is the generic cell rate algorithm (ITU-T I.371, 5.4.4): the host keeps for each caller only the time at
+//! which its next request would come if it sent them evenly. A request that comes too long before that is refused, and
+//! costs nothing.
 //!
-//! A table of callers has a bound. Each belongs into one of many small sets; where that is full, the one in it that is
-//! furthest from its limit is forgotten, and begins again with a whole burst. So whoever sends from many addresses pushes
-//! out those who send little, who lose nothing by it, and not those who are at their limits.
+//! The table of callers is bounded. Each caller belongs into one of many small sets; where a set is full, the caller in
+//! it that is furthest from its limit is forgotten, and begins again with a whole burst. So a sender with many
+//! addresses pushes out callers that send little, who lose nothing by it, and not those that are at their limits.
 
 use std::{
     borrow::Cow,
@@ -24,10 +25,10 @@ use parking_lot::Mutex;
 use crate::pool::upstream::callers::network;
 use cutover_model::clock::Mono;
 
-/// Sets of callers.
+/// How many sets of callers there are.
 const SETS: usize = 8_192;
 
-/// Callers in each: 65 536 in all, in a megabyte.
+/// Callers in each set: 65 536 in all, in a megabyte.
 const WAYS: usize = 8;
 
 /// How often one caller may send a request.
@@ -39,7 +40,7 @@ pub struct Rate {
     burst: u32,
 }
 
-/// What makes a caller.
+/// Who counts as one caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
     /// Its address, or its network of 64 bits of IPv6.
@@ -98,7 +99,7 @@ impl Rate {
 }
 
 impl Limiter {
-    /// Nobody has sent anything yet.
+    /// A limiter that has seen no caller yet.
     pub fn new(rate: Rate, per: Per) -> Self {
         Self { rate, per, seed: RandomState::default(), sets: (0..SETS).map(|_| Mutex::default()).collect() }
     }
@@ -125,7 +126,7 @@ impl Limiter {
 }
 
 impl Limit {
-    /// A share in a limit.
+    /// A limit of its own on what it refuses, with the callers of `limiter`.
     pub fn of(limiter: &Arc<Limiter>) -> Arc<Self> {
         Arc::new(Self { limiter: Arc::clone(limiter), refused: AtomicU64::new(0) })
     }

@@ -1,11 +1,11 @@
-//! Mirrors reads to the pool that did not answer them, inside a budget, and hands both answers in for comparison: those
-//! that V1 answered to V2, and, once V2 answers nearly everything, some of V2's back to V1.
+//! Mirrors reads to the pool that did not answer them, within a budget, and hands both answers in for comparison. Reads
+//! that V1 answered go to V2; once V2 answers nearly everything, some of V2's go back to V1.
 //!
-//! What is measured is what is measured of callers' requests: the time to the head of the answer from when the pool was
-//! asked. Bodies are compared without the compression that they were sent with.
+//! Mirrored requests are measured as callers' requests are: by the time from when the pool was asked to the head of the
+//! answer. Bodies are compared without the compression that they were sent with.
 //!
 //! **Invariant**: nothing here can delay or change what the caller gets. Mirrored requests run on another runtime than
-//! those of callers; what the budget has no room for is left out and counted.
+//! callers' requests; those that the budget has no room for are left out and counted.
 
 use std::{
     collections::BTreeMap,
@@ -67,7 +67,7 @@ pub struct HttpMirror {
 pub struct Setup {
     /// The pool that is being replaced.
     pub v1: UpstreamPool,
-    /// Its successor.
+    /// The pool that replaces `v1`.
     pub v2: UpstreamPool,
     /// Where mirrored requests are counted.
     pub recorder: Arc<Recorder>,
@@ -81,9 +81,9 @@ pub struct Setup {
     pub limits: BTreeMap<Arc<str>, Duration>,
     /// Fields that they are sent without; in lower case.
     pub drop: Vec<String>,
-    /// Where they run.
+    /// The runtime that they run on, apart from that of callers' requests.
     pub runtime: Handle,
-    /// Who waits for them to end.
+    /// Counts them, so that the host can wait for them to end.
     pub tasks: TaskTracker,
 }
 
@@ -95,7 +95,7 @@ pub struct Original {
     /// What counts as failed.
     failed: Arc<Failed>,
     session: Option<Session>,
-    /// Who answers it.
+    /// The pool whose answer the caller gets.
     by: PoolId,
     request: Outgoing,
     answer: Kept,
@@ -121,9 +121,9 @@ struct Kept {
 /// Whether a request is mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// It is not to be.
+    /// The plan does not want it.
     No,
-    /// It is.
+    /// It is mirrored as soon as it is answered.
     Yes,
     /// It was to be, but the host serves too much.
     HostBusy,
@@ -134,7 +134,7 @@ pub enum Wish {
 }
 
 impl HttpMirror {
-    /// Of its parts.
+    /// Puts the parts together; the whole budget is free.
     pub fn new(parts: Setup) -> Self {
         let budget = Arc::new(Semaphore::new(parts.budget));
         Self { parts, budget, left_out: AtomicU64::new(0) }
@@ -328,7 +328,7 @@ impl HttpMirror {
 }
 
 impl Kept {
-    /// Of a head; its body is to come.
+    /// What is kept of an answer whose body is to come.
     fn of(head: &ReplyHead, fails_call: bool) -> Self {
         let text = |name| head.fields.text(name).unwrap_or_default().to_owned();
         let (media_type, encoding) = (text("content-type"), encoding::of(&head.fields));
@@ -350,7 +350,7 @@ impl Kept {
         super::is_failure(self.status) || self.fails_call
     }
 
-    /// How.
+    /// How the pool failed the call.
     fn failure(&self) -> String {
         if self.fails_call { grpc::FAILED.to_owned() } else { super::said(self.status) }
     }

@@ -1,8 +1,8 @@
-//! A path as operations and migrations are matched on it. Pure.
+//! The normal form of a path, by which requests are matched to operations and migrations. Pure.
 //!
-//! Many spellings are one path to most services: `/a//b`, `/a/./b`, `/%61/b`. They are matched in one form, that of RFC
-//! 3986, 6.2.2 with slashes merged; upstreams get the path as it came. What services read in different ways, such as an
-//! encoded slash, has no such form ([`Ambiguous`]): nothing good is to be concluded from it.
+//! Most services take many spellings for one path: `/a//b`, `/a/./b`, `/%61/b`. The host matches them in one form, that
+//! of RFC 3986, 6.2.2 with slashes merged; upstreams get the path as it came. A path that services read in different
+//! ways, such as one with an encoded slash, has no normal form ([`Ambiguous`]), and the host concludes nothing from it.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -32,17 +32,17 @@ pub enum Ambiguous {
 /// The normal form of a path, apart from it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Form {
-    /// It itself.
+    /// The path is in normal form already.
     #[default]
     Same,
-    /// Another.
+    /// The normal form, which differs from the path.
     Other(Box<str>),
-    /// None, and why.
+    /// The path has no normal form, because it can be read in two ways.
     None(Ambiguous),
 }
 
 impl Form {
-    /// Of a path.
+    /// Finds the normal form of a path.
     pub fn of(path: &str) -> Self {
         match normal(path) {
             Ok(Cow::Borrowed(_)) => Self::Same,

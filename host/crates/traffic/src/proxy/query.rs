@@ -1,7 +1,7 @@
-//! Parameters of a query, as operations are told apart by them. Pure.
+//! The parameters of a query, by which operations are told apart. Pure.
 //!
-//! Services disagree on which of two parameters of one name counts, on case, and on `;`. So what is to be told apart
-//! for caution's sake matches if any reading does ([`Wanted::may_fit`]), and what is to be trusted only if all do
+//! Services disagree on which of two parameters of one name counts, on case, and on `;`. So a match that makes the host
+//! more careful holds if any reading gives it ([`Wanted::may_fit`]), and a match that it trusts only if all do
 //! ([`Wanted::fits`]).
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! What became of one exchange with an upstream, told once, when it has ended.
+//! Counts one exchange with an upstream, once, when it has ended.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 use cutover_model::request::{Class, FailureKind, PoolId};
 
-/// See the module.
+/// Counts one exchange when its answer's body has ended, or when nobody reads it any more.
 #[derive(Debug)]
 pub struct ResponseRecorder {
     recorder: Arc<Recorder>,
@@ -31,29 +31,27 @@ pub struct ResponseRecorder {
     mirrored: Option<Box<Original>>,
 }
 
-/// Whose exchange it is.
+/// What an exchange is counted as, whatever comes of it.
 #[derive(Debug, Clone, Copy)]
 pub struct CallContext<'a> {
     /// Where it is counted.
     pub recorder: &'a Arc<Recorder>,
-    /// The operation.
     pub operation: &'a Arc<str>,
-    /// Its class.
     pub class: Class,
     /// What counts as failed.
     pub failed: &'a Arc<Failed>,
-    /// The sticky key.
+    /// Its session, as [`Recorder::session`] makes it; `None` if it has none.
     pub session: Option<Session>,
-    /// Whether it is no evidence.
+    /// Whether it is no evidence, because its caller chose the pool.
     pub apart: bool,
 }
 
 /// What became of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
-    /// With which pool.
+    /// The pool that the exchange was with.
     pub pool: PoolId,
-    /// How it ended.
+    /// Whether it was answered or failed.
     pub outcome: Outcome,
     /// The status of the answer; 0 if there is none.
     pub status: u16,
@@ -78,7 +76,7 @@ impl Ended {
         Self { pool, outcome: Outcome::Answered, status: CALLER_LEFT, unread: false, failed_over: false, took }
     }
 
-    /// Without an answer.
+    /// An exchange that got no answer.
     pub const fn without_answer(pool: PoolId, kind: FailureKind, took: Duration) -> Self {
         Self { pool, outcome: Outcome::Failed(kind), status: 0, unread: false, failed_over: false, took }
     }
@@ -94,7 +92,7 @@ impl Ended {
 }
 
 impl<'a> CallContext<'a> {
-    /// Of a request of this kind.
+    /// The context of a request of this operation.
     pub const fn of(
         recorder: &'a Arc<Recorder>,
         kind: &'a OperationRef,
@@ -140,7 +138,7 @@ impl<'a> CallContext<'a> {
 }
 
 impl ResponseRecorder {
-    /// Of an answer whose body, of `size` bytes at least, is still to come.
+    /// For an answer whose body, of `size` bytes at least, is still to come.
     pub fn new(
         whose: CallContext<'_>,
         mut ended: Ended,

@@ -1,4 +1,4 @@
-//! What a caller is told that gets no answer of an upstream.
+//! What the host answers a caller itself when no upstream answers.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(super) fn refuse_too_often(wait: Duration) -> Reply {
 /// A request that no proxy may pass on.
 pub fn refuse_malformed(malformed: Malformed) -> Reply {
     let mut reply = refuse(StatusCode::BAD_REQUEST, "request", &malformed.to_string());
-    // Who cannot be understood once is not listened to any further.
+    // Where one message cannot be read, the next cannot be found: the connection ends.
     reply.head.fields.set("connection", "close");
     reply
 }

@@ -17,11 +17,10 @@ use cutover_policy_host::route::{By, Route};
 
 /// What routing made of a request.
 pub(super) struct Routed {
-    /// Where it goes.
     pub route: Route,
-    /// For the count of sessions, if it has one.
+    /// Its session for counting; `None` if it has none that is known.
     pub session: Option<Session>,
-    /// Its session by the host's cookie, if the host sets one.
+    /// Its session by the host's cookie; `None` if the host sets none.
     pub visit: Option<Visit>,
 }
 
@@ -36,7 +35,8 @@ impl Proxy {
         let path = form.or_as_it_came(head.uri.path());
         let view = View { head, path, id, operation, session, home };
         let route = self.split.route(&view, || view.copy());
-        // Who never comes back with a cookie would be a session a call: it is counted as one that has none.
+        // A caller that never sends the cookie back would be a new session with each call: it counts as one without a
+        // session.
         let is_counted = visit.as_ref().is_none_or(|visit| visit.is_known);
         let session = session.filter(|_| is_counted).map(|key| self.split.recorder.session(key));
         if let Some(cookie) = cookie {

@@ -15,7 +15,7 @@ thread_local! {
 /// How a caller knows where a body ends (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// There is none.
+    /// The answer has no body.
     None,
     /// After so many bytes.
     Length(u64),
@@ -24,7 +24,7 @@ pub(super) enum Framing {
 }
 
 impl Framing {
-    /// Of the body of this answer to a request, of which `is_head` says whether it was a `HEAD`.
+    /// The framing of this answer's body; `is_head` says whether the request was a `HEAD`.
     pub(super) fn of(head: &ReplyHead, body: SizeHint, is_head: bool) -> Self {
         if is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Self::None;

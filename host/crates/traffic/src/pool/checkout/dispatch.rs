@@ -7,7 +7,7 @@ use crate::pool::lifecycle::WorkerState;
 use cutover_model::clock::Mono;
 
 impl<W> Checkout<W> {
-    /// Those who wait for a worker that is gone may have any.
+    /// Lets the calls that wait for a worker which is gone have any.
     pub(super) fn evict(&mut self, at: usize) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let queue = std::mem::take(&mut slot.queue);

@@ -43,7 +43,7 @@ pub(super) enum Fate {
     /// There was none, or it was told to end.
     #[default]
     Told,
-    /// It failed.
+    /// It failed: its process ended, it failed its health checks, or it did not start.
     Failed,
     /// It was killed because a call of its missed its deadline.
     Overdue,
@@ -52,7 +52,7 @@ pub(super) enum Fate {
 /// Where the worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Here.
+    /// In its slot, where it waits for a call.
     Here,
     /// Out to be asked how it is; its state is what it was.
     Examined,
@@ -69,7 +69,7 @@ enum Hold<W> {
 /// What the end of a process means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Nobody told it to end.
+    /// It ended by itself: the host did not tell it to.
     ByItself,
     /// It was known to end.
     Known,
@@ -78,11 +78,11 @@ pub enum Ended {
 /// What a slot shows of itself.
 #[derive(Debug)]
 pub struct SlotView<'a> {
-    /// Which.
+    /// Its place in the pool, counted from 0; the overflow comes last.
     pub slot: usize,
     /// The number of its worker.
     pub number: u64,
-    /// That worker's life.
+    /// What that worker does, and what it did before.
     pub life: &'a Lifecycle,
     /// Health checks that it failed in a row.
     pub unhealthy: u32,

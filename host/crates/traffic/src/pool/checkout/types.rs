@@ -38,7 +38,7 @@ pub struct Shape {
 /// What a call gets that asks for a worker.
 #[derive(Debug)]
 pub enum Turn<W> {
-    /// The worker.
+    /// A free worker: the call goes at once.
     Now(Lent<W>),
     /// A place in the queue.
     Later(Pending<W>),
@@ -56,11 +56,11 @@ pub struct Pending<W> {
 /// A worker on loan.
 #[derive(Debug)]
 pub struct Lent<W> {
-    /// Its slot.
+    /// Its slot, counted from 0.
     pub slot: usize,
     /// Its number: no other worker of the pool has or had it.
     pub number: u64,
-    /// The worker.
+    /// The worker itself, to be handed in again.
     pub worker: W,
 }
 
@@ -76,9 +76,9 @@ pub enum Refusal {
 /// What a loan has shown of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing new.
+    /// Nothing was learned about it.
     Unchanged,
-    /// It is well.
+    /// It passed a health check.
     Good,
     /// It failed a health check.
     Bad,
@@ -89,7 +89,7 @@ pub enum Health {
 pub enum Broken {
     /// A call of its missed its deadline: it may be well, and in the middle of a frame.
     Overdue(String),
-    /// Anything else.
+    /// It failed in any other way.
     Failed(String),
 }
 
@@ -98,16 +98,16 @@ pub enum Broken {
 pub enum Left<W> {
     /// There is none: it was put back.
     Nothing,
-    /// It is not wanted any more.
+    /// The pool does not need it any more.
     Surplus(W),
-    /// It is sick.
+    /// It failed too many health checks in a row.
     Sick(W),
 }
 
 /// A slot that somebody who asked has to start a worker for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vacancy {
-    /// The slot.
+    /// The slot, counted from 0.
     pub slot: usize,
     /// How the worker before died, unless it was told to end.
     pub death: Option<Death>,

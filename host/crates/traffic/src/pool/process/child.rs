@@ -1,7 +1,7 @@
 //! A worker's process: starts it, waits for its end from its first moment on, and ends it.
 //!
 //! One task owns the process. The worker holds the leash: when that is dropped, for whatever reason, the process is
-//! killed; and everybody who wants to hears of its end at once, also when nobody is talking to it.
+//! killed. All tasks that want to hear of its end at once, also when no call is under way.
 
 use std::{io, process::Stdio, sync::Arc};
 

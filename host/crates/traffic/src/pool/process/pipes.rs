@@ -1,8 +1,8 @@
 //! The pipes of a worker, at the host's end.
 //!
-//! Whoever calls a worker waits for it itself: a pipe belongs to the runtime that its caller runs in, and moves when the
-//! next call comes from another. If all pipes belonged to one runtime, each answer would wake one thread that wakes
-//! another, which costs more than the whole call where cores sleep.
+//! The task that calls a worker waits for its pipes itself: a pipe belongs to the runtime that its caller runs in, and
+//! moves when the next call comes from another. If all pipes belonged to one runtime, each answer would wake one thread
+//! that wakes another, which costs more than the whole call where cores sleep.
 
 use std::{
     io,

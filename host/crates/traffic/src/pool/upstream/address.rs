@@ -15,13 +15,13 @@ const UNIX: &str = "unix:";
 /// Where an upstream is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// At a host.
+    /// A port of a host, over TCP.
     Tcp {
         /// Whether it is spoken to over TLS.
         tls: bool,
         /// Its name or IP address; an IPv6 address without brackets.
         host: String,
-        /// Its port.
+        /// Its port, 1 to 65535.
         port: u16,
     },
     /// On this machine, at a socket.
@@ -31,7 +31,7 @@ pub enum Address {
 /// Why something is no address of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
-    /// It is nothing of the kind.
+    /// It is neither a URL nor the path of a socket.
     #[error("it must be `http://HOST:PORT` or `https://HOST:PORT` without a path, or `unix:/PATH`")]
     Url,
     /// A socket whose place depends on where the host was started.
@@ -47,7 +47,7 @@ impl Address {
     /// (`unix:/run/app.sock`).
     ///
     /// # Errors
-    /// What it is not.
+    /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, BadAddress> {
         if let Some(path) = text.strip_prefix(UNIX) {
             return socket(path);

@@ -11,7 +11,7 @@ const TOKEN: i64 = 100;
 /// Tokens that a pool has at first, and at most: what a quiet pool may retry at once.
 const MOST: i64 = 100;
 
-/// See the module.
+/// The tokens of one pool, which requests pay in and retries take.
 #[derive(Debug)]
 pub struct Budget {
     parts: AtomicI64,
@@ -24,7 +24,7 @@ impl Budget {
         Self { parts: AtomicI64::new(if percent == 0 { 0 } else { MOST / 10 * TOKEN }), percent: percent as i64 }
     }
 
-    /// A request came.
+    /// Pays in for a request that came.
     pub fn pay_in(&self) {
         // Full most of the time, and then nobody writes.
         if self.parts.load(Ordering::Relaxed) < MOST * TOKEN {

@@ -1,12 +1,12 @@
-//! How the places of a pool are shared out among callers, so that no caller has all of them. Pure but for the counts.
+//! Shares out the places of a pool among callers, so that no caller has all of them. Pure but for the counts.
 //!
-//! A caller gets another place as long as it has fewer than a multiple of those that are free (dynamic thresholds: Choudhury
-//! and Hahne, IEEE/ACM Transactions on Networking, 1998, where it is queues that share a memory). One caller alone can have
-//! the configured share of all places; the more callers want many, the fewer each gets, and some always stay free for whoever
-//! has few. How many callers there are need not be known.
+//! A caller gets another place as long as it has fewer than a multiple of those that are free (dynamic thresholds:
+//! Choudhury and Hahne, IEEE/ACM Transactions on Networking, 1998, where queues share a memory). A caller that is alone
+//! can have the configured share of all places; the more callers want many, the fewer each gets, and some places always
+//! stay free for a caller that has few. The host need not know how many callers there are.
 //!
-//! Callers are counted by a hash of their address that nobody can foresee. Two that fall together, one of thousands, are
-//! one caller.
+//! Callers are counted by a hash of their address that nobody can foresee. Two that have the same hash, one in
+//! thousands, count as one caller.
 
 use std::{
     hash::BuildHasher as _,

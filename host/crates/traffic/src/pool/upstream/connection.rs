@@ -1,4 +1,4 @@
-//! What requests are handed to: connections of HTTP/1.1 or HTTP/2 to upstreams.
+//! Connections of HTTP/1.1 or HTTP/2 to upstreams: how they are made, and how a request is handed to one.
 
 use std::{
     fmt,
@@ -55,36 +55,36 @@ pub enum TlsError {
     /// A file of certificates or a key cannot be read.
     #[error("cannot read `{path}` as PEM")]
     Pem {
-        /// The file.
+        /// The file that cannot be read.
         path: PathBuf,
         /// What is wrong with it.
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// There is nothing in it.
+    /// The file has no certificate in it.
     #[error("`{0}` has no certificate")]
     Empty(PathBuf),
     /// The system's certificates cannot be read.
     #[error("the system has no trusted certificates; set `tls.ca`")]
     NoRoots,
-    /// What is in it cannot be used.
+    /// The certificates or the key cannot be used together.
     #[error("the certificates or the key cannot be used")]
     Unusable(#[from] rustls::Error),
-    /// Those who vouch for callers cannot.
+    /// The certificates that vouch for callers cannot be used.
     #[error("the certificates of who vouches for callers cannot be used")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
-    /// A name that is none.
+    /// The name is not that of a server.
     #[error("`{0}` is not a server's name")]
     Name(String, #[source] InvalidDnsNameError),
 }
 
 /// Where requests are handed to a connection.
 pub(super) enum Sender {
-    /// Of HTTP/1.1; in the request's own task.
+    /// HTTP/1.1, read and written in the request's own task.
     Wire(Box<Wire>),
-    /// Of HTTP/1.1; in a task of its own.
+    /// HTTP/1.1 through hyper, in a task of its own.
     Http1(http1::SendRequest<Upload>, Origin),
-    /// Of HTTP/2.
+    /// HTTP/2 through hyper, in a task of its own, for many requests at once.
     Http2(http2::SendRequest<Upload>, Origin),
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Begun {
     pub(super) sender: Option<Sender>,
 }
 
-/// No answer came.
+/// What is known of a request that got no answer.
 pub(super) struct NotSent {
     pub(super) why: Torn,
     /// Whether the upstream may have seen any of the request.
@@ -142,7 +142,7 @@ impl Connector {
         Ok(Self { http2, tls: Some(Arc::new(config)), server_name })
     }
 
-    /// Without TLS.
+    /// Connections without TLS, over HTTP/2 or HTTP/1.1.
     pub const fn plain(http2: bool) -> Self {
         Self { http2, tls: None, server_name: None }
     }
@@ -195,7 +195,6 @@ impl Sender {
         }
     }
 
-    /// Where it leads.
     pub(super) const fn origin(&self) -> Origin {
         match self {
             Self::Wire(wire) => wire.origin(),

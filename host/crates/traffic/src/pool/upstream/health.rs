@@ -22,11 +22,11 @@ pub struct HealthCheck {
     pub path: String,
     /// The `Host` that is asked for; the member's address unless it is set.
     pub host: Option<String>,
-    /// How often.
+    /// The time between two checks; at most a second while the member is not usable.
     pub interval: Duration,
     /// How long an answer may take.
     pub timeout: Duration,
-    /// When to believe it.
+    /// After how many results a member counts as up or down.
     pub rule: Checks,
 }
 

@@ -40,7 +40,7 @@ pub(super) fn of<T>(lanes: &[T]) -> Option<&T> {
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct IdlePool {
-    /// For each member.
+    /// At the index of their member.
     idle: Vec<Mutex<Vec<Idle>>>,
     last_dispatch: AtomicU64,
 }

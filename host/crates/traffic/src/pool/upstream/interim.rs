@@ -1,7 +1,8 @@
-//! Interim answers on their way to a caller: early hints, and that an answer takes long (RFC 9110, 15.2; RFC 8297).
+//! Interim answers on their way to a caller: early hints, and news that an answer takes long (RFC 9110, 15.2; RFC
+//! 8297).
 //!
-//! Whoever reads an answer leaves them here, and whoever waits for it passes them on. What is not passed on is lost, which is
-//! allowed: they promise nothing.
+//! The reader of an answer leaves them here, and the connection that waits for the answer passes them on. One that is
+//! not passed on is lost, which is allowed: interim answers promise nothing.
 
 use std::{
     mem,
@@ -18,7 +19,7 @@ use crate::message::ReplyHead;
 /// How many wait; more are dropped.
 const MOST: usize = 16;
 
-/// See the module.
+/// The interim answers that wait to be passed on to one caller.
 #[derive(Debug, Default)]
 pub struct Interims {
     has_some: AtomicBool,
@@ -27,7 +28,8 @@ pub struct Interims {
 }
 
 impl Interims {
-    /// One came. That a body is wanted is for whoever has it.
+    /// Leaves an interim answer; if too many wait already, it is dropped. `100 Continue` is left out: it is for the
+    /// body.
     pub fn leave(&self, head: ReplyHead) {
         let mut heads = self.heads.lock();
         if head.status != StatusCode::CONTINUE && heads.len() < MOST {
@@ -43,12 +45,12 @@ impl Interims {
         self.has_some()
     }
 
-    /// Whether any wait.
+    /// Whether any of them waits.
     pub fn has_some(&self) -> bool {
         self.has_some.load(Ordering::Acquire)
     }
 
-    /// Those that wait.
+    /// Takes those that wait, in their order.
     pub fn take(&self) -> Vec<ReplyHead> {
         if !self.has_some.swap(false, Ordering::AcqRel) {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! One upstream: where it is, and what is known of it.
+//! One upstream of a pool: its address, its places, and what is known of its health.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -37,26 +37,26 @@ impl Drop for Waiting<'_> {
 /// What a member shows of itself.
 #[derive(Debug, Serialize)]
 pub struct MemberView {
-    /// Its URL.
+    /// Its URL, or `unix:` and the path of its socket.
     pub address: String,
     /// Whether it is sent requests.
     pub usable: bool,
     /// Requests and streams that it has.
     pub in_flight: usize,
-    /// Its moving average of the time to the first byte, in microseconds.
+    /// Its moving average of the time to the first byte, in microseconds; `None` before it answered.
     pub latency_us: Option<u64>,
     /// The last that was wrong with it, if it is not usable.
     pub why: Option<String>,
 }
 
-/// See the module.
+/// What the pool knows of one upstream; all threads share it.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) address: Address,
     in_flight: AtomicUsize,
     /// Requests that it is sent at once.
     most: usize,
-    /// Those that wait for another to end; who comes later waits behind them.
+    /// Requests that wait for another one to end; later requests wait behind them.
     waiting: AtomicUsize,
     freed: Notify,
     latency: Latency,
@@ -142,10 +142,10 @@ impl Member {
         }
     }
 
-    /// Frees a place.
+    /// Frees a place, and wakes a request that waits for one.
     pub(super) fn leave(&self) {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
-        // Who waits has said so before it looked: one of the two sees the other.
+        // A request that waits has said so before it looked: one of the two sees the other.
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
         }

@@ -62,13 +62,13 @@ impl MemberHealth {
         self.out_until
     }
 
-    /// It answered.
+    /// The member answered: its failures and its ejections before are forgotten.
     pub const fn succeeded(&mut self) {
         self.failures = 0;
         self.times = 0;
     }
 
-    /// It did not. `may_go` says whether enough others would be left. True if it is ejected now.
+    /// The member did not answer. `may_go` says whether enough others would be left. True if it is ejected now.
     pub fn failed(&mut self, rule: Ejection, may_go: bool, now: Mono) -> bool {
         self.failures = self.failures.saturating_add(1);
         if self.failures < rule.failures || self.is_out(now) || !may_go {

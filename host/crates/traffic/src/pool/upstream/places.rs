@@ -1,7 +1,7 @@
-//! Getting a place at a member: which member, and what is done when there is none.
+//! Gets a request a place at a member: which member, and what is done when all places are taken.
 //!
-//! Whoever finds all places taken waits in turn. A caller that has too many of them ([`callers`]) waits behind all others,
-//! and only for places that end while it does not have too many.
+//! Requests that find all places taken wait in turn. A caller that has too many places ([`callers`]) waits behind all
+//! others, and gets only a place that ends while it no longer has too many.
 
 use std::sync::{Arc, atomic::Ordering};
 

@@ -1,8 +1,8 @@
-//! Whether a member can be reached at all, by what became of connections to it: that of calls, and where those say nothing
-//! for a while, of probes.
+//! Whether a member can be reached at all. Connections for calls show it; if there are none for a while, probes do.
 //!
-//! Standing says who gets the next request; this says whether anybody is there. The two differ: the only member of a pool is
-//! never ejected, and one that answers everything with an error is there.
+//! [Health](super::outlier) says which member gets the next request; this says whether anybody is there. The two
+//! differ: the only member of a pool is never ejected, and a member that answers everything with an error can still be
+//! reached.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -20,7 +20,7 @@ pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// How often it is probed while it is missed.
 const MISSED: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// How often in a row no connection could be made, and when the member was last reached.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     missed: AtomicU32,

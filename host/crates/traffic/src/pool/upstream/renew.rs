@@ -1,4 +1,4 @@
-//! Members that are replaced by others: nothing that is known of those before counts for them.
+//! Members that are replaced by others: what was known of the old ones does not count for the new ones.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -1,5 +1,7 @@
-//! Where the names of upstreams lead. They are looked up again and again, because services move: new connections go where
-//! a name leads now, and those to where it led before end after what they carry.
+//! Looks up the names of upstreams, again and again, because services move.
+//!
+//! New connections go where a name leads now. Connections to where it led before end after the requests that they
+//! carry.
 
 use std::{
     fmt, io,
@@ -31,7 +33,7 @@ pub(super) struct Places {
     all: ArcSwap<Vec<SocketAddr>>,
     /// How often that has changed.
     era: AtomicU64,
-    /// Who gets the next connection.
+    /// Which of the addresses gets the next connection.
     turn: AtomicUsize,
 }
 
@@ -47,7 +49,7 @@ pub(super) struct Origin {
 }
 
 impl Lookup {
-    /// By a function of name and port.
+    /// Looks names up with a function of name and port, instead of the system's resolver.
     pub fn by<F>(look: impl Fn(&str, u16) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
@@ -79,7 +81,7 @@ impl fmt::Debug for Lookup {
 }
 
 impl Places {
-    /// Of an address; a name leads nowhere yet, and a socket never does.
+    /// The places of an address. A name leads nowhere before it is looked up; a socket has no places at all.
     pub(super) fn of(address: &Address) -> Self {
         let ip = match address {
             Address::Tcp { host, port, .. } => host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, *port)),
@@ -89,7 +91,7 @@ impl Places {
         Self { all: ArcSwap::from_pointee(all), era: AtomicU64::new(0), turn: AtomicUsize::new(0) }
     }
 
-    /// What there is, beginning with another one each time; and the era that it is of.
+    /// All places, beginning with another one each time, and the era that they are of.
     fn in_turn(&self) -> (Vec<SocketAddr>, u64) {
         let era = self.era.load(Ordering::Acquire);
         let mut all = Vec::clone(&self.all.load());
@@ -121,13 +123,14 @@ impl Places {
 }
 
 impl Origin {
-    /// Of a connection that is made now. Each lives a little less than the others, so that not all end at once.
+    /// For a connection that is made now. Each lives for another time, up to a tenth less than `most`, so that not all
+    /// end at once.
     pub(super) fn new((place, era): (Option<SocketAddr>, u64), now: Mono, most: Option<Duration>) -> Self {
         let until = most.map(|most| now + most.mul_f64(1.0 - fastrand::f64() / 10.0));
         Self { place, era, until, caller: None }
     }
 
-    /// Of a connection that is one caller's.
+    /// The same for a connection that is one caller's.
     pub(super) const fn of_caller(self, caller: Option<SocketAddr>) -> Self {
         Self { caller, ..self }
     }

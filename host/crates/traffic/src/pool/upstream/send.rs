@@ -46,24 +46,22 @@ pub struct Ask<'a> {
 }
 
 /// A request to an upstream.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug)]
 pub struct Outgoing {
-    /// Its head.
     pub head: Box<RequestHead>,
-    /// Its body.
     pub body: Upload,
-    /// Where interim answers are left, if anybody passes them on.
+    /// Where interim answers are left for the caller; `None` if nobody passes them on.
     pub interims: Option<Arc<Interims>>,
-    /// Who sent it and to where, if a pool is told by the PROXY protocol.
+    /// The addresses of its caller, for the PROXY protocol; `None` if no pool is told.
     pub ends: Option<Box<Ends>>,
 }
 
 /// An answer's head, and its body to come.
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 #[derive(Debug)]
 pub struct Answered {
-    /// The head.
     pub head: ReplyHead,
-    /// The body.
     pub body: AnswerBody,
     /// The connection, once it has changed its protocol.
     pub upgraded: Option<OnUpgrade>,
@@ -84,7 +82,7 @@ pub struct Reuse {
 /// A request that got no answer.
 #[derive(Debug)]
 pub struct Unanswered {
-    /// Why.
+    /// Why there is no answer, and whether the member may have seen the request.
     pub failure: Failure,
     /// The request, if the member has not seen any of it or it was wanted again.
     pub request: Option<Outgoing>,
@@ -93,7 +91,7 @@ pub struct Unanswered {
 }
 
 impl Outgoing {
-    /// Without a body.
+    /// A request without a body.
     pub fn of(head: RequestHead) -> Self {
         Self { head: Box::new(head), body: Upload::default(), interims: None, ends: None }
     }
@@ -114,7 +112,7 @@ impl Ticket {
     /// body, as long as that moves on.
     ///
     /// # Errors
-    /// By cause; what the member has not seen comes back.
+    /// By cause. The request comes back if the member has not seen any of it.
     pub async fn send(&self, request: Outgoing, ask: Ask<'_>) -> Result<Answered, Unanswered> {
         let mut slot = Some(request);
         let (failure, by_caller) = match self.try_send(&mut slot, ask).await {
@@ -191,7 +189,7 @@ impl Ticket {
         });
         match &connected {
             Ok(_) => member.reach.meet(clock::mono()),
-            // That no descriptor is left says nothing of the member.
+            // If no descriptor is left, that says nothing about the member.
             Err(failure) if failure.kind == FailureKind::Resource => {}
             Err(failure) => member.miss(&failure.message),
         }

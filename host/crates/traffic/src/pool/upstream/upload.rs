@@ -1,9 +1,9 @@
-//! A request's body on its way to an upstream.
+//! The body of a request on its way to an upstream.
 //!
-//! It is here already, if it is short, and then can be sent again. Or it comes: then the first of it is waited for before
-//! anybody is asked ([`Upload::gather`]), so that a caller who sends by the byte has no place at an upstream; it knows how
-//! far it has come, for whoever waits for the answer; a caller who is too slow breaks it off ([`Pace`]); and it holds back
-//! until the upstream wants it if the caller asked for that (`Expect: 100-continue`, RFC 9110, 10.1.1).
+//! A short body is read before the request is sent, and then can be sent again. Of any other body the beginning is read
+//! first ([`Upload::gather`]), so that a caller who sends byte by byte takes no place at an upstream. The body notes
+//! how far it has come, for the task that waits for the answer; it breaks off if the caller is too slow ([`Pace`]); and
+//! it waits until the upstream asks for it if the caller wants that (`Expect: 100-continue`, RFC 9110, 10.1.1).
 
 use std::{
     collections::VecDeque,
@@ -34,11 +34,11 @@ pub const SHORT: usize = 16 << 10;
 
 /// What has to live as long as a body comes in.
 pub trait Hold: fmt::Debug + Send + Sync {
-    /// Nobody but the caller is waited for from now on, or no longer.
+    /// Says whether the host waits for the caller alone from now on.
     fn gathers(&self, gathers: bool);
 }
 
-/// See the module.
+/// The body of a request: nothing, all of it, or still coming.
 #[derive(Debug, Default)]
 pub struct Upload(Form);
 
@@ -293,7 +293,7 @@ impl Coming {
         Ok(false)
     }
 
-    /// What comes next.
+    /// Polls for the next part, and notes how fast the caller sends.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
         if self.has_ended {
             return Poll::Ready(None);

@@ -1,10 +1,10 @@
-//! A connection of HTTP/1.1 to an upstream that sends one request at a time whose body is here already, if it has one, in
-//! the request's own task.
+//! A connection of HTTP/1.1 to an upstream, for one request at a time, in the request's own task.
 //!
-//! Most requests are like that, and for them a task for each connection, and the channels between the two, cost more than
-//! everything else that a proxy does in its own time. Requests whose bodies come and those that ask to change the protocol
-//! are given to hyper, which can read and write at once: a connection that waits has no state, so it can be handed over
-//! ([`Wire::into_stream`]). The syntax is that of RFC 9112, in which `httparse` reads heads and sizes of chunks.
+//! Most requests have no body, or one that is already here. For them a task for each connection, and the channels
+//! between the two, would cost more than everything else that the host does for a request. Requests whose bodies are
+//! still coming, and those that ask to change the protocol, go to hyper, which can read and write at once: a connection
+//! that waits has no state, so it can be handed over ([`Wire::into_stream`]). The syntax is that of RFC 9112;
+//! `httparse` reads heads and the sizes of chunks.
 
 mod body;
 mod framing;
@@ -64,7 +64,7 @@ pub(super) enum Over {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// See the module.
+/// A connection of HTTP/1.1 that is read and written here.
 pub(super) struct Wire {
     stream: Stream,
     read: BytesMut,
@@ -137,7 +137,6 @@ impl Wire {
         Self { stream, read: BytesMut::new(), cut: Arc::default(), origin }
     }
 
-    /// Where it leads.
     pub(super) const fn origin(&self) -> Origin {
         self.origin
     }
@@ -191,7 +190,7 @@ impl Wire {
                 is_silent,
             })?,
             Err(unsent) if !unsent.seen => return Err(unsent),
-            // Who does not take all of it may have said why.
+            // An upstream that does not take all of the request may have said why.
             Err(unsent) => match self.head(&request.method, interims).await {
                 Ok(answer) => Answer { reusable: false, ..answer },
                 Err((_why, is_silent)) => return Err(Unsent { is_silent, ..unsent }),
@@ -224,7 +223,7 @@ impl Wire {
     async fn head(&mut self, method: &Method, interims: Option<&Interims>) -> Result<Answer, (Broken, bool)> {
         let (mut seen, mut is_silent) = (0, true);
         loop {
-            // Of what comes in many small parts only what may be whole is looked at again.
+            // If a head comes in many small parts, it is parsed again only when it may be whole.
             if seen == 0 || may_end(&self.read, seen) {
                 match head::parse(&mut self.read, method).map_err(|why| (why, false))? {
                     Some(answer) if !answer.is_interim() => return Ok(answer),

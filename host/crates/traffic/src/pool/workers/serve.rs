@@ -53,9 +53,9 @@ pub(super) struct Trouble {
 /// A breaker as it is shown.
 #[derive(Debug, Clone, Serialize)]
 pub struct BreakerView {
-    /// The operation.
+    /// The operation whose calls it lets through or refuses.
     pub operation: Arc<str>,
-    /// Its state.
+    /// Whether it lets calls through.
     pub state: Position,
     /// How often it opened.
     pub opened: u64,
@@ -158,7 +158,7 @@ impl WorkerPool {
 enum Stopped {
     /// The breaker is open.
     Refused(Failure),
-    /// By the pool.
+    /// The pool failed to answer.
     Failed(Failure),
 }
 

@@ -20,25 +20,25 @@ use cutover_model::{
 /// A pool, for people and scripts.
 #[derive(Debug, Clone, Serialize)]
 pub struct PoolView {
-    /// Which of the two.
+    /// Whether it is V1's or V2's.
     pub pool: PoolId,
-    /// `serialized` or `concurrent`.
+    /// How many calls it serves at once: `serialized` is one, `concurrent` one for each worker.
     pub mode: &'static str,
     /// Whether it lets calls in.
     pub open: bool,
     /// Regular workers that there are to be.
     pub wanted: usize,
-    /// Between so many
+    /// The least number of regular workers.
     pub min: usize,
-    /// and so many.
+    /// The most regular workers that there may be.
     pub max: usize,
     /// Workers beyond these that may be started while calls wait.
     pub overflow: usize,
-    /// Workers by state.
+    /// How many workers are in each state, by its name.
     pub states: BTreeMap<&'static str, usize>,
-    /// The last minute.
+    /// What the pool had to do in the last minute.
     pub load: Load,
-    /// Calls that wait.
+    /// Calls that wait for a worker now.
     pub waiting: usize,
     /// Calls that may wait.
     pub max_waiting: usize,
@@ -63,7 +63,7 @@ pub struct PoolView {
     pub breakers: Vec<BreakerView>,
     /// Changes of its size by the optimizer, oldest first.
     pub sizes: Vec<SizeChange>,
-    /// Its workers.
+    /// The workers that run, and the last ones in slots where none does.
     pub workers: Vec<WorkerView>,
     /// The last workers whose places others have taken, oldest first.
     pub past_workers: Vec<PastWorker>,
@@ -72,7 +72,7 @@ pub struct PoolView {
 /// A worker that runs, or the last one in its slot.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkerView {
-    /// Its slot.
+    /// Its slot, counted from 0.
     pub slot: usize,
     /// Its number: no other worker of the pool has or had it.
     pub worker: u64,
@@ -80,7 +80,7 @@ pub struct WorkerView {
     pub pid: Option<u32>,
     /// What it is doing.
     pub state: WorkerState,
-    /// Since when.
+    /// When it came into that state.
     pub since: UnixMs,
     /// Whether it is there only for calls that waited.
     pub overflow: bool,
@@ -113,9 +113,9 @@ pub struct Used {
 /// A worker whose place another has taken.
 #[derive(Debug, Clone, Serialize)]
 pub struct PastWorker {
-    /// Its slot.
+    /// The slot that it had, counted from 0.
     pub slot: usize,
-    /// Its number.
+    /// Its number, which no other worker of the pool has.
     pub worker: u64,
     /// What happened to it, oldest first.
     pub history: Vec<ChangeView>,
@@ -124,11 +124,11 @@ pub struct PastWorker {
 /// A state that a worker came into.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChangeView {
-    /// The state.
+    /// The state that it came into.
     pub state: WorkerState,
-    /// Since when.
+    /// When it came into that state.
     pub since: UnixMs,
-    /// Why.
+    /// What made it change.
     pub why: String,
     /// How many times in a row; only calls are counted like that.
     pub times: u64,

@@ -48,7 +48,7 @@ pub(super) struct Meters {
 #[derive(Debug, Default)]
 struct Sizing {
     changed: Mono,
-    /// Seconds counted since.
+    /// Seconds counted since that change.
     spans: usize,
     changes: VecDeque<SizeChange>,
 }
@@ -56,17 +56,17 @@ struct Sizing {
 /// A change of a pool's size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SizeChange {
-    /// When.
+    /// When the size was changed.
     pub at: UnixMs,
-    /// Regular workers before.
+    /// Regular workers before the change.
     pub from_workers: usize,
-    /// Regular workers after.
+    /// Regular workers after the change.
     pub to_workers: usize,
-    /// Workers of the overflow that there might be, before.
+    /// Workers of the overflow that there might be before the change.
     pub from_overflow: usize,
-    /// And after.
+    /// Workers of the overflow that there may be after the change.
     pub to_overflow: usize,
-    /// Why.
+    /// What the optimizer rested it on.
     pub why: String,
 }
 
@@ -81,7 +81,7 @@ impl Ledger {
         }
     }
 
-    /// The last minute.
+    /// What the pool had to do in the last minute.
     pub(super) fn load(&self) -> Load {
         self.recent.lock().all()
     }

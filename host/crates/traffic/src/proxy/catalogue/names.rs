@@ -12,7 +12,7 @@ use cutover_model::request::Class;
 /// An operation that somebody named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// What it is.
+    /// The operation that requests are which fit.
     pub kind: OperationRef,
     /// Its methods, upper case; any if there are none. GET is HEAD, too.
     pub methods: Vec<String>,
@@ -22,7 +22,7 @@ pub struct Pattern {
     pub query: Wanted,
 }
 
-/// See the module.
+/// The patterns of one migration, as they are looked up.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     exact: Router<Vec<Entry>>,

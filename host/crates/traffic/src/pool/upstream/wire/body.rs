@@ -17,7 +17,7 @@ use super::{
 pub enum AnswerBody {
     /// All of it has come; none once it was taken.
     Whole(Option<Bytes>),
-    /// It is still read.
+    /// The rest of it is read from the connection.
     Rest(Rest),
     /// It comes through hyper.
     Hyper {
@@ -44,7 +44,7 @@ pub enum Torn {
     /// The connection, or what came over it.
     #[error(transparent)]
     Wire(#[from] Broken),
-    /// What hyper says.
+    /// Hyper could not read it.
     #[error(transparent)]
     Hyper(#[from] hyper::Error),
     /// The upstream ended the stream before the body.

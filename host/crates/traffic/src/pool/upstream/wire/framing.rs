@@ -40,7 +40,7 @@ pub(super) enum Chunk {
     LineEnd,
     /// In the trailer section.
     Trailers,
-    /// After it.
+    /// After the trailer section.
     End,
 }
 
@@ -49,9 +49,9 @@ pub(super) enum Chunk {
 pub(super) enum Step {
     /// A part of it.
     Data(Bytes),
-    /// Its trailers.
+    /// The fields of its trailer section.
     Trailers(HeaderMap),
-    /// Nothing.
+    /// The body has ended.
     End,
     /// What has come is not enough to say.
     More,

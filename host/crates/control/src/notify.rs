@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Something that people ought to know.
 #[derive(Debug, Clone, Serialize)]
 pub struct Notice {
-    /// When it happened.
+    /// When it happened, by the wall clock.
     pub at: UnixMs,
     /// The name of the migration that it is about.
     pub migration: String,
@@ -56,7 +56,7 @@ pub struct Notice {
     pub findings: Vec<Finding>,
 }
 
-/// Where notices are handed in.
+/// The handle by which notices are handed in.
 #[derive(Debug, Clone)]
 pub struct Notifier {
     queue: mpsc::Sender<Notice>,

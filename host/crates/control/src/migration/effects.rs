@@ -25,10 +25,10 @@ use cutover_policy_host::{
 use cutover_store::{plans::LastPlan, records::Decision, state::State};
 use cutover_traffic::observe::Recorder;
 
-/// Who or what made something happen.
+/// What made a decision happen, as it goes on record.
 #[derive(Debug, Clone)]
 pub struct Cause {
-    /// An operator's reason; empty for policies, whose findings say why.
+    /// An operator's reason; empty for policies, whose findings give the reasons.
     pub reason: String,
     pub(super) actor: String,
     pub(super) policy: Option<String>,
@@ -55,7 +55,7 @@ pub enum BackgroundEvent {
     Returned,
     /// V2 has drained and stopped after a rollback.
     Drained {
-        /// The rollback.
+        /// How the rollback went.
         report: RollbackReport,
     },
     /// A policy was shown what it would have seen.
@@ -63,13 +63,13 @@ pub enum BackgroundEvent {
 }
 
 impl Cause {
-    /// An operator's order.
+    /// The order of an operator, with its reason.
     pub fn operator(actor: &str, reason: &str) -> Self {
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
         Self { reason, actor, policy: None, digest: None, inputs: None, at: clock::mono() }
     }
 
-    /// The host itself.
+    /// What the host does by itself.
     pub fn host() -> Self {
         Self::operator("host", "")
     }

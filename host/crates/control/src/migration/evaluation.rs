@@ -30,16 +30,16 @@ use cutover_policy_host::{
 };
 use cutover_store::Store;
 
-/// What tries candidates out.
+/// Asks candidates beside the policies in charge.
 #[derive(Debug)]
 pub struct CandidateEvaluator {
-    /// The migration.
+    /// The name of the migration.
     pub migration: String,
-    /// Who is in charge, and who stands by.
+    /// The policies in charge, and the candidates beside them.
     pub slots: Arc<Slots>,
     /// Where calls are logged.
     pub store: Store,
-    /// Who promotes and demotes.
+    /// The controller, which promotes and demotes candidates.
     pub handle: Handle,
     /// Where failures are told.
     pub evaluations: EvaluationQueue,
@@ -62,7 +62,7 @@ struct Shadow {
 }
 
 impl CandidateEvaluator {
-    /// Works until `shutdown`.
+    /// Takes jobs, one after the other, until `shutdown`.
     pub async fn run(self, mut jobs: mpsc::Receiver<Job>, shutdown: CancellationToken) {
         let mut shadow = None;
         loop {

@@ -17,27 +17,27 @@ pub enum Event {
     PoolsReady,
     /// The rollback policy answered.
     Judged {
-        /// What it said.
+        /// What it says of V2.
         verdict: Verdict,
-        /// Why.
+        /// What that rests on.
         findings: Vec<Finding>,
     },
     /// The stages policy answered.
     Moved {
-        /// What it wants.
+        /// The step that it wants.
         action: Action,
-        /// Why.
+        /// What that rests on.
         findings: Vec<Finding>,
     },
-    /// An operator commands.
+    /// An operator gave a command.
     Ordered(Transition),
-    /// A flag changed.
+    /// An operator changed a flag.
     FlagsChanged,
     /// The host acts by itself: nobody judges V2, nothing is recorded, or V2 fails everything.
     Failsafe {
-        /// What it does.
+        /// What the host does.
         action: failsafe::Action,
-        /// Why.
+        /// What that rests on.
         findings: Vec<Finding>,
     },
     /// The stages policy has another table.
@@ -89,7 +89,7 @@ pub enum Effect {
     BeginStage,
     /// Nothing was done because V1 is down: say so.
     Withhold(Withheld, Vec<Finding>),
-    /// Tell people.
+    /// Tell people of the decision, in the log and by webhooks.
     Notify,
 }
 
@@ -98,7 +98,7 @@ pub enum Effect {
 pub struct Decided {
     /// Such as `rollback`, `advance`, `retreat`, `complete`, `pause`, `resume`, `begin`.
     pub kind: &'static str,
-    /// Why, as a sentence.
+    /// The reason, as a sentence.
     pub reason: String,
     /// What it rests on.
     pub findings: Vec<Finding>,

@@ -33,7 +33,7 @@ pub enum Action {
     None,
 }
 
-/// What is configured.
+/// After what time the host acts by itself, and what it does then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How long V2 may have callers without a verdict.
@@ -76,14 +76,14 @@ pub enum Thing {
     Store,
     /// The stages policy does not answer.
     Stages,
-    /// V2 fails everything.
+    /// V2 fails every call.
     V2,
 }
 
 /// Something that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Since when.
+    /// Since when it is wrong, in up-time of the host.
     pub since: Mono,
     /// What it is, as the end of a sentence: `the rollback policy trapped`.
     pub why: String,
@@ -111,20 +111,20 @@ pub struct Facts<'a> {
 /// What comes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// People are told.
+    /// People are to be told.
     Alarm {
-        /// Such as `judge-lost`.
+        /// The name of the event, such as `judge-lost`.
         event: &'static str,
         /// `critical`, or `info` when it is over.
         severity: &'static str,
-        /// One sentence.
+        /// One sentence for people.
         message: String,
         /// What it rests on.
         findings: Vec<Finding>,
     },
-    /// Something is done.
+    /// The host is to do something.
     Act {
-        /// What.
+        /// What is to be done.
         action: Action,
         /// What it rests on.
         findings: Vec<Finding>,
@@ -134,9 +134,9 @@ pub enum Said {
 /// A loss as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shown {
-    /// What is lost.
+    /// The thing that is lost.
     pub lost: Thing,
-    /// Why.
+    /// What is wrong with it, as the end of a sentence.
     pub why: String,
     /// For how long, in milliseconds, while V2 had callers.
     pub for_ms: u64,
@@ -148,7 +148,7 @@ pub struct Shown {
     pub held_back: Option<&'static str>,
 }
 
-/// See the module.
+/// How long things have been lost, and what is to be done about it.
 #[derive(Debug)]
 pub struct Failsafe {
     watches: [Watch; 3],
@@ -158,7 +158,7 @@ pub struct Failsafe {
     held_back: Option<&'static str>,
 }
 
-/// Watches one thing.
+/// How long one thing may be lost, and how long it is.
 #[derive(Debug)]
 struct Watch {
     thing: Thing,
@@ -173,11 +173,11 @@ struct Watch {
 struct Loss {
     since: Mono,
     why: String,
-    /// People know.
+    /// Whether people were told of this loss.
     told: bool,
     /// When it is due; later than the first time, if something was done and it was still lost.
     due: Mono,
-    /// People know that nothing is done.
+    /// Whether people were told that nothing is done.
     said_why_not: bool,
 }
 

@@ -25,31 +25,31 @@ pub const ALL: [(&str, &str); 7] = [
 /// The flags of one migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
-    /// Set by the environment; these cannot be changed while the host runs.
+    /// Values that the environment sets; these cannot be changed while the host runs.
     environment: BTreeMap<String, Value>,
-    /// Set and stored.
+    /// Values that operators set, as the store has them.
     stored: BTreeMap<String, Value>,
 }
 
 /// A flag as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shown {
-    /// Its name.
+    /// The name of the flag.
     pub flag: &'static str,
-    /// Its value.
+    /// The value that counts.
     pub value: Value,
-    /// `default`, `stored` or `environment`.
+    /// Where the value comes from: `default`, `stored` or `environment`.
     pub source: &'static str,
-    /// What it means.
+    /// What the flag is for, as part of a sentence.
     pub meaning: &'static str,
 }
 
 /// A flag that holds something back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Off {
-    /// Its name.
+    /// The name of the flag.
     pub flag: &'static str,
-    /// What that means.
+    /// What follows from its value, as part of a sentence.
     pub meaning: String,
 }
 
@@ -69,14 +69,14 @@ pub enum FlagError {
     /// The value has the wrong type.
     #[error("`{flag}` takes {wanted}, not `{value}`")]
     Value {
-        /// The flag.
+        /// The name of the flag.
         flag: String,
-        /// What it takes.
+        /// The values that it takes, in words.
         wanted: &'static str,
-        /// What was given.
+        /// The value that was given.
         value: Value,
     },
-    /// The environment has the last word.
+    /// The environment sets the flag, and operators cannot change it.
     #[error("`{0}` is set by the environment; change it there and restart the host")]
     Environment(String),
 }

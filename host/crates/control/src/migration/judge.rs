@@ -13,13 +13,13 @@ use cutover_policy_host::{PolicyError, ask::Asked, installed::InstalledPolicy, s
 /// What became of asking a policy.
 #[derive(Debug, Clone)]
 pub struct Answered<T> {
-    /// Who was asked.
+    /// The policy that was asked.
     pub installed: Arc<InstalledPolicy>,
     /// What it remembered before.
     pub memory: Vec<u8>,
     /// What it said, and what that cost.
     pub asked: Asked<T>,
-    /// When the answer was there.
+    /// When the answer came.
     pub at: Mono,
 }
 

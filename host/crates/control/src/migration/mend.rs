@@ -26,15 +26,15 @@ const AFRESH_APART: Duration = Duration::from_hours(1);
 /// A migration whose time was mended when the host started.
 #[derive(Debug)]
 pub struct Mending<'a> {
-    /// Its name.
+    /// The name of the migration.
     pub migration: &'a str,
     /// Where it stands, with the mended time.
     pub state: &'a State,
     /// When its phase or stage had begun.
     pub before: UnixMs,
-    /// Why.
+    /// By how much its time was wrong, and in which direction.
     pub mended: Mended,
-    /// Its clock.
+    /// The clock that its decisions rest on.
     pub clock: &'a Clock,
 }
 

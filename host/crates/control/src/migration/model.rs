@@ -46,7 +46,7 @@ enum Happens {
     Restarts(u64),
     /// The host is stopped for so many seconds, and goes on.
     Stands(u64),
-    /// The flag `auto_rollback`.
+    /// People switch the flag `auto_rollback`.
     Flag(bool),
     /// The stages policy gets another table.
     Edits(usize),

@@ -14,7 +14,7 @@ use cutover_model::{
 };
 use cutover_store::state::State;
 
-/// See the module.
+/// Where a ramp goes from here, as operators are shown it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outlook {
     /// Which stage of the table in force it is, from 1; 0 before the first. None if the share is none of the table's.
@@ -25,7 +25,7 @@ pub struct Outlook {
     pub next: Option<Ppm>,
     /// In how many milliseconds that may be at the earliest at this traffic; none if time and traffic alone do not bring it.
     pub expected_ms: Option<u64>,
-    /// What holds it.
+    /// Everything that holds it; what the stages policy waits for comes last.
     pub holds: Vec<Hold>,
 }
 
@@ -45,17 +45,17 @@ pub struct Hold {
 /// What is known of a migration.
 #[derive(Debug)]
 pub struct Seen<'a> {
-    /// Its name.
+    /// The name of the migration.
     pub name: &'a str,
-    /// Where it stands.
+    /// The state that it is in.
     pub state: &'a State,
     /// What the stages policy waits for.
     pub waiting_for: &'a [Finding],
     /// What the rollback policy said last.
     pub verdict: Option<(Verdict, &'a [Finding])>,
-    /// Flags that are off.
+    /// Flags that hold something back.
     pub off: &'a [Off],
-    /// Kinds that nobody is in charge of.
+    /// Slots without a policy in charge.
     pub held: &'a [Held],
     /// Why pools are not whole.
     pub not_starting: &'a [String],
@@ -63,22 +63,22 @@ pub struct Seen<'a> {
     pub unrecorded: Option<String>,
     /// Why the plan in force is not that of the state.
     pub stale_plan: Option<&'a str>,
-    /// What came lately.
+    /// What came lately, to estimate times by.
     pub rates: Rates,
 }
 
-/// What came in some time.
+/// What came in a span of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// The time.
+    /// How long the span was, in milliseconds.
     pub span_ms: u64,
     /// Pairs that were compared.
     pub compared: u64,
-    /// Calls of V2.
+    /// Calls that callers made to V2.
     pub v2_requests: u64,
 }
 
-/// Looks ahead.
+/// Says where a ramp goes, from what is known of it.
 pub fn outlook(seen: &Seen<'_>) -> Outlook {
     let state = seen.state;
     let rows = state.table.as_ref().map(|table| table.stages.as_slice()).unwrap_or_default();

@@ -13,14 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take until it is there for the first time: its workers are starting.
 const START: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// Whether V1 is there, and since when it is not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Presence {
     away_since: Option<Mono>,
-    /// It has been there.
+    /// Whether it was there before.
     seen: bool,
     gone: bool,
-    /// People were told that it is gone while it had to serve.
+    /// Whether people were told that it is gone while it had to serve.
     told: bool,
 }
 

@@ -20,7 +20,7 @@ use cutover_store::state::State;
 const DAY_MINUTES: u64 = 24 * 60;
 const MINUTE_MS: u64 = 60_000;
 
-/// What is configured.
+/// The limits that no policy passes, as they are configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rails {
     /// The most that V2 gets at first.
@@ -46,9 +46,9 @@ pub struct Rails {
 pub struct Hours {
     /// The first and the last day, from 0 for Monday.
     pub days: (u64, u64),
-    /// From this minute of the day,
+    /// The minute of the day from which on something may be raised, counted from 0.
     pub from: u64,
-    /// to this one.
+    /// The minute of the day at which that ends; 1 440 for the end of the day.
     pub to: u64,
 }
 
@@ -162,7 +162,7 @@ fn finding(rule: &str, observed: i64, limit: i64, unit: &str, note: String) -> F
 impl Hours {
     const DAYS: [&'static str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
-    /// `Mon-Fri 09:00-17:00`.
+    /// From a configuration: `Mon-Fri 09:00-17:00`; `None` if it is nothing of the kind.
     pub fn parse(text: &str) -> Option<Self> {
         let (days, times) = text.split_once(' ')?;
         let day = |name: &str| Self::DAYS.iter().position(|day| *day == name).and_then(|at| u64::try_from(at).ok());

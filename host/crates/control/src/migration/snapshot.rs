@@ -24,20 +24,20 @@ use cutover_store::state::State;
 /// One migration, as the controller last left it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
-    /// Its name.
+    /// The name of the migration.
     pub migration: String,
-    /// Where it stands.
+    /// The state that it is in.
     #[serde(flatten)]
     pub state: State,
     /// What the rollback policy said last.
     pub verdict: Option<Judged>,
     /// What the stages policy waits for.
     pub waiting_for: Vec<Finding>,
-    /// Who is in charge of what.
+    /// The policies in charge, one for each kind that has one.
     pub policies: Vec<InCharge>,
     /// Slots in which nobody is in charge, because the policy failed too often.
     pub held: Vec<Held>,
-    /// Its flags.
+    /// All flags, and where their values come from.
     pub flags: Vec<Shown>,
     /// Those that hold something back, or make callers less safe.
     pub flags_off: Vec<Off>,
@@ -68,11 +68,11 @@ pub struct ClockShown {
     pub ahead_ms: i64,
     /// How often the wall clock stepped since the host began.
     pub steps: u64,
-    /// The last time.
+    /// The last of these steps; `None` if there was none.
     pub last_step: Option<ClockStep>,
     /// How often the host did not run for a while since it began.
     pub gaps: u64,
-    /// The last time: when it was over, and how long it was.
+    /// The last of these gaps: when it was over, and how long it was; `None` if there was none.
     pub last_gap: Option<ClockStep>,
 }
 
@@ -87,12 +87,12 @@ pub struct ClockStep {
 
 /// What the rollback policy said last.
 #[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 pub struct Judged {
-    /// When.
+    /// When the answer came.
     pub at: UnixMs,
-    /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// What the verdict rests on.
     pub findings: Vec<Finding>,
     /// Base-10 logarithm of the evidence against V2, in millionths.
     pub evidence: i64,
@@ -100,44 +100,41 @@ pub struct Judged {
 
 /// A policy in charge.
 #[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 pub struct InCharge {
-    /// Of what.
     pub kind: Kind,
-    /// Its name.
     pub name: String,
-    /// Its version.
     pub version: String,
     /// SHA-256 of the component.
     pub digest: String,
-    /// Its settings.
     pub settings: serde_json::Value,
-    /// Who was in charge before and can be gone back to: `NAME@VERSION`.
+    /// The policy that was in charge before and can be gone back to: `NAME@VERSION`.
     pub previous: Option<String>,
-    /// Who runs beside it: `NAME@VERSION`.
+    /// The candidate beside it: `NAME@VERSION`.
     pub candidate: Option<String>,
 }
 
 /// A slot in which nobody is in charge.
 #[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 pub struct Held {
-    /// Of what.
     pub kind: Kind,
-    /// Why.
+    /// Why no policy is in charge, as a sentence.
     pub why: String,
 }
 
 /// How a rollback went.
 #[derive(Debug, Clone, Serialize)]
 pub struct RollbackReport {
-    /// The decision's number.
+    /// The number of the decision on record; 0 if there is none.
     pub decision: i64,
     /// When the verdict or order came.
     pub at: UnixMs,
-    /// Why.
+    /// The reason that the decision has on record.
     pub reason: String,
-    /// Who decided: a policy's name and digest, or an operator.
+    /// The policy that decided, as `NAME@VERSION`; `None` if an operator or the host did.
     pub policy: Option<String>,
-    /// The policy's digest.
+    /// SHA-256 of that policy's component.
     pub digest: Option<String>,
     /// What it rests on.
     pub findings: Vec<Finding>,
@@ -149,16 +146,16 @@ pub struct RollbackReport {
 
 /// A policy that failed.
 #[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 pub struct Failing {
-    /// Of which kind.
     pub kind: Kind,
-    /// Which cause.
+    /// What went wrong, as errors name it.
     pub cause: &'static str,
-    /// How often.
+    /// How often that happened.
     pub count: u64,
-    /// The last time.
+    /// When it happened last.
     pub last: UnixMs,
-    /// What was said the last time.
+    /// What was said of it then.
     pub message: String,
 }
 
@@ -179,7 +176,7 @@ impl Failures {
         quiet
     }
 
-    /// All of them.
+    /// One entry for each kind and cause.
     pub fn all(&self) -> Vec<Failing> {
         self.0.values().cloned().collect()
     }

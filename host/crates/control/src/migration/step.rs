@@ -42,7 +42,7 @@ pub struct Facts<'a> {
     pub migration: &'a str,
     /// Whether V1 could take what is sent to it.
     pub v1: V1,
-    /// Whether V2 could.
+    /// Whether V2 could take what is sent to it.
     pub v2_serves: bool,
     /// Whether the stages policy may raise V2's share while V1 is down.
     pub raises_without_v1: bool,

@@ -20,11 +20,11 @@ pub const RULE: &str = "v1-down";
 /// Whether V1 could take what is sent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum V1 {
-    /// Somebody is there.
+    /// A member of it can be reached.
     Serves,
-    /// Nobody is there.
+    /// No member of it can be reached.
     Down,
-    /// The configuration has left it out.
+    /// The configuration has no V1.
     Absent,
 }
 

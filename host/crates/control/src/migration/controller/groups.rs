@@ -153,7 +153,7 @@ pub(in crate::migration) enum V2Calls {
     /// Some may be under way.
     #[default]
     UnderWay,
-    /// They have ended.
+    /// All of them have ended.
     Ended,
 }
 

@@ -35,12 +35,12 @@ impl Default for Limits {
     }
 }
 
-/// See the module.
+/// The last batches in which V2 answered nothing, and the limits that they are held against.
 #[derive(Debug)]
 pub(super) struct Outage {
     limits: Limits,
     streak: Streak,
-    /// People know of this streak.
+    /// Whether people were told of this streak.
     told: bool,
 }
 

@@ -1,8 +1,9 @@
 //! The migration controller: where a migration stands, how it moves, and the task that moves it.
 //!
-//! [`State`](cutover_store::state::State) is plain data, [`step`] the pure function that decides, [`controller`] the shell that feeds it events and
-//! performs its effects, [`flags`] what operators can switch. **Invariant**: a decision is persisted before its effect is
-//! visible; the one exception is a rollback whose record cannot be written, which is acted on all the same.
+//! [`State`](cutover_store::state::State) is plain data, [`step`] the pure function that decides, [`controller`] the
+//! shell that feeds it events and performs its effects, [`flags`] what operators can switch. **Invariant**: a decision
+//! is persisted before its effect is visible; the one exception is a rollback whose record cannot be written, which is
+//! acted on all the same.
 
 pub mod catch_up;
 mod checks;

@@ -1,4 +1,4 @@
-//! Tells people: the log, and webhooks that get each notice as one JSON object.
+//! Tells people what happened: in the log, and by webhooks that get each notice as one JSON object.
 //!
 //! Notices wait in a bounded queue and are tried three times; what cannot be delivered is logged. Nothing here can hold
 //! up a decision.
@@ -152,7 +152,7 @@ pub fn masked(url: &str) -> String {
 }
 
 impl Notice {
-    /// As it is told: a chat that shows it shows what was said and nothing else, and not without end.
+    /// The notice as it is told: escaped and bounded, so that a chat shows what was said and nothing else.
     fn shown(self) -> Self {
         let Self { at, migration, event, severity, message, mut findings } = self;
         let left_out = findings.len().saturating_sub(MAX_FINDINGS);

@@ -1,10 +1,10 @@
 //! The registry: the policies that a host knows, each under a name and a version that never change their meaning.
 //!
 //! Components are kept by content, releases by name and version. What is pushed is screened for signatures first (see
-//! [`trust`](cutover_policy_host::trust)), then compiled and admitted with its settings, off every request's path and one
-//! at a time, and only then kept. A release that is known stays known: going back to it is always possible, as long as
-//! the keys that the host lists still vouch for it. Moving releases to and from OCI registries is the command line's
-//! work, and a host connects to nobody on behalf of who calls its admin plane.
+//! [`trust`](cutover_policy_host::trust)), then compiled and admitted with its settings, off every request's path and
+//! one at a time, and only then kept. A release that is known stays known: going back to it is always possible, as long
+//! as the keys that the host lists still vouch for it. The command line moves releases to and from OCI registries: the
+//! host itself connects nowhere because a caller of its admin plane asks for it.
 
 mod offer;
 
@@ -56,7 +56,7 @@ pub enum PushError {
         /// The first field that differs.
         field: &'static str,
     },
-    /// Those that the host trusts do not vouch for it.
+    /// No key that the host trusts vouches for it.
     #[error("the policy `{label}` {refused}")]
     Refused {
         /// The name and version, as `NAME@VERSION`.
@@ -139,7 +139,7 @@ pub struct Registry {
     store: Store,
     /// Where policies are compiled and tried out.
     admitting: Blocking,
-    /// One push at a time: compiling takes a processor and memory.
+    /// Held by one push at a time: compiling takes a processor and memory.
     pushing: Arc<tokio::sync::Mutex<()>>,
 }
 

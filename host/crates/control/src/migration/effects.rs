@@ -130,7 +130,7 @@ impl Controller {
         None
     }
 
-    /// Puts a plan for the current state in force. Closing V2 asks nobody and waits for nothing.
+    /// Puts a plan for the current state in force. To close V2, no policy is asked and nothing is waited for.
     pub(super) async fn route(&mut self) {
         let split = Arc::clone(&self.parts.split);
         let only_v1 = self.only_v1();
@@ -187,7 +187,7 @@ impl Controller {
         if let Some((plan, decider)) = self.plan.last.clone() {
             self.publish(plan, decider);
         } else if v2_alone {
-            // There is nobody else, whatever the policy would say.
+            // There is no other pool, whatever the policy would say.
             self.publish(Plan::all_to_v2(), None);
         }
     }
@@ -221,7 +221,7 @@ impl Controller {
     fn publish(&self, mut plan: Plan, decider: Option<Arc<InstalledPolicy>>) {
         let flags = &self.parts.flags;
         let v1_absent = self.parts.split.v1.is_absent();
-        // Who is kept from V2 where there is no V1 gets nobody.
+        // Without V1, a caller that is kept from V2 would get no answer at all.
         let most = if v1_absent { Ppm::ALL } else { flags.max_share() };
         plan.share = plan.share.min(self.state.share).min(most);
         let mut control = self.parts.control;

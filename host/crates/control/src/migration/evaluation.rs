@@ -1,7 +1,7 @@
 //! Tries candidates out: asks them what the policies in charge were asked, counts where they differ and what they cost,
-//! and promotes or demotes them by their rule. Also keeps the log of requests that are sampled from `decide`.
+//! and promotes or demotes them by their rule. It also keeps the log of requests that are sampled from `decide`.
 //!
-//! One task for each migration, fed by a bounded queue that nobody waits for.
+//! Each migration has one such task. Its queue is bounded, and nothing waits for it.
 
 use std::sync::Arc;
 

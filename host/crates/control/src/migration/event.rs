@@ -33,7 +33,7 @@ pub enum Event {
     Ordered(Transition),
     /// An operator changed a flag.
     FlagsChanged,
-    /// The host acts by itself: nobody judges V2, nothing is recorded, or V2 fails everything.
+    /// The host acts by itself: no policy judges V2, nothing is recorded, or V2 fails everything.
     Failsafe {
         /// What the host does.
         action: failsafe::Action,

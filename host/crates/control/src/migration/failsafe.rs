@@ -1,10 +1,10 @@
-//! What the host does by itself when nobody would notice a bad V2: a judge, a store or a stages policy that is lost, and a
-//! V2 that fails everything that V1 does not.
+//! What the host does by itself when no policy would notice a bad V2: when the judge, the store or the stages policy is
+//! lost, or when V2 fails everything that V1 does not.
 //!
-//! Asks no policy, and is pure: facts go in each second, and what people are to be told and what is to be done come out.
-//! **Invariant**: nothing in here ever raises V2's share. A loss counts while V2 has callers, from when both began, in time
-//! that the host was up. People are told at once; what is configured is done when the loss has lasted as long as
-//! configured, and only while the flag `auto_rollback` is on and V1 can take the callers.
+//! It asks no policy, and is pure: facts go in each second, and what people are to be told and what is to be done come
+//! out. **Invariant**: nothing in here ever raises V2's share. A loss counts while V2 has callers, from when both
+//! began, in time that the host was up. People are told at once; what is configured is done when the loss has lasted as
+//! long as configured, and only while the flag `auto_rollback` is on and V1 can take the callers.
 
 mod outage;
 
@@ -250,7 +250,8 @@ impl fmt::Display for Action {
 }
 
 impl Failsafe {
-    /// One that knows of no loss. What is asked once each `check_interval` is lost after two questions at the earliest.
+    /// A failsafe that knows of no loss. Whatever is asked once each `check_interval` is lost after two questions at
+    /// the earliest.
     pub fn new(settings: &Settings, check_interval: Duration) -> Self {
         let at_least = check_interval.saturating_mul(2);
         let watch = |thing, patience: Duration, action| Watch {

@@ -1,7 +1,7 @@
-//! What operators can switch while the host runs, per migration.
+//! What operators can switch for a migration while the host runs.
 //!
-//! A flag's value is, in this order: what the environment says (`CUTOVER_FLAG_<MIGRATION>_<FLAG>`, read once at start),
-//! what was set and stored, its default.
+//! A flag has the value that the environment gives it (`CUTOVER_FLAG_<MIGRATION>_<FLAG>`, read once at start), else the
+//! one that was set and stored, else its default.
 
 use std::collections::BTreeMap;
 

@@ -60,7 +60,7 @@ struct Writes {
 /// The steps of the wall clock.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    /// By how many milliseconds it stepped since the last batch.
+    /// How many milliseconds it stepped since the last batch.
     pub(super) in_batch: i64,
     count: u64,
     last: Option<ClockStep>,
@@ -101,7 +101,7 @@ impl Liveness {
         self.is_missing(now, why);
     }
 
-    /// Nobody is there to be asked.
+    /// No policy is in charge that could be asked.
     pub(super) fn is_missing(&mut self, now: Mono, why: String) {
         let since = self.failing.take().map_or(now, |fault| fault.since);
         self.failing = Some(Fault { since, why });
@@ -133,7 +133,7 @@ impl Recording {
         self.heard(done);
     }
 
-    /// What the store says to something that nobody waits in line for.
+    /// What the store says to a write that waits for no other.
     pub(super) fn heard<E: std::error::Error>(&self, done: Result<(), &E>) {
         let mut writes = self.writes.lock();
         writes.failing = done.err().map(|error| {
@@ -251,7 +251,7 @@ impl Controller {
             serves: self.parts.store.refuses().is_none() && may_serve && state.share > Ppm::ZERO && state.is_judged(),
             judge: self.guard.judge.fault(now, late),
             store: self.records.recording.fault(now, late),
-            // Nobody asks it while nobody judges.
+            // Without a judge it is not asked.
             stages: self.guard.stages.failing.clone().filter(|_| state.phase == Phase::Ramping),
             held_back,
             can_pause: state.phase == Phase::Ramping,

@@ -53,7 +53,7 @@ pub fn judge(slots: &Slots, check: &Check) -> Option<Answered<Judgement>> {
     Some(Answered { installed, memory, asked, at: clock::mono() })
 }
 
-/// The verdict that holds: `hold` if the policy failed or nobody judges.
+/// The verdict that holds: `hold` if the policy failed or none is in charge.
 pub fn verdict(answered: Option<&Answered<Judgement>>) -> Verdict {
     match answered.map(|a| &a.asked.answer) {
         Some(Ok(judgement)) => judgement.verdict,
@@ -69,7 +69,7 @@ pub fn event(answered: &Answered<Judgement>) -> Event {
     }
 }
 
-/// That nobody judges, as a finding.
+/// The finding that no rollback policy is in charge.
 pub fn nobody() -> Finding {
     let note = "no rollback policy is in charge, so nothing moves; activate one".into();
     Finding { rule: "no-rollback-policy".into(), observed: 0, limit: 1, unit: "count".into(), note }

@@ -1,4 +1,4 @@
-//! Mends what would go on being wrong by itself: times that lie in the future, and policies that cannot read what they
+//! Mends what would otherwise stay wrong: times that lie in the future, and policies that cannot read what they
 //! remember.
 
 use std::time::Duration;

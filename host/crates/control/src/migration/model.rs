@@ -1,8 +1,8 @@
-//! A migration in a model world, with everything lost that can be: the share never rises by any of it.
+//! A migration in a model world in which everything is lost that can be: the share never rises because of it.
 //!
-//! Runs the pure parts together as the controller does: [`step`], the [`Failsafe`] and the [`Timeline`]. What is random:
-//! judges, stores and stages policies that are lost and come back, clocks that step, hosts that go down, also while the
-//! store is lost, a V2 that fails, stage tables that are edited, flags, and people who pause and resume.
+//! It runs the pure parts together as the controller does: [`step`], the [`Failsafe`] and the [`Timeline`]. The random
+//! part is: judges, stores and stages policies that are lost and come back, clocks that step, hosts that go down, also
+//! while the store is lost, a V2 that fails, stage tables that are edited, flags, and people who pause and resume.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ impl World {
         Reading { mono: Mono::from_nanos(self.mono_ms * 1_000_000), wall: UnixMs(self.wall) }
     }
 
-    /// As the controller does it; what is not on record is not done, but for what takes something from V2.
+    /// Takes an event as the controller does: what is not on record is not done, unless it takes something from V2.
     fn apply(&mut self, event: &Event) {
         let facts = Around { switches: Switches { auto_rollback: self.auto_rollback, auto_advance: true }, ..ON };
         let anchor = self.timeline.anchor(self.reading(), self.state.phase == Phase::Preparing);

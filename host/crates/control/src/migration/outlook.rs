@@ -1,8 +1,8 @@
-//! Where a ramp goes from here: which stage of how many it is in, what comes next, and everything that holds it, each with
-//! what would make it move and, where that can be told from the traffic, in how long. Pure.
+//! Where a ramp goes from here: which stage of how many it is in, what comes next, and everything that holds it, each
+//! with what would make it move and, if the traffic tells it, in how long. Pure.
 //!
-//! What shipped stages policies wait for is known by its rule, and gets an estimate and advice; what others wait for is
-//! shown as they say it.
+//! The rules of the shipped stages policies are known here, and get an estimate and advice; the findings of other
+//! policies are shown as they are.
 
 use serde::Serialize;
 
@@ -38,7 +38,7 @@ pub struct Hold {
     pub why: String,
     /// In how many milliseconds it is over at this traffic; none if that cannot be told.
     pub expected_ms: Option<u64>,
-    /// What would make it move; empty if nobody knows.
+    /// What would make it move; empty if that is not known.
     pub moves: String,
 }
 

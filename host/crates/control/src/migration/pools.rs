@@ -1,4 +1,5 @@
-//! The pools as the controller sees to them: opens them, hears what becomes of that, stops V2, and looks whether V1 is there.
+//! The pools as the controller needs them: it opens them, hears what comes of that, stops V2, and looks whether V1 is
+//! there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,7 +46,7 @@ impl Controller {
         self.look_at_v1();
     }
 
-    /// Flags outlive whoever set them: a host that starts says which make callers less safe.
+    /// Flags stay when the person who set them has gone: a host that starts says which make callers less safe.
     fn say_what_is_off(&self) {
         for off in self.parts.flags.off().into_iter().filter(Off::weakens) {
             let message = format!("the flag `{}` is off: {}", off.flag, off.meaning);
@@ -189,7 +190,7 @@ impl Controller {
                 let message = format!("workers do not start; {serves}: {why}");
                 self.notice("pools-not-ready", "critical", message, Vec::new());
             }
-            // A rollback came between; and that V1 is not there is noticed by whoever looks at it.
+            // A rollback came between. That V1 is not there is noticed elsewhere.
             BackgroundEvent::Idle(_) | BackgroundEvent::Returned | BackgroundEvent::StillStarting { .. } => {}
             BackgroundEvent::Drained { report } => self.shows.last_rollback = Some(report),
             BackgroundEvent::PendingCatchUp(pending) => self.catch_up(*pending).await,

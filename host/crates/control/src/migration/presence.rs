@@ -1,7 +1,7 @@
-//! Whether V1 is there, as everybody goes by who would send something back to it. Pure; `now` is passed in.
+//! Whether V1 is there, for everything that would send callers back to it. Pure; `now` is passed in.
 //!
-//! A pool that restarts its only worker is not gone: that is waited for. While V1 has nothing to serve, nobody waits for it:
-//! it is gone unless it is there.
+//! A pool that restarts its only worker is not gone: the host waits for it. While V1 has nothing to serve, the host
+//! does not wait: V1 counts as gone unless it is there.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! What no policy passes when it raises V2's share: the host's own limits, whatever a policy says. Pure.
+//! The host's own limits on raising V2's share, which hold whatever a policy says. Pure.
 //!
-//! A policy can be wrong, or somebody else's. So the first share, the size of a step, the least time of a stage, and the
-//! evidence that a raise rests on have bounds of their own. A person who advances is not held: they have their reasons, and
-//! those are on record.
+//! A policy can be wrong, or be written by somebody else. So the first share, the size of a step, the least time of a
+//! stage, and the evidence that a raise rests on have limits of their own. They do not hold a person who advances:
+//! people have their reasons, and those are on record.
 
 use std::{fmt, time::Duration};
 

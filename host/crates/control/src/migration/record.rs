@@ -1,9 +1,10 @@
 //! Puts decisions on record, before they are acted on.
 //!
-//! One that takes something from V2 is acted on all the same where its record fails: leaving users on a V2 that was found
-//! worse is the greater harm. It waits here then, and is recorded as soon as it can be, in order, before anything else; so
-//! nothing that gives V2 more is decided before the store knows of it. Until then it has a marker besides
-//! ([`Markers`](cutover_store::markers::Markers)), and a rollback has for as long as the migration is rolled back.
+//! A decision that takes something from V2 is acted on all the same if its record fails: to leave users on a V2 that
+//! was found worse does more harm. The decision then waits here, and is recorded as soon as that can be, in order,
+//! before anything else; so nothing that gives V2 more is decided before the store knows of it. Until then it also has
+//! a marker ([`Markers`](cutover_store::markers::Markers)), and a rollback has one for as long as the migration is
+//! rolled back.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Decisions that may wait for their record: more than stages that a ramp can retreat through.
 const MOST: usize = 256;
 
-/// How long whoever orders a rollback waits for its marker.
+/// How long the person who orders a rollback waits for its marker.
 const MARKED: Duration = Duration::from_secs(5);
 
 /// Decisions that are looked through for the last rollback: it is among them unless people do nothing else.
@@ -193,7 +194,8 @@ impl Controller {
         Marker { store, after: self.course.last_decision, decision, state: state.clone() }
     }
 
-    /// Waits until a rollback that was ordered is marked; what whoever ordered it has to know, if it is not.
+    /// Waits until a rollback that was ordered is marked. Returns what the person who ordered it has to know, if it is
+    /// not.
     pub(super) async fn marked(&mut self) -> Option<String> {
         let writing = self.records.markers.writing.clone()?;
         let why = match timeout(MARKED, writing).await {

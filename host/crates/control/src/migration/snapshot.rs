@@ -35,11 +35,11 @@ pub struct Snapshot {
     pub waiting_for: Vec<Finding>,
     /// The policies in charge, one for each kind that has one.
     pub policies: Vec<InCharge>,
-    /// Slots in which nobody is in charge, because the policy failed too often.
+    /// Slots in which no policy is in charge, because the last one failed too often.
     pub held: Vec<Held>,
     /// All flags, and where their values come from.
     pub flags: Vec<Shown>,
-    /// Those that hold something back, or make callers less safe.
+    /// Flags that hold something back, or make callers less safe.
     pub flags_off: Vec<Off>,
     /// The last rollback, once V2 has settled.
     pub last_rollback: Option<RollbackReport>,
@@ -114,7 +114,7 @@ pub struct InCharge {
     pub candidate: Option<String>,
 }
 
-/// A slot in which nobody is in charge.
+/// A slot in which no policy is in charge.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the names and types of the other fields say what they are")]
 pub struct Held {

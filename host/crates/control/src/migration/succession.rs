@@ -1,8 +1,8 @@
-//! What it means for a ramp that somebody else decides about it.
+//! What it means for a ramp that another policy decides about it from now on.
 //!
-//! Another stages policy brings another table: it is admitted on record, with a sentence that says what happens. A judge or
-//! a stages policy that was put out of charge leaves the one before it in charge, which may be laxer: that one never gives V2
-//! more before a person has resumed.
+//! Another stages policy brings another table: it is admitted on record, with a sentence that says what happens. When a
+//! judge or a stages policy is put out of charge, the one before it is in charge again, and may be laxer: it never
+//! gives V2 more before a person has resumed.
 
 use super::{controller::Controller, effects::Cause};
 use crate::migration::event::{Event, Transition};

@@ -1,6 +1,7 @@
-//! What people are told of that moves nothing: a judge that warns, and answers that differ while V2 has callers. Pure.
+//! What people are told although nothing moves: a judge that warns, and answers that differ while V2 has callers. Pure.
 //!
-//! A finding is told once, and again an hour later if it still is one: who is told each five seconds stops listening.
+//! A finding is told once, and again an hour later if it is still there: people who are told every five seconds stop
+//! listening.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +13,7 @@ const LASTS: Duration = Duration::from_hours(1);
 /// Rules that are kept in mind: policies choose their names.
 const MOST: usize = 256;
 
-/// Findings of a stages policy that say that V2 answers otherwise, or that nobody can tell.
+/// Findings of a stages policy that say that V2 answers otherwise, or that this cannot be told.
 const OF_PAIRS: [&str; 3] = ["different", "incomparable", "coverage"];
 
 /// What was told when.
@@ -46,7 +47,7 @@ impl Told {
     }
 }
 
-/// As one sentence for people.
+/// The finding as one sentence for people.
 pub(super) fn sentence(findings: &[Finding]) -> String {
     findings.iter().map(|finding| format!("{}: {}", finding.rule, finding.note)).collect::<Vec<_>>().join("; ")
 }

@@ -1,5 +1,5 @@
-//! What V2 failed with before it was taken back, for people: a policy names rates, and whoever is woken wants to know
-//! which status or timeout, and of which operation. Pure.
+//! What V2 failed with before callers were taken from it, for people: a policy names rates, and the person who is woken
+//! wants to know which status or timeout, and of which operation. Pure.
 
 use std::fmt::Write as _;
 

@@ -1,9 +1,9 @@
 //! What the host does not do by itself while V1 is down. Pure.
 //!
-//! Going back is what everything else relies on, and there is nothing to go back to: callers that V2 fails now and then would
-//! be failed always. So what a policy, or the host itself, would send back to V1 stays where it is and people are alarmed;
-//! and what would go forward because a dead V1 looks worse than V2 waits for a person, unless it is configured not to. An
-//! operator's order is none of this module's business.
+//! A rollback needs a V1 to go back to: if V1 is down, callers that V2 fails now and then would be failed always. So
+//! what a policy, or the host itself, would send back to V1 stays where it is, and people are alarmed. A step forward
+//! that is wanted because a dead V1 looks worse than V2 waits for a person, unless it is configured not to. Orders of
+//! operators are not withheld.
 
 use super::failsafe;
 use crate::migration::event::Event;
@@ -67,7 +67,7 @@ pub fn withhold(state: &State, event: &Event, v1: V1, raises: bool) -> Option<Wi
 }
 
 impl Withheld {
-    /// As people and records are told it, with what they can do.
+    /// What is told to people and records, with what people can do.
     pub fn finding(self, migration: &str, share: Ppm) -> Finding {
         let note = match self {
             Self::GoingBack => format!(

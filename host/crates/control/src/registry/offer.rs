@@ -1,4 +1,4 @@
-//! A policy that somebody wants the host to know, and what it is found to be.
+//! A policy that is offered to the registry, and what it is found to be.
 
 use std::sync::Arc;
 
@@ -36,13 +36,13 @@ pub struct Offer {
     pub settings: Settings,
     /// Whether the component may import the closed stand-in for WASI.
     pub wasi_stub: bool,
-    /// Who wrote it; empty to name whoever pushes it.
+    /// The author; empty for the person who pushes it.
     pub author: String,
     /// Why it is pushed, for people.
     pub reason: String,
-    /// Where it came from, as whoever pushes it says.
+    /// Where it came from, as the person who pushes it says.
     pub provenance: Provenance,
-    /// The signed manifest with its signatures; none if nobody signed it.
+    /// The signed manifest with its signatures; `None` if it is not signed.
     pub envelope: Option<Envelope>,
 }
 

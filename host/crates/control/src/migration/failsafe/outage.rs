@@ -1,7 +1,7 @@
-//! The guard against a V2 that fails everything: looks at each second, whoever judges.
+//! The guard against a V2 that fails everything. It looks at each second, whichever policy judges.
 //!
-//! Exact in what it claims: V2 answered nothing, over whole batches in a row, in enough calls of enough sessions, while V1
-//! answered. So it needs no statistics, and leaves everything that is less to the judge.
+//! Its claim is exact: V2 answered nothing, over whole batches in a row, in enough calls of enough sessions, while V1
+//! answered. So it needs no statistics, and leaves everything less than that to the judge.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use cutover_model::{
     request::Ppm,
 };
 
-/// How many more calls are needed when they may be of one caller, or V1 has nobody to compare with.
+/// How many times as many calls are needed when they may be of one caller, or V1 has no calls to compare with.
 const ALONE: u64 = 5;
 
 /// When V2 counts as out.

@@ -1,4 +1,4 @@
-//! What a person orders, phase by phase. Whatever is refused says what can be done instead.
+//! What an operator orders, phase by phase. Each refusal says what can be done instead.
 
 use super::{Facts, beyond, complete, decide, go, pause, resume, roll_back, wrong_way};
 use crate::migration::{
@@ -185,7 +185,7 @@ fn redeploy(state: &State, reason: &str, facts: Facts<'_>) -> Result<(State, Vec
     Ok((next, vec![decide("redeploy", reason, Vec::new()), Effect::Route, Effect::RestartV2, Effect::Notify]))
 }
 
-/// Everything to V2, because V1 is gone: a person says so, nobody compares any more.
+/// Sends everything to V2, because V1 is gone: a person says so, and nothing can be compared any more.
 fn without(state: &State, reason: &str, facts: Facts<'_>, now: UnixMs) -> Result<(State, Vec<Effect>), Refused> {
     let phase = state.phase;
     let refused = |why: String| Err(Refused(why));

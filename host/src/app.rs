@@ -47,21 +47,21 @@ use cutover_traffic::{
     pool::{UpstreamPool, spawner::Spawner},
 };
 
-/// How often what is old is removed, and room is made.
+/// How often old records are removed to make room.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
 /// A host that runs.
 #[derive(Debug)]
 pub struct App {
-    /// What it runs.
+    /// What the host runs, as the admin plane sees it.
     pub host: Arc<Host>,
     /// Where the data plane listens.
     pub data_plane: SocketAddr,
     /// Where the admin plane listens.
     pub admin: SocketAddr,
-    /// None once it is over.
+    /// The listening sockets; `None` once the host has ended.
     sockets: Option<Sockets>,
-    /// How the data plane is told that it is over.
+    /// How the data plane is told to end.
     ends: Ends,
     /// Connections that are given away, once that has begun.
     left: Option<mpsc::Receiver<Carried>>,
@@ -69,16 +69,16 @@ pub struct App {
     calls: TaskTracker,
     serving: TaskTracker,
     administering: TaskTracker,
-    /// Those who decide, and write that down.
+    /// The tasks that decide, and write that down.
     deciding: TaskTracker,
-    /// What writes history down.
+    /// The tasks that write history down.
     recording: TaskTracker,
     working: TaskTracker,
     background: TaskTracker,
     background_stop: CancellationToken,
     /// Upstreams of requests that belong to no migration.
     otherwise: Option<UpstreamPool>,
-    /// What may become another while it runs.
+    /// What a reload may change while the host runs.
     live: Live,
     tls: Option<Tls>,
     /// Threads that serve have runtimes of their own: a host that is dropped without having been shut down ends them, too.
@@ -91,16 +91,16 @@ pub enum StartError {
     /// An address cannot be had.
     #[error("cannot listen on {address}; is another host running?")]
     Listen {
-        /// The address.
+        /// The address that the configuration names.
         address: SocketAddr,
         /// What the system says.
         #[source]
         source: std::io::Error,
     },
-    /// The policy engine.
+    /// The policy engine cannot be started.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The store.
+    /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The environment sets a flag wrongly.
@@ -112,14 +112,14 @@ pub enum StartError {
          back into the configuration"
     )]
     NeedsV1 {
-        /// The migration.
+        /// The name of the migration.
         migration: String,
-        /// Its phase.
+        /// The phase that it is in.
         phase: Phase,
-        /// V2's share.
+        /// The share of its sessions that V2 has.
         share: Ppm,
     },
-    /// The thread that starts workers.
+    /// The thread that starts workers cannot be started.
     #[error("cannot start the thread that starts workers")]
     Spawner(#[source] std::io::Error),
 }

@@ -1,4 +1,5 @@
-//! What a host runs, as its planes and the admin plane see it.
+//! What a host runs, as its planes and the admin plane see it. The admin plane has only this, and not the tasks behind
+//! it.
 
 pub mod install;
 
@@ -18,42 +19,42 @@ use cutover_traffic::{
 /// What a host runs, as the admin plane sees it.
 #[derive(Debug)]
 pub struct Host {
-    /// The policy engine.
+    /// Compiles policies and runs them.
     pub engine: Arc<Engine>,
-    /// The store.
+    /// Where decisions and history are kept.
     pub store: Store,
-    /// The policies that it knows.
+    /// The policies that the host knows, by name and version.
     pub registry: Registry,
-    /// Where the components of guests are.
+    /// The folder in which the components of guests are.
     pub components: PathBuf,
     /// Folders below which a request may name a bundle.
     pub policy_folders: Arc<[PathBuf]>,
-    /// Where policies are read and admitted.
+    /// The threads on which policies are read and admitted.
     pub desk: Desk,
     /// The migrations by name.
     pub migrations: BTreeMap<String, Migration>,
-    /// What its start has changed for callers of V2.
+    /// What the start of this host has changed for migrations that are under way.
     pub warnings: Vec<Change>,
-    /// What people were told.
+    /// How many notices people were told.
     pub notices: Arc<Counters>,
-    /// When it began.
+    /// When the host began, by the wall clock.
     pub began: clock::UnixMs,
 }
 
 /// One migration, as the admin plane sees it.
 #[derive(Debug)]
 pub struct Migration {
-    /// Its controller.
+    /// The way to ask its controller, and what that shows.
     pub handle: Handle,
-    /// Where its requests part.
+    /// The plan in force, both pools, and the counts of their calls.
     pub split: Arc<Split>,
     /// How they come in.
     pub plane: Plane,
-    /// Its batches.
+    /// The batches of the last hour, and totals since the host began.
     pub history: Arc<History>,
-    /// What comparisons found.
+    /// Compares mirrored pairs, and reports what was found.
     pub comparer: Comparer,
-    /// Who is in charge of what.
+    /// The policies in charge of it, those before them, and candidates.
     pub slots: Arc<Slots>,
     /// Fingerprints of what the configuration says of each policy.
     pub configured: BTreeMap<Kind, String>,
@@ -108,15 +109,15 @@ impl Plane {
     }
 }
 
-/// Something that is not what it was.
+/// Something that a restart has changed for a migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The migration.
+    /// The name of the migration.
     pub migration: String,
     /// `migration`, `salt`, `operations`, `stages`, `policy`, `pools`, `v1-left-out` or `flags`.
     pub what: &'static str,
     /// Whether callers of V2 notice.
     pub moves_callers: bool,
-    /// One sentence.
+    /// One sentence for people.
     pub message: String,
 }

@@ -1,5 +1,5 @@
-//! What a restart with a configuration changes for migrations that are under way: held against what the store says they
-//! ran by. People are told before it happens (`cutover check --against-store`), and when it has.
+//! Compares a new configuration with what the store says migrations under way ran by. People are told before a restart
+//! changes it (`cutover check --against-store`), and when it has.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -29,7 +29,7 @@ pub(super) struct Configured<'a> {
     pub(super) name: &'a str,
     pub(super) in_force: InForce,
     pub(super) policies: &'a BTreeMap<Kind, Bundle>,
-    /// V1 and V2.
+    /// The pools of V1 and of V2, in this order.
     pub(super) pools: [PoolConfiguration; 2],
     pub(super) is_v1_absent: bool,
     /// Flags that the environment sets.
@@ -194,7 +194,7 @@ async fn of_one(
     Ok(())
 }
 
-/// That flags which keep callers from V2 count for nothing, because there is nobody else.
+/// A warning that flags which keep callers from V2 have no effect, because there is no V1.
 pub(super) fn unheeded(most: Ppm) -> String {
     format!(
         "the flags leave V2 no more than {most}, and V1 is left out of the configuration: V2 serves everybody all the same. Set \
@@ -202,7 +202,7 @@ pub(super) fn unheeded(most: Ppm) -> String {
     )
 }
 
-/// That sessions are told by something else: each has another position then.
+/// A warning if sessions are told by another key: each then has another position; `None` if they are not.
 fn sessions(before: Option<&Value>, now: &Value) -> Option<String> {
     let (before, now) = (before?.get("sessions")?, now.get("sessions")?);
     let text = |all: &Value| {

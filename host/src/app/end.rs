@@ -98,12 +98,12 @@ impl App {
         self.left.take().unwrap_or_else(|| mpsc::channel(1).1)
     }
 
-    /// Ends connections that wait to be given away, if nobody is there to take them.
+    /// Ends connections that wait to be given away, if no host takes them.
     pub fn nobody_takes(&self) -> CancellationToken {
         self.ends.shutdown.clone()
     }
 
-    /// Ends what needs the store, and closes it: calls of operations, after those under way, and whoever decides.
+    /// Ends what needs the store, and closes it: calls of operations, after those under way, and the tasks that decide.
     /// Requests to upstreams go on, under the last plan.
     pub async fn release(&self) {
         let longest = self.host.migrations.values().map(Migration::longest_deadline).max().unwrap_or_default();

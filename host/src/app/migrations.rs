@@ -1,4 +1,4 @@
-//! One migration: first what needs no store, then what does.
+//! Builds one migration in two parts: first what needs no store, then what needs it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -129,7 +129,7 @@ impl Begun {
         &self.name
     }
 
-    /// As [`changes`](super::changes) holds it against the store.
+    /// What [`changes`](super::changes) compares with the store.
     pub(super) fn configured(&self) -> Configured<'_> {
         let operations = self.made.split.operations.iter().map(|(name, class)| (name.to_string(), *class)).collect();
         let in_force = InForce { salt: self.salt.clone(), operations };

@@ -1,4 +1,4 @@
-//! Who sits where when a host starts: what the store remembers, or what the configuration says.
+//! Fills the slots of policies when a host starts: with what the store remembers, or with what the configuration says.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -66,7 +66,7 @@ fn tell(migration: &str, (event, severity): (&str, &'static str), message: Strin
     shared.notifier.notify(Notice { at, migration, event, severity, message, findings: Vec::new() });
 }
 
-/// Who decides instead of a policy that is not let in.
+/// What people are told of who decides instead of a policy that is not admitted.
 const fn instead(has_another: bool) -> &'static str {
     if has_another {
         "the one before it stays in charge"
@@ -75,7 +75,7 @@ const fn instead(has_another: bool) -> &'static str {
     }
 }
 
-/// Fills a slot whose bundle cannot be read: with whoever was in charge, as the configuration may well still want.
+/// Fills a slot whose bundle cannot be read with the policy that was in charge: the configuration may still want it.
 async fn fill_unread(
     migration: &str,
     kind: Kind,
@@ -96,7 +96,7 @@ async fn fill_unread(
     Ok((configured, Some((error, message))))
 }
 
-/// That a policy takes charge which is another than the one before it, and is called the same; none if it is not so.
+/// A warning if the policy that takes charge has the name of the one before it and is another; `None` if it is not.
 fn same_name(kind: Kind, before: &SlotRecord, now: &SlotRecord) -> Option<String> {
     let digest = |text: String| hex::encode(Sha256::digest(text));
     let script = |settings: &str| {
@@ -257,7 +257,7 @@ async fn restore(migration: &str, kind: Kind, installed: Option<SlotRecord>, slo
     }
 }
 
-/// Who can be gone back to, and who stands by.
+/// Restores the previous policy and the candidate of a slot.
 async fn restore_others(
     migration: &str,
     kind: Kind,

@@ -1,4 +1,4 @@
-//! A host that is about to start: all that can be done while another host still has the store.
+//! A host that is about to start: everything that can be done while another host still has the store.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,7 @@ use cutover_traffic::{
 /// comes up later.
 const WARM_UP: Duration = Duration::from_mins(1);
 
-/// See the module.
+/// A host that has its sockets, its engine and its pools, and not yet the store.
 #[derive(Debug)]
 pub struct Prepared {
     config: Config,
@@ -221,7 +221,7 @@ fn serve(
     Ok((app, adopter))
 }
 
-/// Those who decide and write that down, and what ends them.
+/// The tasks that decide and write that down, and what ends them.
 #[derive(Debug, Default)]
 struct Tasks {
     deciding: TaskTracker,

@@ -1,8 +1,8 @@
-//! A configuration that is read again while the host runs: what of it is put in force at once, and what is not.
+//! Reads a configuration again while the host runs, and puts a part of it in force at once.
 //!
-//! What callers or decisions rest on is not changed under them: for that, a successor is started (SIGUSR2), which takes
-//! over without a dropped connection. The rest is: certificates, who is told, who may ask the admin plane, how long things
-//! are kept.
+//! What callers or decisions rest on does not change under them: for that, a successor is started (SIGUSR2), which
+//! takes over without a dropped connection. The part that changes at once is: certificates, webhooks, the names of the
+//! admin plane, and how long things are kept.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ const AT_ONCE: [&str; 6] = [
     "host.store_bytes",
 ];
 
-/// What may become another while the host runs.
+/// What a reload may change while the host runs.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
-    /// Who is told.
+    /// The webhooks that get notices.
     pub(super) webhooks: Arc<ArcSwap<Vec<Uri>>>,
-    /// By which names the admin plane may be asked.
+    /// The names by which the admin plane may be asked.
     pub(super) admin_hosts: Arc<ArcSwap<Vec<String>>>,
     /// How long things are kept.
     pub(super) keep: Arc<ArcSwap<Keep>>,

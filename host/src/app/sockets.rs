@@ -1,8 +1,8 @@
 //! The listening sockets of a host: made by it, or found when it started.
 //!
-//! Those that are found come from whoever started the host (`given`: the configuration does not say where they listen),
-//! or from the host before this one. Connections wait in their queues while nobody accepts, so that none is refused
-//! while one host takes over from another.
+//! Sockets are found if the process that started the host gives them to it (`given`: then the configuration does not
+//! say where they listen), or if they come from the host before this one. While no host accepts, connections wait in
+//! their queues, so that none is refused while one host takes over from another.
 
 use std::{
     io,
@@ -13,14 +13,14 @@ use super::StartError;
 use crate::config::Config;
 use cutover_traffic::ingress::listen;
 
-/// What is there when a host starts.
+/// The sockets that a host finds when it starts.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Sockets of the data plane.
+    /// Sockets for the data plane, if there are any.
     pub data_plane: Vec<TcpListener>,
-    /// The admin plane's.
+    /// The socket for the admin plane, if there is one.
     pub admin: Option<TcpListener>,
-    /// Whether the host was given them by whoever started it, or the first of the hosts before it was.
+    /// Whether the process that started the host gave them to it, or to the first of the hosts before it.
     pub given: bool,
 }
 
@@ -53,14 +53,14 @@ impl Found {
     }
 }
 
-/// See the module.
+/// The listening sockets that a host uses.
 #[derive(Debug)]
 pub struct Sockets {
     /// At least one for the data plane; all for the same address.
     pub data_plane: Vec<TcpListener>,
-    /// The admin plane's.
+    /// The socket for the admin plane.
     pub admin: TcpListener,
-    /// As in [`Found`].
+    /// Whether the host was given them, as in [`Found`].
     pub given: bool,
 }
 

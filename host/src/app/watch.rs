@@ -1,4 +1,4 @@
-//! Looks whether the store is still the one that was opened and takes records, and tells people when that changes.
+//! Watches whether the store is still the one that was opened and takes records, and tells people when that changes.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use cutover_control::notify::{Notice, Notifier};
 use cutover_model::clock;
 use cutover_store::Store;
 
-/// How often it is looked: more often than the shortest check that anybody would want.
+/// The time between two looks: less than the shortest check interval that makes sense.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Every so many looks something is written, too, as long as all is well.
+/// While all is well, something is written with each look of this number, too.
 const WRITE_EVERY: u32 = 5;
 
-/// Looks until `stop`.
+/// Looks at the store each second, until `stop`.
 pub(super) async fn watch(store: Store, notifier: Notifier, stop: CancellationToken) {
     let mut looks = tokio::time::interval(LOOK);
     // One that was in trouble from the beginning has said so.

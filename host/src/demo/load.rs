@@ -1,4 +1,4 @@
-//! Clients with sessions, over HTTP, at a steady rate whatever the host does (an open loop).
+//! The callers of the demo: clients with sessions, over HTTP, at a steady rate whatever the host does (an open loop).
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,4 @@
-//! What the demo showed, and whether every promise was kept.
+//! Sums up what the demo showed, and whether every promise was kept.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub struct Requests {
     pub shadowed: u64,
 }
 
-/// One stage of the ramp.
+/// One stage of the ramp, as it went.
 #[derive(Debug, Clone, Serialize)]
 pub struct StageSeen {
     /// V2's share in the stage, as the stages policy set it.

@@ -1,4 +1,4 @@
-//! What each pool can do with work that waits: a closed loop of callers, straight after each other.
+//! Measures what each pool can do with work that waits: a closed loop of callers, each of which calls again at once.
 
 use std::time::Duration;
 

@@ -44,17 +44,17 @@ const ADMITTERS: (usize, Duration) = (4, Duration::from_secs(30));
 /// What admitting takes beyond compiling, and waiting for other compilations.
 const ADMITTING: Duration = Duration::from_mins(2);
 
-/// Where policies are read and admitted.
+/// The threads on which policies are read and admitted.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    /// Where bundles are read.
+    /// Threads that read bundles.
     pub reading: Blocking,
-    /// Where policies are compiled and tried out.
+    /// Threads that compile policies and try them out.
     pub admitting: Blocking,
 }
 
 impl Desk {
-    /// With threads of its own.
+    /// A desk with bounds of its own on threads, and on the time that they may take.
     pub fn new(limits: &Limits) -> Self {
         let (readers, turn, limit) = READERS;
         let reading = Blocking::new("reading a bundle", readers, turn, limit);
@@ -73,9 +73,9 @@ enum InstallError {
          `host.policy_folders`, or push it to the registry with `cutover policy push` and name the release"
     )]
     Folder {
-        /// The bundle.
+        /// The folder that the request names.
         folder: String,
-        /// The folders.
+        /// The folders that are allowed, as a list.
         allowed: String,
     },
     /// The bundle cannot be read.
@@ -87,26 +87,18 @@ enum InstallError {
     /// The registry does not take it.
     #[error("{shown}")]
     Push {
-        /// The bundle.
         shown: String,
-        /// Why.
         #[source]
         source: Box<PushError>,
     },
     /// Those that the host trusts do not vouch for it.
     #[error("{shown} {refused}")]
-    Untrusted {
-        /// The release.
-        shown: String,
-        /// Why.
-        refused: Refused,
-    },
+    Untrusted { shown: String, refused: Refused },
     /// It is of another kind.
     #[error("{shown} is a {kind} policy, not {wanted}")]
     Kind {
-        /// The policy.
         shown: String,
-        /// What it is.
+        /// The kind that it has.
         kind: Kind,
         /// What was asked for.
         wanted: Kind,
@@ -116,12 +108,7 @@ enum InstallError {
     Settings,
     /// It is not admitted.
     #[error("the policy of {shown} {error}")]
-    Policy {
-        /// The policy.
-        shown: String,
-        /// Why.
-        error: PolicyError,
-    },
+    Policy { shown: String, error: PolicyError },
     /// No thread had time.
     #[error(transparent)]
     Blocking(#[from] BlockingError),
@@ -148,19 +135,18 @@ impl From<InstallError> for Declined {
     }
 }
 
-/// Who wants it, and why.
+/// The person who gives an order, and the reason, as they go on record.
+#[expect(missing_docs, reason = "the names and types of the fields say what they are")]
 #[derive(Debug, Clone, Copy)]
 pub struct Attribution<'a> {
-    /// Who.
     pub actor: &'a str,
-    /// Why.
     pub reason: &'a str,
 }
 
 /// Which policy, with which settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
-    /// Where it is.
+    /// The folder or the release that it comes from.
     pub source: Source<'a>,
     /// Laid over the settings in force, if the policy in charge has the same name.
     pub settings: &'a toml::Table,
@@ -183,7 +169,7 @@ struct Found {
     kind: Kind,
     title: Title,
     component: Vec<u8>,
-    /// Its own settings.
+    /// The settings of the policy itself, before any are laid over them.
     own: Settings,
     wasi_stub: bool,
 }

@@ -115,7 +115,7 @@ fn rules_of(policy: &dyn PolicyPort) -> Rules {
 impl Comparer {
     /// Hands in a pair; leaves it out if too many wait.
     pub fn submit(&self, pair: Pair, asked: Asked) {
-        // What is not taken is dropped, and by that left out.
+        // A pair that is not taken is dropped, and so counts as left out.
         if self.queue.try_send((pair, asked)).is_err() {
             self.report.lock().dropped += 1;
         }

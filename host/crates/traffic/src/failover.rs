@@ -15,7 +15,7 @@ pub struct Failed {
     pub sent: bool,
 }
 
-/// What a request may do, whoever it went to first.
+/// What a request may do, whichever pool it went to first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct May {
     /// It may be done twice: it is a read, and all of it is still at hand.
@@ -51,8 +51,8 @@ impl Failed {
         self.sent || !matches!(self.kind, FailureKind::System)
     }
 
-    /// Whether it counts against a pool that was sent a copy, for which nobody waits. Not if nobody was reached: a pool that
-    /// was closed has not failed it, nor has a V1 that may be on its way out.
+    /// Whether it counts against a pool that was sent a copy, for which no caller waits. It does not if no member was
+    /// reached: a pool that was closed has not failed the copy, nor has a V1 that may be on its way out.
     pub const fn mirrored_counts(self, pool: PoolId, is_open: bool) -> bool {
         self.sent || (is_open && matches!(pool, PoolId::V2))
     }
@@ -95,7 +95,7 @@ mod tests {
             let (may, failed) = (May { repeat, go_to_v1 }, Failed { kind, sent });
             let asks = may.asks_v1(failed, at(now), at(deadline));
             prop_assert!(!asks || (go_to_v1 && now < deadline && (repeat || !sent)));
-            // A read that may go to V1 always does while there is time, and so does what nobody has seen.
+            // A read that may go to V1 always does while there is time, and so does what no member has seen.
             prop_assert!(asks || !go_to_v1 || now >= deadline || (sent && !repeat));
         }
 

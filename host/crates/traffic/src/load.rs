@@ -38,7 +38,7 @@ pub enum Room {
     Mirrors,
 }
 
-/// What callers are told when there is room for nobody.
+/// What callers are told when there is no room at all.
 pub const FULL: &str = "the host serves as many requests as it may; try again later";
 
 /// A request that is served; dropping it ends that.

@@ -85,10 +85,10 @@ impl Pool {
         }
     }
 
-    /// Waits until somebody is there: workers that are ready, or upstreams that were reached since they were replaced.
+    /// Waits until members are there: workers that are ready, or upstreams that were reached since they were replaced.
     ///
     /// # Errors
-    /// Why nobody is.
+    /// Why no member is there.
     pub async fn reached_by(&self, deadline: Mono) -> Result<(), Failure> {
         match self {
             Self::Workers(pool) => pool.ready_by(deadline).await,
@@ -155,7 +155,7 @@ impl Pool {
         }
     }
 
-    /// Whether somebody is there to answer, well or not: a worker that is up, or an upstream that can be reached.
+    /// Whether a member is there to answer, well or not: a worker that is up, or an upstream that can be reached.
     pub fn can_serve(&self) -> bool {
         match self {
             Self::Workers(pool) => pool.is_open() && pool.is_ready(),

@@ -190,7 +190,7 @@ impl Proxy {
         expect(&mut request, self.can_ask());
         let ExchangeResult { result, pool, since, by_caller } = exchange.run(self, request, route.pool).await;
         let took = clock::mono().since(since);
-        // An answer of the pool that did not have to answer is nobody's to mirror.
+        // The answer of a pool that the request was not routed to is not mirrored.
         let mirror = if pool == route.pool { mirror } else { Wish::No };
         let changed = (connection, upgrade.as_deref(), tasks);
         let mut reply = match result {
@@ -234,7 +234,8 @@ impl Proxy {
     /// Counts a request against its caller's limit.
     fn admit(&self, limit: &Limit, caller: &Caller, fields: &Fields) -> Result<(), Duration> {
         let session = || {
-            // As routing has it; but one that is only just made is of nobody who was seen before.
+            // The session that routing uses; but a cookie that is only made now says nothing of a caller that was seen
+            // before.
             let visit = self.cookie.as_ref().map(|cookie| cookie.visit(fields, None, clock::unix_ms(), || 0));
             let signed = visit.filter(|visit| !visit.is_new).map(|visit| Cow::Owned(visit.id));
             signed.or_else(|| self.session.iter().find_map(|key| key.of(fields)).map(Cow::Borrowed))
@@ -264,9 +265,9 @@ impl Proxy {
         !self.v1.spec().connector.is_http2() && !self.v2.spec().connector.is_http2()
     }
 
-    /// Waits for the first of a body: so much that whoever sends it seems to mean it, or all of that of a read, if it can
-    /// be kept. Nobody is asked meanwhile, and no room is taken. What there is room for then; who does not send that is
-    /// refused.
+    /// Waits for the beginning of a body: enough that the caller seems to mean it, or, of a read, all of it, if it can
+    /// be kept. Meanwhile the request takes no room and is sent nowhere. Returns what there is room for then; a caller
+    /// that does not send enough is refused.
     async fn gather(
         &self,
         body: &mut Upload,

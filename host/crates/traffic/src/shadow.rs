@@ -123,7 +123,7 @@ impl Mirror {
         }
     }
 
-    /// What V1 did not answer is no pair: nobody is to be judged by a pool that may be on its way out.
+    /// A call that V1 did not answer makes no pair: V2 must not be judged by a pool that may be on its way out.
     async fn back_to_v1(&self, request: &Request, v2: Side) {
         let answer = self.call(PoolId::V1, request).await;
         if let Some(v1) = side(&answer) {

@@ -43,7 +43,7 @@ pub struct Split {
     pub decide_failures: Mutex<BTreeMap<&'static str, u64>>,
     /// Held while V2 is opened or drained, so that the two do not overlap.
     pub v2_turn: tokio::sync::Mutex<()>,
-    /// Whether `v1` has had nobody to answer for a while.
+    /// Whether `v1` has not been able to serve for a while.
     v1_gone: AtomicBool,
     evaluations: EvaluationQueue,
 }
@@ -63,7 +63,7 @@ impl Split {
         Self { operations, router, v1, v2, recorder, decide_failures, v2_turn, v1_gone, evaluations }
     }
 
-    /// Whether nobody is there to answer for V1, and has not been for a while: then nothing goes back to it.
+    /// Whether V1 cannot serve, and has not been able to for a while: then nothing goes back to it.
     pub fn is_v1_gone(&self) -> bool {
         // The flag is set once a second; V1 may be back since.
         self.v1_gone.load(Ordering::Relaxed) && !self.v1.can_serve()

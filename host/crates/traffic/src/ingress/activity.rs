@@ -140,7 +140,7 @@ impl ConnectionActivity {
         }
     }
 
-    /// What it is told; whoever asks is woken when that changes.
+    /// What it is told; the task is woken when that changes.
     pub(crate) fn order(&self, cx: &Context<'_>) -> Directive {
         self.waker.register(cx.waker());
         match self.order.load(Ordering::Acquire) {
@@ -190,12 +190,12 @@ impl ConnectionActivity {
         self.is_pending.load(Ordering::Relaxed)
     }
 
-    /// Whether a body was left unread since this was last asked. Whoever got the connection would take its rest for a request.
+    /// Whether a body was left unread since this was last asked: another host would take the rest of it for a request.
     pub(crate) fn was_torn(&self) -> bool {
         self.is_torn.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether what comes in now is for whoever gets the connection next.
+    /// Whether what comes in now is for the host that gets the connection next.
     pub(super) fn reads_no_more(&self) -> bool {
         self.order.load(Ordering::Acquire) == Directive::Leave as u8 && self.has_ended_all()
     }
@@ -306,8 +306,8 @@ impl ConnectionActivity {
 }
 
 impl Shortage {
-    /// Somebody waits from now on. Who looks at connections after that either sees one that has ended its last request,
-    /// or that one sees this.
+    /// Counts a caller that waits for a place. A thread that looks at connections after that either sees one that has
+    /// ended its last request, or that connection sees the shortage.
     pub fn begins(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);

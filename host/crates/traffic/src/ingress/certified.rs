@@ -35,7 +35,8 @@ impl CertificateFields {
         self.subject.is_none() && self.certificate.is_none()
     }
 
-    /// What is said of a caller with this certificate, or without one. Nobody else may say it, so each field is there.
+    /// What is said of a caller with this certificate, or without one. All fields are there, so that a caller cannot
+    /// set one.
     pub(super) fn of(&self, certificate: Option<&CertificateDer<'_>>) -> Vouched {
         let subject = self.subject.iter().map(|name| (name.clone(), certificate.and_then(subject)));
         let whole = |der: &CertificateDer<'_>| format!(":{}:", STANDARD.encode(der)).into();
@@ -76,7 +77,7 @@ fn attribute(mut bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok().filter(|_| der::TEXTS.contains(&tag));
     Some(match (NAMES.iter().find(|(known, _)| *known == id), text) {
         (Some((_, name)), Some(text)) => format!("{name}={}", escaped(text)),
-        // What has no name has no form as text, either (RFC 4514, 2.4); nobody else is to be mistaken for it.
+        // An attribute without a name has no text form, either (RFC 4514, 2.4); it must not look like another one.
         (_, _) => format!("{id}=#{}", hex::encode(value)),
     })
 }

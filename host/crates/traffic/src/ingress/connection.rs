@@ -211,7 +211,7 @@ impl Serving {
         let tls = self.settings.tls.as_ref().filter(|_| is_new && read.is_empty());
         let to = peer.to.or_else(|| stream.local_addr().ok()).unwrap_or(UNKNOWN);
         let caller = Caller::new(proxy_protocol::Ends { source: peer.address, destination: to }, tls.is_some());
-        // Who has shown no certificate must not say what one would.
+        // A caller that has shown no certificate must not say what one would.
         let fields = self.settings.tls.as_ref().map(Tls::fields).filter(|fields| !fields.is_empty());
         let caller = Arc::new(match fields {
             None => caller,
@@ -307,7 +307,7 @@ impl Serving {
 
     async fn give_away(&self, carried: io::Result<Carried>) {
         match carried {
-            // If nobody is there to take it, it is closed.
+            // If no host takes it, it is closed.
             Ok(carried) => drop(self.leaving.send(carried).await),
             Err(error) => tracing::debug!(%error, "a connection cannot be given away"),
         }
@@ -374,7 +374,8 @@ impl Serving {
         let is_http2_head = request.version() == Version::HTTP_2 && request.method() == Method::HEAD;
         let verified = strict::verify(request.version(), request.headers_mut());
         let is_extended = extended::to_upgrade(&mut request, || fastrand::u128(..));
-        // Who sends a length besides chunks may mean to hide a request behind this one: its connection is not used again
+        // A caller that sends a length besides chunks may hide a request behind this one: its connection is not used
+        // again
         // (RFC 9112, 6.3). The parser has dropped the length by now, so that cannot be told apart.
         let was_chunked = request.version() == Version::HTTP_11 && request.headers().contains_key(TRANSFER_ENCODING);
         // Also of one that is refused it has to be known whether the rest of its body comes.

@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
                 }
             }
         }
-        // What was written is on its way; nobody waits for more.
+        // What was written is on its way, and no more will be.
         drop(self.io.shutdown().await);
         Ended::Over
     }
@@ -177,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
     {
         let is_head = request.head.method == Method::HEAD;
         if self.interims.has_some() || Arc::strong_count(&self.interims) > 1 {
-            // Somebody may still leave one that belongs to the request before.
+            // An interim answer to the request before may still come.
             self.interims = Arc::default();
         }
         request.interims = Some(Arc::clone(&self.interims));
@@ -269,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Plain<S> {
         timeout(SOON, come).await.unwrap_or(false)
     }
 
-    /// Whether the caller left; whoever asks is woken when it does.
+    /// Whether the caller left; the task is woken when it does.
     fn is_left(&mut self, cx: &mut Context<'_>) -> bool {
         while self.read.len() < AHEAD {
             match self.io.poll_fill(cx, &mut self.read) {

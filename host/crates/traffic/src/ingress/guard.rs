@@ -40,8 +40,8 @@ pub async fn guard<C: Future>(
         match connection.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Guarded::Ended(ended)),
             Poll::Pending if order == Directive::Leave && pulse.can_go() => {
-                // Of a body that nobody wants hyper learns when it is polled next: it reads the rest that is here, or closes. It
-                // may come to another request then.
+                // Hyper learns of a body that is not read any more when it is polled next: it reads the rest that is
+                // here, or closes. Then it may come to another request.
                 while pulse.was_torn() {
                     if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                         return Poll::Ready(Guarded::Ended(ended));

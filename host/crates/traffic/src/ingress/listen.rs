@@ -17,9 +17,9 @@ const BACKLOG: i32 = 4_096;
 /// A socket for each thread, all for the same address.
 ///
 /// # Errors
-/// When the address cannot be had, also because somebody else listens there.
+/// When the address cannot be had, also because another process listens there.
 pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<TcpListener>> {
-    // A port that the system chooses is nobody else's.
+    // A port that the system chooses is free.
     if address.port() != 0 {
         let alone = socket(address)?;
         alone.bind(&address.into())?;

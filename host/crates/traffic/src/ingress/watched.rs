@@ -25,7 +25,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Watched<S> {
     inner: S,
-    /// What was read before, by whoever had the connection then.
+    /// What was read before, by another owner of the connection, and not used.
     before: Bytes,
     pulse: Arc<ConnectionActivity>,
 }
@@ -51,8 +51,8 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Adds what has come to what was read, and says how much; nothing at the end. Whether a head has begun is for whoever
-    /// asks to tell ([`ConnectionActivity::head_began`]): most come whole.
+    /// Adds what has come to what was read, and says how much; nothing at the end. The caller says whether a head has
+    /// begun ([`ConnectionActivity::head_began`]): most heads come whole.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, read: &mut BytesMut) -> Poll<io::Result<usize>> {
         if !self.before.is_empty() {
             read.extend_from_slice(&self.before);

@@ -41,7 +41,7 @@ pub enum Uncompared {
     Unanswered,
     /// No comparison policy was in charge, or it did not answer.
     Unasked,
-    /// An answer is such that nobody can be asked about it.
+    /// An answer is such that no policy can be asked about it.
     Incomparable,
 }
 
@@ -142,7 +142,8 @@ impl Pairs {
         self.0.lock().change();
     }
 
-    /// A person accepts what was found of an operation so far: it holds nobody any more. What is found after it does.
+    /// A person accepts what was found of an operation so far: it no longer holds the migration. What is found after it
+    /// does.
     pub fn accept(&self, operation: &Arc<str>) {
         let mut inner = self.0.lock();
         let counts = inner.open();
@@ -302,7 +303,7 @@ impl Asked {
 
 impl Inner {
     fn leave(&mut self, operation: &Arc<str>, why: Uncompared) {
-        // Both answered, and still nobody knows whether they are the same.
+        // Both answered, and still it is not known whether they are the same.
         if matches!(why, Uncompared::TooLarge | Uncompared::Unasked | Uncompared::Incomparable) {
             self.open().comparisons.incomparable += 1;
         }

@@ -39,8 +39,8 @@ pub struct Observation<'a> {
     pub class: Class,
     /// The pool that served it.
     pub pool: PoolId,
-    /// Whether the other pool had answered, so that nobody waited for this one. Those to V1 count as V1's side, those to V2
-    /// apart.
+    /// Whether the other pool had answered, so that the caller did not wait for this one. Mirrored calls to V1 count as
+    /// V1's, those to V2 apart.
     pub mirrored: bool,
     /// Its session, as [`Recorder::session`] makes it; `None` if the caller named none.
     pub session: Option<Session>,

@@ -252,7 +252,7 @@ impl Sessions {
         std::mem::take(&mut self.fresh)
     }
 
-    /// A stage begins: nobody did anything yet.
+    /// Empties the sets, because a stage begins.
     pub(super) fn begin_stage(&mut self) {
         for table in self.operations.iter_mut().flatten() {
             *table = Table::default();

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use cutover_model::clock::Mono;
 
-/// After a call of the trickle, none is let through for so many times as long as that took: the trickle has a tenth of one
-/// worker's time, and whoever else wants the only worker of a pool has nine.
+/// After a call of the trickle, none is let through for so many times as long as that took: the trickle has a tenth of
+/// one worker's time, and other operations have nine tenths if it is the only worker of the pool.
 const TRICKLE_REST: u32 = 9;
 
 /// The least time between two calls of the trickle: what fails at once is not tried more than ten times a second.
@@ -27,7 +27,7 @@ const TRICKLE_GAP: Duration = Duration::from_millis(100);
 pub enum Backing {
     /// The other pool answers it.
     Other,
-    /// Nobody answers it: the call fails.
+    /// No other pool answers it: the call fails.
     Alone,
 }
 
@@ -105,7 +105,7 @@ pub enum Came {
     Answer,
     /// The call failed, and the callee is to blame.
     Failure,
-    /// Nothing that says anything: the caller went away, or nobody saw the call.
+    /// Nothing that says anything: the caller went away, or no worker saw the call.
     Nothing,
 }
 

@@ -220,8 +220,8 @@ impl<W> Checkout<W> {
         goes
     }
 
-    /// Slots for which a worker has to be started; whoever asks is to [`begin`](Self::begin) or to
-    /// [`leave`](Self::leave) each.
+    /// Slots for which a worker has to be started. The caller must [`begin`](Self::begin) or [`leave`](Self::leave)
+    /// each of them.
     pub fn vacancies(&mut self) -> Vec<Vacancy> {
         if !self.open {
             return Vec::new();
@@ -308,7 +308,7 @@ impl<W> Checkout<W> {
         ended
     }
 
-    /// Takes out workers of the overflow that nobody has needed since `before`, to be ended.
+    /// Takes out workers of the overflow that no call has needed since `before`, to be ended.
     pub fn end_overflow(&mut self, before: Mono, now: Mono) -> Vec<W> {
         let idle = |slot: &Slot<W>| slot.is_free() && slot.since() <= before;
         let overflow = self.slots.iter().enumerate().skip(self.shape.regular);

@@ -168,7 +168,7 @@ impl Recovery {
             return spent;
         }
         let after = self.wait(rule, attempt.number);
-        // An attempt that begins when the caller is about to go helps nobody.
+        // An attempt that begins when the caller is about to go does not help.
         if after < attempt.left { Next::Retry { after } } else { spent }
     }
 

@@ -23,7 +23,8 @@ pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// hangs starts less than one process a second, and loses little of its time to waiting once calls are answered again.
 pub const OVERDUE_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The longest wait between two attempts to start a worker of a pool that nobody stands behind: a pool of sixteen is whole
+/// The longest wait between two attempts to start a worker of a pool without another one behind it: a pool of 16 is
+/// whole
 /// in a quarter of a minute once its workers start again, and a process started each second takes a few percent of a
 /// processor.
 pub const ALONE_BACKOFF: Duration = Duration::from_secs(1);

@@ -147,7 +147,7 @@ struct Inner {
     lanes: Vec<IdlePool>,
     budget: Budget,
     open: AtomicBool,
-    /// Somebody waits for requests to end.
+    /// Whether `drain` waits for requests to end.
     draining: AtomicBool,
     waiting: AtomicUsize,
     callers: Callers,
@@ -298,7 +298,7 @@ impl UpstreamPool {
     /// Waits for requests in flight, at most as long as the settings say; streams are told to end before that. Returns
     /// those that are left.
     pub async fn drain(&self) -> usize {
-        // Either whoever ends a request sees this, or what is in flight is seen here without it.
+        // Either the end of a request sees this, or what is in flight is seen here without it.
         self.0.draining.store(true, Ordering::SeqCst);
         let start = clock::mono();
         let (streams, all) = (start + self.0.spec.stream_timeout, start + self.0.spec.drain_timeout);
@@ -338,7 +338,7 @@ impl UpstreamPool {
         self.0.members.iter().any(|member| member.is_usable(now))
     }
 
-    /// Whether somebody is there to answer: a member that can be reached and passes its checks, however its answers are.
+    /// Whether a member is there to answer: one that can be reached and passes its checks, however its answers are.
     pub fn can_serve(&self) -> bool {
         self.is_open() && self.0.members.iter().any(Member::is_there)
     }

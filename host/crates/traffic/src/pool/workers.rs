@@ -127,7 +127,7 @@ impl WorkerPool {
             changed: Notify::new(),
             closed: Notify::new(),
             give_up: Notify::new(),
-            // What V2 does not answer V1 may; what V1 does not, nobody.
+            // What V2 does not answer, V1 may; behind V1 there is no other pool.
             alone: AtomicBool::new(spec_is_v1),
             left_alone: Notify::new(),
             chance: RandomState::new(),
@@ -326,7 +326,7 @@ impl WorkerPool {
         of_v2.then(|| self.0.evaluations.slots().get(Kind::Adapter).active()).flatten()
     }
 
-    /// Counts a failure of whoever translates its calls.
+    /// Counts a failure of the policy that translates its calls.
     pub fn adapter_failed(&self, adapter: &Arc<dyn PolicyPort>, error: &PolicyError) {
         self.0.evaluations.failed(Kind::Adapter, Some(adapter), error);
     }
@@ -399,7 +399,7 @@ impl Inner {
             self.failures.fetch_add(1, Ordering::AcqRel);
             self.overdue.fetch_add(u64::from(is_overdue), Ordering::Relaxed);
         }
-        // Kills it; its end is seen by whoever waits for that.
+        // Kills it; the task that waits for its end sees that.
         drop(worker);
         self.changed.notify_waiters();
     }

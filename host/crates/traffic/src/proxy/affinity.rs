@@ -90,7 +90,7 @@ impl SessionCookie {
         Visit { id: format!("{id:032x}"), is_new: true, is_known, pool: PoolId::V1, begun: now, issued: now }
     }
 
-    /// What it is, for people: who has another key, or stays otherwise, sends sessions elsewhere.
+    /// The cookie described for people: with another key, or another rule to stay, sessions go elsewhere.
     pub fn described(&self) -> String {
         let key = Sha256::digest(self.key);
         let [a, b, c, ..] = <[u8; 32]>::from(key);
@@ -104,7 +104,7 @@ impl SessionCookie {
         (self.stays && !visit.is_new).then_some(Home { pool: visit.pool, begun })
     }
 
-    /// Takes the cookie out of a request: it is nobody's but the host's.
+    /// Takes the cookie out of a request: it is the host's alone.
     pub fn strip(&self, fields: &mut Fields) {
         let is_own = |pair: &str| pair.trim().split_once('=').is_some_and(|(name, _)| name == self.name);
         if !fields.texts("cookie").any(|text| text.split(';').any(is_own)) {

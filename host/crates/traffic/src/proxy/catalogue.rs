@@ -23,7 +23,7 @@ use crate::{
 };
 use cutover_model::request::Class;
 
-/// Methods that have an operation of their own where nobody named one, and their classes. Safe methods change nothing
+/// Methods that have an operation of their own where none is configured, and their classes. Safe methods change nothing
 /// (RFC 9110, 9.2.1).
 const METHODS: [(&str, Class); 9] = [
     ("get", Class::Read),
@@ -57,7 +57,7 @@ pub struct OperationRef {
     pub limit: Option<Arc<Limit>>,
 }
 
-/// What holds for operations of which nobody has said otherwise.
+/// What holds for operations that are not configured.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
     /// What counts as failed.
@@ -79,7 +79,7 @@ pub struct Found<'a> {
     pub is_idempotent: bool,
 }
 
-/// What is made of requests that nobody has named.
+/// What is made of requests that fit no configured operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rules {
     /// Whether a safe method makes a request a read where operations are named, and none of them is it.
@@ -96,7 +96,7 @@ pub struct Catalogue {
     rules: Rules,
 }
 
-/// The operations that requests have by their methods alone, and whether somebody has said what they are.
+/// The operations that requests have by their methods alone, and whether each is configured.
 #[derive(Debug, Clone)]
 struct ByMethod(Vec<(OperationRef, bool)>);
 
@@ -151,7 +151,7 @@ impl ByMethod {
 }
 
 impl Catalogue {
-    /// Of operations that somebody named. `said` are those that go by a method's name and of which something was said;
+    /// The catalogue of configured operations. `said` are those that go by a method's name and are configured;
     /// `defaults` are for the others.
     ///
     /// # Errors

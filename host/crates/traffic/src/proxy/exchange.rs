@@ -227,8 +227,8 @@ impl Drop for FailedFirst<'_, '_> {
     }
 }
 
-/// An attempt under way. It is dropped before it is over if its caller leaves: what the caller waited for is counted, or
-/// else a pool that lets everybody wait would have failed nobody.
+/// An attempt under way. It is dropped before it is over if its caller leaves. Then the time that the caller waited is
+/// counted: otherwise a pool that lets all callers wait would have failed none.
 struct Waiting<'a, 'b> {
     exchange: &'a Exchange<'b>,
     target: Target,
@@ -247,7 +247,7 @@ impl Drop for Waiting<'_, '_> {
     }
 }
 
-/// An answer that counts against whoever gave it.
+/// The text of a failure by the status of an answer.
 pub(super) fn said(status: StatusCode) -> String {
     format!("answered with {status}")
 }

@@ -136,7 +136,7 @@ pub fn to_upstream(head: &mut RequestHead, caller: &Caller, forwarding: Forwardi
     let takes_trailers = fields.has_token("te", "trailers");
     remove_connection(fields);
     fields.remove("proxy-authorization");
-    // What they say is for the host alone, and nobody but the host says it to upstreams.
+    // Fields with these names are between callers and the host: they are not passed on to upstreams.
     fields.remove_prefixed(OWN);
     if takes_trailers {
         fields.set("te", "trailers");
@@ -238,21 +238,21 @@ impl Caller {
         said.map_or(self.tls, |said| said.eq_ignore_ascii_case("https"))
     }
 
-    /// Who sent a request and to where, as upstreams are told that speak the PROXY protocol. Whoever is known by what proxies
-    /// say has no port.
+    /// The addresses of a request's caller, as upstreams are told by the PROXY protocol. A caller that is known by what
+    /// proxies say has port 0.
     pub fn ends(&self, fields: &Fields, forwarding: Forwarding) -> Ends {
         let address = self.address(fields, forwarding);
         let source = if address == self.address { self.ends.source } else { SocketAddr::new(address, 0) };
         Ends { source, ..self.ends }
     }
 
-    /// Who sent a request, as pools tell callers apart.
+    /// The caller of a request, as pools tell callers apart.
     pub fn source(&self, fields: &Fields, forwarding: Forwarding) -> Source {
         if forwarding.trust { Source::of(self.address(fields, forwarding)) } else { self.source }
     }
 
-    /// Who sent a request: whoever is at the other end of the connection, or, if proxies before the host are trusted, who
-    /// they say that it was.
+    /// The address of a request's caller: the other end of the connection, or, if proxies before the host are trusted,
+    /// the address that they say.
     pub fn address(&self, fields: &Fields, forwarding: Forwarding) -> IpAddr {
         if !forwarding.trust {
             return self.address;

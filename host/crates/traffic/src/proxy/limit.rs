@@ -65,7 +65,7 @@ pub struct Limit {
     refused: AtomicU64,
 }
 
-/// A caller, and when its next request would come. Nobody, at time zero, has sent nothing for long.
+/// A caller, and when its next request would come. The default is no caller, and one that has sent nothing for long.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     tag: u64,
@@ -159,7 +159,7 @@ impl Limit {
     }
 }
 
-// Two are the same if they say the same, whoever has sent what.
+// Two limits are equal if they have the same rule, whatever callers have sent.
 impl PartialEq for Limit {
     fn eq(&self, other: &Self) -> bool {
         (self.limiter.rate, self.limiter.per) == (other.limiter.rate, other.limiter.per)

@@ -51,7 +51,7 @@ use cutover_model::{
 /// The largest body that is compared, before and after it is decompressed.
 const MOST: usize = 256 << 10;
 
-/// Says to an upstream that nobody waits for the answer.
+/// The field that tells an upstream that no caller waits for the answer.
 const MARK: &str = "x-cutover-shadow";
 
 /// Mirrors the reads of one migration.
@@ -246,7 +246,7 @@ impl Original {
                     Err(failure) => mirror.parts.comparer.leave(asked, Uncompared::Unanswered, failure.kind.name()),
                 }
             }
-            // What V1 did not answer is no pair: nobody is to be judged by a pool that may be on its way out.
+            // A read that V1 did not answer makes no pair: V2 must not be judged by a pool that may be on its way out.
             PoolId::V2 => {
                 if let Ok(v1) = mirror.ask(PoolId::V1, request, kind, session).await
                     && (answer.is_failure() || !v1.is_failure())
@@ -362,7 +362,7 @@ impl Kept {
         let body = body.map_err(|_too_large| too_large())?;
         let body = match decode(&encoding, &body, MOST) {
             Ok(Some(decoded)) => decoded,
-            // What is not what it says to be is left to those who know what it should be.
+            // A body that is not encoded as it says is left to the policy, which may know what it should be.
             Ok(None) | Err(Undecoded::Broken) => body,
             Err(Undecoded::TooLarge) => return Err(too_large()),
             Err(Undecoded::Unknown(encoding)) => {

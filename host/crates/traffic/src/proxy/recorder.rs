@@ -14,7 +14,7 @@ use crate::{
 };
 use cutover_model::request::{Class, FailureKind, PoolId};
 
-/// Counts one exchange when its answer's body has ended, or when nobody reads it any more.
+/// Counts one exchange when its answer's body has ended, or is not read any more.
 #[derive(Debug)]
 pub struct ResponseRecorder {
     recorder: Arc<Recorder>,
@@ -63,12 +63,12 @@ pub struct Ended {
     pub took: Duration,
 }
 
-/// The status of an exchange whose caller left before it was over, as others have it in their logs; nobody is sent it.
+/// The status of an exchange whose caller left before it was over, as other proxies log it; it is never sent.
 const CALLER_LEFT: u16 = 499;
 
 impl Ended {
-    /// Before the head was there, as its caller left. Who waited for long was let down; whoever did not counts as one who
-    /// left, with a latency of at least so long.
+    /// An exchange whose caller left before the head was there. A caller that waited long was let down; any other
+    /// counts as one that left, with a latency of at least so long.
     pub fn abandoned(pool: PoolId, took: Duration) -> Self {
         if took >= STILL {
             return Self::without_answer(pool, FailureKind::Timeout, took);
@@ -170,7 +170,7 @@ impl ResponseRecorder {
         }
     }
 
-    /// Tells what the head said, of an answer whose end nobody has seen: it is compared with nothing.
+    /// Tells what the head said, of an answer whose end was not seen: it is compared with nothing.
     pub fn leave(&mut self) {
         self.mirrored = None;
         self.unread();

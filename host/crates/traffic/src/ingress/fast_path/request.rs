@@ -35,7 +35,7 @@ pub(super) enum Taken {
     PartOfBody(usize),
     /// Something else, which stays.
     Other,
-    /// What nobody else is to read, either.
+    /// A head that must be refused, and not be given to hyper.
     Refused(Refused),
 }
 

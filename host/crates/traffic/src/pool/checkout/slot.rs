@@ -9,7 +9,7 @@ use crate::pool::{
 };
 use cutover_model::clock::Mono;
 
-/// A worker that ran this long was well, even if nobody called it: its successor starts at once.
+/// A worker that ran this long was well, even without a call: its successor starts at once.
 const PROVEN: Duration = Duration::from_secs(10);
 
 /// A place for a worker. `W` is a worker.
@@ -28,7 +28,7 @@ pub(super) struct Slot<W> {
     pub(super) unhealthy: u32,
     /// The version of the state without a session that the worker has.
     pub(super) shared_version: u64,
-    /// Somebody is about to start a worker for it.
+    /// Whether a worker is about to be started for it.
     pub(super) claimed: bool,
     /// Calls that the worker answered.
     answered: u64,
@@ -202,7 +202,7 @@ impl<W> Slot<W> {
         self.place = Hold::Here(worker);
     }
 
-    /// Takes a worker back that nobody took.
+    /// Takes a worker back whose call was given up before it began.
     pub(super) fn not_taken(&mut self, worker: W, now: Mono) {
         self.rest(worker, self.used, now);
         self.answered -= 1;

@@ -104,7 +104,7 @@ pub enum Left<W> {
     Sick(W),
 }
 
-/// A slot that somebody who asked has to start a worker for.
+/// A slot for which a worker has to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vacancy {
     /// The slot, counted from 0.

@@ -102,7 +102,7 @@ fn said(status: io::Result<std::process::ExitStatus>) -> String {
     status.map_or_else(|error| format!("its end is unknown: {error}"), |status| status.to_string())
 }
 
-/// Only whoever waits for a process may signal it by its number: until then no other gets that number.
+/// Only the task that waits for a process may signal it by its number: until then no other process gets that number.
 fn terminate(pid: u32) {
     let signalled = i32::try_from(pid).ok().and_then(Pid::from_raw).map(|pid| kill_process(pid, Signal::TERM));
     if let Some(Err(error)) = signalled {

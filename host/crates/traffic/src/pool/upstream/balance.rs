@@ -67,8 +67,8 @@ pub fn cost(in_flight: usize, latency_ns: Option<u64>) -> u64 {
     }
 }
 
-/// The member for the next request: `usable` says who may have it, `cost` what it costs there, `chance` is a random
-/// number. None if nobody is usable.
+/// The member for the next request: `usable` says whether a member may have it, `cost` what it costs there, `chance` is
+/// a random number. `None` if no member is usable.
 pub fn choose(
     members: usize,
     chance: u64,

@@ -26,7 +26,7 @@ impl Budget {
 
     /// Pays in for a request that came.
     pub fn pay_in(&self) {
-        // Full most of the time, and then nobody writes.
+        // The budget is full most of the time, and then no thread writes.
         if self.parts.load(Ordering::Relaxed) < MOST * TOKEN {
             self.parts.fetch_add(self.percent, Ordering::Relaxed);
         }

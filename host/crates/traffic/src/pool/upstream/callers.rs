@@ -19,10 +19,10 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-/// Callers that are told apart.
+/// How many callers are told apart.
 const KNOWN: usize = 4_096;
 
-/// The part of an IPv6 address that is one caller's: whoever has an address of a network has all of them.
+/// The part of an IPv6 address by which callers are told apart: a caller with one address of a network has all of them.
 const NETWORK: u128 = !0 << 64;
 
 static SEED: OnceLock<RandomState> = OnceLock::new();

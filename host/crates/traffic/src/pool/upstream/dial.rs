@@ -31,8 +31,8 @@ use cutover_model::{
 const QUEUE_FULL: Duration = Duration::from_millis(5);
 
 impl Inner {
-    /// A new connection to a member, for who is at these ends; for nobody if the host itself asks. The PROXY protocol says
-    /// so, if the pool speaks it.
+    /// A new connection to a member, for the caller at these ends; `None` if the host itself asks. The PROXY protocol
+    /// says which, if the pool uses it.
     pub(super) async fn connect(&self, member: &Member, ends: Option<&Ends>) -> Result<Sender, Failure> {
         let limit = self.spec.connect_timeout;
         match timeout(limit, self.try_connect(member, ends)).await {

@@ -39,7 +39,7 @@ impl Interims {
         }
     }
 
-    /// Whether any wait; whoever asks is woken when one comes.
+    /// Whether any wait; the task is woken when one comes.
     pub fn poll_some(&self, cx: &Context<'_>) -> bool {
         self.waker.register(cx.waker());
         self.has_some()

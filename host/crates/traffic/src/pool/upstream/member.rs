@@ -107,7 +107,7 @@ impl Member {
         !self.down.load(Ordering::Relaxed) && self.out_until.load(Ordering::Relaxed) <= now.nanos()
     }
 
-    /// Whether somebody is there, whatever its answers are.
+    /// Whether the member can be reached, whatever its answers are.
     pub(super) fn is_there(&self) -> bool {
         !self.down.load(Ordering::Relaxed) && !self.reach.is_lost()
     }
@@ -119,7 +119,7 @@ impl Member {
         }
     }
 
-    /// Takes a place, if one is free and nobody waits for it.
+    /// Takes a place, if one is free and no request waits for it.
     pub(super) fn enter(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) == 0 && self.try_enter()
     }

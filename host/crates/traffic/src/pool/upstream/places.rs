@@ -60,14 +60,14 @@ impl UpstreamPool {
         if let Some(source) = source {
             inner.callers.enter(source);
         }
-        // Whoever closes the pool looks at what is in flight after that: one of the two sees the other.
+        // A task that closes the pool looks at what is in flight after that: one of the two sees the other.
         if inner.open.load(Ordering::SeqCst) { Ok(ticket) } else { closed() }
     }
 }
 
 impl Inner {
-    /// A member that is usable and not to be avoided; if there is none, any: a pool whose members all look bad is more
-    /// likely misjudged than gone, and nobody is served by not trying.
+    /// A member that is usable and not to be avoided. If there is none, any member: a pool whose members all look bad
+    /// is more likely misjudged than gone, and refusing the request would not help its caller.
     fn choose(&self, avoid: Option<usize>, now: Mono) -> usize {
         let (members, chance) = (self.members.len(), fastrand::u64(..));
         let usable = |at: usize| self.members.get(at).is_some_and(|member| member.is_usable(now));

@@ -43,7 +43,7 @@ impl Reach {
         missed.is_ok_and(|before| before + 1 == LOST)
     }
 
-    /// Whether nobody is there.
+    /// Whether the member cannot be reached.
     pub(super) fn is_lost(&self) -> bool {
         self.missed.load(Ordering::Relaxed) >= LOST
     }

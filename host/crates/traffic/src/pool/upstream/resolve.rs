@@ -23,7 +23,7 @@ type Looking = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>
 
 type Look = dyn Fn(&str, u16) -> Looking + Send + Sync;
 
-/// How names are looked up: by the system, unless somebody says otherwise.
+/// How names are looked up: by the system, unless a function is given.
 #[derive(Clone, Default)]
 pub struct Lookup(Option<Arc<Look>>);
 
@@ -156,7 +156,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// Looks a name up again, because nobody is where it led; true if it leads somewhere else.
+    /// Looks a name up again, because no member is where it led; true if it leads somewhere else.
     pub(super) async fn look_again(&self, member: &Member) -> bool {
         let Some((name, port)) = member.address.name() else { return false };
         let before = member.places.era.load(Ordering::Acquire);

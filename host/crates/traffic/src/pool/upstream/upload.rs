@@ -55,7 +55,7 @@ enum Form {
 struct Coming {
     inner: Incoming,
     is_http2: bool,
-    /// What has come and nobody has taken.
+    /// The parts that have come and were not taken yet.
     ahead: VecDeque<Frame<Bytes>>,
     has_ended: bool,
     progress: Arc<Progress>,

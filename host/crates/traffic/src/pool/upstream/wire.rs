@@ -298,7 +298,7 @@ impl Wire {
 }
 
 impl Cut {
-    /// Ready once the connection is cut; whoever asks is woken then.
+    /// Ready once the connection is cut; the task is woken then.
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Broken> {
         self.waker.register(cx.waker());
         if self.is_cut.load(Ordering::Acquire) { Poll::Ready(Broken::Cut) } else { Poll::Pending }

@@ -32,8 +32,8 @@ const MAX_BREAKERS: usize = 10_000;
 pub struct Tried {
     /// The answer or the failure.
     pub result: Result<Answer, Failure>,
-    /// Why an attempt failed first, also if a later one was answered: retries help the caller and hide nothing from
-    /// whoever judges the pool.
+    /// Why an attempt failed first, also if a later one was answered: retries help the caller, and hide nothing from
+    /// the policy that judges the pool.
     pub failed: Option<FailureKind>,
 }
 

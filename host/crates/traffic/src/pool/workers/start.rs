@@ -114,7 +114,7 @@ impl Inner {
         Ok(worker)
     }
 
-    /// Waits for the end of a worker's process, so that also one that nobody talks to is replaced at once.
+    /// Waits for the end of a worker's process, so that a worker without a call is replaced at once, too.
     async fn watch(&self, slot: usize, number: u64, mut exit: Exit) {
         let how = exit.wait().await;
         if let Some(pid) = self.pids.lock().get_mut(slot) {
@@ -133,7 +133,7 @@ impl Inner {
     }
 }
 
-/// A start that failed unless it is said that it did not, also when whoever started it went away.
+/// A start that counts as failed unless it is said that it did not, also when the task that started it is gone.
 struct Attempt<'a> {
     pool: &'a Inner,
     slot: usize,

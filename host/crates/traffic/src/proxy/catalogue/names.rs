@@ -9,7 +9,7 @@ use super::{OperationRef, PatternError};
 use crate::proxy::{path, query::Wanted};
 use cutover_model::request::Class;
 
-/// An operation that somebody named.
+/// An operation that is configured, and the requests that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     /// The operation that requests are which fit.

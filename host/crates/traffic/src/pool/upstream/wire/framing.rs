@@ -8,7 +8,7 @@ use hyper::{
 
 use super::Broken;
 
-/// The longest line before a chunk: its size and extensions, which nobody uses.
+/// The longest line before a chunk: its size, and extensions, which are ignored.
 const MAX_LINE: usize = 4 << 10;
 
 /// The largest trailer section, in bytes and in fields.

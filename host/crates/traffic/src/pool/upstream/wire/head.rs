@@ -47,7 +47,7 @@ pub(super) fn write(head: &RequestHead, length: usize, rules: Option<&Rules>, ou
             rules.write_set(out);
         }
     }
-    // Who could have sent a body says that there is none (RFC 9110, 8.6).
+    // A request of a method that may have a body says that it has none (RFC 9110, 8.6).
     let says_none = || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
     if length > 0 || says_none() || head.fields.has("content-length") {
         out.extend_from_slice(b"content-length: ");
@@ -84,7 +84,7 @@ pub(super) fn parse(read: &mut BytesMut, method: &Method) -> Result<Option<Answe
     Ok(Some(Answer { head: ReplyHead { status, reason, fields }, framing, reusable }))
 }
 
-/// How the end of an answer's body is known (RFC 9112, 6.3), and whether nobody could see another end.
+/// How the end of an answer's body is known (RFC 9112, 6.3), and whether no other reader could see another end.
 fn framing(
     fields: &mut Fields,
     method: &Method,
@@ -105,7 +105,7 @@ fn framing(
         if !is_chunked || !is_alone || version != Version::HTTP_11 {
             return Err(Broken::Framing("its transfer coding is not known"));
         }
-        // Of the two the coding holds, and the length is not passed on.
+        // If there are both, the coding holds, and the length is not passed on.
         let has_length = fields.remove("content-length");
         return Ok((Framing::Chunked(Chunk::Size), !has_length));
     }

@@ -48,7 +48,7 @@ pub struct Migration {
     pub handle: Handle,
     /// The plan in force, both pools, and the counts of their calls.
     pub split: Arc<Split>,
-    /// How they come in.
+    /// Whether its requests are calls of operations or HTTP requests, and what serves them.
     pub plane: Plane,
     /// The batches of the last hour, and totals since the host began.
     pub history: Arc<History>,

@@ -31,7 +31,7 @@ use cutover_traffic::{
     split::Split,
 };
 
-/// What both planes have.
+/// What both kinds of planes have.
 pub(super) struct Given {
     pub(super) evaluations: EvaluationQueue,
     pub(super) callers: Arc<Callers>,

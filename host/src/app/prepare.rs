@@ -237,7 +237,7 @@ async fn start_all(begun: Vec<Begun>, shared: &Shared) -> Result<BTreeMap<String
     Ok(migrations)
 }
 
-/// How others are told who has the store.
+/// What other hosts are told of the one that has the store.
 fn owner(sockets: &Sockets) -> String {
     let admin = sockets.admin.local_addr().map_or_else(|_unknown| "?".into(), |address| address.to_string());
     format!("process {} (admin plane at {admin}, since {})", std::process::id(), clock::unix_ms().rfc3339())

@@ -46,7 +46,7 @@ pub(super) struct Caller {
     address: SocketAddr,
 }
 
-/// What a call came back with.
+/// The answer to a call: the pool that gave it, the reason, and the body.
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) pool: Option<PoolId>,

@@ -23,7 +23,7 @@ pub(super) const JUDGE_SETTINGS: &str = "unsafe_error_rate = \"15%\"";
 const STAGES: [(&str, Option<u32>); 6] =
     [("5%", Some(1)), ("10%", Some(1)), ("25%", Some(2)), ("50%", Some(4)), ("75%", Some(8)), ("100%", None)];
 
-/// Where the story plays.
+/// The repository, the configuration and the temporary folder of the demo.
 #[derive(Debug)]
 pub(super) struct Stage {
     /// The root of the repository, where bundles and components are.

@@ -48,7 +48,7 @@ pub struct Operation {
     pub failed: Arc<failed::Failed>,
 }
 
-/// What one migration's requests pass through.
+/// Dispatches the calls of one migration's operations.
 #[derive(Debug)]
 pub struct Dispatch {
     /// Its operations by name.

@@ -9,7 +9,7 @@ use cutover_model::{
 /// What V2 made of a request that it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed {
-    /// What kind of failure it is.
+    /// The category of the failure.
     pub kind: FailureKind,
     /// Whether V2 may have seen any of the request.
     pub sent: bool,

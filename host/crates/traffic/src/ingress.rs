@@ -101,7 +101,7 @@ impl Ingress {
         Self { sockets, table: Arc::new(table), settings }
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     ///
     /// # Errors
     /// When the system does not say.

@@ -99,7 +99,7 @@ impl Pool {
     /// Waits until it can serve as it is meant to.
     ///
     /// # Errors
-    /// What is missing.
+    /// What the pool lacks, in its message.
     pub async fn ready_by(&self, deadline: Mono) -> Result<(), Failure> {
         match self {
             Self::Workers(pool) => pool.ready_by(deadline).await,

@@ -29,7 +29,7 @@ pub struct Ends {
     pub destination: SocketAddr,
 }
 
-/// How a header is written.
+/// The versions in which a header can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// As a line of text.

@@ -37,11 +37,11 @@ pub struct CandidateEvaluator {
     pub migration: String,
     /// The policies in charge, and the candidates beside them.
     pub slots: Arc<Slots>,
-    /// Where calls are logged.
+    /// Where calls of policies are logged.
     pub store: Store,
     /// The controller, which promotes and demotes candidates.
     pub handle: Handle,
-    /// Where failures are told.
+    /// Takes the failures of policies in charge.
     pub evaluations: EvaluationQueue,
     /// What is kept of V1, whatever a plan says.
     pub control: Control,

@@ -94,9 +94,9 @@ pub struct Fault {
 pub struct Facts<'a> {
     /// Whether callers may get V2.
     pub serves: bool,
-    /// Why there is no verdict.
+    /// Why there is no verdict; `None` if there is one.
     pub judge: Option<Fault>,
-    /// Why there is no record.
+    /// Why there is no record; `None` if there is one.
     pub store: Option<Fault>,
     /// Why no stages policy answers; only while one is wanted.
     pub stages: Option<Fault>,
@@ -104,11 +104,11 @@ pub struct Facts<'a> {
     pub held_back: Option<&'static str>,
     /// Whether there is a stage to pause: not in `complete`, and not while it is paused.
     pub can_pause: bool,
-    /// What happened in the second.
+    /// The calls of this second.
     pub batch: &'a Batch,
 }
 
-/// What comes of it.
+/// What the facts of a second lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// People are to be told.

@@ -57,7 +57,7 @@ pub struct Seen<'a> {
     pub off: &'a [Off],
     /// Slots without a policy in charge.
     pub held: &'a [Held],
-    /// Why pools are not whole.
+    /// Why pools are not whole, one sentence each.
     pub not_starting: &'a [String],
     /// Why nothing is put on record, or how much is yet to be.
     pub unrecorded: Option<String>,

@@ -24,7 +24,7 @@ pub struct Presence {
     told: bool,
 }
 
-/// What people have to know.
+/// A change that people have to know of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
     /// V1 is gone while it has to serve.

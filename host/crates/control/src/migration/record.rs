@@ -102,7 +102,7 @@ impl Controller {
     /// Records what is not on record yet, in its order.
     ///
     /// # Errors
-    /// When something is left.
+    /// When a decision is still not on record.
     pub(super) async fn write_unrecorded(&mut self) -> Result<(), StoreError> {
         let behind = self.records.unrecorded.len();
         while let Some((decision, state, begins)) = self.records.unrecorded.front() {

@@ -45,7 +45,7 @@ pub struct Snapshot {
     pub last_rollback: Option<RollbackReport>,
     /// Decisions since the host began.
     pub decisions: u64,
-    /// What no policy passes.
+    /// The host's own limits, which no policy passes.
     pub rails: Rails,
     /// Policies that failed since the host began.
     pub policy_failures: Vec<Failing>,
@@ -62,7 +62,7 @@ pub struct Snapshot {
 /// The time that decisions rest on, beside the wall clock.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClockShown {
-    /// What policies are told.
+    /// The time that policies are told.
     pub now: UnixMs,
     /// How far that is ahead of the wall clock.
     pub ahead_ms: i64,

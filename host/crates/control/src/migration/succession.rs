@@ -30,7 +30,7 @@ pub(super) const fn lets_go_up(kind: Kind) -> bool {
     matches!(kind, Kind::Stages | Kind::Rollback)
 }
 
-/// Why nothing goes up.
+/// Why the share does not go up.
 pub(super) fn until_resumed(kind: Kind, in_charge: &str, why: &str) -> String {
     format!(
         "{in_charge}, which was in charge before, is the {kind} policy again, and may be laxer ({why}); V2 gets no more until \

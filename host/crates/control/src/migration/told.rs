@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use cutover_model::{clock::Mono, facts::Finding, port::Verdict};
 
-/// How long it stays told.
+/// How long a finding is not told again.
 const LASTS: Duration = Duration::from_hours(1);
 
 /// Rules that are kept in mind: policies choose their names.
@@ -16,7 +16,7 @@ const MOST: usize = 256;
 /// Findings of a stages policy that say that V2 answers otherwise, or that this cannot be told.
 const OF_PAIRS: [&str; 3] = ["different", "incomparable", "coverage"];
 
-/// What was told when.
+/// The findings that were told, and when.
 #[derive(Debug, Default)]
 pub(super) struct Told(BTreeMap<String, Mono>);
 

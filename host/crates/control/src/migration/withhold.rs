@@ -28,7 +28,7 @@ pub enum V1 {
     Absent,
 }
 
-/// What is not done.
+/// The direction in which the host does not go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withheld {
     /// Sessions do not go back to V1.

@@ -17,17 +17,17 @@ const MAX_LAYERS: usize = 3;
 /// The largest window of Zstandard over HTTP: RFC 9659 has clients accept 8 MB.
 const ZSTD_WINDOW: u64 = 8 << 20;
 
-/// What brotli reads at once.
+/// How many bytes brotli reads at once.
 const BROTLI_BUFFER: usize = 4 << 10;
 
-/// Why a body is not what it means to be.
+/// Why a body cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Undecoded {
-    /// It is larger than what is kept.
+    /// Decoded, it is larger than the caller allows.
     TooLarge,
     /// The host does not know the encoding.
     Unknown(String),
-    /// It is not what its encoding says.
+    /// Its bytes are not of the encoding that it names.
     Broken,
 }
 

@@ -65,7 +65,7 @@ pub enum Is {
     Equal(Vec<Value>),
 }
 
-/// What a body says.
+/// What a body says of its call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
     /// That the call did not fail.

@@ -36,7 +36,7 @@ pub struct Group {
 /// Sessions by what they did for the first time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// How often the sets were halved so far.
+    /// How often the sets of sessions were halved in the stage so far.
     pub level: u8,
     /// Hashes of the sessions' keys, by what the sessions did.
     pub sessions: BTreeMap<Group, Vec<u64>>,

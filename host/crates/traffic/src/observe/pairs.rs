@@ -262,7 +262,7 @@ impl Asked {
     /// pair ends as [`Uncompared::Unasked`].
     ///
     /// # Errors
-    /// What it became instead.
+    /// What the pair counts as instead.
     pub fn compared(self, rules: Rules, outcome: &Comparison) -> Result<(), Uncompared> {
         let mut now = Ok(());
         self.close(|inner, operation| {

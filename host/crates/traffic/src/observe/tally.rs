@@ -58,7 +58,7 @@ struct Answers {
     first: u64,
 }
 
-/// Where gauges of one side go.
+/// The gauges of a batch, and the side and operation whose gauges are added.
 struct Gauges<'a> {
     all: &'a mut Vec<Gauge>,
     side: &'static str,

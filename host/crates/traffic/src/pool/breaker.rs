@@ -36,7 +36,7 @@ pub enum Backing {
 pub struct Settings {
     /// Failures in a row until it opens.
     pub failures: u32,
-    /// How long it refuses.
+    /// How long it stays open before it is half-open.
     pub open_for: Duration,
     /// Calls at once while it is half-open.
     pub trials: u32,
@@ -112,7 +112,7 @@ pub enum Came {
 /// Refused; the earliest time to ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// How long it stays open.
+    /// The time after which another call may be let through.
     pub for_another: Duration,
 }
 

@@ -12,7 +12,7 @@ use cutover_model::clock::Mono;
 /// Changes that are kept of each worker. Its first stays for ever; of the others, the last.
 const KEPT: usize = 32;
 
-/// What a worker is doing.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorkerState {
@@ -109,12 +109,12 @@ impl Lifecycle {
         Self { born: now, history: VecDeque::from([first]), left_out: 0 }
     }
 
-    /// What it is doing.
+    /// The state that it is in.
     pub fn stage(&self) -> WorkerState {
         self.history.back().map_or(WorkerState::Terminated, |change| change.stage)
     }
 
-    /// Since when it does that.
+    /// When it came into that state.
     pub fn since(&self) -> Mono {
         self.history.back().map_or(self.born, |change| change.since)
     }

@@ -47,7 +47,7 @@ pub struct Wanted {
 /// A change, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resize {
-    /// How many there are to be.
+    /// How many workers there are to be.
     pub to: Wanted,
     /// The reason, as it is logged and shown.
     pub why: String,

@@ -54,7 +54,7 @@ pub enum Backoff {
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// How bad it is.
+    /// How bad such a failure is.
     pub severity: Severity,
     /// What is done first.
     pub strategy: Strategy,
@@ -82,7 +82,7 @@ pub struct Recovery {
 pub enum Next {
     /// Another attempt after this time.
     Retry {
-        /// How long to wait.
+        /// The time before the next attempt.
         after: Duration,
     },
     /// The other pool, if the call may go there.

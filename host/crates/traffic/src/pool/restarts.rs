@@ -63,7 +63,7 @@ pub struct Restarts {
 pub struct Planned {
     /// The moment from which on it may start.
     pub at: Mono,
-    /// How long to wait until then.
+    /// The time until then.
     pub wait: Duration,
     /// Whether it has to wait because the budget is spent.
     pub spent: bool,

@@ -23,7 +23,7 @@ pub enum Mode {
     Concurrent,
 }
 
-/// What a pool is made of.
+/// Everything that the configuration says of a pool of workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSpec {
     /// The name of the migration and of the pool, for logs: `programs/v2`.
@@ -36,7 +36,7 @@ pub struct PoolSpec {
     pub mode: Mode,
     /// How many workers it has, and may have.
     pub size: Size,
-    /// How to start one.
+    /// How a worker is started.
     pub command: WorkerCommand,
     /// What adapters call operations here, where that is not the name that they have.
     pub names: Arc<BTreeMap<Arc<str>, Arc<str>>>,
@@ -80,7 +80,7 @@ pub struct Size {
 pub struct Queue {
     /// Which of the calls that wait goes first.
     pub order: QueueOrder,
-    /// How many may wait.
+    /// How many calls may wait; more are refused.
     pub most: usize,
     /// How long one may wait, if that is less than its own deadline allows; `None` for no such limit.
     pub timeout: Option<Duration>,

@@ -14,7 +14,7 @@ pub enum QueueOrder {
     Lifo,
 }
 
-/// What a queue is made of.
+/// The bounds of a pool's queue and of its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Regular workers that there are to be.
@@ -73,7 +73,7 @@ pub enum Refusal {
     Full,
 }
 
-/// What a loan has shown of a worker.
+/// What a loan has shown of a worker's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// Nothing was learned about it.

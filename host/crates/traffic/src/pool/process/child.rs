@@ -44,7 +44,7 @@ enum Wish {
 /// Starts a process; its standard error goes to the log. `tasks` gets the task that owns it.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error, if the process cannot be started.
 pub(super) async fn start(
     spawner: &Spawner,
     spec: &WorkerCommand,

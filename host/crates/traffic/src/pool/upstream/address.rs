@@ -28,7 +28,7 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Why something is no address of an upstream.
+/// Why a text is not the address of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadAddress {
     /// It is neither a URL nor the path of a socket.

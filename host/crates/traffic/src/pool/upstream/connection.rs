@@ -30,7 +30,7 @@ use super::{
 };
 use crate::message::{Fields, ReplyHead, RequestHead};
 
-/// How upstreams are spoken to.
+/// How connections to upstreams are made: over TLS or not, with HTTP/2 or HTTP/1.1.
 #[derive(Clone)]
 pub struct Connector {
     http2: bool,
@@ -78,7 +78,7 @@ pub enum TlsError {
     Name(String, #[source] InvalidDnsNameError),
 }
 
-/// Where requests are handed to a connection.
+/// A connection to which requests are handed.
 pub(super) enum Sender {
     /// HTTP/1.1, read and written in the request's own task.
     Wire(Box<Wire>),
@@ -175,7 +175,7 @@ fn roots(ca: Option<&PathBuf>) -> Result<RootCertStore, TlsError> {
 /// The certificates in a PEM file.
 ///
 /// # Errors
-/// When it cannot be read or has none.
+/// When the file cannot be read or has no certificate.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = |source| TlsError::Pem { path: path.to_owned(), source };
     let certificates = CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<Vec<_>, _>>().map_err(pem)?;

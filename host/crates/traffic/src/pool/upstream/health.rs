@@ -15,10 +15,10 @@ use super::{Inner, Outgoing, member::Member};
 use crate::{message::RequestHead, pool::upstream::outlier::Checks};
 use cutover_model::{causes::chain, clock};
 
-/// How members are asked how they are: a GET that has to be answered with a status below 400.
+/// How members are checked: with a GET that has to be answered with a status below 400.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is asked for.
+    /// The path that is asked for.
     pub path: String,
     /// The `Host` that is asked for; the member's address unless it is set.
     pub host: Option<String>,

@@ -31,7 +31,7 @@ pub fn enter(lane: usize) {
     HERE.set(lane);
 }
 
-/// What belongs to this thread.
+/// The lane of this thread, or the one that all other threads share.
 pub(super) fn of<T>(lanes: &[T]) -> Option<&T> {
     lanes.get(HERE.get()).or_else(|| lanes.first())
 }

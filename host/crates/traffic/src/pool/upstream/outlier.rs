@@ -31,7 +31,7 @@ pub struct Checks {
     pub successes: u32,
 }
 
-/// What is known of one member.
+/// What answers and checks have shown of one member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemberHealth {
     failures: u32,

@@ -18,10 +18,10 @@ use cutover_model::{
     request::{Failure, FailureKind},
 };
 
-/// Why there is no place.
+/// Why a request gets no place.
 #[derive(Debug)]
 pub struct NoPlace {
-    /// What that is for the pool.
+    /// The failure that the pool has then.
     pub failure: Failure,
     /// Whether it is its caller that has too many.
     pub by_caller: bool,

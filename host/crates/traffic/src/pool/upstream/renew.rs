@@ -23,7 +23,7 @@ impl UpstreamPool {
     /// Waits until a member is there: by its checks, or, where there are none, by a connection that is made now.
     ///
     /// # Errors
-    /// What is known of the members.
+    /// What keeps the members from being reached.
     pub async fn reached_by(&self, deadline: Mono) -> Result<(), Failure> {
         if self.0.spec.health.is_some() {
             return self.ready_by(deadline).await;

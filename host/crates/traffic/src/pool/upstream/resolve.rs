@@ -27,11 +27,11 @@ type Look = dyn Fn(&str, u16) -> Looking + Send + Sync;
 #[derive(Clone, Default)]
 pub struct Lookup(Option<Arc<Look>>);
 
-/// Where a member's name leads.
+/// The addresses that a member's name leads to.
 #[derive(Debug)]
 pub(super) struct Places {
     all: ArcSwap<Vec<SocketAddr>>,
-    /// How often that has changed.
+    /// How often the addresses have changed.
     era: AtomicU64,
     /// Which of the addresses gets the next connection.
     turn: AtomicUsize,

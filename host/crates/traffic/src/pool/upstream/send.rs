@@ -37,7 +37,7 @@ pub struct Ask<'a> {
     pub progress: Option<&'a Progress>,
     /// Until when the head of the answer has to be there.
     pub deadline: Mono,
-    /// How long its body may take to come.
+    /// How long its body may take to come; `None` for as long as it moves.
     pub total: Option<Duration>,
     /// Whether the request is wanted back, because it may be sent again; only one whose body is here can be.
     pub again: bool,

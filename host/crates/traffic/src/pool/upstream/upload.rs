@@ -170,7 +170,7 @@ impl Upload {
     /// Waits until so much of it is here. If it is whole then and `is_kept`, it can be sent again.
     ///
     /// # Errors
-    /// Why it will not come.
+    /// Why the body did not come.
     pub async fn gather(&mut self, wait: Wait, is_kept: bool) -> Result<(), Incomplete> {
         let Form::Coming(coming) = &mut self.0 else { return Ok(()) };
         let length = coming.inner.size_hint().exact().and_then(|length| usize::try_from(length).ok());
@@ -251,7 +251,7 @@ impl Progress {
         }
     }
 
-    /// When the last of it came.
+    /// When the last part of it came.
     pub fn last(&self) -> Mono {
         Mono::from_nanos(self.last.load(Ordering::Acquire))
     }

@@ -52,7 +52,7 @@ const READ: usize = 8 << 10;
 /// Read at once of a long body.
 const READ_MORE: usize = 64 << 10;
 
-/// What bytes go over.
+/// The stream of a connection, with the descriptor that it counts as.
 pub(super) struct Stream {
     pub(super) over: Over,
     pub(super) _descriptor: OfUpstream,
@@ -91,13 +91,13 @@ pub enum Broken {
     /// The system failed to read or write.
     #[error("the connection failed")]
     Io(#[source] io::Error),
-    /// What came is no answer.
+    /// The bytes that came are no answer.
     #[error("the answer is malformed")]
     Syntax(#[source] httparse::Error),
     /// Its head is too large.
     #[error("the answer's head is larger than {MAX_HEAD} bytes")]
     TooLarge,
-    /// Where its body ends cannot be known.
+    /// The end of its body cannot be known.
     #[error("the answer's body has no known end: {0}")]
     Framing(&'static str),
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::Inner;
 
-/// How often the pool looks after itself.
+/// The time between two rounds of looking after the pool.
 const TEND: Duration = Duration::from_secs(1);
 
 impl Inner {

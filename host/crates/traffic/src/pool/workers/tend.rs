@@ -66,7 +66,7 @@ pub struct SizeChange {
     pub from_overflow: usize,
     /// Workers of the overflow that there may be after the change.
     pub to_overflow: usize,
-    /// What the optimizer rested it on.
+    /// The reason, as it was logged.
     pub why: String,
 }
 

@@ -21,7 +21,7 @@ pub enum AnswerBody {
     Rest(Rest),
     /// It comes through hyper.
     Hyper {
-        /// What hyper makes of it.
+        /// The body as hyper reads it.
         body: Incoming,
         /// Whether it comes over HTTP/2.
         is_http2: bool,

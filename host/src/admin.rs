@@ -5,6 +5,7 @@
 
 mod asked_by;
 mod history;
+mod input;
 pub mod metrics;
 mod places;
 pub mod policies;
@@ -19,9 +20,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::JsonRejection},
+    extract::{DefaultBodyLimit, State},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, Method, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
     },
     middleware::from_fn,
@@ -33,9 +34,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::input::{Body, Path, Query};
 use crate::host::{Host, Migration};
 use cutover_control::migration::{CommandKind, CommandReply, Declined, handle::Code};
-use cutover_model::request::Ppm;
+use cutover_model::{causes::chain, request::Ppm};
+use cutover_store::StoreError;
 
 /// Bodies are names, reasons and settings.
 const MAX_BODY: usize = 1 << 20;
@@ -57,9 +60,9 @@ pub const PLANE: &str = "x-cutover-plane";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// Why.
+    /// Why, for the audit; some verbs need one.
     pub reason: String,
-    /// Who.
+    /// Who asks, as the caller says; empty for nobody in particular.
     #[serde(default)]
     pub actor: String,
 }
@@ -68,9 +71,9 @@ pub struct Order {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Movement {
-    /// Why.
+    /// Why, for the audit.
     pub reason: String,
-    /// Who.
+    /// Who asks, as the caller says.
     #[serde(default)]
     pub actor: String,
     /// `advance` alone: send everything to V2, because V1 is gone.
@@ -88,11 +91,11 @@ pub struct Movement {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Acceptance {
-    /// The operation.
+    /// The name of the operation.
     pub operation: String,
-    /// Why.
+    /// Why, for the audit.
     pub reason: String,
-    /// Who.
+    /// Who asks, as the caller says.
     #[serde(default)]
     pub actor: String,
 }
@@ -101,12 +104,12 @@ pub struct Acceptance {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetFlag {
-    /// The value.
+    /// The flag's new value; its type depends on the flag.
     pub value: Value,
-    /// Why.
+    /// Why, for the audit; needed where a flag weakens the host.
     #[serde(default)]
     pub reason: String,
-    /// Who.
+    /// Who asks, as the caller says.
     #[serde(default)]
     pub actor: String,
 }
@@ -121,10 +124,9 @@ struct Refusal {
 }
 
 type Answer<T> = Result<Json<T>, Refusal>;
-type Body<T> = Result<Json<T>, JsonRejection>;
 type Shared = State<Arc<Host>>;
 
-/// Serves until `shutdown`.
+/// Serves the admin plane until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
     host: Arc<Host>,
@@ -163,6 +165,10 @@ pub async fn serve(
         .route("/api/v1/components/{digest}", get(slots::component))
         .merge(policies::routes())
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "nothing is here; see `/api/v1/status`".into()))
+        .method_not_allowed_fallback(async |method: Method| {
+            let message = format!("`{method}` is not for this path; `allow` has the methods that are");
+            Refusal::coded(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message)
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(move |request, next| places::guard(Arc::clone(&places), request, next)))
         .layer(from_fn(move |request, next| asked_by::guard(address, Arc::clone(&names), request, next)))
@@ -208,7 +214,7 @@ async fn one_status(State(host): Shared, Path(name): Path<String>) -> Answer<sta
 
 async fn order(State(host): Shared, Path((name, verb)): Path<(String, String)>, body: Body<Movement>) -> Answer<Value> {
     let migration = find(&host, &name)?;
-    let Json(Movement { reason, actor, without_v1, to, done }) = body?;
+    let Body(Movement { reason, actor, without_v1, to, done }) = body;
     let wrong = |message: &str| Err(Refusal::new(StatusCode::BAD_REQUEST, message.into()));
     let to = match to.as_deref().map(|text| (Ppm::parse(text), text)) {
         None => None,
@@ -247,7 +253,7 @@ fn after(migration: &Migration, done: Result<CommandReply, Declined>) -> Answer<
 
 async fn accept(State(host): Shared, Path(name): Path<String>, body: Body<Acceptance>) -> Answer<Value> {
     let migration = find(&host, &name)?;
-    let Json(Acceptance { operation, reason, actor }) = body?;
+    let Body(Acceptance { operation, reason, actor }) = body;
     needs_reason(&reason)?;
     let done = migration.handle.ask(CommandKind::Accept(operation.clone()), who(&actor)?, &reason).await?;
     migration.comparer.accept(&operation);
@@ -267,20 +273,16 @@ impl Wanted {
     }
 }
 
-async fn decisions(State(host): Shared, Path(name): Path<String>, wanted: Query<Wanted>) -> Answer<Value> {
+async fn decisions(State(host): Shared, Path(name): Path<String>, Query(wanted): Query<Wanted>) -> Answer<Value> {
     find(&host, &name)?;
     let decisions = host.store.decisions(&name, wanted.most()).await;
-    let decisions =
-        decisions.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, cutover_model::causes::chain(&e)))?;
-    Ok(Json(json!({ "decisions": decisions })))
+    Ok(Json(json!({ "decisions": decisions? })))
 }
 
-async fn audit(State(host): Shared, Path(name): Path<String>, wanted: Query<Wanted>) -> Answer<Value> {
+async fn audit(State(host): Shared, Path(name): Path<String>, Query(wanted): Query<Wanted>) -> Answer<Value> {
     find(&host, &name)?;
     let audited = host.store.audited(&name, wanted.most()).await;
-    let audited =
-        audited.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, cutover_model::causes::chain(&e)))?;
-    Ok(Json(json!({ "audit": audited })))
+    Ok(Json(json!({ "audit": audited? })))
 }
 
 async fn comparisons(State(host): Shared, Path(name): Path<String>) -> Answer<Value> {
@@ -305,7 +307,7 @@ async fn set_flag(
     body: Body<SetFlag>,
 ) -> Answer<Value> {
     let migration = find(&host, &name)?;
-    let Json(SetFlag { value, reason, actor }) = body?;
+    let Body(SetFlag { value, reason, actor }) = body;
     bounded("reason", &reason, MAX_REASON)?;
     let verb = CommandKind::SetFlag(flag, value);
     after(migration, migration.handle.ask(verb, who(&actor)?, &reason).await)
@@ -373,20 +375,83 @@ impl IntoResponse for Refusal {
 
 impl From<Declined> for Refusal {
     fn from(Declined { code, message }: Declined) -> Self {
-        let status = match code {
-            Code::NoReason | Code::WrongFlag => StatusCode::BAD_REQUEST,
-            Code::Folder => StatusCode::FORBIDDEN,
-            Code::NotFound | Code::UnknownPolicy => StatusCode::NOT_FOUND,
-            Code::Stopping | Code::Busy | Code::NotRecorded => StatusCode::SERVICE_UNAVAILABLE,
-            Code::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Code::WrongPhase | Code::Moved | Code::Refused => StatusCode::CONFLICT,
-        };
-        Self::coded(status, code.name(), message)
+        Self::coded(status_of(code), code.name(), message)
     }
 }
 
-impl From<JsonRejection> for Refusal {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let message = chain(&error);
+        match error {
+            // It answers, and what it has cannot be read: asking again does not help.
+            StoreError::Content(_)
+            | StoreError::Packed { .. }
+            | StoreError::Answer { .. }
+            | StoreError::Memory { .. }
+            | StoreError::NoChecks { .. }
+            | StoreError::NoCandidate(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
+            StoreError::Open { .. }
+            | StoreError::Taken { .. }
+            | StoreError::MarkersTaken { .. }
+            | StoreError::Refuses { .. }
+            | StoreError::Gone { .. }
+            | StoreError::Late { .. }
+            | StoreError::Migrate(_)
+            | StoreError::Statement(_) => Self::coded(StatusCode::SERVICE_UNAVAILABLE, "store", message),
+        }
+    }
+}
+
+/// The status of a command that was not done, by why.
+const fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::NoReason | Code::WrongFlag => StatusCode::BAD_REQUEST,
+        Code::Folder => StatusCode::FORBIDDEN,
+        Code::NotFound | Code::UnknownPolicy | Code::UnknownFlag => StatusCode::NOT_FOUND,
+        Code::Stopping | Code::Busy | Code::NotRecorded => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::WrongPhase | Code::Moved | Code::Refused => StatusCode::CONFLICT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every code that a controller or an installer gives.
+    const CODES: [Code; 13] = [
+        Code::WrongPhase,
+        Code::Moved,
+        Code::NotRecorded,
+        Code::WrongFlag,
+        Code::UnknownFlag,
+        Code::NoReason,
+        Code::Stopping,
+        Code::Folder,
+        Code::Busy,
+        Code::Policy("trap"),
+        Code::NotFound,
+        Code::UnknownPolicy,
+        Code::Refused,
+    ];
+
+    #[test]
+    fn the_documentation_has_every_code_with_its_status() {
+        let table = include_str!("../../docs/operating.md");
+        for code in CODES.into_iter().filter(|code| !matches!(code, Code::Policy(_))) {
+            let (name, status) = (format!("`{}`", code.name()), status_of(code).as_u16().to_string());
+            let rows = table.lines().filter(|line| line.starts_with('|') && line.contains(&name));
+            let mut cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+            assert!(cells.any(|cells| cells.get(3) == Some(&&*status)), "{name} with {status}");
+        }
+        assert_eq!(status_of(Code::Policy("trap")), StatusCode::UNPROCESSABLE_ENTITY);
+    }
+
+    #[test]
+    fn a_store_that_is_away_is_no_fault_of_whoever_asks_and_may_be_back() {
+        let away = Refusal::from(StoreError::Late { limit: std::time::Duration::from_secs(1) });
+        assert_eq!((away.status, away.code), (StatusCode::SERVICE_UNAVAILABLE, "store"));
+        let torn = serde_json::from_str::<Value>("{").unwrap_err();
+        assert_eq!(Refusal::from(StoreError::Content(torn)).status, StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

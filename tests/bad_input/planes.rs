@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{Host, Setup, greeting, root};
+use crate::harness::{Host, Reply, Setup, greeting, root};
 
 async fn serving() -> Host {
     let host = Setup::default().start().await;
@@ -147,19 +147,19 @@ async fn orders_that_make_no_sense_are_refused_with_the_reason() {
         (&post, of("pause"), json!({ "reason": "test", "force": true }), 422, "unknown field `force`"),
         (&post, of("pause"), json!("test"), 422, "invalid type: string"),
         (&post, of("resume"), why.clone(), 409, "only `paused` and `rolled-back` can"),
-        (&put, of("flags/shadows"), json!({ "value": true }), 400, "there is no flag `shadows`; the flags are"),
+        (&put, of("flags/shadows"), json!({ "value": true }), 404, "there is no flag `shadows`; the flags are"),
         (&put, of("flags/shadow"), json!({ "value": "no" }), 400, "`shadow` takes `true` or `false`"),
-        (&put, of("flags/shadow"), json!({ "reason": "test" }), 422, "missing field `value`"),
-        (&put, of("flags/shadow"), json!({ "value": true, "for": "ever" }), 422, "unknown field `for`"),
+        (&put, of("flags/shadow"), json!({ "reason": "test" }), 400, "missing field `value`"),
+        (&put, of("flags/shadow"), json!({ "value": true, "for": "ever" }), 400, "unknown field `for`"),
         (&put, of("flags/gradual_rollout_percentage"), json!({ "value": 101 }), 400, "from 0 to 100, not `101`"),
         (&put, of("policies/judge"), bundle.clone(), 404, "the kinds are routing, adapter"),
         (&put, of("policies/rollback"), json!({ "reason": "test" }), 400, "say which policy"),
-        (&put, of("policies/rollback"), json!({ "bundle": "p" }), 422, "missing field `reason`"),
+        (&put, of("policies/rollback"), json!({ "bundle": "p" }), 400, "missing field `reason`"),
         (
             &put,
             of("policies/rollback"),
             json!({ "bundle": "p", "reason": "r", "digest": "d" }),
-            422,
+            400,
             "unknown field `digest`",
         ),
         (&put, of("policies/stages"), bundle, 422, "is a rollback policy, not stages"),
@@ -181,6 +181,81 @@ async fn what_changes_something_needs_a_reason() {
     let bundle = json!({ "bundle": root().join("policies/thresholds"), "reason": " " });
     let reply = host.http.admin(Method::PUT, "/api/v1/migrations/programs/policies/rollback", &bundle).await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{reply:?}");
+    end(host).await;
+}
+
+/// Every route of the admin plane that takes a body, and every one that takes a query or a number.
+const BODIES: [(Method, &str); 12] = [
+    (Method::POST, "migrations/programs/pause"),
+    (Method::POST, "migrations/programs/comparisons/accept"),
+    (Method::PUT, "migrations/programs/flags/shadow"),
+    (Method::PUT, "migrations/programs/policies"),
+    (Method::PUT, "migrations/programs/candidate"),
+    (Method::PUT, "migrations/programs/policies/rollback"),
+    (Method::PUT, "migrations/programs/policies/rollback/candidate"),
+    (Method::DELETE, "migrations/programs/policies/rollback/candidate"),
+    (Method::POST, "migrations/programs/policies/rollback/candidate/promote"),
+    (Method::POST, "migrations/programs/policies/rollback/revert"),
+    (Method::POST, "policies"),
+    (Method::POST, "policies/check"),
+];
+const QUERIES: [&str; 10] = [
+    "migrations/programs/decisions?limit=x",
+    "migrations/programs/decisions?limit=1&limit=2",
+    "migrations/programs/audit?limits=1",
+    "migrations/programs/audit?limit=-1",
+    "migrations/programs/history?from=yesterday",
+    "migrations/programs/history?after=x",
+    "migrations/programs/policy-log?before=1.5",
+    "migrations/programs/policy-log?kind=judge",
+    "policy-calls/first",
+    "decisions/%ff",
+];
+
+/// A refusal: its status, and its sentence, which names nothing of the code behind it.
+fn refused(what: &str, reply: &Reply) -> (u16, String) {
+    let (error, code) = (reply.body["error"].as_str(), reply.body["code"].as_str());
+    let (Some(error), Some(_)) = (error, code) else { panic!("{what}: {reply:?}") };
+    for foreign in ["deserialize", "i64", "u32", "struct", "::", "Failed to"] {
+        assert!(!error.contains(foreign), "{what}: {error}");
+    }
+    (reply.status.as_u16(), error.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_sent_to_the_admin_plane_is_refused_in_one_form_that_says_what_and_where() {
+    let host = serving().await;
+    let of = |path: &str| format!("http://{}/api/v1/{path}", host.http.admin);
+    let json = [("content-type", "application/json")];
+    for (method, path) in BODIES {
+        for (body, words) in [
+            ("", "is empty"),
+            ("[\"because\", \"me\"]", "must be a JSON object"),
+            ("reason", "must be a JSON object"),
+            ("{\"reason\": ", "EOF"),
+            ("{\"reason\": \"x\", \"surprise\": 1}", "`surprise`"),
+            ("{\"reason\": 1}", "reason"),
+        ] {
+            let what = format!("{method} {path} {body}");
+            let reply = host.http.send(method.clone(), &of(path), &json, body.to_owned()).await.unwrap();
+            let (status, error) = refused(&what, &reply);
+            assert!(status == 400 && error.contains(words), "{what}: {status} {error}");
+        }
+        if !path.starts_with("policies") {
+            let large = format!("{{\"reason\": \"{}\"}}", "x".repeat(1 << 20));
+            let reply = host.http.send(method.clone(), &of(path), &json, large).await.unwrap();
+            assert_eq!(refused(path, &reply).0, 413);
+            let text = [("content-type", "text/plain")];
+            let reply = host.http.send(method, &of(path), &text, "{}".to_owned()).await.unwrap();
+            assert_eq!(refused(path, &reply).0, 415);
+        }
+    }
+    for path in QUERIES {
+        let reply = host.http.send(Method::GET, &of(path), &[], String::new()).await.unwrap();
+        assert!(matches!(refused(path, &reply).0, 400 | 404), "{path}: {reply:?}");
+    }
+    let reply = host.http.send(Method::DELETE, &of("status"), &[], String::new()).await.unwrap();
+    assert_eq!(refused("DELETE status", &reply).0, 405);
     end(host).await;
 }
 

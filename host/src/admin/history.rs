@@ -4,19 +4,22 @@
 //! store free for decisions in between.
 
 use axum::{
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
 
-use super::{Refusal, Shared, find};
-use cutover_model::{causes::chain, clock::UnixMs};
+use super::{
+    Refusal, Shared, find,
+    input::{Path, Query},
+};
+use cutover_model::clock::UnixMs;
 
 /// Lines of a page: some megabytes at the most.
 const PAGE: u32 = 500;
 
-/// Which lines.
+/// Which lines of a history are asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Span {
@@ -32,15 +35,14 @@ pub(super) struct Span {
 pub(super) async fn page(
     State(host): Shared,
     Path(name): Path<String>,
-    span: Result<Query<Span>, QueryRejection>,
+    Query(Span { from, to, after }): Query<Span>,
 ) -> Result<Response, Refusal> {
     find(&host, &name)?;
     let wrong = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
-    let Query(Span { from, to, after }) = span.map_err(|rejection| wrong(rejection.body_text()))?;
     let time = |text: Option<String>, otherwise| text.map_or(Ok(otherwise), |text| UnixMs::parse(&text));
     let (from, to) = (time(from, UnixMs(0)).map_err(wrong)?, time(to, UnixMs(u64::MAX)).map_err(wrong)?);
     let failed = |why: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, why);
-    let checks = host.store.checks(&name, from, to, after, PAGE).await.map_err(|e| failed(chain(&e)))?;
+    let checks = host.store.checks(&name, from, to, after, PAGE).await?;
     let mut lines = Vec::new();
     for check in checks {
         check.write(&mut lines).map_err(|e| failed(e.to_string()))?;

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,7 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{MAX_REASON, Refusal, Shared, bounded, who};
+use super::{
+    MAX_REASON, Refusal, Shared, bounded,
+    input::{Path, object},
+    who,
+};
 use crate::host::Host;
 use cutover_authoring::author::inspect::{Report, Subject, inspect};
 use cutover_control::registry::{Offer, PushError};
@@ -29,7 +33,6 @@ use cutover_policy_host::{
     engine::Imports,
     release::{self, MAX_ENVELOPE, MAX_SETTINGS, Provenance, Release, Settings, check_version},
 };
-use cutover_store::StoreError;
 
 /// How long a push may wait for its turn, and how long its body may take to arrive.
 const TURN: Duration = Duration::from_secs(30);
@@ -45,15 +48,15 @@ const MOST_VERSIONS: usize = 100;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Push {
-    /// Its name.
+    /// The policy's name; it must be that in the component's description.
     pub name: String,
-    /// Its version.
+    /// The policy's version; it must be that in the component's description.
     pub version: String,
     /// The kind that it is for.
     pub kind: Kind,
-    /// The component, base64.
+    /// The component's bytes in base64.
     pub component: String,
-    /// Its default settings.
+    /// Settings that hold where a migration has none of its own.
     #[serde(default)]
     pub settings: Map<String, Value>,
     /// The script, where the component is an interpreter.
@@ -65,9 +68,9 @@ pub struct Push {
     /// Who wrote it; whoever pushes it, if it is empty.
     #[serde(default)]
     pub author: String,
-    /// Why.
+    /// Why, for the audit.
     pub reason: String,
-    /// Who.
+    /// Who asks, as the caller says.
     #[serde(default)]
     pub actor: String,
     /// Where it came from.
@@ -95,11 +98,11 @@ pub(super) fn routes() -> Router<Arc<Host>> {
 /// The latest version of each name.
 async fn list(State(host): Shared) -> Result<Json<Value>, Refusal> {
     let mut policies: Vec<Value> = Vec::new();
-    let labels = host.store.release_labels().await.map_err(|e| failed(&e))?;
+    let labels = host.store.release_labels().await?;
     for named in labels.chunk_by(|a, b| a.0 == b.0) {
         let latest = release::latest(named.iter().map(|(_, version)| version.as_str()));
         if let (Some((name, _)), Some(latest)) = (named.first(), latest) {
-            let found = host.store.release(name, &latest.to_string()).await.map_err(|e| failed(&e))?;
+            let found = host.store.release(name, &latest.to_string()).await?;
             policies.extend(found.map(|release| shown(&host, &release, named.len(), false)));
         }
     }
@@ -108,7 +111,7 @@ async fn list(State(host): Shared) -> Result<Json<Value>, Refusal> {
 
 /// The versions of a name, the highest first, in full.
 async fn versions(State(host): Shared, Path(name): Path<String>) -> Result<Json<Value>, Refusal> {
-    let mut versions = host.store.release_versions(&name).await.map_err(|e| failed(&e))?;
+    let mut versions = host.store.release_versions(&name).await?;
     if versions.is_empty() {
         let message = format!("the host knows no policy `{name}`; push it with `cutover policy push`");
         return Err(Refusal::new(StatusCode::NOT_FOUND, message));
@@ -116,7 +119,7 @@ async fn versions(State(host): Shared, Path(name): Path<String>) -> Result<Json<
     versions.sort_by_cached_key(|version| std::cmp::Reverse(check_version(version).ok()));
     let mut policies = Vec::new();
     for version in versions.iter().take(MOST_VERSIONS) {
-        let found = host.store.release(&name, version).await.map_err(|e| failed(&e))?;
+        let found = host.store.release(&name, version).await?;
         policies.extend(found.map(|release| shown(&host, &release, versions.len(), true)));
     }
     Ok(Json(json!({ "name": name, "policies": policies })))
@@ -177,7 +180,7 @@ async fn offered(host: &Host, turn: &Semaphore, body: Body) -> Result<(Offer, St
         |_elapsed| Refused(StatusCode::REQUEST_TIMEOUT, "slow", format!("the body did not arrive in {ARRIVAL:?}"));
     let bytes = timeout(ARRIVAL, whole(body, limit)).await.map_err(slow)??;
     let wrong = |message: String| Refused(StatusCode::BAD_REQUEST, "invalid", message);
-    let push: Push = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("the body is not a policy: {e}")))?;
+    let push: Push = object(&bytes).map_err(wrong)?;
     drop(bytes);
     let component =
         BASE64_STANDARD.decode(&push.component).map_err(|e| wrong(format!("`component` is not base64: {e}")))?;
@@ -222,10 +225,6 @@ async fn push(host: Arc<Host>, turn: Arc<Semaphore>, body: Body) -> Result<(Stat
     let message = if pushed.new { format!("`{label}` is known now") } else { format!("`{label}` was known already") };
     let policy = shown(&host, &pushed.release, 1, true);
     Ok((status, Json(json!({ "message": message, "new": pushed.new, "policy": policy }))))
-}
-
-fn failed(error: &StoreError) -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, chain(error))
 }
 
 impl From<PushError> for Refused {

@@ -4,14 +4,18 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Answer, Body, Order, Refusal, Shared, after, find, needs_reason, who};
+use super::{
+    Answer, Order, Refusal, Shared, after, find,
+    input::{Body, Path, Query},
+    needs_reason, who,
+};
 use crate::host::{
     Host,
     install::{Attribution, Choice, Source},
@@ -23,10 +27,7 @@ use cutover_policy_host::{
     installed::InstalledPolicy,
     slot::Slot,
 };
-use cutover_store::{
-    StoreError,
-    calls::{Page, Wanted},
-};
+use cutover_store::calls::{Page, Wanted};
 
 /// Calls that are shown unless fewer are asked for, and the most that may be asked for.
 const CALLS: u32 = 50;
@@ -54,9 +55,9 @@ pub struct Activate {
     /// When a candidate is promoted or demoted by itself; not for a policy that is put in charge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
-    /// Why.
+    /// Why, for the audit.
     pub reason: String,
-    /// Who.
+    /// Who asks, as the caller says.
     #[serde(default)]
     pub actor: String,
 }
@@ -84,7 +85,7 @@ pub(super) async fn activate(
     body: Body<Activate>,
 ) -> Answer<Value> {
     let (name, kind) = named(&host, &path)?;
-    let Json(wanted) = body?;
+    let Body(wanted) = body;
     let choice = wanted.choice()?;
     if wanted.rule.is_some() {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "a `rule` belongs to a candidate; leave it out".into()));
@@ -101,7 +102,7 @@ pub(super) async fn stand_by(
     body: Body<Activate>,
 ) -> Answer<Value> {
     let (name, kind) = named(&host, &path)?;
-    let Json(wanted) = body?;
+    let Body(wanted) = body;
     let choice = wanted.choice()?;
     let by = Attribution { actor: who(&wanted.actor)?, reason: &wanted.reason };
     let done = host.stand_by(name, kind, choice, wanted.rule.unwrap_or_default(), by).await;
@@ -139,7 +140,7 @@ async fn install(
 ) -> Answer<Value> {
     let migration = find(&host, &name)?;
     let kind = parse_kind(&kind)?;
-    let Json(Order { reason, actor }) = body?;
+    let Body(Order { reason, actor }) = body;
     needs_reason(&reason)?;
     let done = host.install(&name, what(kind), Attribution { actor: who(&actor)?, reason: &reason }).await;
     after(migration, done)
@@ -153,15 +154,15 @@ pub(super) async fn log(State(host): Shared, Path(name): Path<String>, filter: Q
     let most = limit.unwrap_or(CALLS).clamp(1, MOST_CALLS);
     let max_bytes = Some(PAGE_BYTES);
     let wanted = Wanted { migration: Some(name), kind, before, most, max_bytes, ..Wanted::default() };
-    let mut page = host.store.calls(&wanted).await.map_err(|e| broken(&e))?;
-    page.kept_from = host.store.oldest_call().await.map_err(|e| broken(&e))?;
+    let mut page = host.store.calls(&wanted).await?;
+    page.kept_from = host.store.oldest_call().await?;
     Ok(Json(page))
 }
 
 /// `GET /api/v1/policy-calls/{id}`
 pub(super) async fn call(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
     let wanted = Wanted { id: Some(id), most: 1, ..Wanted::default() };
-    let found = host.store.calls(&wanted).await.map_err(|e| broken(&e))?.calls.into_iter().next();
+    let found = host.store.calls(&wanted).await?.calls.into_iter().next();
     let none =
         || Refusal::new(StatusCode::NOT_FOUND, format!("there is no call {id}, or its check is not kept any more"));
     found.map(|call| Json(json!(call))).ok_or_else(none)
@@ -169,14 +170,14 @@ pub(super) async fn call(State(host): Shared, Path(id): Path<i64>) -> Answer<Val
 
 /// `GET /api/v1/decisions/{id}`
 pub(super) async fn decision(State(host): Shared, Path(id): Path<i64>) -> Answer<Value> {
-    let found = host.store.decision(id).await.map_err(|e| broken(&e))?;
+    let found = host.store.decision(id).await?;
     let none = || Refusal::new(StatusCode::NOT_FOUND, format!("there is no decision {id}"));
     found.map(|decision| Json(json!(decision))).ok_or_else(none)
 }
 
 /// `GET /api/v1/components/{digest}`
 pub(super) async fn component(State(host): State<Arc<Host>>, Path(digest): Path<String>) -> Result<Response, Refusal> {
-    let found = host.store.component(&digest).await.map_err(|e| broken(&e))?;
+    let found = host.store.component(&digest).await?;
     let none = || Refusal::new(StatusCode::NOT_FOUND, format!("there is no component `{digest}`"));
     found.map(|bytes| ([(CONTENT_TYPE, "application/wasm")], bytes).into_response()).ok_or_else(none)
 }
@@ -210,10 +211,6 @@ fn named<'a>(host: &Host, path: &'a [String]) -> Result<(&'a str, Option<Kind>),
     };
     find(host, name)?;
     Ok((name, kind))
-}
-
-fn broken(error: &StoreError) -> Refusal {
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, cutover_model::causes::chain(error))
 }
 
 /// A slot that anybody sits in, or that is held.

@@ -92,9 +92,24 @@ pub fn variable(wanted: &str) -> Option<OsString> {
     std::env::vars_os().find(|(name, _)| name == wanted).map(|(_, value)| value)
 }
 
-/// The operator's name, for the audit: `USER`, as the shell sets it.
+/// The operator's name, for the audit: `USER` or `LOGNAME` as the shell sets them; where it sets neither (jobs of cron and
+/// CI), the name that `/etc/passwd` has for the effective user, or `uid-N`.
 pub fn user() -> String {
-    std::env::vars().find(|(name, _)| name == "USER").map_or_else(|| "unknown".into(), |(_, user)| user)
+    let said = ["USER", "LOGNAME"].into_iter().filter_map(variable).filter_map(|name| name.into_string().ok());
+    said.into_iter().find(|name| !name.trim().is_empty()).unwrap_or_else(|| {
+        let id = rustix::process::geteuid().as_raw();
+        named(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), id).unwrap_or_else(|| format!("uid-{id}"))
+    })
+}
+
+/// The name of a user in the form of passwd(5).
+fn named(passwd: &str, id: u32) -> Option<String> {
+    let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    fields
+        .into_iter()
+        .find(|fields| fields.get(2).and_then(|of| of.parse().ok()) == Some(id))?
+        .first()
+        .map(|name| (*name).into())
 }
 
 /// Whether a program can be found: as a path from `directory`, or by name on the `PATH`.
@@ -104,4 +119,17 @@ pub fn finds_program(program: &str, directory: &std::path::Path) -> bool {
     }
     let path = std::env::vars_os().find(|(name, _)| name == "PATH").map(|(_, path)| path).unwrap_or_default();
     std::env::split_paths(&path).any(|folder: PathBuf| folder.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_named_by_the_first_line_with_the_id() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\n# a comment\nbroken\nanna:x:1000:1000::/home/anna:\nalso:x:1000::::\n";
+        assert_eq!((named(passwd, 0).as_deref(), named(passwd, 1000).as_deref()), (Some("root"), Some("anna")));
+        assert_eq!((named(passwd, 1), named("", 0)), (None, None));
+    }
 }

@@ -12,7 +12,7 @@ pub(super) const BOUNDS_US: [u64; 16] = [
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus' own text.
+    /// Prometheus' own text format, version 0.0.4.
     Prometheus,
     /// `OpenMetrics`.
     OpenMetrics,
@@ -51,7 +51,7 @@ pub(super) enum Value {
 /// All samples of a name.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// Without `_total`.
+    /// The metric's name without `_total`, which counters get where they are written.
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) samples: Vec<(Labels, Value)>,

@@ -28,11 +28,11 @@ pub struct Handle {
 /// What is asked of a controller, by whom and why.
 #[derive(Debug)]
 pub struct Command {
-    /// What.
+    /// What is to be done.
     pub verb: CommandKind,
-    /// Who.
+    /// Who orders it, as it goes on record.
     pub actor: String,
-    /// Why.
+    /// Why, in the words of the actor; may be empty where no reason is asked for.
     pub reason: String,
     /// When: a step to the next or last stage is one from the stage that there was then.
     pub at: Mono,
@@ -44,7 +44,7 @@ pub struct Command {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Declined {
-    /// For programs.
+    /// What kind of refusal it is, for programs.
     pub code: Code,
     /// For people: one sentence.
     pub message: String,
@@ -59,8 +59,10 @@ pub enum Code {
     Moved,
     /// The store did not take it, so nothing was done.
     NotRecorded,
-    /// There is no such flag, or it cannot have this value, or the environment has set it.
+    /// The flag cannot have this value, or the environment has set it.
     WrongFlag,
+    /// There is no such flag.
+    UnknownFlag,
     /// Something has to be said that was not.
     NoReason,
     /// The host is stopping.
@@ -75,7 +77,7 @@ pub enum Code {
     NotFound,
     /// No policy that the host knows has that name, version or digest.
     UnknownPolicy,
-    /// Anything else.
+    /// Any other refusal; the message says which.
     Refused,
 }
 
@@ -87,6 +89,7 @@ impl Code {
             Self::Moved => "moved",
             Self::NotRecorded => "not-recorded",
             Self::WrongFlag => "wrong-flag",
+            Self::UnknownFlag => "unknown-flag",
             Self::NoReason => "no-reason",
             Self::Stopping => "stopping",
             Self::Folder => "folder",
@@ -142,7 +145,7 @@ pub enum CommandKind {
     Rollback,
     /// Everything back to V1, and V2's workers killed.
     EmergencyRollback,
-    /// Set a flag.
+    /// Set this flag to this value.
     SetFlag(String, Value),
     /// Put a policy somewhere.
     Install(Box<Install>),
@@ -153,7 +156,7 @@ pub enum CommandKind {
 pub struct AdmittedPolicy {
     /// The policy and what people call it.
     pub installed: InstalledPolicy,
-    /// Its component.
+    /// The bytes of the policy's component, for the store.
     pub component: Vec<u8>,
     /// Fingerprint of what the configuration says.
     pub configured: String,
@@ -175,7 +178,7 @@ pub struct Changed {
 /// What became of a command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CommandReply {
-    /// One sentence.
+    /// What was done, as one sentence.
     pub message: String,
     /// Details, such as digests.
     #[serde(default, skip_serializing_if = "Value::is_null")]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     controller::{Controller, V2Calls},
     effects::Cause,
+    flags::FlagError,
     handle::{Code, Command, CommandKind, CommandReply, Declined},
     withhold::V1,
 };
@@ -109,7 +110,7 @@ impl Controller {
         let slots = Arc::clone(&self.parts.slots);
         let asked = self.parts.tasks.spawn_blocking(move || stage::next(&slots, &progress)).await;
         let asked = asked.map_err(|e| Declined::new(Code::Refused, e.to_string()))?;
-        let nobody = || Declined::new(Code::Refused, "no stages policy is in charge; activate one");
+        let nobody = || Declined::new(Code::NotFound, "no stages policy is in charge; activate one");
         let answered = asked.ok_or_else(nobody)?;
         self.log_stage(&answered, &asked_about);
         let failed =
@@ -180,7 +181,10 @@ impl Controller {
         reason: &str,
     ) -> Result<CommandReply, Declined> {
         let mut flags = self.parts.flags.clone();
-        flags.set(flag, value.clone()).map_err(|e| Declined::new(Code::WrongFlag, e.to_string()))?;
+        flags.set(flag, value.clone()).map_err(|e| {
+            let code = if matches!(e, FlagError::Unknown(_)) { Code::UnknownFlag } else { Code::WrongFlag };
+            Declined::new(code, e.to_string())
+        })?;
         let weakens = flags.off().into_iter().find(|off| off.flag == flag && off.weakens());
         if let Some(off) = weakens.as_ref().filter(|_| reason.trim().is_empty()) {
             let message = format!("say why (`--reason`): with `{flag}` off, {}", off.meaning);

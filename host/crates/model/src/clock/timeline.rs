@@ -86,7 +86,7 @@ pub struct Known {
 /// A timeline that goes on where another host, or this one before it was stopped, left off.
 #[derive(Debug, Clone)]
 pub struct Resumed {
-    /// It.
+    /// The timeline, from where it goes on.
     pub timeline: Timeline,
     /// When the phase or stage began, on it.
     pub since: UnixMs,
@@ -365,7 +365,7 @@ mod tests {
         Passes(u64, i64),
         /// The host does not run for so many milliseconds.
         Stands(u64),
-        /// A stage begins.
+        /// A stage begins, so the clock is anchored anew.
         Begins,
         /// A check is made and recorded.
         Checks,

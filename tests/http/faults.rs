@@ -226,6 +226,21 @@ async fn a_status_of_v2_that_is_a_failure_is_answered_by_v1_for_reads_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_v1_answers_in_v2_s_place_is_no_sample_of_its_statuses() {
+    let failing = Upstream::saying(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n").await;
+    let missing = Upstream::saying(b"HTTP/1.1 404 Nothing\r\ncontent-length: 0\r\n\r\n").await;
+    let site = Setup::of(&[&missing], &[&failing]).start().await;
+    let own = site.get_from("v1", "/").await;
+    assert_eq!((own.status, own.header("x-cutover-reason")), (404, "override-v1"));
+    let failed_over = site.get_from("v2", "/").await;
+    assert_eq!((failed_over.status, failed_over.header("x-cutover-reason")), (404, "failover"));
+    assert_eq!(site.counted("get", 0, 2).await, (2, 0, 0, 0), "it is a call all the same");
+    let totals = site.app.host.migrations["shop"].history.totals();
+    assert_eq!(totals.answers.get(&("v1.4xx", "get".to_owned())), Some(&1));
+    site.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_safe_to_repeat_is_sent_again() {
     let (heads, mut seen) = mpsc::channel(64);
     // Closes every connection after it has read a head.

@@ -48,6 +48,16 @@ pub struct Operation {
     pub failed: Arc<failed::Failed>,
 }
 
+/// Whether a call failed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    No,
+    /// The other pool answered instead.
+    To,
+    /// The other pool had failed it before.
+    From,
+}
+
 /// Dispatches the calls of one migration's operations.
 #[derive(Debug)]
 pub struct Dispatch {
@@ -121,7 +131,7 @@ impl Dispatch {
             return no_room();
         }
         if route.pool == PoolId::V1 {
-            let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
+            let result = self.call(PoolId::V1, &request, operation, (request.deadline, Over::No, route.apart)).await;
             if route.mirror {
                 self.mirror(request, PoolId::V1, &result, room);
             }
@@ -144,16 +154,17 @@ impl Dispatch {
                 return self.refused_in_translation(request, operation, route, (v2, took)).await;
             }
             answer => {
-                self.observe(PoolId::V2, &request, operation, &v2, (took, false, route.apart));
+                self.observe(PoolId::V2, &request, operation, &v2, (took, Over::No, route.apart));
                 if route.mirror && may.fail_over() && answer.is_ok() {
                     self.mirror(request, PoolId::V2, answer, room);
                 }
                 return Served { result: v2.result, pool: PoolId::V2, reason: route.reason };
             }
         };
-        let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
+        let result = self.call(PoolId::V1, &request, operation, (request.deadline, Over::From, route.apart)).await;
         if failed.counts() {
-            self.observe(PoolId::V2, &request, operation, &v2, (took, result.is_ok(), route.apart));
+            let over = if result.is_ok() { Over::To } else { Over::No };
+            self.observe(PoolId::V2, &request, operation, &v2, (took, over, route.apart));
         }
         Served { result, pool: PoolId::V1, reason: Reason::Word("failover") }
     }
@@ -167,16 +178,16 @@ impl Dispatch {
         Route { reason, apart, .. }: Route,
         (v2, took): (Tried, Duration),
     ) -> Served {
-        let result = self.call(PoolId::V1, &request, operation, (request.deadline, apart)).await;
+        let result = self.call(PoolId::V1, &request, operation, (request.deadline, Over::From, apart)).await;
         if !matches!(result, Ok(Answer::Success(_))) {
-            self.observe(PoolId::V2, &request, operation, &v2, (took, false, apart));
+            self.observe(PoolId::V2, &request, operation, &v2, (took, Over::No, apart));
             return Served { result: v2.result, pool: PoolId::V2, reason };
         }
         let message =
             format!("V2 refuses a call of `{}` as it translates it, and V1 does what was asked", request.operation);
         let failure = Failure::sent(FailureKind::Worker, format!("the adapter policy failed: {message}"));
         let failed = Tried { failed: Some(failure.kind), result: Err(failure) };
-        self.observe(PoolId::V2, &request, operation, &failed, (took, true, apart));
+        self.observe(PoolId::V2, &request, operation, &failed, (took, Over::To, apart));
         if let Some(adapter) = self.v2.adapter() {
             self.v2.adapter_failed(&adapter, &PolicyError::nonsense(message));
         }
@@ -199,7 +210,7 @@ impl Dispatch {
             let result = Err(Failure::unsent(FailureKind::Resource, full.to_string()));
             return Served { result, pool: keeper, reason };
         }
-        let mut result = self.call(keeper, &request, operation, (request.deadline, false)).await;
+        let mut result = self.call(keeper, &request, operation, (request.deadline, Over::No, false)).await;
         if let Ok(Answer::Success(answer)) = &result {
             let (arguments, key) = keyed(&request.arguments, operation, answer.get());
             let recorded = self.journal.record(&session, &request.operation, arguments, key, operation.removes).await;
@@ -219,7 +230,7 @@ impl Dispatch {
         if route.pool == PoolId::V2 {
             return self.by_v2(request, operation, route, room).await;
         }
-        let result = self.call(PoolId::V1, &request, operation, (request.deadline, route.apart)).await;
+        let result = self.call(PoolId::V1, &request, operation, (request.deadline, Over::No, route.apart)).await;
         Served { result, pool: PoolId::V1, reason: route.reason }
     }
 
@@ -229,11 +240,11 @@ impl Dispatch {
         pool: PoolId,
         request: &Request,
         operation: &Operation,
-        (deadline, apart): (Mono, bool),
+        (deadline, over, apart): (Mono, Over, bool),
     ) -> Result<Answer, Failure> {
         let started = clock::mono();
         let tried = self.attempt(pool, request, operation.class, deadline).await;
-        self.observe(pool, request, operation, &tried, (clock::mono().since(started), false, apart));
+        self.observe(pool, request, operation, &tried, (clock::mono().since(started), over, apart));
         tried.result
     }
 
@@ -253,10 +264,11 @@ impl Dispatch {
         request: &Request,
         operation: &Operation,
         Tried { result, failed }: &Tried,
-        (took, failed_over, apart): (Duration, bool, bool),
+        (took, over, apart): (Duration, Over, bool),
     ) {
         let Counted { outcome, status, unread } = operation.failed.count(result, *failed, took);
         let recorder = &self.split.recorder;
+        let status = if over == Over::From { Observation::no_sample(outcome, status) } else { status };
         let call = Observation {
             operation: &request.operation,
             class: operation.class,
@@ -266,7 +278,7 @@ impl Dispatch {
             outcome,
             status,
             unread,
-            failed_over,
+            failed_over: over == Over::To,
             took,
         };
         if apart { recorder.apart().record(&call) } else { recorder.record(call) }

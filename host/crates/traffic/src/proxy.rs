@@ -192,10 +192,11 @@ impl Proxy {
         let took = clock::mono().since(since);
         // The answer of a pool that the request was not routed to is not mirrored.
         let mirror = if pool == route.pool { mirror } else { Wish::No };
+        let whose = CallContext { stands_in: pool != route.pool, ..exchange.whose };
         let changed = (connection, upgrade.as_deref(), tasks);
         let mut reply = match result {
             Ok(answered) => self
-                .answer(*answered, exchange.whose, (pool, took), mirror, changed)
+                .answer(*answered, whose, (pool, took), mirror, changed)
                 .under([&kind.headers, &self.pool(pool).spec().headers]),
             Err(failure) => unserved(&failure, by_caller),
         };

@@ -46,7 +46,7 @@ pub struct Observation<'a> {
     pub session: Option<Session>,
     pub outcome: Outcome,
     /// The status of its answer, as HTTP has it; [`Observation::SUCCESS`] and [`Observation::REFUSAL`] for workers, 0 without
-    /// an answer.
+    /// an answer or [if it is no sample](Observation::no_sample).
     pub status: u16,
     /// Whether the body of its answer says whether it failed, and could not be looked at.
     pub unread: bool,
@@ -108,6 +108,15 @@ impl Observation<'_> {
     pub const SUCCESS: u16 = 200;
     /// The status of a worker's refusal.
     pub const REFUSAL: u16 = 400;
+
+    /// The status to count of an answer that V1 gave in V2's place. It is none: V2 chose the request by failing it, so V1 has
+    /// no more answers of that class than V2. A failure keeps its status, which says how V1 fails.
+    pub const fn no_sample(outcome: Outcome, status: u16) -> u16 {
+        match outcome {
+            Outcome::Answered => 0,
+            Outcome::Failed(_) => status,
+        }
+    }
 
     pub(super) fn class_of_answer(&self) -> Option<StatusClass> {
         StatusClass::of(self.status).filter(|_| self.outcome == Outcome::Answered)

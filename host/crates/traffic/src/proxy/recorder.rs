@@ -21,6 +21,7 @@ pub struct ResponseRecorder {
     operation: Arc<str>,
     session: Option<Session>,
     apart: bool,
+    stands_in: bool,
     class: Class,
     failed: Arc<Failed>,
     /// What the head alone says of it. None once it was told.
@@ -44,6 +45,8 @@ pub struct CallContext<'a> {
     pub session: Option<Session>,
     /// Whether it is no evidence, because its caller chose the pool.
     pub apart: bool,
+    /// Whether V1 answers in V2's place: the requests that V2 fails are no sample of what V1 is asked.
+    pub stands_in: bool,
 }
 
 /// What became of an exchange.
@@ -99,12 +102,14 @@ impl<'a> CallContext<'a> {
         session: Option<Session>,
         apart: bool,
     ) -> Self {
-        Self { recorder, operation: &kind.name, class: kind.class, failed: &kind.failed, session, apart }
+        let (operation, failed) = (&kind.name, &kind.failed);
+        Self { recorder, operation, class: kind.class, failed, session, apart, stands_in: false }
     }
 
     /// Counts what became of an exchange.
     pub fn observe(self, ended: Ended) {
         let Ended { pool, outcome, status, unread, failed_over, took } = ended;
+        let status = if self.stands_in { Observation::no_sample(outcome, status) } else { status };
         let call = Observation {
             operation: self.operation,
             class: self.class,
@@ -147,13 +152,13 @@ impl ResponseRecorder {
         mirrored: Option<Box<Original>>,
     ) -> Self {
         let (recorder, operation) = (Arc::clone(whose.recorder), Arc::clone(whose.operation));
-        let CallContext { class, session, apart, .. } = whose;
+        let CallContext { class, session, apart, stands_in, .. } = whose;
         let failed = Arc::clone(whose.failed);
         let is_asked = failed.reads_bodies() && ended.outcome == Outcome::Answered;
         let is_long = usize::try_from(size).is_ok_and(|size| size > failed::MOST);
         ended.unread = is_asked && is_long;
         let body = (is_asked && !is_long).then(|| (encoding::of(fields), Vec::new()));
-        Self { recorder, operation, session, apart, class, failed, ended: Some(ended), body, mirrored }
+        Self { recorder, operation, session, apart, stands_in, class, failed, ended: Some(ended), body, mirrored }
     }
 
     /// A part of the body came by.
@@ -196,8 +201,8 @@ impl ResponseRecorder {
             (None, None) => {}
         }
         let (recorder, operation, failed) = (&self.recorder, &self.operation, &self.failed);
-        let (class, session, apart) = (self.class, self.session, self.apart);
-        CallContext { recorder, operation, class, failed, session, apart }.observe(ended);
+        let (class, session, apart, stands_in) = (self.class, self.session, self.apart, self.stands_in);
+        CallContext { recorder, operation, class, failed, session, apart, stands_in }.observe(ended);
         if let Some(original) = self.mirrored.take()
             && instead.is_none()
         {

@@ -70,8 +70,11 @@ pub struct SessionCookie {
     /// The cookie's name; none of those in `session`.
     #[serde(default = "defaults::session_cookie")]
     pub name: String,
-    /// The file with the key that cookies are signed with. With another key all cookies are replaced.
+    /// The file with the key that cookies are signed with.
     pub key_file: PathBuf,
+    /// Files with keys from before `key_file`, newest first: cookies signed with one of them are taken and signed again.
+    #[serde(default)]
+    pub previous_key_files: Vec<PathBuf>,
     /// How long the cookie lasts, 1m to 400d; until the browser is closed unless it is set.
     pub lifetime: Option<String>,
     /// The cookie's `Path`: the same for all that the migration serves.

@@ -13,7 +13,7 @@ use cutover_policy_host::route::{Callers, Choice, Key};
 /// The shortest key: what is shorter can be guessed.
 const LEAST: usize = 16;
 
-/// The longest one.
+/// The longest key, in bytes.
 const MOST: u64 = 4_096;
 
 /// Both.
@@ -31,7 +31,7 @@ fn choice(at: &mut At<'_>, raw: raw::Override, base: &Path) -> Option<Choice> {
         return None;
     };
     let key = match (raw.key_file, raw.anyone) {
-        (Some(file), false) => Some(Key::of(&key(at, &base.join(file))?)),
+        (Some(file), false) => Some(Key::of(&key(&mut at.field("key_file"), &base.join(file))?)),
         (None, true) => None,
         (Some(_), true) => {
             at.wrong(
@@ -68,10 +68,9 @@ pub(super) fn key(at: &mut At<'_>, file: &PathBuf) -> Option<String> {
     let read = File::open(file).and_then(|file| file.take(MOST).read_to_string(&mut text));
     let key = text.trim();
     match read {
-        Err(error) => at.field("key_file").wrong(&format!("cannot be read: {error}")),
+        Err(error) => at.wrong(&format!("cannot be read: {error}")),
         Ok(_) if key.len() < LEAST || key.contains(|c: char| c.is_control()) => {
-            at.field("key_file")
-                .wrong("has to have one line of 16 characters or more; `openssl rand -hex 32` makes one");
+            at.wrong("has to have one line of 16 characters or more; `openssl rand -hex 32` makes one");
         }
         Ok(_) => return Some(key.to_owned()),
     }

@@ -7,6 +7,9 @@ use sha2::{Digest as _, Sha512};
 use super::{At, callers, raw};
 use cutover_traffic::proxy::{affinity::SessionCookie, head::SessionKey};
 
+/// How many keys from before are taken: each costs a signature for each cookie that is none of the host's.
+const MAX_PREVIOUS: usize = 4;
+
 /// `[migrations.NAME.session_cookie]`; `keys` is where the service's own sessions are.
 pub(super) fn of(
     at: &mut At<'_>,
@@ -14,7 +17,14 @@ pub(super) fn of(
     keys: &[SessionKey],
     base: &Path,
 ) -> Option<SessionCookie> {
-    let key = callers::key(at, &base.join(raw.key_file))?;
+    let key = callers::key(&mut at.field("key_file"), &base.join(raw.key_file))?;
+    at.field("previous_key_files").within(raw.previous_key_files.len(), 0, MAX_PREVIOUS);
+    let previous = raw.previous_key_files.iter().take(MAX_PREVIOUS);
+    let previous: Vec<_> =
+        previous.filter_map(|file| callers::key(&mut at.field("previous_key_files"), &base.join(file))).collect();
+    if previous.contains(&key) {
+        at.field("previous_key_files").wrong("has the key of `key_file`; that is the one that signs now");
+    }
     if !matches!(SessionKey::parse(&format!("cookie:{}", raw.name)), Some(SessionKey::Cookie(_))) || raw.name.len() > 64
     {
         at.field("name").wrong(&format!(
@@ -66,6 +76,7 @@ pub(super) fn of(
     Some(SessionCookie {
         name: raw.name,
         key: Sha512::digest(key).into(),
+        previous: previous.iter().map(|key| Sha512::digest(key).into()).collect(),
         lifetime,
         attributes,
         secure: if same_site == "None" { Some(true) } else { raw.secure },

@@ -311,6 +311,8 @@ pub(super) fn upstreams(
     }
     at.field("upstreams").within(raw.upstreams.len(), 1, MAX_UPSTREAMS);
     at.field("max_connections").within(raw.max_connections, 1, 1_000_000);
+    at.field("max_waiting").within(raw.max_waiting, 0, 1_000_000);
+    at.field("retries").within(raw.retries as usize, 0, 100);
     at.field("request_buffer").within(raw.request_buffer, 0, 16 << 20);
     at.field("caller_share").within(raw.caller_share as usize, 1, 100);
     let total = raw.total_timeout.map(|text| at.field("total_timeout").duration(&text, "10ms", "30d"));

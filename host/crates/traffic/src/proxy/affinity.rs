@@ -37,6 +37,8 @@ pub struct SessionCookie {
     pub name: String,
     /// What it is signed with.
     pub key: [u8; 64],
+    /// What it was signed with before, newest first: such a cookie is taken, and signed again.
+    pub previous: Vec<[u8; 64]>,
     /// How long it lasts; until the browser is closed if there is none.
     pub lifetime: Option<Duration>,
     /// What is said after the value, but for `Max-Age` and `Secure`.
@@ -61,6 +63,8 @@ pub struct Visit {
     begun: u64,
     /// When the cookie was set last.
     issued: u64,
+    /// Whether it is signed with a key from before.
+    is_outdated: bool,
 }
 
 impl std::fmt::Debug for SessionCookie {
@@ -82,17 +86,26 @@ impl SessionCookie {
         let id = match known {
             None => draw(),
             Some(known) => {
-                let mac = self.mac("session", known).finalize().into_bytes();
+                let mac = mac(&self.key, "session", known).finalize().into_bytes();
                 mac.iter().take(16).fold(0, |id, byte| (id << 8) | u128::from(*byte))
             }
         };
         let is_known = known.is_some();
-        Visit { id: format!("{id:032x}"), is_new: true, is_known, pool: PoolId::V1, begun: now, issued: now }
+        Visit {
+            id: format!("{id:032x}"),
+            is_new: true,
+            is_known,
+            pool: PoolId::V1,
+            begun: now,
+            issued: now,
+            is_outdated: false,
+        }
     }
 
-    /// The cookie described for people: with another key, or another rule to stay, sessions go elsewhere.
+    /// The cookie described for people: with another key, or another rule to stay, sessions go elsewhere. The oldest key that
+    /// is taken stands for all: whoever has a cookie of it keeps the place.
     pub fn described(&self) -> String {
-        let key = Sha256::digest(self.key);
+        let key = Sha256::digest(self.previous.last().unwrap_or(&self.key));
         let [a, b, c, ..] = <[u8; 32]>::from(key);
         let stay = if self.stays { "creator" } else { "share" };
         format!("the host's cookie `{}` (key {a:02x}{b:02x}{c:02x}, stay {stay})", self.name)
@@ -120,12 +133,12 @@ impl SessionCookie {
     }
 
     /// What `Set-Cookie` says with an answer of a pool, if it has to be said: to who is new, to a session that now is
-    /// another pool's, and again before the cookie ends.
+    /// another pool's, and again before the cookie ends or after the key was replaced.
     pub fn set(&self, visit: &Visit, pool: PoolId, now: UnixMs, is_tls: bool) -> Option<String> {
         let now = now.0 / 1_000;
         let moved = self.stays && !visit.is_new && visit.pool != pool;
         let is_old = self.lifetime.is_some_and(|span| now.saturating_sub(visit.issued) > span.as_secs() / 2);
-        if !(visit.is_new || moved || is_old) {
+        if !(visit.is_new || moved || is_old || visit.is_outdated) {
             return None;
         }
         let begun = if visit.is_new || moved { now } else { visit.begun };
@@ -141,7 +154,11 @@ impl SessionCookie {
     fn read(&self, value: &str, now: u64) -> Option<Visit> {
         let (said, mac) = value.rsplit_once('.')?;
         let mac = URL_SAFE_NO_PAD.decode(mac).ok().filter(|mac| mac.len() == MAC)?;
-        self.mac(&self.name, said).verify_truncated_left(&mac).ok()?;
+        let is_by = |key: &[u8; 64]| self::mac(key, &self.name, said).verify_truncated_left(&mac).is_ok();
+        let is_outdated = !is_by(&self.key);
+        if is_outdated && !self.previous.iter().any(is_by) {
+            return None;
+        }
         let mut parts = said.split('.');
         let (id, begun, issued) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let pool = match parts.next()? {
@@ -151,22 +168,22 @@ impl SessionCookie {
         };
         let lasts = self.lifetime.map_or(LONGEST, |span| span.as_secs());
         let is_whole = id.len() == ID && parts.next().is_none() && now.saturating_sub(issued) <= lasts;
-        is_whole.then(|| Visit { id: id.to_owned(), is_new: false, is_known: true, pool, begun, issued })
+        is_whole.then(|| Visit { id: id.to_owned(), is_new: false, is_known: true, pool, begun, issued, is_outdated })
     }
 
     fn sign(&self, value: &str) -> String {
-        let mac = self.mac(&self.name, value).finalize().into_bytes();
+        let mac = mac(&self.key, &self.name, value).finalize().into_bytes();
         URL_SAFE_NO_PAD.encode(mac.get(..MAC).unwrap_or_default())
     }
+}
 
-    /// Names and what they are signed for cannot run into each other: no name has a zero.
-    fn mac(&self, name: &str, value: &str) -> Hmac<Sha256> {
-        let mut mac = <Hmac<Sha256>>::new(&self.key.into());
-        mac.update(name.as_bytes());
-        mac.update(&[0]);
-        mac.update(value.as_bytes());
-        mac
-    }
+/// Names and what they are signed for cannot run into each other: no name has a zero.
+fn mac(key: &[u8; 64], name: &str, value: &str) -> Hmac<Sha256> {
+    let mut mac = <Hmac<Sha256>>::new(key.into());
+    mac.update(name.as_bytes());
+    mac.update(&[0]);
+    mac.update(value.as_bytes());
+    mac
 }
 
 /// Whether an answer may be kept by caches that serve others: then a cookie of one caller has no place in it (RFC 9111,
@@ -190,6 +207,7 @@ mod tests {
         SessionCookie {
             name: "route".into(),
             key: [7; 64],
+            previous: Vec::new(),
             lifetime,
             attributes: "; Path=/; HttpOnly; SameSite=Lax".into(),
             secure: None,
@@ -261,6 +279,27 @@ mod tests {
         assert_eq!(cookie.set(&at(hour / 3), PoolId::V1, later(hour / 3), false), None);
         assert!(cookie.set(&at(hour * 2 / 3), PoolId::V1, later(hour * 2 / 3), false).is_some());
         assert!(at(hour * 2).is_new);
+    }
+
+    #[test]
+    fn a_cookie_of_a_key_from_before_keeps_its_place_and_is_signed_again() {
+        let old = cookie(None);
+        let first = old.visit(&fields(&[]), None, NOW, || 42);
+        let set = old.set(&first, PoolId::V2, NOW, false).unwrap();
+        let new = SessionCookie { key: [8; 64], previous: vec![[9; 64], old.key], ..old.clone() };
+        let back = new.visit(&fields(&[&pair(&set)]), None, NOW, || 1);
+        assert_eq!((back.id.as_str(), back.is_new, back.pool), (first.id.as_str(), false, PoolId::V2));
+        let again = new.set(&back, PoolId::V2, NOW, false).unwrap();
+        // Once it is signed with the new key, the old one is not needed.
+        let alone = SessionCookie { previous: Vec::new(), ..new.clone() };
+        let signed = alone.visit(&fields(&[&pair(&again)]), None, NOW, || 1);
+        assert_eq!((signed.id.as_str(), signed.pool, signed.begun), (first.id.as_str(), PoolId::V2, back.begun));
+        assert_eq!(alone.set(&signed, PoolId::V2, NOW, false), None);
+        assert!(
+            alone.visit(&fields(&[&pair(&set)]), None, NOW, || 1).is_new,
+            "the key from before is not taken any more"
+        );
+        assert_eq!((new.described(), alone.described() == old.described()), (old.described(), false));
     }
 
     #[test]

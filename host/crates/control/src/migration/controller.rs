@@ -36,6 +36,7 @@ use crate::{
     notify::Notifier,
 };
 use cutover_model::{
+    causes::chain,
     clock::{UnixMs, timeline::Clock},
     facts::{Batch, Gauge},
     port::{Action, Kind, Phase, Verdict},
@@ -69,9 +70,9 @@ const COMMANDS: usize = 64;
 /// How often a policy may fail before it is put out of charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// So many times,
+    /// So many failures put the policy out of charge,
     pub failures: usize,
-    /// within this.
+    /// if they come within this time.
     pub within: Duration,
 }
 
@@ -85,7 +86,7 @@ impl Default for Patience {
 /// What a controller is made of.
 #[derive(Debug)]
 pub struct Parts {
-    /// The migration's name.
+    /// The migration's name, as it is configured.
     pub name: String,
     /// The salt of its session hash.
     pub salt: String,
@@ -101,11 +102,11 @@ pub struct Parts {
     pub split: Arc<Split>,
     /// Who is in charge of what.
     pub slots: Arc<Slots>,
-    /// Its batches.
+    /// The last batches, for pages, back-tests and reasons.
     pub history: Arc<History>,
     /// Where it is persisted.
     pub store: Store,
-    /// Who is told.
+    /// Sends the configured notices.
     pub notifier: Notifier,
     /// The machine, for gauges.
     pub machine: Arc<Machine>,
@@ -205,7 +206,7 @@ impl Controller {
         (controller, Handle { commands: orders, urgent, shown: watching, clock })
     }
 
-    /// Runs until `shutdown`.
+    /// Feeds events to the migration until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.open_pools();
         let mut batches = tokio::time::interval(BATCH);
@@ -291,13 +292,17 @@ impl Controller {
             Ok((_, effects)) if effects.is_empty() => None,
             Ok((next, effects)) => {
                 let moved = next != self.state;
-                let failed = self.perform(next, effects, cause).await;
-                if moved && failed.is_none() {
+                if let Err(error) = self.perform(next, effects, cause).await {
+                    let why = format!("nothing was changed, because it could not be recorded: {}", chain(&error));
+                    tracing::error!(migration = self.parts.name, "{why}");
+                    return Some(Declined::new(Code::NotRecorded, why));
+                }
+                if moved {
                     self.course.epoch += 1;
                     self.course.moved_at = self.parts.clock.mono();
                     self.shows.waiting_for.clear();
                 }
-                failed.map(|why| Declined::new(Code::NotRecorded, why))
+                None
             }
             Err(refused) => Some(Declined::new(Code::WrongPhase, refused.0)),
         }

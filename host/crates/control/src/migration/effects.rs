@@ -22,7 +22,7 @@ use cutover_policy_host::{
     record::{Call, Question, Role},
     route::Published,
 };
-use cutover_store::{plans::LastPlan, records::Decision, state::State};
+use cutover_store::{StoreError, plans::LastPlan, records::Decision, state::State};
 use cutover_traffic::observe::Recorder;
 
 /// What made a decision happen, as it goes on record.
@@ -88,8 +88,11 @@ impl Cause {
 }
 
 impl Controller {
-    /// Performs effects in their order. Returns why, if nothing was done because it could not be recorded.
-    pub(super) async fn perform(&mut self, next: State, effects: Vec<Effect>, cause: Cause) -> Option<String> {
+    /// Performs effects in their order.
+    ///
+    /// # Errors
+    /// When nothing was done, because it could not be recorded.
+    pub(super) async fn perform(&mut self, next: State, effects: Vec<Effect>, cause: Cause) -> Result<(), StoreError> {
         let mut decision = None;
         let begins = effects.contains(&Effect::BeginStage).then(|| self.parts.split.recorder.stage() + 1);
         for effect in effects {
@@ -99,9 +102,9 @@ impl Controller {
                         self.begin_time();
                         decision = Some(made);
                     }
-                    Err(why) => {
+                    Err(error) => {
                         self.course.beginning = None;
-                        return Some(why);
+                        return Err(error);
                     }
                 },
                 Effect::Route => {
@@ -127,7 +130,7 @@ impl Controller {
             }
         }
         self.state = next;
-        None
+        Ok(())
     }
 
     /// Puts a plan for the current state in force. To close V2, no policy is asked and nothing is waited for.

@@ -67,13 +67,16 @@ pub(super) type Unrecorded = VecDeque<(Decision, State, Option<i64>)>;
 
 impl Controller {
     /// Persists a decision. `begins` is the number of the stage that begins with it, if one does.
+    ///
+    /// # Errors
+    /// When nothing may be changed, because the store did not take it.
     pub(super) async fn decide(
         &mut self,
         next: &State,
         decided: Decided,
         cause: &Cause,
         begins: Option<i64>,
-    ) -> Result<Decision, String> {
+    ) -> Result<Decision, StoreError> {
         // For people, and so that they can read them in order: never before the one before.
         self.course.decided_at = self.course.decided_at.max(self.parts.clock.wall());
         let mut decision = self.decision(next, decided, cause);
@@ -88,11 +91,7 @@ impl Controller {
         match recorded {
             Ok(id) => decision.id = id,
             Err(error) if lowers => self.put_off((decision.clone(), next.clone(), begins), &chain(&error)),
-            Err(error) => {
-                let why = format!("nothing was changed, because it could not be recorded: {}", chain(&error));
-                tracing::error!(migration = self.parts.name, "{why}");
-                return Err(why);
-            }
+            Err(error) => return Err(error),
         }
         self.course.decisions += 1;
         self.mark(&decision, next).await;

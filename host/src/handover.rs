@@ -46,11 +46,11 @@ enum Message {
     State { protocol: u32, open: Vec<String> },
     /// The new host could take over.
     Prepared,
-    /// It could not.
+    /// The new host could not take over.
     Failed { why: String },
     /// The store is the new host's.
     Go,
-    /// It accepts connections.
+    /// The new host accepts connections.
     Serving,
     /// A connection comes with it, and what was read of it.
     Connection { is_new: bool },
@@ -70,7 +70,7 @@ pub enum HandOverError {
     /// The new host's process.
     #[error("cannot start `{program}`")]
     Start {
-        /// The program.
+        /// The path of the program to start.
         program: String,
         /// What the system says.
         #[source]

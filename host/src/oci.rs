@@ -52,14 +52,14 @@ pub struct Access {
     pub credentials: Option<(String, String)>,
     /// Whether to speak plain HTTP to a registry that is not on this machine.
     pub insecure: bool,
-    /// The largest component.
+    /// The most bytes of a component that is pulled.
     pub max_component: usize,
 }
 
-/// What was pulled.
+/// A policy as it was pulled from a registry.
 #[derive(Debug, Clone)]
 pub struct Pulled {
-    /// The component.
+    /// The bytes of the component.
     pub component: Vec<u8>,
     /// The digest of the manifest that the reference led to: `sha256:` and hex.
     pub digest: String,
@@ -71,7 +71,7 @@ pub struct Pulled {
     pub author: Option<String>,
 }
 
-/// What was published.
+/// A policy as it was published to a registry.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// `oci://HOST/REPOSITORY:TAG`.
@@ -88,7 +88,7 @@ pub enum OciError {
         "`{text}` is not an OCI reference: {message}; write `oci://HOST/REPOSITORY:TAG` or `oci://HOST/REPOSITORY@sha256:DIGEST`"
     )]
     Reference {
-        /// What was given.
+        /// The text that is no reference.
         text: String,
         /// What is wrong with it.
         message: String,
@@ -107,7 +107,7 @@ pub enum OciError {
     Registry {
         /// What was asked for.
         reference: String,
-        /// What happened.
+        /// What the registry or the connection said.
         #[source]
         source: OciDistributionError,
     },
@@ -134,7 +134,7 @@ pub enum OciError {
         reference: String,
         /// The manifest or the component.
         what: &'static str,
-        /// The limit.
+        /// The most bytes that the answer may have.
         limit: usize,
     },
     /// What the registry sends does not end.
@@ -144,7 +144,7 @@ pub enum OciError {
     Endless {
         /// What was asked for.
         reference: String,
-        /// The largest component.
+        /// The most bytes of a component.
         limit: usize,
     },
     /// It is something else.
@@ -158,7 +158,7 @@ pub enum OciError {
     /// The tag holds another policy.
     #[error("`{reference}` holds another policy already ({found}); raise the version, or choose another tag")]
     Taken {
-        /// The reference.
+        /// The reference that was asked for.
         reference: String,
         /// The digest of its manifest.
         found: String,

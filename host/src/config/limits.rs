@@ -30,13 +30,13 @@ pub struct PolicyLimits {
     pub tables: Option<u64>,
     /// Elements of each table.
     pub table_elements: Option<u64>,
-    /// The largest component.
+    /// The most bytes of a component.
     pub component_bytes: Option<u64>,
     /// Time for a compilation.
     pub compile_time: Option<String>,
     /// Memory for a compilation.
     pub compile_bytes: Option<u64>,
-    /// Compilations at once.
+    /// Compilations that may run at once.
     pub compilations: Option<u64>,
     /// Native stack of a guest.
     pub stack_bytes: Option<u64>,
@@ -44,7 +44,7 @@ pub struct PolicyLimits {
     pub live_instances: Option<u64>,
     /// Of routing policies alone.
     pub routing: OfKind,
-    /// Of adapters alone.
+    /// Limits of adapters, where they differ from those of all policies.
     pub adapter: OfKind,
     /// Of comparison policies alone.
     pub comparison: OfKind,

@@ -31,7 +31,7 @@ pub(super) type Path = Vec<String>;
 pub(super) struct Read<T> {
     /// What could be read; none if it is not enough to go on.
     pub(super) value: Option<T>,
-    /// What could not.
+    /// What could not be read, each with its place.
     pub(super) problems: Vec<Problem>,
     /// Where that is: what is said of these places besides is not true.
     pub(super) doubtful: BTreeSet<Path>,
@@ -42,7 +42,7 @@ pub(super) struct Read<T> {
 pub(super) struct Mended {
     /// Something else stands there, or in the place of what is missing.
     stood_in: BTreeSet<Path>,
-    /// Left out.
+    /// Nothing stands there: the field was left out.
     left_out: BTreeSet<Path>,
 }
 

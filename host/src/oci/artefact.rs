@@ -22,7 +22,7 @@ const MANIFEST: &str = "vnd.cutover.policy.manifest";
 /// Who vouches for it: a DSSE envelope as JSON.
 const SIGNATURES: &str = "vnd.cutover.policy.signatures";
 
-/// What is published.
+/// A policy as an OCI artefact.
 #[derive(Debug, Clone, Copy)]
 pub struct Artefact<'a> {
     /// What the policy is.
@@ -31,11 +31,11 @@ pub struct Artefact<'a> {
     pub exports: &'a [String],
     /// What it says that it does.
     pub summary: &'a str,
-    /// Who wrote it.
+    /// The author, as a person is named in an annotation.
     pub author: &'a str,
     /// Who vouches for it.
     pub envelope: Option<&'a Envelope>,
-    /// The component.
+    /// The bytes of the component.
     pub component: &'a [u8],
 }
 
@@ -96,7 +96,7 @@ impl Artefact<'_> {
 /// The annotation that OCI has for authors.
 const AUTHORS: &str = "org.opencontainers.image.authors";
 
-/// Reads a manifest.
+/// Reads the manifest of an artefact.
 pub(super) fn read(body: &[u8]) -> Result<Found, String> {
     let manifest: OciImageManifest =
         serde_json::from_slice(body).map_err(|e| format!("its manifest is not one: {e}"))?;

@@ -46,7 +46,7 @@ pub enum BlockingError {
     /// All threads are taken.
     #[error("the host is busy {what}: all {threads} of its threads for that are taken; try again later")]
     Busy {
-        /// With what.
+        /// What the host is busy with, as a phrase of the message.
         what: &'static str,
         /// How many there are.
         threads: usize,
@@ -54,7 +54,7 @@ pub enum BlockingError {
     /// It took too long, and may still go on.
     #[error("{what} took longer than {limit:?}; is it on a disk that hangs?")]
     Late {
-        /// What.
+        /// What was to be done, as a phrase of the message.
         what: &'static str,
         /// How long it had.
         limit: Duration,
@@ -62,9 +62,9 @@ pub enum BlockingError {
     /// It did not come to its end.
     #[error("{what} broke off: {why}")]
     Failed {
-        /// What.
+        /// What was to be done, as a phrase of the message.
         what: &'static str,
-        /// Why.
+        /// What the panic or the system said.
         why: String,
     },
 }

@@ -29,11 +29,11 @@ pub const MAX_COMPONENT: usize = 256 << 20;
 /// A bundle that was read: everything that is needed to admit its policy.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// The folder.
+    /// The folder that has `policy.toml`.
     pub folder: PathBuf,
-    /// Its name.
+    /// The policy's name in `policy.toml`.
     pub name: String,
-    /// Its version.
+    /// The policy's version in `policy.toml` (Semantic Versioning).
     pub version: String,
     /// The kind of policy.
     pub kind: Kind,
@@ -47,9 +47,9 @@ pub struct Bundle {
     pub wasi_stub: bool,
     /// The rules of the findings that it may give, for the coverage of its tests.
     pub findings: Vec<String>,
-    /// The component's file.
+    /// The file that the component was read from.
     pub file: PathBuf,
-    /// The component.
+    /// The bytes of the component.
     pub component: Vec<u8>,
 }
 
@@ -83,7 +83,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Budget {
-    /// Units of fuel.
+    /// The most units of fuel for one call; `None` for the host's limit.
     pub max_fuel: Option<u64>,
     /// The 99th percentile of its time, such as `5us`.
     pub max_p99: Option<String>,

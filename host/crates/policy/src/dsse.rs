@@ -27,7 +27,7 @@ pub struct Envelope {
     pub payload: String,
     /// What the payload is; part of what is signed.
     pub payload_type: String,
-    /// In any order.
+    /// Signatures in any order; one that is trusted is enough.
     pub signatures: Vec<Signature>,
 }
 
@@ -69,7 +69,7 @@ pub struct Verified {
 /// Why a payload is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
-    /// Nobody has signed.
+    /// The envelope has no signature at all.
     #[error("there are no signatures")]
     NoSignatures,
     /// More would be work without bounds.

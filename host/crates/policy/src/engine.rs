@@ -62,7 +62,7 @@ pub use crate::engine::cost::Needs;
 /// What a component may import beside the contract's types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Imports {
-    /// Nothing.
+    /// Nothing but the types of the contract.
     #[default]
     None,
     /// The closed, deterministic stand-in for WASI.

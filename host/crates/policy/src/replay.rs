@@ -17,7 +17,7 @@ use super::{
 pub struct Replayed {
     /// Whether everything is the same.
     pub same: bool,
-    /// What is not.
+    /// Calls whose answer differs from the recorded one.
     pub differences: Vec<Difference>,
     /// How long it took this time, in microseconds.
     pub took_us: u64,

@@ -24,7 +24,7 @@ use cutover_model::{
 /// A plan and what goes with it, as `act` publishes it.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// The plan, checked.
+    /// The plan that a routing policy made, after the host's checks.
     pub plan: Plan,
     /// Whether V2 is there to serve and to be mirrored to.
     pub v2_serves: bool,
@@ -54,7 +54,7 @@ const SAMPLE: u32 = 1_000;
 /// What chose a request's pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// Its caller.
+    /// The caller chose the pool.
     Caller,
     /// A rule of the plan.
     Rule,
@@ -88,11 +88,11 @@ pub type Undecided = (PolicyError, Option<Arc<dyn PolicyPort>>);
 /// One question to `decide`.
 #[derive(Debug, Clone)]
 pub struct Sampled {
-    /// Who was asked.
+    /// The policy that decided.
     pub installed: Arc<InstalledPolicy>,
-    /// The frame.
+    /// The question, as it was encoded for the policy.
     pub frame: Vec<u8>,
-    /// The answer.
+    /// Where the policy sent the request.
     pub target: Target,
 }
 

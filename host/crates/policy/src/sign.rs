@@ -21,7 +21,7 @@ pub enum SignError {
     Other {
         /// The first field that differs.
         field: &'static str,
-        /// What was signed.
+        /// The statement that the envelope carries.
         signed: String,
         /// What is to be signed.
         present: String,

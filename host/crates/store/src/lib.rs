@@ -117,7 +117,7 @@ pub enum StoreError {
     /// A check's batches are not what they were when they were packed.
     #[error("check {id} cannot be unpacked")]
     Packed {
-        /// The check's number.
+        /// The check's number in the store.
         id: i64,
         /// What the unpacker says.
         #[source]
@@ -126,7 +126,7 @@ pub enum StoreError {
     /// An answer is not what it was when it was packed.
     #[error("the answer of call {id} cannot be unpacked")]
     Answer {
-        /// The call's number.
+        /// The call's number in the store.
         id: i64,
         /// What the unpacker says.
         #[source]
@@ -135,7 +135,7 @@ pub enum StoreError {
     /// A memory is not what it was when it was packed.
     #[error("memory {id} cannot be unpacked")]
     Memory {
-        /// The memory's number.
+        /// The memory's number in the store.
         id: i64,
         /// What the unpacker says.
         #[source]

@@ -74,7 +74,7 @@ pub(super) enum Wanted {
     List,
     Table,
     OneOf(&'static [&'static str]),
-    /// In other words.
+    /// Any other problem, as it is worded where it was found.
     Words(String),
 }
 

@@ -61,7 +61,7 @@ pub struct PendingCatchUp {
 pub(super) struct CatchUpStart {
     /// Nobody, if there is nothing to show.
     pub policy: Option<Arc<dyn PolicyPort>>,
-    /// What it remembers.
+    /// What the policy remembers after the last check that it was shown.
     pub memory: Vec<u8>,
     /// It has seen what came before this.
     pub from: UnixMs,
@@ -93,7 +93,7 @@ type Shown = (Check, Option<Verdict>);
 enum Round {
     /// What the store has until before a moment.
     Stored(UnixMs),
-    /// These.
+    /// These checks, which were made while the ones before them were shown.
     Missed(Vec<Shown>),
     /// These, while no new check is made.
     Last(Vec<Shown>),

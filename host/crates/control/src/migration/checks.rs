@@ -49,7 +49,7 @@ pub(super) struct Checked {
 /// Batches that were in questions which the rollback policy failed: the oldest of those that wait. They are on record.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    /// How many.
+    /// How many batches these are.
     pub(super) count: usize,
     /// When the oldest of them began, and of those that it is just asked about again.
     pub(super) from: Option<UnixMs>,

@@ -39,22 +39,22 @@ use cutover_store::{
 /// A policy that is being put somewhere.
 #[derive(Debug)]
 pub struct PendingInstall {
-    /// Where.
+    /// What goes into which slot.
     pub what: Install,
-    /// Who wants it.
+    /// Who ordered it, as it goes on record.
     pub actor: String,
-    /// Why.
+    /// The actor's reason.
     pub reason: String,
     /// Who waits for the answer; nobody, if the host itself wants it.
     pub reply: Option<oneshot::Sender<Result<CommandReply, Declined>>>,
-    /// Since when.
+    /// When the order came; it fails if it takes too long.
     pub started: Mono,
 }
 
 /// Where a policy is put.
 #[derive(Debug)]
 pub enum Install {
-    /// In charge.
+    /// This policy becomes the active one of its slot.
     Activate(AdmittedPolicy),
     /// Beside the one in charge.
     Candidate(AdmittedPolicy, Rule),
@@ -62,7 +62,7 @@ pub enum Install {
     Promote(Kind),
     /// The previous one, back in charge.
     Revert(Kind),
-    /// The candidate, away.
+    /// The slot's candidate is removed.
     Drop(Kind),
 }
 
@@ -86,7 +86,7 @@ impl PendingInstall {
 }
 
 impl Install {
-    /// Of which slot.
+    /// The slot that it changes.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Activate(new) | Self::Candidate(new, _) => new.installed.policy.kind(),

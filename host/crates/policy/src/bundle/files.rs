@@ -62,7 +62,7 @@ pub enum FileError {
     /// It has too many bytes.
     #[error("has more than the {limit} bytes that are read")]
     TooLarge {
-        /// The limit.
+        /// The most bytes that such a file may have.
         limit: usize,
     },
     /// It is no text.
@@ -117,7 +117,7 @@ impl Folder {
         Ok(Self { opened, path: self.path.join(path) })
     }
 
-    /// Where it is.
+    /// The folder's path, as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }

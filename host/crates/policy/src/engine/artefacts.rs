@@ -79,7 +79,7 @@ pub(super) enum CacheError {
     Open {
         /// The folder or the file.
         path: String,
-        /// What is wrong.
+        /// What is wrong with it, as a phrase of the message.
         what: &'static str,
     },
 }

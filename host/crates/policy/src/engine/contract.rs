@@ -17,7 +17,7 @@ pub(super) enum Found {
     Known(String),
     /// Only in a version that it does not speak.
     Unknown(String),
-    /// Not at all.
+    /// The component does not export the interface.
     Nothing,
 }
 

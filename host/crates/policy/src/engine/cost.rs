@@ -18,7 +18,7 @@ const PAGE: u64 = 64 << 10;
 /// What one instance of a component needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Needs {
-    /// Core instances.
+    /// Core instances that one instance of the component makes.
     pub instances: u32,
     /// Linear memories, of all of them together.
     pub memories: u32,

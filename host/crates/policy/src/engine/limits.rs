@@ -54,7 +54,7 @@ pub struct Limits {
     pub compile_time: Duration,
     /// Memory of a process that compiles, in bytes.
     pub compile_bytes: u64,
-    /// Compilations at once.
+    /// Compilations that may run at once in this host.
     pub compilations: usize,
     /// The native stack that a guest may use, in bytes. One for all kinds, because it belongs to the engine.
     pub stack_bytes: usize,
@@ -227,7 +227,7 @@ impl Limits {
         (self.live_instances - for_questions) / threads.max(1)
     }
 
-    /// The engine's configuration.
+    /// The engine's configuration, without any feature that policies do not need.
     pub(super) fn hardened(&self) -> Config {
         let mut config = self.code();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(self.pool()));

@@ -105,7 +105,7 @@ impl Policy {
         &self.compiled.digest
     }
 
-    /// What was compiled.
+    /// The compiled component, which every policy of the same digest shares.
     pub const fn compiled(&self) -> &Compiled {
         &self.compiled
     }

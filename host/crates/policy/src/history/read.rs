@@ -24,7 +24,7 @@ pub enum ReadError {
     /// The file cannot be read.
     #[error("cannot read `{file}` after line {line}")]
     Read {
-        /// The file.
+        /// The path of the history's file.
         file: String,
         /// The last line that was read.
         line: u64,
@@ -35,11 +35,11 @@ pub enum ReadError {
     /// A line is wrong.
     #[error("`{file}`, line {line}: {wrong}")]
     Line {
-        /// The file.
+        /// The path of the history's file.
         file: String,
         /// The line, from 1.
         line: u64,
-        /// What is wrong.
+        /// What is wrong with the line.
         wrong: Wrong,
     },
 }
@@ -50,7 +50,7 @@ pub enum Wrong {
     /// JSON that ends in the middle.
     #[error("is cut off after {bytes} bytes; export the history again, or remove the line")]
     CutOff {
-        /// Its length.
+        /// The line's length in bytes.
         bytes: usize,
     },
     /// Longer than a line may be.
@@ -61,7 +61,7 @@ pub enum Wrong {
     NotJson {
         /// What the parser says.
         message: String,
-        /// Where.
+        /// The column where JSON ends to be JSON, from 1.
         column: usize,
     },
     /// JSON of another shape.
@@ -75,7 +75,7 @@ pub enum Wrong {
     /// Written by a newer host.
     #[error("is a check of version {version}, and this program reads up to {VERSION}; use a newer one")]
     Newer {
-        /// The line's version.
+        /// The version that the line claims.
         version: u32,
     },
     /// Earlier than the line before.
@@ -84,9 +84,9 @@ pub enum Wrong {
         .at.rfc3339(), .before.rfc3339()
     )]
     Unsorted {
-        /// This check.
+        /// The time of this line's check.
         at: UnixMs,
-        /// The one before.
+        /// The time of the check before, which is later.
         before: UnixMs,
     },
 }

@@ -21,7 +21,7 @@ const SLOW_ONE_IN: u64 = 50;
 /// What is made up.
 #[derive(Debug, Clone)]
 pub struct Synthetic {
-    /// Checks.
+    /// How many checks the history has.
     pub checks: u64,
     /// The time from one to the next, in milliseconds.
     pub interval_ms: u64,
@@ -37,7 +37,7 @@ pub struct Synthetic {
     pub errors_ppm: u64,
     /// When V2 begins to fail more, and the part of its calls that fails from then on.
     pub fault: Option<(UnixMs, u64)>,
-    /// Draws another history.
+    /// The seed: the same one draws the same history.
     pub seed: u64,
 }
 

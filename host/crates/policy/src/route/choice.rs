@@ -16,13 +16,13 @@ const KEY: &str = "x-cutover-key";
 /// See the module. Nobody chooses, and no rule of a plan is evidence, by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Callers {
-    /// Who may choose.
+    /// How callers may choose a pool; `None` if they may not.
     pub choice: Option<Choice>,
     /// Rules of plans whose calls are evidence although they depend on what callers send.
     pub evidence: Vec<String>,
 }
 
-/// How callers choose.
+/// The header by which callers choose a pool, and the key that they need for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// The field of the head, in lower case: its value is `v1` or `v2`.
@@ -40,7 +40,7 @@ pub struct Choice {
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// Of a key.
+    /// The digest of a key: the key itself is not kept.
     pub fn of(key: &str) -> Self {
         Self(Sha256::digest(key).into())
     }

@@ -25,7 +25,7 @@ pub struct Settings {
     shadow_share: Share,
 }
 
-/// Everything.
+/// The share of V2 that is everything, in parts per million.
 const ALL: u32 = 1_000_000;
 
 impl Default for Settings {
@@ -49,7 +49,7 @@ impl Policy for BetaRing {
 }
 
 impl Routing for BetaRing {
-    /// It remembers nothing.
+    /// This policy remembers nothing between calls.
     type Memory = ();
 
     fn make_plan(&self, situation: &Situation, (): &mut ()) -> Result<Plan, String> {

@@ -34,7 +34,7 @@ pub struct Seen {
     requests: u64,
 }
 
-/// V2 serves everything.
+/// The share at which V2 serves everything, in parts per million.
 const ALL: Share = Share(1_000_000);
 
 impl Default for Settings {

@@ -249,7 +249,10 @@ impl Http {
         headers: &[(&str, &str)],
         body: String,
     ) -> Result<Reply, String> {
-        let mut request = Request::builder().method(method).uri(url).header("content-type", "application/json");
+        let mut request = Request::builder().method(method).uri(url);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

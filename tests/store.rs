@@ -1,6 +1,7 @@
 //! The store in doubt: edited under a ramp, shared, deleted, full.
 
 mod records;
+mod tools;
 
 use std::{fs, sync::Arc};
 

@@ -396,6 +396,7 @@ impl From<StoreError> for Refusal {
             | StoreError::Refuses { .. }
             | StoreError::Gone { .. }
             | StoreError::Late { .. }
+            | StoreError::Newer { .. }
             | StoreError::Migrate(_)
             | StoreError::Statement(_) => Self::coded(StatusCode::SERVICE_UNAVAILABLE, "store", message),
         }

@@ -18,6 +18,7 @@ mod policy_compiler;
 mod records;
 mod redeploy;
 mod serve;
+mod store;
 mod wait;
 mod worker_guard;
 
@@ -117,6 +118,9 @@ enum Verb {
     /// Exports what a host recorded.
     #[command(subcommand)]
     History(history::History),
+    /// Looks after what outlives the host.
+    #[command(subcommand)]
+    Store(store::Store),
     /// Runs the whole story on this machine: two pools, load, a ramp, a policy swapped live, a fault, a rollback.
     Demo(Demo),
     /// Compiles a policy from standard input to standard output; used by the host itself.
@@ -302,6 +306,7 @@ fn do_verb(verb: Verb) -> Result<(), Failed> {
         Verb::Comparisons(compared) => records::comparisons(&compared),
         Verb::Compare(compare) => records::compare(&compare),
         Verb::History(verb) => history::run(&verb),
+        Verb::Store(verb) => store::run(&verb),
         Verb::Demo(demo) => demo::run(demo),
         Verb::PolicyCompiler { seconds, bytes } => policy_compiler::run(seconds, bytes),
         Verb::WorkerGuard { parent, descriptors, command } => worker_guard::run(parent, descriptors, &command),

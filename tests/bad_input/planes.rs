@@ -142,10 +142,10 @@ async fn orders_that_make_no_sense_are_refused_with_the_reason() {
         (&post, of("explode"), why.clone(), 404, "there is no verb `explode`"),
         (&post, of("pause"), json!({ "reason": "" }), 400, "say why"),
         (&post, of("pause"), json!({ "reason": " \n" }), 400, "say why"),
-        (&post, of("pause"), json!({}), 422, "missing field `reason`"),
-        (&post, of("pause"), json!({ "reason": 1 }), 422, "expected a string"),
-        (&post, of("pause"), json!({ "reason": "test", "force": true }), 422, "unknown field `force`"),
-        (&post, of("pause"), json!("test"), 422, "invalid type: string"),
+        (&post, of("pause"), json!({}), 400, "missing field `reason`"),
+        (&post, of("pause"), json!({ "reason": 1 }), 400, "expected a string"),
+        (&post, of("pause"), json!({ "reason": "test", "force": true }), 400, "unknown field `force`"),
+        (&post, of("pause"), json!("test"), 400, "must be a JSON object"),
         (&post, of("resume"), why.clone(), 409, "only `paused` and `rolled-back` can"),
         (&put, of("flags/shadows"), json!({ "value": true }), 404, "there is no flag `shadows`; the flags are"),
         (&put, of("flags/shadow"), json!({ "value": "no" }), 400, "`shadow` takes `true` or `false`"),
@@ -226,7 +226,6 @@ fn refused(what: &str, reply: &Reply) -> (u16, String) {
 async fn whatever_is_sent_to_the_admin_plane_is_refused_in_one_form_that_says_what_and_where() {
     let host = serving().await;
     let of = |path: &str| format!("http://{}/api/v1/{path}", host.http.admin);
-    let json = [("content-type", "application/json")];
     for (method, path) in BODIES {
         for (body, words) in [
             ("", "is empty"),
@@ -237,13 +236,13 @@ async fn whatever_is_sent_to_the_admin_plane_is_refused_in_one_form_that_says_wh
             ("{\"reason\": 1}", "reason"),
         ] {
             let what = format!("{method} {path} {body}");
-            let reply = host.http.send(method.clone(), &of(path), &json, body.to_owned()).await.unwrap();
+            let reply = host.http.send(method.clone(), &of(path), &[], body.to_owned()).await.unwrap();
             let (status, error) = refused(&what, &reply);
             assert!(status == 400 && error.contains(words), "{what}: {status} {error}");
         }
         if !path.starts_with("policies") {
             let large = format!("{{\"reason\": \"{}\"}}", "x".repeat(1 << 20));
-            let reply = host.http.send(method.clone(), &of(path), &json, large).await.unwrap();
+            let reply = host.http.send(method.clone(), &of(path), &[], large).await.unwrap();
             assert_eq!(refused(path, &reply).0, 413);
             let text = [("content-type", "text/plain")];
             let reply = host.http.send(method, &of(path), &text, "{}".to_owned()).await.unwrap();

@@ -228,7 +228,7 @@ async fn a_status_of_v2_that_is_a_failure_is_answered_by_v1_for_reads_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_v1_answers_in_v2_s_place_is_no_sample_of_its_statuses() {
     let failing = Upstream::saying(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n").await;
-    let missing = Upstream::saying(b"HTTP/1.1 404 Nothing\r\ncontent-length: 0\r\n\r\n").await;
+    let missing = Upstream::saying(b"HTTP/1.1 404 Nothing\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
     let site = Setup::of(&[&missing], &[&failing]).start().await;
     let own = site.get_from("v1", "/").await;
     assert_eq!((own.status, own.header("x-cutover-reason")), (404, "override-v1"));

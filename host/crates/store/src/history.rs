@@ -46,6 +46,7 @@ impl Store {
         if found.is_none() {
             return Err(StoreError::NoChecks { path: shown });
         }
+        super::refuse_newer(&pool, path).await?;
         Ok(Self(pool, Arc::default(), Arc::default()))
     }
 

@@ -5,6 +5,7 @@
 //! the file's consistency.
 
 pub mod calls;
+mod consistency;
 mod file;
 mod ground;
 pub mod history;
@@ -31,7 +32,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-pub use self::ground::{Examined, Trouble};
+pub use self::{
+    consistency::{Consistency, Inconsistency},
+    ground::{Examined, Trouble},
+};
 use self::{
     ground::Ground,
     identity::Identity,
@@ -101,6 +105,19 @@ pub enum StoreError {
     Late {
         /// The time that the store had.
         limit: Duration,
+    },
+    /// A newer host has brought the tables up to its version.
+    #[error(
+        "the store `{path}` has version {version} of the tables, and this program knows them up to {known}; use the program \
+         that wrote it, or a copy of the store from before"
+    )]
+    Newer {
+        /// The path of the store's file.
+        path: String,
+        /// The version that the store has.
+        version: i64,
+        /// The newest version that this program knows.
+        known: i64,
     },
     /// The tables cannot be brought up to date.
     #[error("cannot bring the tables of the store up to date")]
@@ -179,6 +196,7 @@ impl Store {
 
     /// Brings the tables up to date.
     async fn with(pool: SqlitePool, path: &Path, is_new: bool) -> Result<Self, StoreError> {
+        refuse_newer(&pool, path).await?;
         MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
         let identity = Identity::of(&pool, path, is_new).await?;
         Ok(Self(pool, Arc::new(Ground::of(path)), Arc::new(identity)))
@@ -447,6 +465,21 @@ async fn one_connection(options: SqliteConnectOptions) -> Result<SqlitePool, sql
         Box::pin(async move { Ok(is_fresh) })
     });
     with.connect_with(options).await
+}
+
+/// Refuses tables of a version that this program does not know: what it would write there could be wrong.
+async fn refuse_newer(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    let has_versions = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'";
+    if sqlx::query(has_versions).fetch_optional(pool).await?.is_none() {
+        return Ok(());
+    }
+    let version = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
+    let version: i64 = sqlx::query_scalar(version).fetch_one(pool).await?;
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    if version > known {
+        return Err(StoreError::Newer { path: path.display().to_string(), version, known });
+    }
+    Ok(())
 }
 
 /// SQLite's integers are signed.

@@ -48,7 +48,9 @@ fn in_path(rejection: PathRejection) -> String {
         | ErrorKind::ParseError { value, .. } => format!("the path has `{}`, which is not a number", shown(&value)),
         ErrorKind::DeserializeError { value, message, .. } => format!("the path has `{}`: {message}", shown(&value)),
         ErrorKind::InvalidUtf8InPathParam { key } => format!("`{key}` in the path is not UTF-8"),
-        _ => "the path cannot be read".into(),
+        ErrorKind::WrongNumberOfParameters { .. } | ErrorKind::UnsupportedType { .. } | ErrorKind::Message(_) | _ => {
+            "the path cannot be read".into()
+        }
     }
 }
 

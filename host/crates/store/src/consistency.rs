@@ -129,7 +129,7 @@ impl Store {
         }
         match (self.state(migration).await, end) {
             (Err(error), _) => {
-                all.wrong("migration_status", format!("the state of `{migration}` cannot be read: {}", chain(&error)))
+                all.wrong("migration_status", format!("the state of `{migration}` cannot be read: {}", chain(&error)));
             }
             (Ok(Some(state)), Some((phase, share))) if (state.phase.name(), state.share.get()) != (&*phase, share) => {
                 all.wrong(

@@ -112,7 +112,7 @@ async fn errors_speak_json_with_codes_that_do_not_change() {
         (vec!["resume", "programs", "--reason", "r"], 4, "wrong-phase"),
         (vec!["pause", "programs", "--reason", " "], 4, "no-reason"),
         (vec!["pause", "programs", "--reason", &long], 4, "too-long"),
-        (vec!["flags", "set", "programs", "shadows", "true"], 4, "wrong-flag"),
+        (vec!["flags", "set", "programs", "shadows", "true"], 4, "unknown-flag"),
         (vec!["explode"], 2, "usage"),
         (vec!["status", "--admin", "127.0.0.1:1"], 3, "unreachable"),
         (vec!["status", "--admin", &host.http.data_plane], 3, "not-admin"),

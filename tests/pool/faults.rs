@@ -53,6 +53,16 @@ async fn a_worker_that_hangs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_prints_where_frames_stand_is_told_what_it_printed() {
+    survives("print", Some(FailureKind::Communication)).await;
+    let pool = Pool::start(&[], &format!("workers = 1\n{MANY}")).await;
+    let answer = pool.call_within(LIMIT, "do", None, &json!({ "what": "print" })).await;
+    let said = answer.unwrap_err().message;
+    assert!(said.contains("prints `Loading the model ...` on its standard output"), "{said}");
+    pool.inner.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_floods_its_output() {
     survives("stdout", Some(FailureKind::Communication)).await;
 }

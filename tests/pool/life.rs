@@ -175,7 +175,8 @@ async fn a_pool_that_is_closed_while_it_starts_calls_that_off() {
     let pool = Pool::closed(&["sleepy=sleepy"], "workers = 2\nstart_timeout = '1h'");
     pool.touch("sleepy");
     pool.inner.open();
-    pool.until("a start", |w| w.state == WorkerState::Initializing).await;
+    let both = || pool.states() == ["initializing"; 2];
+    eventually("both to start", async || both().then_some(())).await;
     pool.inner.shut_down().await;
     assert_eq!(pool.states(), ["terminated"; 2]);
     assert_eq!(pool.inner.members().failures, 0, "that says nothing about the workers");

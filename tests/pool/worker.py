@@ -1,7 +1,7 @@
 """A worker that does what each call tells it to, well or not: for tests of pools. Python 3.9, standard library only.
 
 Calls: `put {key, value}` and `get {key}` in the session's own state; `wait {ms}`; `who {}` -> pid; `fail {}` raises;
-`refuse {}` refuses; and misdeeds `do {what}`: crash, hang, stdout, stderr, half, huge, wrong-id, slow, garbage.
+`refuse {}` refuses; and misdeeds `do {what}`: crash, hang, stdout, print, stderr, half, huge, wrong-id, slow, garbage.
 
 Flags: --sick FILE: health checks fail while it exists; --sleepy FILE: each start takes a second while it exists;
 --broken FILE: does not start while it exists; --stubborn: ends by SIGKILL alone; --trace FILE: appends a line for each
@@ -52,6 +52,9 @@ def misbehave(what, reply):
     elif what == "stdout":
         while True:
             say(b"x" * 65536)
+    elif what == "print":
+        say(b"Loading the model ...\nIt is loaded.\n")
+        time.sleep(3600)
     elif what == "stderr":
         for _ in range(512):
             os.write(2, b"e" * 65536)

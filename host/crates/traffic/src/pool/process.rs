@@ -41,6 +41,12 @@ const KEPT_BUFFER: usize = 1 << 20;
 /// How long what a worker wrote right before it ended may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
+/// How long the rest of what stands where a frame should is waited for.
+const SOON: Duration = Duration::from_millis(50);
+
+/// How much of it is shown, in bytes.
+const SHOWN: usize = 120;
+
 /// How to start a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerCommand {
@@ -220,8 +226,7 @@ impl Worker {
     async fn read(&mut self) -> Result<(), Failure> {
         let length = self.stdout.read_u32().await.map_err(gone)? as usize;
         if length > MAX_FRAME {
-            let message = format!("the worker announces a frame of {length} bytes, more than {MAX_FRAME}");
-            return Err(Failure::sent(FailureKind::Communication, message));
+            return Err(Failure::sent(FailureKind::Communication, self.no_frame(length).await));
         }
         self.buffer.clear();
         self.buffer.shrink_to(KEPT_BUFFER);
@@ -232,6 +237,25 @@ impl Worker {
             return Err(Failure::sent(FailureKind::Connection, message));
         }
         Ok(())
+    }
+
+    /// What stands where the length of a frame should be. Most often that is text, which the program or one of its libraries
+    /// prints on standard output.
+    async fn no_frame(&mut self, length: usize) -> String {
+        let header = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+        if header.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()) {
+            return format!("the worker announces a frame of {length} bytes, more than {MAX_FRAME}");
+        }
+        let mut rest = [0; SHOWN];
+        let read = timeout(SOON, self.stdout.read(&mut rest)).await;
+        let rest = rest.get(..read.map_or(0, |read| read.unwrap_or(0))).unwrap_or_default();
+        let text = [header.as_slice(), rest].concat();
+        let text = String::from_utf8_lossy(&text);
+        let line = text.trim_start().lines().next().unwrap_or_default();
+        format!(
+            "the worker prints `{}` on its standard output, where only frames may stand; let it print on standard error",
+            line.escape_debug()
+        )
     }
 
     fn understand(&self) -> Result<Answer, Failure> {

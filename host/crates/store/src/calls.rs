@@ -9,9 +9,9 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Any, Row as _, Transaction, any::AnyRow};
 
-use super::{Store, StoreError, memories, packed, sql_ms};
+use super::{Store, StoreError, database::flag, memories, packed, sql_ms};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Kind, Progress, Verdict},
@@ -86,7 +86,7 @@ impl Store {
     /// # Errors
     /// When none of them was recorded.
     pub async fn log_calls(&self, migration: &str, calls: &[Call]) -> Result<(), StoreError> {
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         for call in calls {
             log_call(&mut tx, migration, call).await?;
         }
@@ -131,22 +131,22 @@ impl Store {
     }
 
     /// The next rows, newest first.
-    async fn rows(&self, wanted: &Wanted, before: Option<i64>, most: u32) -> Result<Vec<SqliteRow>, StoreError> {
+    async fn rows(&self, wanted: &Wanted, before: Option<i64>, most: u32) -> Result<Vec<AnyRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT p.*, s.settings FROM policy_calls p JOIN policy_settings s ON s.digest = p.settings_digest \
-             WHERE (?1 IS NULL OR p.migration = ?1) AND (?2 IS NULL OR p.kind = ?2) AND (?3 IS NULL OR p.id = ?3) \
-             AND (?4 IS NULL OR p.id < ?4) ORDER BY p.id DESC LIMIT ?5",
+             WHERE ($1 IS NULL OR p.migration = $1) AND ($2 IS NULL OR p.kind = $2) AND ($3 IS NULL OR p.id = $3) \
+             AND ($4 IS NULL OR p.id < $4) ORDER BY p.id DESC LIMIT $5",
         )
         .bind(&wanted.migration)
         .bind(wanted.kind.map(Kind::name))
         .bind(wanted.id)
         .bind(before)
-        .bind(most);
-        Ok(rows.fetch_all(&self.0).await?)
+        .bind(i64::from(most));
+        Ok(rows.fetch_all(&self.pool).await?)
     }
 
     /// A call with its check; none if that is gone.
-    async fn read(&self, row: &SqliteRow) -> Result<Option<Logged>, StoreError> {
+    async fn read(&self, row: &AnyRow) -> Result<Option<Logged>, StoreError> {
         let check = match row.try_get::<Option<i64>, _>("check_at")? {
             None => None,
             Some(at) => match self.check_at(row.try_get("migration")?, at).await? {
@@ -184,9 +184,13 @@ impl Store {
     pub async fn forget_calls(&self, before: UnixMs) -> Result<u64, StoreError> {
         let mut removed = 0;
         loop {
-            let some = "DELETE FROM policy_calls WHERE id IN (SELECT id FROM policy_calls WHERE at < ? LIMIT ?)";
-            let some =
-                sqlx::query(some).bind(sql_ms(before)).bind(REMOVED_AT_ONCE).execute(&self.0).await?.rows_affected();
+            let some = "DELETE FROM policy_calls WHERE id IN (SELECT id FROM policy_calls WHERE at < $1 LIMIT $2)";
+            let some = sqlx::query(some)
+                .bind(sql_ms(before))
+                .bind(i64::from(REMOVED_AT_ONCE))
+                .execute(&self.pool)
+                .await?
+                .rows_affected();
             removed += some;
             if some < REMOVED_AT_ONCE.into() {
                 break;
@@ -215,9 +219,9 @@ fn written(logged: &Logged) -> Result<usize, StoreError> {
     Ok(count.0)
 }
 
-async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call) -> Result<(), StoreError> {
+async fn log_call(tx: &mut Transaction<'_, Any>, migration: &str, call: &Call) -> Result<(), StoreError> {
     let settings_digest = hex::encode(Sha256::digest(call.settings.as_bytes()));
-    sqlx::query("INSERT INTO policy_settings (digest, settings) VALUES (?, ?) ON CONFLICT DO NOTHING")
+    sqlx::query("INSERT INTO policy_settings (digest, settings) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(&settings_digest)
         .bind(&call.settings)
         .execute(&mut **tx)
@@ -241,7 +245,7 @@ async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call
     sqlx::query(
         "INSERT INTO policy_calls (migration, at, kind, role, policy, digest, wasi_stub, settings_digest, check_at, question, \
          memory, memory_after, memory_id, memory_after_id, answer, packed_answer, fuel, took_us) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, x'', x'', ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(migration)
     .bind(sql_ms(call.at))
@@ -253,6 +257,8 @@ async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call
     .bind(settings_digest)
     .bind(check_at.map(sql_ms))
     .bind(question.to_string())
+    .bind(Vec::new())
+    .bind(Vec::new())
     .bind(memory)
     .bind(memory_after)
     .bind(answer)
@@ -265,7 +271,7 @@ async fn log_call(tx: &mut Transaction<'_, Sqlite>, migration: &str, call: &Call
 }
 
 impl Logged {
-    fn from_row(row: &SqliteRow, check: Option<Check>) -> Result<Self, StoreError> {
+    fn from_row(row: &AnyRow, check: Option<Check>) -> Result<Self, StoreError> {
         let unsigned = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
         let text = row.try_get::<&str, _>("question")?;
         let question = match (row.try_get::<&str, _>("kind")?, check) {
@@ -292,7 +298,7 @@ impl Logged {
             role,
             policy: row.try_get("policy")?,
             digest: row.try_get("digest")?,
-            wasi_stub: row.try_get("wasi_stub")?,
+            wasi_stub: flag(row, "wasi_stub")?,
             settings: row.try_get("settings")?,
             question,
             memory: Memory(row.try_get("memory")?),
@@ -404,7 +410,7 @@ mod tests {
         let frame = |call: &Logged| Call { question: Question::Decide(Memory(vec![1])), ..call.call.clone() };
         let newest = store.calls(&of(1, None)).await.unwrap();
         store.log_calls("mine", &[frame(&newest.calls[0])]).await.unwrap();
-        sqlx::query("UPDATE policy_calls SET id = 0 WHERE kind = 'decide'").execute(&store.0).await.unwrap();
+        sqlx::query("UPDATE policy_calls SET id = 0 WHERE kind = 'decide'").execute(&store.pool).await.unwrap();
         store.forget_checks(moments[15]).await.unwrap();
         for most in [1, 4, 10, 1_000] {
             let pages = pages(&store, of(most, None)).await;
@@ -449,7 +455,7 @@ mod tests {
         let read = store.calls(&of(1_000, None)).await.unwrap().calls;
         assert_eq!(read.iter().rev().map(|logged| logged.call.clone()).collect::<Vec<_>>(), calls);
         let kept: (i64, i64) =
-            sqlx::query_as("SELECT COUNT(*), SUM(length(packed)) FROM memories").fetch_one(&store.0).await.unwrap();
+            sqlx::query_as("SELECT COUNT(*), SUM(length(packed)) FROM memories").fetch_one(&store.pool).await.unwrap();
         let plain: usize = calls.iter().map(|call| call.memory.0.len() + call.memory_after.0.len()).sum();
         assert_eq!(kept.0, 301, "one for each that there was");
         assert!(usize::try_from(kept.1).unwrap() * 10 < plain, "{} of {plain} bytes", kept.1);
@@ -465,8 +471,9 @@ mod tests {
             call.at = UnixMs(hours(100 + n));
             store.log_calls("mine", &[call]).await.unwrap();
         }
-        let count =
-            async || sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM memories").fetch_one(&store.0).await.unwrap();
+        let count = async || {
+            sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM memories").fetch_one(&store.pool).await.unwrap()
+        };
         let before = count().await;
         for cut in [110, 130, 155, 159] {
             store.forget_calls(UnixMs(hours(cut))).await.unwrap();
@@ -481,15 +488,15 @@ mod tests {
         let (_folder, store, _) = store(0).await;
         let call = judged(3);
         store.log_calls("mine", std::slice::from_ref(&call)).await.unwrap();
-        let old = "UPDATE policy_calls SET memory = ?, memory_after = ?, answer = ?, memory_id = NULL, memory_after_id = NULL, packed_answer = NULL";
+        let old = "UPDATE policy_calls SET memory = $1, memory_after = $2, answer = $3, memory_id = NULL, memory_after_id = NULL, packed_answer = NULL";
         sqlx::query(old)
             .bind(&call.memory.0)
             .bind(&call.memory_after.0)
             .bind(call.answer.to_string())
-            .execute(&store.0)
+            .execute(&store.pool)
             .await
             .unwrap();
-        sqlx::query("DELETE FROM memories").execute(&store.0).await.unwrap();
+        sqlx::query("DELETE FROM memories").execute(&store.pool).await.unwrap();
         assert_eq!(store.calls(&of(10, None)).await.unwrap().calls[0].call, call);
     }
 
@@ -499,7 +506,7 @@ mod tests {
         let (path, call) = (folder.path().join("old.db"), judged(3));
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let mut old = SqliteConnection::connect_with(&options).await.unwrap();
-        let mut before = sqlx::migrate!();
+        let mut before = sqlx::migrate!("migrations/sqlite");
         before.migrations.to_mut().retain(|migration| migration.version < 10);
         before.run(&mut old).await.unwrap();
         let Question::Decide(frame) = &call.question else { panic!("{call:?}") };
@@ -509,7 +516,7 @@ mod tests {
             .unwrap();
         let row = "INSERT INTO policy_calls (migration, at, kind, role, policy, digest, wasi_stub, settings_digest, question, \
                    memory, answer, memory_after, fuel, took_us) \
-                   VALUES ('mine', ?, 'decide', 'active', 'p@1.0.0', '00', 0, 's', ?, ?, ?, ?, 1, 1)";
+                   VALUES ('mine', $1, 'decide', 'active', 'p@1.0.0', '00', 0, 's', $2, $3, $4, $5, 1, 1)";
         sqlx::query(row)
             .bind(sql_ms(call.at))
             .bind(serde_json::to_string(frame).unwrap())

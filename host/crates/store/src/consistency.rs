@@ -8,7 +8,7 @@
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-use super::{Store, StoreError, memories};
+use super::{Store, StoreError, database::Dialect, memories, records::ppm};
 use cutover_model::{causes::chain, clock::UnixMs};
 
 /// Rows that are read at once.
@@ -47,20 +47,25 @@ impl Store {
     /// # Errors
     /// When the store fails; what cannot be read in it is no error but what is found.
     pub async fn check(&self, progress: impl FnMut(&'static str)) -> Result<Consistency, StoreError> {
+        if self.dialect == Dialect::Postgres {
+            return self.check_all(progress).await;
+        }
         // One moment of a store whose host is running. The pool has one connection, so what follows is in the transaction.
-        sqlx::query("BEGIN").execute(&self.0).await?;
+        sqlx::query("BEGIN").execute(&self.pool).await?;
         let checked = self.check_all(progress).await;
-        sqlx::query("ROLLBACK").execute(&self.0).await?;
+        sqlx::query("ROLLBACK").execute(&self.pool).await?;
         checked
     }
 
     async fn check_all(&self, mut progress: impl FnMut(&'static str)) -> Result<Consistency, StoreError> {
         let mut all = Consistency::default();
         progress("database");
-        for row in sqlx::query("PRAGMA integrity_check(20)").fetch_all(&self.0).await? {
-            let said: String = row.try_get(0)?;
-            if said != "ok" {
-                all.wrong("database", said);
+        if self.dialect == Dialect::Sqlite {
+            for row in sqlx::query("PRAGMA integrity_check(20)").fetch_all(&self.pool).await? {
+                let said: String = row.try_get(0)?;
+                if said != "ok" {
+                    all.wrong("database", said);
+                }
             }
         }
         progress("decisions");
@@ -86,7 +91,7 @@ impl Store {
     /// All migrations that the store knows a state or a decision of.
     async fn migrations(&self) -> Result<Vec<String>, StoreError> {
         let all = "SELECT migration FROM migration_status UNION SELECT migration FROM decisions ORDER BY 1";
-        sqlx::query(all).fetch_all(&self.0).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        sqlx::query(all).fetch_all(&self.pool).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Each decision begins where the one before it ended. Returns where the last one ended.
@@ -94,10 +99,11 @@ impl Store {
         let (mut after, mut end): (i64, Option<End>) = (0, None);
         loop {
             let page = "SELECT id, from_phase, from_share, to_phase, to_share FROM decisions \
-                        WHERE migration = ? AND id > ? ORDER BY id LIMIT ?";
-            let rows = sqlx::query(page).bind(migration).bind(after).bind(PAGE).fetch_all(&self.0).await?;
+                        WHERE migration = $1 AND id > $2 ORDER BY id LIMIT $3";
+            let rows =
+                sqlx::query(page).bind(migration).bind(after).bind(i64::from(PAGE)).fetch_all(&self.pool).await?;
             for row in &rows {
-                let begin: End = (row.try_get("from_phase")?, row.try_get("from_share")?);
+                let begin: End = (row.try_get("from_phase")?, ppm(row, "from_share")?.get());
                 let id: i64 = row.try_get("id")?;
                 if let Some((phase, share)) = end.filter(|end| *end != begin) {
                     all.wrong(
@@ -109,7 +115,7 @@ impl Store {
                         ),
                     );
                 }
-                end = Some((row.try_get("to_phase")?, row.try_get("to_share")?));
+                end = Some((row.try_get("to_phase")?, ppm(row, "to_share")?.get()));
                 (after, all.rows) = (id, all.rows + 1);
             }
             if rows.is_empty() {
@@ -120,8 +126,8 @@ impl Store {
 
     /// The state of a migration is what its last decision led to, and there is one.
     async fn check_state(&self, migration: &str, end: Option<End>, all: &mut Consistency) -> Result<(), StoreError> {
-        let current = "SELECT COUNT(*) FROM migration_status WHERE migration = ? AND completed_at IS NULL";
-        let current: i64 = sqlx::query_scalar(current).bind(migration).fetch_one(&self.0).await?;
+        let current = "SELECT COUNT(*) FROM migration_status WHERE migration = $1 AND completed_at IS NULL";
+        let current: i64 = sqlx::query_scalar(current).bind(migration).fetch_one(&self.pool).await?;
         all.rows += u64::try_from(current).unwrap_or(0);
         if current != 1 {
             all.wrong("migration_status", format!("`{migration}` has {current} current states; it has to have one"));
@@ -148,7 +154,7 @@ impl Store {
 
     /// Components are what their digests say, and those of policies in charge and of releases are there.
     async fn check_components(&self, all: &mut Consistency) -> Result<(), StoreError> {
-        let digests = sqlx::query("SELECT digest FROM components ORDER BY digest").fetch_all(&self.0).await?;
+        let digests = sqlx::query("SELECT digest FROM components ORDER BY digest").fetch_all(&self.pool).await?;
         for row in &digests {
             let digest: String = row.try_get(0)?;
             // One at a time: they have megabytes.
@@ -162,7 +168,7 @@ impl Store {
                        WHERE digest NOT IN (SELECT digest FROM components) UNION ALL \
                        SELECT 'releases', name || '@' || version, digest FROM releases \
                        WHERE digest NOT IN (SELECT digest FROM components)";
-        for row in sqlx::query(missing).fetch_all(&self.0).await? {
+        for row in sqlx::query(missing).fetch_all(&self.pool).await? {
             let (table, who, digest): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let table = if table == "releases" { "releases" } else { "policy_slots" };
             all.wrong(table, format!("the component `{digest}` of {who} is missing"));
@@ -175,9 +181,9 @@ impl Store {
         let mut after = (String::new(), String::new(), -1_i64);
         loop {
             let page = "SELECT migration, session, version, arguments FROM session_journal \
-                        WHERE (migration, session, version) > (?, ?, ?) ORDER BY migration, session, version LIMIT ?";
-            let rows = sqlx::query(page).bind(&after.0).bind(&after.1).bind(after.2).bind(PAGE);
-            let rows = rows.fetch_all(&self.0).await?;
+                        WHERE (migration, session, version) > ($1, $2, $3) ORDER BY migration, session, version LIMIT $4";
+            let rows = sqlx::query(page).bind(&after.0).bind(&after.1).bind(after.2).bind(i64::from(PAGE));
+            let rows = rows.fetch_all(&self.pool).await?;
             for row in &rows {
                 after = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
                 all.rows += 1;
@@ -201,13 +207,13 @@ impl Store {
     async fn check_memories(&self, all: &mut Consistency) -> Result<(), StoreError> {
         let mut after = 0;
         loop {
-            let page = "SELECT id, digest FROM memories WHERE id > ? ORDER BY id LIMIT ?";
-            let rows = sqlx::query(page).bind(after).bind(PAGE).fetch_all(&self.0).await?;
+            let page = "SELECT id, digest FROM memories WHERE id > $1 ORDER BY id LIMIT $2";
+            let rows = sqlx::query(page).bind(after).bind(i64::from(PAGE)).fetch_all(&self.pool).await?;
             for row in &rows {
                 after = row.try_get::<i64, _>(0)?;
                 all.rows += 1;
                 let digest: Vec<u8> = row.try_get(1)?;
-                let mut connection = self.0.acquire().await?;
+                let mut connection = self.pool.acquire().await?;
                 match memories::read(&mut connection, after).await {
                     Ok(memory) if Sha256::digest(&memory).as_slice() == digest => {}
                     Ok(_) => all.wrong("memories", format!("memory {after} has other bytes than its digest says")),
@@ -222,7 +228,7 @@ impl Store {
 
     /// What calls of policies refer to is there.
     async fn check_calls(&self, all: &mut Consistency) -> Result<(), StoreError> {
-        let calls: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM policy_calls").fetch_one(&self.0).await?;
+        let calls: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM policy_calls").fetch_one(&self.pool).await?;
         all.rows += u64::try_from(calls).unwrap_or(0);
         for (what, missing) in [
             (
@@ -240,7 +246,7 @@ impl Store {
                  AND memory_after_id NOT IN (SELECT id FROM memories)",
             ),
         ] {
-            let row = sqlx::query(missing).fetch_one(&self.0).await?;
+            let row = sqlx::query(missing).fetch_one(&self.pool).await?;
             let (count, first): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
             if let Some(first) = first {
                 all.wrong("policy_calls", format!("the {what} of {count} call(s) is missing, first of call {first}"));
@@ -254,8 +260,8 @@ impl Store {
         let mut after = 0;
         loop {
             // One at a time: a page with a check that cannot be unpacked is an error as a whole.
-            let next = "SELECT MIN(id) FROM checks WHERE migration = ? AND id > ?";
-            let next = sqlx::query_scalar(next).bind(migration).bind(after).fetch_one(&self.0);
+            let next = "SELECT MIN(id) FROM checks WHERE migration = $1 AND id > $2";
+            let next = sqlx::query_scalar(next).bind(migration).bind(after).fetch_one(&self.pool);
             let Some(id) = next.await? else { return Ok(()) };
             let end = UnixMs(u64::try_from(i64::MAX).unwrap_or(u64::MAX));
             let read = self.checks(migration, UnixMs(0), end, after, 1).await;
@@ -277,16 +283,23 @@ impl Store {
     /// When the store fails, as on a disk without room for a second copy of what is left.
     pub async fn vacuum(&self) -> Result<(u64, u64), StoreError> {
         let before = self.file_bytes().await?;
-        sqlx::query("VACUUM").execute(&self.0).await?;
-        // The write-ahead log has the whole copy until then.
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.0).await?;
+        sqlx::query("VACUUM").execute(&self.pool).await?;
+        if self.dialect == Dialect::Sqlite {
+            // The write-ahead log has the whole copy until then.
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await?;
+        }
         Ok((before, self.file_bytes().await?))
     }
 
     /// Bytes of the file, with what is free in it.
     async fn file_bytes(&self) -> Result<u64, StoreError> {
-        let pages = "SELECT (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size)";
-        Ok(u64::try_from(sqlx::query_scalar::<_, i64>(pages).fetch_one(&self.0).await?).unwrap_or(0))
+        let bytes = match self.dialect {
+            Dialect::Sqlite => {
+                "SELECT (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size)"
+            }
+            Dialect::Postgres => "SELECT pg_database_size(current_database())",
+        };
+        Ok(u64::try_from(sqlx::query_scalar::<_, i64>(bytes).fetch_one(&self.pool).await?).unwrap_or(0))
     }
 }
 
@@ -334,14 +347,14 @@ mod tests {
             "INSERT INTO components VALUES ('ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad', CAST('abc' AS BLOB), 1)",
             "INSERT INTO session_journal VALUES ('shop', 's', 1, 'create', '{}', NULL, 0, 1)",
         ] {
-            sqlx::query(sql).execute(&store.0).await.unwrap();
+            sqlx::query(sql).execute(&store.pool).await.unwrap();
         }
         (folder, store)
     }
 
     async fn found_after(sql: &'static str) -> Vec<Inconsistency> {
         let (_folder, store) = store().await;
-        sqlx::query(sql).execute(&store.0).await.unwrap();
+        sqlx::query(sql).execute(&store.pool).await.unwrap();
         store.check(|_| {}).await.unwrap().found
     }
 
@@ -411,8 +424,8 @@ mod tests {
     async fn what_was_removed_gives_its_space_back() {
         let (_folder, store) = store().await;
         let large = "INSERT INTO audit (at, actor, migration, action, detail) VALUES (1, 'a', 'shop', 'x', hex(zeroblob(400000)))";
-        sqlx::query(large).execute(&store.0).await.unwrap();
-        sqlx::query("DELETE FROM audit").execute(&store.0).await.unwrap();
+        sqlx::query(large).execute(&store.pool).await.unwrap();
+        sqlx::query("DELETE FROM audit").execute(&store.pool).await.unwrap();
         let (before, after) = store.vacuum().await.unwrap();
         assert!(before > 800_000 && after < 400_000, "{before} {after}");
         assert_eq!(store.check(|_| {}).await.unwrap().found, []);
@@ -423,7 +436,7 @@ mod tests {
         let (folder, store) = store().await;
         let path = folder.path().join("test.db");
         let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'x', 1, x'', 0)";
-        sqlx::query(newer).execute(&store.0).await.unwrap();
+        sqlx::query(newer).execute(&store.pool).await.unwrap();
         store.close().await;
         let refused = |error: StoreError| {
             let said = error.to_string();

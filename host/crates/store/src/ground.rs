@@ -77,6 +77,16 @@ impl Ground {
         Self { path: path.to_owned(), file: identity(path).ok(), ..Self::default() }
     }
 
+    /// What a store that is no file stands on: nobody can delete or replace it under the host.
+    pub(super) fn without_file(shown: &str) -> Self {
+        Self { path: PathBuf::from(shown), ..Self::default() }
+    }
+
+    /// The path of the file, or what stands for it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn let_go(&self) {
         self.locks.lock().clear();
     }
@@ -122,7 +132,7 @@ impl Store {
                 store
             }
         };
-        *store.1.locks.lock() = locks;
+        *store.ground.locks.lock() = locks;
         Ok(store)
     }
 
@@ -153,29 +163,30 @@ impl Store {
 
     /// Why it has refused records since the host began, if it has: the host then serves V1 until it can be had.
     pub fn refuses(&self) -> Option<&str> {
-        self.1.refuses.get().map(String::as_str)
+        self.ground.refuses.get().map(String::as_str)
     }
 
     /// Why it takes no records now, and since when.
     pub fn trouble(&self) -> Option<Arc<Trouble>> {
-        self.1.trouble.load_full()
+        self.ground.trouble.load_full()
     }
 
     /// How often it took no record since the host began, or was found in trouble.
     pub fn failures(&self) -> u64 {
-        self.1.failures.load(Ordering::Relaxed)
+        self.ground.failures.load(Ordering::Relaxed)
     }
 
     /// Whether a store that refused records would take them now: from a store that is opened anew.
     pub async fn could_be_had(&self) -> bool {
-        let is_locked = !self.1.locks.lock().is_empty();
-        let taken = if is_locked { None } else { Some(Lock::take(&self.1.path, "a host that waits for its store")) };
+        let is_locked = !self.ground.locks.lock().is_empty();
+        let taken =
+            if is_locked { None } else { Some(Lock::take(&self.ground.path, "a host that waits for its store")) };
         if matches!(taken, Some(Err(Locked::By(_)))) {
             return false;
         }
-        let Ok(store) = Self::open(&self.1.path).await else { return false };
+        let Ok(store) = Self::open(&self.ground.path).await else { return false };
         let beats = store.beat().await.is_ok();
-        store.0.close().await;
+        store.pool.close().await;
         beats
     }
 
@@ -184,11 +195,11 @@ impl Store {
     /// # Errors
     /// Why not.
     pub(super) fn here(&self) -> Result<(), StoreError> {
-        let path = || self.1.path.display().to_string();
-        if let Some(why) = self.1.refuses.get() {
+        let path = || self.ground.path.display().to_string();
+        if let Some(why) = self.ground.refuses.get() {
             return Err(StoreError::Refuses { path: path(), why: why.clone() });
         }
-        match (self.1.file, identity(&self.1.path)) {
+        match (self.ground.file, identity(&self.ground.path)) {
             (Some(opened), Ok(now)) if opened != now => Err(StoreError::Gone { path: path(), what: "replaced" }),
             (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 Err(StoreError::Gone { path: path(), what: "deleted" })
@@ -209,11 +220,11 @@ impl Store {
     /// Remembers whether the store took a record.
     pub(super) fn noted<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
         match &done {
-            Ok(_) => self.1.trouble.store(None),
+            Ok(_) => self.ground.trouble.store(None),
             Err(error) => {
-                self.1.failures.fetch_add(1, Ordering::Relaxed);
+                self.ground.failures.fetch_add(1, Ordering::Relaxed);
                 let since = self.trouble().map_or_else(clock::mono, |trouble| trouble.since);
-                self.1.trouble.store(Some(Arc::new(Trouble { since, why: chain(error) })));
+                self.ground.trouble.store(Some(Arc::new(Trouble { since, why: chain(error) })));
             }
         }
         done
@@ -221,17 +232,17 @@ impl Store {
 
     async fn beat(&self) -> Result<(), StoreError> {
         self.here()?;
-        let beat = "INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at";
-        let beat = sqlx::query(beat).bind(sql_ms(clock::unix_ms())).execute(&self.0);
+        let beat = "INSERT INTO heartbeat (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at";
+        let beat = sqlx::query(beat).bind(sql_ms(clock::unix_ms())).execute(&self.pool);
         timeout(BEAT, beat).await.map_err(|_late| StoreError::Late { limit: BEAT })??;
         Ok(())
     }
 
     fn refuse(&self, error: &StoreError) {
         let why = chain(error);
-        tracing::error!(store = %self.1.path.display(), "the store takes no records, so V1 serves everybody until it does: {why}");
-        drop(self.1.refuses.set(why.clone()));
-        self.1.trouble.store(Some(Arc::new(Trouble { since: clock::mono(), why })));
+        tracing::error!(store = %self.ground.path.display(), "the store takes no records, so V1 serves everybody until it does: {why}");
+        drop(self.ground.refuses.set(why.clone()));
+        self.ground.trouble.store(Some(Arc::new(Trouble { since: clock::mono(), why })));
     }
 }
 
@@ -274,7 +285,7 @@ mod tests {
         let kept_by_somebody = first.clone();
         first.close().await;
         let first = Store::own(&path, &[], "process 2").await.unwrap();
-        first.1.let_go();
+        first.ground.let_go();
         let (other, marker) = (folder.path().join("other.db"), folder.path().join("shop.rolled-back"));
         let _second = Store::own(&path, std::slice::from_ref(&marker), "process 3").await.unwrap();
         let refused = Store::own(&other, &[marker], "process 4").await.unwrap_err().to_string();

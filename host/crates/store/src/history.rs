@@ -3,20 +3,21 @@
 //! Batches are stored as deflated JSON. As plain JSON a quiet migration takes 80 MB a day, five batches of about 1 kB for
 //! each check; deflated it takes a sixth. A month is half a million rows: it is read in pages, never all at once.
 
-use std::{io::Read as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+use std::{io::Read as _, path::Path, sync::Arc};
 
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use serde_json::value::RawValue;
-use sqlx::{
-    Row as _,
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
-};
+use sqlx::{Row as _, any::AnyRow};
 
-use super::{Store, StoreError, sessions, sql_ms};
+use super::{
+    Store, StoreError,
+    database::{self, Dialect, Mode},
+    records::ppm,
+    sessions, sql_ms,
+};
 use cutover_model::{
     clock::UnixMs,
     port::{Check, Verdict},
-    request::Ppm,
 };
 use cutover_policy_host::history::Stored;
 use cutover_traffic::observe::marks::Marks;
@@ -35,19 +36,13 @@ impl Store {
     pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
         let opened = |source| StoreError::Open { path: shown.clone(), source };
-        let options = SqliteConnectOptions::from_str("sqlite:")
-            .map_err(opened)?
-            .filename(path)
-            .read_only(true)
-            .busy_timeout(Duration::from_secs(5));
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(opened)?;
-        let tables = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'checks'";
-        let found = sqlx::query(tables).fetch_optional(&pool).await.map_err(opened)?;
-        if found.is_none() {
+        let pool = database::sqlite(Some(path), Mode::Read).await.map_err(opened)?;
+        let dialect = Dialect::Sqlite;
+        if !dialect.has_table(&pool, "checks").await.map_err(opened)? {
             return Err(StoreError::NoChecks { path: shown });
         }
-        super::refuse_newer(&pool, path).await?;
-        Ok(Self(pool, Arc::default(), Arc::default()))
+        super::refuse_newer(&pool, dialect, path).await?;
+        Ok(Self { pool, dialect, ground: Arc::default(), identity: Arc::default() })
     }
 
     /// Records what policies were asked, the verdict that came of it, and what sessions did for the first time in its
@@ -65,24 +60,24 @@ impl Store {
         let mut packer = ZlibEncoder::new(Vec::new(), Compression::default());
         serde_json::to_writer(&mut packer, &check.batches)?;
         let batches = packer.finish().map_err(serde_json::Error::io)?;
-        let mut tx = self.0.begin().await?;
-        let recorded = sqlx::query(
+        let mut tx = self.pool.begin().await?;
+        let id = sqlx::query_scalar(
             "INSERT INTO checks (migration, at, phase, stage, share, stage_started, verdict, batches) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id",
         )
         .bind(migration)
         .bind(sql_ms(check.now_ms))
         .bind(check.phase.name())
-        .bind(check.stage)
-        .bind(check.share.get())
+        .bind(i64::from(check.stage))
+        .bind(i64::from(check.share.get()))
         .bind(sql_ms(check.stage_started_ms))
         .bind(verdict.map(Verdict::name))
         .bind(batches)
-        .execute(&mut *tx)
+        .fetch_one(&mut *tx)
         .await?;
         sessions::write(&mut tx, migration, *session_stage, marks).await?;
         tx.commit().await?;
-        Ok(recorded.last_insert_rowid())
+        Ok(id)
     }
 
     /// Checks of a migration from `from` until before `to`, in the order in which they were recorded: the first `limit`
@@ -101,22 +96,24 @@ impl Store {
         let mut after = after;
         if after <= 0 && from > UnixMs(0) {
             // Without this, all that is older would be looked through.
-            let first = sqlx::query("SELECT MIN(id) FROM checks WHERE at >= ?").bind(sql_ms(from)).fetch_one(&self.0);
+            let first =
+                sqlx::query("SELECT MIN(id) FROM checks WHERE at >= $1").bind(sql_ms(from)).fetch_one(&self.pool);
             match first.await?.try_get::<Option<i64>, _>(0)? {
                 Some(first) => after = first - 1,
                 None => return Ok(Vec::new()),
             }
         }
         let rows = sqlx::query(
-            "SELECT * FROM checks INDEXED BY checks_migration \
-             WHERE migration = ? AND id > ? AND at >= ? AND at < ? ORDER BY id LIMIT ?",
+            // With `+`, no index of times is used: all that is older would be sorted.
+            "SELECT id, at, phase, stage, share, stage_started, verdict, batches FROM checks \
+             WHERE migration = $1 AND id > $2 AND +at >= $3 AND +at < $4 ORDER BY id LIMIT $5",
         )
         .bind(migration)
         .bind(after)
         .bind(sql_ms(from))
         .bind(sql_ms(to))
-        .bind(limit)
-        .fetch_all(&self.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
         .await?;
         rows.iter().map(stored).collect()
     }
@@ -126,10 +123,9 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn last_check(&self, migration: &str) -> Result<Option<(UnixMs, UnixMs)>, StoreError> {
-        let last = "SELECT at, stage_started FROM checks INDEXED BY checks_migration WHERE migration = ? ORDER BY id DESC LIMIT 1";
-        let row = sqlx::query(last).bind(migration).fetch_optional(&self.0).await?;
-        let ms =
-            |row: &SqliteRow, column| row.try_get::<i64, _>(column).map(|ms| UnixMs(u64::try_from(ms).unwrap_or(0)));
+        let last = "SELECT at, stage_started FROM checks WHERE migration = $1 ORDER BY id DESC LIMIT 1";
+        let row = sqlx::query(last).bind(migration).fetch_optional(&self.pool).await?;
+        let ms = |row: &AnyRow, column| row.try_get::<i64, _>(column).map(|ms| UnixMs(u64::try_from(ms).unwrap_or(0)));
         row.map(|row| Ok((ms(&row, "at")?, ms(&row, "stage_started")?))).transpose()
     }
 
@@ -138,7 +134,8 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn migrations_with_checks(&self) -> Result<Vec<String>, StoreError> {
-        let rows = sqlx::query("SELECT DISTINCT migration FROM checks ORDER BY migration").fetch_all(&self.0).await?;
+        let rows =
+            sqlx::query("SELECT DISTINCT migration FROM checks ORDER BY migration").fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
@@ -149,10 +146,10 @@ impl Store {
     pub async fn forget_checks(&self, before: UnixMs) -> Result<u64, StoreError> {
         let mut removed = 0;
         loop {
-            let some = sqlx::query("DELETE FROM checks WHERE id IN (SELECT id FROM checks WHERE at < ? LIMIT ?)")
+            let some = sqlx::query("DELETE FROM checks WHERE id IN (SELECT id FROM checks WHERE at < $1 LIMIT $2)")
                 .bind(sql_ms(before))
-                .bind(REMOVED_AT_ONCE)
-                .execute(&self.0)
+                .bind(i64::from(REMOVED_AT_ONCE))
+                .execute(&self.pool)
                 .await?
                 .rows_affected();
             removed += some;
@@ -163,7 +160,7 @@ impl Store {
     }
 }
 
-fn stored(row: &SqliteRow) -> Result<Stored, StoreError> {
+fn stored(row: &AnyRow) -> Result<Stored, StoreError> {
     let id: i64 = row.try_get("id")?;
     let mut batches = String::new();
     let packed: &[u8] = row.try_get("batches")?;
@@ -178,8 +175,8 @@ fn stored(row: &SqliteRow) -> Result<Stored, StoreError> {
         id,
         now_ms: time("at")?,
         phase: serde_json::from_value(word(row.try_get("phase")?))?,
-        stage: row.try_get("stage")?,
-        share: Ppm::new(row.try_get("share")?),
+        stage: u32::try_from(row.try_get::<i64, _>("stage")?).unwrap_or(u32::MAX),
+        share: ppm(row, "share")?,
         stage_started_ms: time("stage_started")?,
         verdict: verdict.map(|verdict| serde_json::from_value(word(verdict))).transpose()?,
         batches: RawValue::from_string(batches)?,

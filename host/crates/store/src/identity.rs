@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{AnyPool, Row as _};
 
 use super::{Store, StoreError, sql_ms};
 use cutover_model::clock::{self, UnixMs};
@@ -26,17 +26,11 @@ pub(super) struct Identity {
     is_known: AtomicBool,
 }
 
-/// Whether a database has nothing in it yet.
-pub(super) async fn is_empty(pool: &SqlitePool) -> Result<bool, sqlx::Error> {
-    let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master").fetch_one(pool).await?;
-    Ok(tables == 0)
-}
-
 impl Identity {
     /// That of a store whose tables are up to date. `is_new` says that it had none before.
-    pub(super) async fn of(pool: &SqlitePool, path: &Path, is_new: bool) -> Result<Self, sqlx::Error> {
+    pub(super) async fn of(pool: &AnyPool, path: &Path, is_new: bool) -> Result<Self, sqlx::Error> {
         if is_new {
-            let made = sqlx::query("UPDATE identity SET made_at = ?").bind(sql_ms(clock::unix_ms()));
+            let made = sqlx::query("UPDATE identity SET made_at = $1").bind(sql_ms(clock::unix_ms()));
             made.execute(pool).await?;
         }
         let row = sqlx::query("SELECT id, made_at, is_known FROM identity").fetch_one(pool).await?;
@@ -45,7 +39,7 @@ impl Identity {
             id: row.try_get("id")?,
             path: path.to_owned(),
             made_at: made_at.map(UnixMs),
-            is_known: row.try_get::<bool, _>("is_known")?.into(),
+            is_known: super::database::flag(&row, "is_known")?.into(),
         })
     }
 }
@@ -53,17 +47,17 @@ impl Identity {
 impl Store {
     /// Which store this is: another word for each, but for copies of a file.
     pub fn id(&self) -> &str {
-        &self.2.id
+        &self.identity.id
     }
 
     /// The path of the store's file.
     pub fn path(&self) -> &Path {
-        &self.2.path
+        &self.identity.path
     }
 
     /// What people are told for an hour, or until one of them gives an order, if the store is a new one.
     pub fn is_new(&self) -> Option<String> {
-        let made_at = self.2.made_at.filter(|_| !self.2.is_known.load(Ordering::Relaxed))?;
+        let made_at = self.identity.made_at.filter(|_| !self.identity.is_known.load(Ordering::Relaxed))?;
         let lately = self.refuses().is_none() && clock::unix_ms().since(made_at) < NEW_FOR;
         lately.then(|| {
             format!(
@@ -80,8 +74,8 @@ impl Store {
     /// # Errors
     /// When the store does not; this host takes note all the same.
     pub async fn is_known(&self) -> Result<(), StoreError> {
-        if self.2.made_at.is_some() && !self.2.is_known.swap(true, Ordering::Relaxed) {
-            sqlx::query("UPDATE identity SET is_known = 1").execute(&self.0).await?;
+        if self.identity.made_at.is_some() && !self.identity.is_known.swap(true, Ordering::Relaxed) {
+            sqlx::query("UPDATE identity SET is_known = $1").bind(true).execute(&self.pool).await?;
         }
         Ok(())
     }

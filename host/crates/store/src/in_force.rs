@@ -37,12 +37,12 @@ impl Store {
     /// When the store fails or what it has cannot be read.
     pub async fn in_force(&self, migration: &str) -> Result<Option<InForce>, StoreError> {
         // A store that is only read may be of a host from before.
-        let tables = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'in_force'");
-        if tables.fetch_optional(&self.0).await?.is_none() {
+        if !self.dialect.has_table(&self.pool, "in_force").await? {
             return Ok(None);
         }
-        let row = sqlx::query("SELECT salt, operations FROM in_force WHERE migration = ?").bind(migration);
-        let row = row.fetch_optional(&self.0).await?;
+        let row = sqlx::query("SELECT salt, CAST(operations AS TEXT) AS operations FROM in_force WHERE migration = $1")
+            .bind(migration);
+        let row = row.fetch_optional(&self.pool).await?;
         row.map(|row| {
             Ok(InForce { salt: row.try_get("salt")?, operations: serde_json::from_str(row.try_get("operations")?)? })
         })
@@ -55,14 +55,14 @@ impl Store {
     /// When it is not kept.
     pub async fn put_in_force(&self, migration: &str, this: &InForce, now: UnixMs) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO in_force (migration, salt, operations, updated_at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE \
+            "INSERT INTO in_force (migration, salt, operations, updated_at) VALUES ($1, $2, CAST($3 AS jsontext), $4) ON CONFLICT (migration) DO UPDATE \
              SET salt = excluded.salt, operations = excluded.operations, updated_at = excluded.updated_at",
         )
         .bind(migration)
         .bind(&this.salt)
         .bind(serde_json::to_string(&this.operations)?)
         .bind(sql_ms(now))
-        .execute(&self.0)
+        .execute(&self.pool)
         .await?;
         Ok(())
     }
@@ -72,8 +72,9 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn states(&self) -> Result<BTreeMap<String, State>, StoreError> {
-        let rows = sqlx::query("SELECT migration, metadata FROM migration_status WHERE completed_at IS NULL");
-        let rows = rows.fetch_all(&self.0).await?;
+        let rows =
+            sqlx::query("SELECT migration, CAST(metadata AS TEXT) FROM migration_status WHERE completed_at IS NULL");
+        let rows = rows.fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, serde_json::from_str(row.try_get(1)?)?))).collect()
     }
 
@@ -83,9 +84,9 @@ impl Store {
     /// When the store fails.
     pub async fn in_charge(&self, migration: &str, kind: Kind) -> Result<Option<InCharge>, StoreError> {
         let row = sqlx::query(
-            "SELECT name, version, digest, settings, configured FROM policy_slots WHERE migration = ? AND kind = ? AND role = 'active'",
+            "SELECT name, version, digest, settings, configured FROM policy_slots WHERE migration = $1 AND kind = $2 AND role = 'active'",
         );
-        let row = row.bind(migration).bind(kind.name()).fetch_optional(&self.0).await?;
+        let row = row.bind(migration).bind(kind.name()).fetch_optional(&self.pool).await?;
         row.map(|row| {
             let (name, version): (String, String) = (row.try_get("name")?, row.try_get("version")?);
             Ok(InCharge {

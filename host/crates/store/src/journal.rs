@@ -18,17 +18,17 @@ impl Store {
     /// When the store fails or what it has cannot be read.
     pub async fn journal(&self, migration: &str) -> Result<Vec<(Arc<str>, Entry)>, StoreError> {
         if self.refuses().is_none() {
-            let removing = sqlx::query("DELETE FROM session_journal WHERE migration = ? AND removes").bind(migration);
-            removing.execute(&self.0).await?;
+            let removing = sqlx::query("DELETE FROM session_journal WHERE migration = $1 AND removes").bind(migration);
+            removing.execute(&self.pool).await?;
         }
         let rows = sqlx::query(
             "SELECT session, version, operation, arguments, key FROM session_journal \
-             WHERE migration = ? AND NOT removes ORDER BY session, version",
+             WHERE migration = $1 AND NOT removes ORDER BY session, version",
         )
         .bind(migration)
-        .fetch_all(&self.0)
+        .fetch_all(&self.pool)
         .await?;
-        let entry = |row: &sqlx::sqlite::SqliteRow| {
+        let entry = |row: &sqlx::any::AnyRow| {
             let entry = Entry {
                 version: u64::try_from(row.try_get::<i64, _>("version")?).unwrap_or(0),
                 operation: row.try_get::<&str, _>("operation")?.into(),
@@ -60,10 +60,10 @@ impl Store {
     async fn keep(&self, migration: &str, batch: &[Keep]) -> Result<(), StoreError> {
         // Nobody is promised what would be gone after a restart.
         self.here()?;
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         for Keep { session, entry, .. } in batch {
             if let Some(key) = &entry.key {
-                sqlx::query("DELETE FROM session_journal WHERE migration = ? AND session = ? AND key = ?")
+                sqlx::query("DELETE FROM session_journal WHERE migration = $1 AND session = $2 AND key = $3")
                     .bind(migration)
                     .bind(&**session)
                     .bind(key)
@@ -72,7 +72,7 @@ impl Store {
             }
             sqlx::query(
                 "INSERT INTO session_journal (migration, session, version, operation, arguments, key, removes, inserted_at) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .bind(migration)
             .bind(&**session)

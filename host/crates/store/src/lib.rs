@@ -1,11 +1,13 @@
-//! What outlives the host: SQLite behind one small port. What it keeps first of all is the [`state`] of each migration.
+//! What outlives the host: a database behind one small port. What it keeps first of all is the [`state`] of each migration.
 //!
-//! Every write that an effect depends on is awaited before the effect. Commits go to the write-ahead log without waiting
-//! for the disk (`synchronous = NORMAL`): a killed process loses nothing, a power cut may lose the last moments but never
-//! the file's consistency.
+//! The port is the methods of [`Store`]; behind it are SQLite, in a file, and PostgreSQL, with the same tables and one text
+//! of each query. A host opens SQLite; its commits go to the write-ahead log without waiting for the disk
+//! (`synchronous = NORMAL`): a killed process loses nothing, a power cut may lose the last moments but never the file's
+//! consistency. Every write that an effect depends on is awaited before the effect.
 
 pub mod calls;
 mod consistency;
+mod database;
 mod file;
 mod ground;
 pub mod history;
@@ -17,6 +19,10 @@ pub mod markers;
 mod memories;
 mod packed;
 pub mod plans;
+#[cfg(test)]
+mod port;
+#[cfg(any(test, feature = "test-server"))]
+pub mod postgres_server;
 pub mod records;
 mod releases;
 pub mod room;
@@ -24,19 +30,17 @@ mod sessions;
 pub mod slots;
 pub mod state;
 
-use std::{collections::BTreeMap, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use sqlx::{
-    Connection as _, Row as _, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use sqlx::{AnyPool, Row as _};
 
 pub use self::{
     consistency::{Consistency, Inconsistency},
     ground::{Examined, Trouble},
 };
 use self::{
+    database::{Dialect, Mode, json, text},
     ground::Ground,
     identity::Identity,
     records::{Audited, Decision, PoolConfiguration},
@@ -48,11 +52,17 @@ use cutover_model::{
     port::Kind,
 };
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+/// How long a connection to a server may take.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The store of one host: the database, and what it stands on.
 #[derive(Debug, Clone)]
-pub struct Store(SqlitePool, Arc<Ground>, Arc<Identity>);
+pub struct Store {
+    pool: AnyPool,
+    dialect: Dialect,
+    ground: Arc<Ground>,
+    identity: Arc<Identity>,
+}
 
 /// The store cannot do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -174,38 +184,41 @@ impl Store {
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let opened = |source| StoreError::Open { path: path.display().to_string(), source };
         file::keep_private(path);
-        let options = SqliteConnectOptions::from_str("sqlite:")
-            .map_err(opened)?
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(5));
-        let pool = one_connection(options).await.map_err(opened)?;
-        let is_new = identity::is_empty(&pool).await.map_err(opened)?;
-        Self::with(pool, path, is_new).await
+        let pool = database::sqlite(Some(path), Mode::Write).await.map_err(opened)?;
+        Self::with(pool, Dialect::Sqlite, Ground::of(path)).await
+    }
+
+    /// Opens a PostgreSQL database by its URL in libpq's form, and brings its tables up to date. `shown` is what people are
+    /// told of it, without a password. At most `connections` are open at once.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub async fn open_postgres(url: &str, shown: &str, connections: u32) -> Result<Self, StoreError> {
+        let opened = |source| StoreError::Open { path: shown.to_owned(), source };
+        let pool = database::postgres(url, connections, CONNECTED_WITHIN).await.map_err(opened)?;
+        Self::with(pool, Dialect::Postgres, Ground::without_file(shown)).await
     }
 
     /// An empty store in memory, in the place of the one at `path`.
     async fn in_memory(path: &Path) -> Result<Self, StoreError> {
         let opened = |source| StoreError::Open { path: path.display().to_string(), source };
-        let options = SqliteConnectOptions::from_str("sqlite::memory:").map_err(opened)?;
-        let pool = one_connection(options).await.map_err(opened)?;
-        Self::with(pool, path, true).await
+        let pool = database::sqlite(None, Mode::Write).await.map_err(opened)?;
+        Self::with(pool, Dialect::Sqlite, Ground::of(path)).await
     }
 
     /// Brings the tables up to date.
-    async fn with(pool: SqlitePool, path: &Path, is_new: bool) -> Result<Self, StoreError> {
-        refuse_newer(&pool, path).await?;
-        MIGRATIONS.run(&pool).await.map_err(StoreError::Migrate)?;
-        let identity = Identity::of(&pool, path, is_new).await?;
-        Ok(Self(pool, Arc::new(Ground::of(path)), Arc::new(identity)))
+    async fn with(pool: AnyPool, dialect: Dialect, ground: Ground) -> Result<Self, StoreError> {
+        let is_new = dialect.version(&pool).await? == 0;
+        refuse_newer(&pool, dialect, ground.path()).await?;
+        dialect.migrate(&pool).await?;
+        let identity = Arc::new(Identity::of(&pool, ground.path(), is_new).await?);
+        Ok(Self { pool, dialect, ground: Arc::new(ground), identity })
     }
 
     /// Ends all work, closes the file and lets go of it: another host may have it then.
     pub async fn close(&self) {
-        self.0.close().await;
-        self.1.let_go();
+        self.pool.close().await;
+        self.ground.let_go();
     }
 
     /// Whether the store answers, and is the one that was opened.
@@ -214,7 +227,7 @@ impl Store {
     /// Why it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.here()?;
-        sqlx::query("SELECT 1").execute(&self.0).await?;
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
     }
 
@@ -223,10 +236,12 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn state(&self, migration: &str) -> Result<Option<State>, StoreError> {
-        let row = sqlx::query("SELECT metadata FROM migration_status WHERE migration = ? AND completed_at IS NULL")
-            .bind(migration)
-            .fetch_optional(&self.0)
-            .await?;
+        let row = sqlx::query(
+            "SELECT CAST(metadata AS TEXT) FROM migration_status WHERE migration = $1 AND completed_at IS NULL",
+        )
+        .bind(migration)
+        .fetch_optional(&self.pool)
+        .await?;
         row.map(|row| Ok(serde_json::from_str(row.try_get::<&str, _>(0)?)?)).transpose()
     }
 
@@ -247,38 +262,38 @@ impl Store {
     ) -> Result<i64, StoreError> {
         self.here()?;
         let now = sql_ms(decision.at);
-        let mut tx = self.0.begin().await?;
-        let id = sqlx::query(
+        let mut tx = self.pool.begin().await?;
+        let id: i64 = sqlx::query_scalar(
             "INSERT INTO decisions (migration, at, kind, actor, reason, from_phase, to_phase, from_share, to_share, \
-             policy, digest, findings, inputs) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             policy, digest, findings, inputs) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CAST($12 AS jsontext), CAST($13 AS jsontext)) RETURNING id",
         )
         .bind(&decision.migration)
         .bind(now)
         .bind(&decision.kind)
-        .bind(&decision.actor)
-        .bind(&decision.reason)
+        .bind(text(&decision.actor))
+        .bind(text(&decision.reason))
         .bind(decision.from_phase.name())
         .bind(decision.to_phase.name())
-        .bind(decision.from_share.get())
-        .bind(decision.to_share.get())
+        .bind(i64::from(decision.from_share.get()))
+        .bind(i64::from(decision.to_share.get()))
         .bind(&decision.policy)
         .bind(&decision.digest)
-        .bind(serde_json::to_string(&decision.findings)?)
-        .bind(decision.inputs.as_ref().map(serde_json::to_string).transpose()?)
-        .execute(&mut *tx)
-        .await?
-        .last_insert_rowid();
-        sqlx::query("UPDATE migration_status SET completed_at = ?, updated_at = ?, status = 'completed' WHERE migration = ? AND completed_at IS NULL")
+        .bind(json(serde_json::to_string(&decision.findings)?))
+        .bind(decision.inputs.as_ref().map(serde_json::to_string).transpose()?.map(json))
+        .fetch_one(&mut *tx)
+        .await?;
+        sqlx::query("UPDATE migration_status SET completed_at = $1, updated_at = $2, status = 'completed' WHERE migration = $3 AND completed_at IS NULL")
             .bind(now)
             .bind(now)
             .bind(&decision.migration)
             .execute(&mut *tx)
             .await?;
-        sqlx::query("INSERT INTO migration_status (migration, phase, status, started_at, metadata, inserted_at, updated_at) VALUES (?, ?, 'in-progress', ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO migration_status (migration, phase, status, started_at, metadata, inserted_at, updated_at) VALUES ($1, $2, 'in-progress', $3, CAST($4 AS jsontext), $5, $6)")
             .bind(&decision.migration)
             .bind(state.phase.name())
             .bind(sql_ms(state.since))
-            .bind(serde_json::to_string(state)?)
+            .bind(json(serde_json::to_string(state)?))
             .bind(now)
             .bind(now)
             .execute(&mut *tx)
@@ -295,9 +310,9 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn has_decided(&self, decision: &Decision) -> Result<bool, StoreError> {
-        let same = "SELECT 1 FROM decisions WHERE migration = ? AND at = ? AND kind = ? AND to_phase = ?";
+        let same = "SELECT 1 FROM decisions WHERE migration = $1 AND at = $2 AND kind = $3 AND to_phase = $4";
         let same = sqlx::query(same).bind(&decision.migration).bind(sql_ms(decision.at)).bind(&decision.kind);
-        Ok(same.bind(decision.to_phase.name()).fetch_optional(&self.0).await?.is_some())
+        Ok(same.bind(decision.to_phase.name()).fetch_optional(&self.pool).await?.is_some())
     }
 
     /// Decisions of a migration, newest first.
@@ -305,10 +320,11 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn decisions(&self, migration: &str, most: u32) -> Result<Vec<Decision>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM decisions WHERE migration = ? ORDER BY id DESC LIMIT ?")
+        let rows = sqlx::query("SELECT id, migration, at, kind, actor, reason, from_phase, to_phase, from_share, to_share, policy, digest, \
+             CAST(findings AS TEXT) AS findings, CAST(inputs AS TEXT) AS inputs FROM decisions WHERE migration = $1 ORDER BY id DESC LIMIT $2")
             .bind(migration)
-            .bind(most)
-            .fetch_all(&self.0)
+            .bind(i64::from(most))
+            .fetch_all(&self.pool)
             .await?;
         rows.iter().map(Decision::from_row).collect()
     }
@@ -318,14 +334,16 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn audit(&self, audited: &Audited) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO audit (at, actor, migration, action, detail) VALUES (?, ?, ?, ?, ?)")
-            .bind(sql_ms(audited.at))
-            .bind(&audited.actor)
-            .bind(&audited.migration)
-            .bind(&audited.action)
-            .bind(audited.detail.to_string())
-            .execute(&self.0)
-            .await?;
+        sqlx::query(
+            "INSERT INTO audit (at, actor, migration, action, detail) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext))",
+        )
+        .bind(sql_ms(audited.at))
+        .bind(text(&audited.actor))
+        .bind(&audited.migration)
+        .bind(&audited.action)
+        .bind(json(audited.detail.to_string()))
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 
@@ -334,10 +352,10 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn audited(&self, migration: &str, most: u32) -> Result<Vec<Audited>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM audit WHERE migration = ? ORDER BY id DESC LIMIT ?")
+        let rows = sqlx::query("SELECT at, actor, migration, action, CAST(detail AS TEXT) AS detail FROM audit WHERE migration = $1 ORDER BY id DESC LIMIT $2")
             .bind(migration)
-            .bind(most)
-            .fetch_all(&self.0)
+            .bind(i64::from(most))
+            .fetch_all(&self.pool)
             .await?;
         rows.iter().map(Audited::from_row).collect()
     }
@@ -347,8 +365,10 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn flags(&self, migration: &str) -> Result<BTreeMap<String, Value>, StoreError> {
-        let rows =
-            sqlx::query("SELECT flag, value FROM flags WHERE migration = ?").bind(migration).fetch_all(&self.0).await?;
+        let rows = sqlx::query("SELECT flag, CAST(value AS TEXT) FROM flags WHERE migration = $1")
+            .bind(migration)
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, serde_json::from_str(row.try_get(1)?)?))).collect()
     }
 
@@ -359,15 +379,15 @@ impl Store {
     pub async fn set_flag(&self, flag: &str, value: &Value, audited: &Audited) -> Result<(), StoreError> {
         self.here()?;
         sqlx::query(
-            "INSERT INTO flags (migration, flag, value, updated_at, updated_by) VALUES (?, ?, ?, ?, ?) \
-             ON CONFLICT DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, updated_by = excluded.updated_by",
+            "INSERT INTO flags (migration, flag, value, updated_at, updated_by) VALUES ($1, $2, CAST($3 AS jsontext), $4, $5) \
+             ON CONFLICT (migration, flag) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, updated_by = excluded.updated_by",
         )
         .bind(&audited.migration)
         .bind(flag)
-        .bind(value.to_string())
+        .bind(json(value.to_string()))
         .bind(sql_ms(audited.at))
-        .bind(&audited.actor)
-        .execute(&self.0)
+        .bind(text(&audited.actor))
+        .execute(&self.pool)
         .await?;
         self.audit(audited).await
     }
@@ -380,15 +400,16 @@ impl Store {
         let now = sql_ms(clock::unix_ms());
         sqlx::query(
             "INSERT INTO pool_configurations (name, version, config, active, inserted_at, updated_at) \
-             VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT (name, version) DO UPDATE \
-             SET config = excluded.config, active = 1, updated_at = excluded.updated_at",
+             VALUES ($1, $2, CAST($3 AS jsontext), $4, $5, $6) ON CONFLICT (name, version) DO UPDATE \
+             SET config = excluded.config, active = excluded.active, updated_at = excluded.updated_at",
         )
         .bind(&pool.name)
-        .bind(pool.version)
-        .bind(pool.config.to_string())
+        .bind(i64::from(pool.version))
+        .bind(json(pool.config.to_string()))
+        .bind(true)
         .bind(now)
         .bind(now)
-        .execute(&self.0)
+        .execute(&self.pool)
         .await?;
         Ok(())
     }
@@ -398,8 +419,8 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn pool_configuration(&self, pool: &PoolConfiguration) -> Result<Option<Value>, StoreError> {
-        let row = sqlx::query("SELECT config FROM pool_configurations WHERE name = ? AND version = ?");
-        let row = row.bind(&pool.name).bind(pool.version).fetch_optional(&self.0).await?;
+        let row = sqlx::query("SELECT CAST(config AS TEXT) FROM pool_configurations WHERE name = $1 AND version = $2");
+        let row = row.bind(&pool.name).bind(i64::from(pool.version)).fetch_optional(&self.pool).await?;
         row.map(|row| Ok(serde_json::from_str(row.try_get(0)?)?)).transpose()
     }
 
@@ -409,12 +430,12 @@ impl Store {
     /// When the store fails.
     pub async fn record_metrics(&self, migration: &str, batches: &[Batch]) -> Result<(), StoreError> {
         let now = sql_ms(clock::unix_ms());
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         for (pool, metrics) in records::pool_metrics(batches)? {
-            sqlx::query("INSERT INTO pool_metrics (pool_name, timestamp, metrics, inserted_at, updated_at) VALUES (?, ?, ?, ?, ?)")
+            sqlx::query("INSERT INTO pool_metrics (pool_name, timestamp, metrics, inserted_at, updated_at) VALUES ($1, $2, CAST($3 AS jsontext), $4, $5)")
                 .bind(format!("{migration}/{pool}"))
                 .bind(now)
-                .bind(metrics.to_string())
+                .bind(json(metrics.to_string()))
                 .bind(now)
                 .bind(now)
                 .execute(&mut *tx)
@@ -429,7 +450,8 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn forget_metrics(&self, before: UnixMs) -> Result<u64, StoreError> {
-        let deleted = sqlx::query("DELETE FROM pool_metrics WHERE timestamp < ?").bind(sql_ms(before)).execute(&self.0);
+        let deleted =
+            sqlx::query("DELETE FROM pool_metrics WHERE timestamp < $1").bind(sql_ms(before)).execute(&self.pool);
         Ok(deleted.await?.rows_affected())
     }
 
@@ -438,8 +460,8 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn last_decision(&self, migration: &str) -> Result<Option<(i64, UnixMs)>, StoreError> {
-        let last = sqlx::query("SELECT id, at FROM decisions WHERE migration = ? ORDER BY id DESC LIMIT 1");
-        let row = last.bind(migration).fetch_optional(&self.0).await?;
+        let last = sqlx::query("SELECT id, at FROM decisions WHERE migration = $1 ORDER BY id DESC LIMIT 1");
+        let row = last.bind(migration).fetch_optional(&self.pool).await?;
         row.map(|row| Ok((row.try_get(0)?, UnixMs(u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0))))).transpose()
     }
 
@@ -448,41 +470,22 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn decision(&self, id: i64) -> Result<Option<Decision>, StoreError> {
-        let row = sqlx::query("SELECT * FROM decisions WHERE id = ?").bind(id).fetch_optional(&self.0).await?;
+        let row = sqlx::query("SELECT id, migration, at, kind, actor, reason, from_phase, to_phase, from_share, to_share, policy, digest, \
+             CAST(findings AS TEXT) AS findings, CAST(inputs AS TEXT) AS inputs FROM decisions WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
         row.as_ref().map(Decision::from_row).transpose()
     }
 }
 
-/// A pool of one connection: SQLite has one writer, and readers here are rare and short.
-///
-/// A disk that is full makes SQLite end a transaction by itself, which the connection does not learn: what came after
-/// would be part of one that never ends. So a connection whose transaction failed is not used again. Age alone ends none:
-/// what is in memory would go with it.
-async fn one_connection(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
-    let with = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-    let with = with.after_release(|connection, _| {
-        let is_fresh = !connection.is_in_transaction();
-        Box::pin(async move { Ok(is_fresh) })
-    });
-    with.connect_with(options).await
-}
-
 /// Refuses tables of a version that this program does not know: what it would write there could be wrong.
-async fn refuse_newer(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
-    let has_versions = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'";
-    if sqlx::query(has_versions).fetch_optional(pool).await?.is_none() {
-        return Ok(());
-    }
-    let version = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations";
-    let version: i64 = sqlx::query_scalar(version).fetch_one(pool).await?;
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+async fn refuse_newer(pool: &AnyPool, dialect: Dialect, path: &Path) -> Result<(), StoreError> {
+    let (version, known) = (dialect.version(pool).await?, dialect.newest());
     if version > known {
         return Err(StoreError::Newer { path: path.display().to_string(), version, known });
     }
     Ok(())
 }
 
-/// SQLite's integers are signed.
+/// Integers of databases are signed.
 fn sql_ms(at: UnixMs) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }

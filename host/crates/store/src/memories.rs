@@ -2,7 +2,7 @@
 //! it. No memory follows one that follows another, so that any is read in two steps at the most.
 
 use sha2::{Digest as _, Sha256};
-use sqlx::{Row as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use super::{Store, StoreError, packed, sql_ms};
 use cutover_model::clock::UnixMs;
@@ -19,7 +19,7 @@ const REMOVED_AT_ONCE: u32 = 1_000;
 
 /// Keeps a memory and returns its number; none for an empty one. `near` is one that is much the same.
 pub(super) async fn keep(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Transaction<'_, Any>,
     memory: &[u8],
     near: Option<i64>,
     at: UnixMs,
@@ -28,7 +28,7 @@ pub(super) async fn keep(
         return Ok(None);
     }
     let digest = Sha256::digest(memory).to_vec();
-    let known = sqlx::query("SELECT id, base, used_at FROM memories WHERE digest = ?").bind(&digest);
+    let known = sqlx::query("SELECT id, base, used_at FROM memories WHERE digest = $1").bind(&digest);
     if let Some(row) = known.fetch_optional(&mut **tx).await? {
         let (id, base) = (row.try_get::<i64, _>("id")?, row.try_get::<Option<i64>, _>("base")?);
         touch(tx, id, base, row.try_get("used_at")?, at).await?;
@@ -38,25 +38,29 @@ pub(super) async fn keep(
         None => (None, packed::alone(memory)),
         Some(near) => pack(tx, memory, near, at).await?,
     };
-    let kept = sqlx::query("INSERT INTO memories (digest, base, bytes, used_at, packed) VALUES (?, ?, ?, ?, ?)")
-        .bind(digest)
-        .bind(base)
-        .bind(i64::try_from(memory.len()).unwrap_or(i64::MAX))
-        .bind(sql_ms(at))
-        .bind(packed)
-        .execute(&mut **tx)
-        .await?;
-    Ok(Some(kept.last_insert_rowid()))
+    // Where there are several connections, another may have kept it since.
+    let kept = sqlx::query_scalar(
+        "INSERT INTO memories (digest, base, bytes, used_at, packed) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (digest) DO UPDATE SET used_at = excluded.used_at RETURNING id",
+    )
+    .bind(digest)
+    .bind(base)
+    .bind(i64::try_from(memory.len()).unwrap_or(i64::MAX))
+    .bind(sql_ms(at))
+    .bind(packed)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(Some(kept))
 }
 
 /// Packs what follows `near`, or the one that `near` follows, if that is worth it.
 async fn pack(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Transaction<'_, Any>,
     memory: &[u8],
     near: i64,
     at: UnixMs,
 ) -> Result<(Option<i64>, Vec<u8>), StoreError> {
-    let row = sqlx::query("SELECT base FROM memories WHERE id = ?").bind(near).fetch_optional(&mut **tx).await?;
+    let row = sqlx::query("SELECT base FROM memories WHERE id = $1").bind(near).fetch_optional(&mut **tx).await?;
     let Some(row) = row else { return Ok((None, packed::alone(memory))) };
     let base = row.try_get::<Option<i64>, _>(0)?.unwrap_or(near);
     let after = packed::after(&read(tx, base).await?, memory);
@@ -66,7 +70,7 @@ async fn pack(
             return Ok((None, alone));
         }
     }
-    let used_at = sqlx::query_scalar("SELECT used_at FROM memories WHERE id = ?").bind(base);
+    let used_at = sqlx::query_scalar("SELECT used_at FROM memories WHERE id = $1").bind(base);
     let used_at = used_at.fetch_one(&mut **tx).await?;
     touch(tx, base, None, used_at, at).await?;
     Ok((Some(base), after))
@@ -74,7 +78,7 @@ async fn pack(
 
 /// Notes that a memory is used, and the one that it follows with it.
 async fn touch(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Transaction<'_, Any>,
     id: i64,
     base: Option<i64>,
     used_at: i64,
@@ -83,7 +87,7 @@ async fn touch(
     if used_at >= sql_ms(UnixMs(at.0.saturating_sub(STALE_MS))) {
         return Ok(());
     }
-    sqlx::query("UPDATE memories SET used_at = ?1 WHERE id IN (?2, ?3) AND used_at < ?1")
+    sqlx::query("UPDATE memories SET used_at = $1 WHERE id IN ($2, $3) AND used_at < $1")
         .bind(sql_ms(at))
         .bind(id)
         .bind(base)
@@ -93,9 +97,9 @@ async fn touch(
 }
 
 /// A memory by its number.
-pub(super) async fn read(connection: &mut SqliteConnection, id: i64) -> Result<Vec<u8>, StoreError> {
+pub(super) async fn read(connection: &mut AnyConnection, id: i64) -> Result<Vec<u8>, StoreError> {
     let one = "SELECT m.packed, m.bytes, b.packed AS base_packed, b.bytes AS base_bytes \
-               FROM memories m LEFT JOIN memories b ON b.id = m.base WHERE m.id = ?";
+               FROM memories m LEFT JOIN memories b ON b.id = m.base WHERE m.id = $1";
     let row = sqlx::query(one).bind(id).fetch_one(connection).await?;
     let unreadable = |source| StoreError::Memory { id, source };
     let size = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
@@ -114,7 +118,7 @@ impl Store {
     pub(super) async fn memory(&self, id: Option<i64>) -> Result<Vec<u8>, StoreError> {
         match id {
             None => Ok(Vec::new()),
-            Some(id) => read(&mut *self.0.acquire().await?, id).await,
+            Some(id) => read(&mut *self.pool.acquire().await?, id).await,
         }
     }
 
@@ -123,8 +127,13 @@ impl Store {
         let before = sql_ms(UnixMs(before.0.saturating_sub(2 * STALE_MS)));
         let mut removed = 0;
         loop {
-            let some = "DELETE FROM memories WHERE id IN (SELECT id FROM memories WHERE used_at < ? LIMIT ?)";
-            let some = sqlx::query(some).bind(before).bind(REMOVED_AT_ONCE).execute(&self.0).await?.rows_affected();
+            let some = "DELETE FROM memories WHERE id IN (SELECT id FROM memories WHERE used_at < $1 LIMIT $2)";
+            let some = sqlx::query(some)
+                .bind(before)
+                .bind(i64::from(REMOVED_AT_ONCE))
+                .execute(&self.pool)
+                .await?
+                .rows_affected();
             removed += some;
             if some < REMOVED_AT_ONCE.into() {
                 return Ok(removed);

@@ -28,9 +28,9 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn last_plan(&self, migration: &str) -> Result<Option<LastPlan>, StoreError> {
-        let row = sqlx::query("SELECT at, phase, digest, plan FROM plans WHERE migration = ?")
+        let row = sqlx::query("SELECT at, phase, digest, CAST(plan AS TEXT) FROM plans WHERE migration = $1")
             .bind(migration)
-            .fetch_optional(&self.0)
+            .fetch_optional(&self.pool)
             .await?;
         row.map(|row| {
             Ok(LastPlan {
@@ -49,15 +49,15 @@ impl Store {
     /// When the store fails.
     pub async fn keep_plan(&self, migration: &str, last: &LastPlan) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO plans (migration, at, phase, digest, plan) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE \
+            "INSERT INTO plans (migration, at, phase, digest, plan) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext)) ON CONFLICT (migration) DO UPDATE \
              SET at = excluded.at, phase = excluded.phase, digest = excluded.digest, plan = excluded.plan",
         )
         .bind(migration)
         .bind(sql_ms(last.at))
         .bind(last.phase.name())
         .bind(&last.digest)
-        .bind(serde_json::to_string(&last.plan)?)
-        .execute(&self.0)
+        .bind(super::json(serde_json::to_string(&last.plan)?))
+        .execute(&self.pool)
         .await?;
         Ok(())
     }

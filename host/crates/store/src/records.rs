@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row as _, any::AnyRow};
 
 use super::StoreError;
 use cutover_model::{
@@ -73,9 +73,10 @@ pub struct PoolConfiguration {
 }
 
 impl Decision {
-    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+    pub(super) fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         let phase = |column| Ok::<_, StoreError>(serde_json::from_value(Value::from(row.try_get::<&str, _>(column)?))?);
         let inputs = row.try_get::<Option<&str>, _>("inputs")?;
+        let share = |column| ppm(row, column);
         Ok(Self {
             id: row.try_get("id")?,
             migration: row.try_get("migration")?,
@@ -85,8 +86,8 @@ impl Decision {
             reason: row.try_get("reason")?,
             from_phase: phase("from_phase")?,
             to_phase: phase("to_phase")?,
-            from_share: Ppm::new(row.try_get("from_share")?),
-            to_share: Ppm::new(row.try_get("to_share")?),
+            from_share: share("from_share")?,
+            to_share: share("to_share")?,
             policy: row.try_get("policy")?,
             digest: row.try_get("digest")?,
             findings: serde_json::from_str(row.try_get("findings")?)?,
@@ -97,7 +98,7 @@ impl Decision {
 }
 
 impl Audited {
-    pub(super) fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
+    pub(super) fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         Ok(Self {
             at: UnixMs(u64::try_from(row.try_get::<i64, _>("at")?).unwrap_or(0)),
             actor: row.try_get("actor")?,
@@ -106,6 +107,11 @@ impl Audited {
             detail: serde_json::from_str(row.try_get("detail")?)?,
         })
     }
+}
+
+/// A share as it is kept.
+pub(super) fn ppm(row: &AnyRow, column: &str) -> Result<Ppm, sqlx::Error> {
+    Ok(Ppm::new(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX)))
 }
 
 /// What the pools of a migration did in some batches, as `pool_metrics` keeps it.

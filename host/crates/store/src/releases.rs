@@ -1,9 +1,14 @@
 //! The registry's part of the store: releases by name and version, components by content.
 
 use serde_json::Value;
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row as _, any::AnyRow};
 
-use super::{Store, StoreError, records::Audited, sql_ms};
+use super::{
+    Store, StoreError,
+    database::{flag, json, text},
+    records::Audited,
+    sql_ms,
+};
 use cutover_model::clock::UnixMs;
 use cutover_policy_host::{
     dsse::Envelope,
@@ -23,8 +28,8 @@ impl Store {
     /// When nothing of it was kept; also when the name and version are taken.
     pub async fn add_release(&self, release: &Release, component: &[u8], audited: &Audited) -> Result<(), StoreError> {
         let manifest = &release.manifest;
-        let mut tx = self.0.begin().await?;
-        sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
             .bind(&manifest.component_sha256)
             .bind(component)
             .bind(sql_ms(release.at))
@@ -33,7 +38,7 @@ impl Store {
         sqlx::query(
             "INSERT INTO releases (name, version, kind, digest, contract, settings_schema_sha256, settings, script, \
              wasi_stub, summary, author, reason, actor, provenance, envelope, inserted_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, CAST($14 AS jsontext), CAST($15 AS jsontext), $16)",
         )
         .bind(&manifest.name)
         .bind(&manifest.version)
@@ -44,11 +49,11 @@ impl Store {
         .bind(serde_json::to_string(&manifest.settings)?)
         .bind(&manifest.script)
         .bind(manifest.wasi_stub)
-        .bind(&release.summary)
-        .bind(&release.author)
-        .bind(&release.reason)
-        .bind(&release.actor)
-        .bind(serde_json::to_string(&release.provenance)?)
+        .bind(text(&release.summary))
+        .bind(text(&release.author))
+        .bind(text(&release.reason))
+        .bind(text(&release.actor))
+        .bind(json(serde_json::to_string(&release.provenance)?))
         .bind(release.envelope.as_ref().map(serde_json::to_string).transpose()?)
         .bind(sql_ms(release.at))
         .execute(&mut *tx)
@@ -63,8 +68,8 @@ impl Store {
     /// # Errors
     /// When nothing was changed.
     pub async fn sign_release(&self, release: &Release, audited: &Audited) -> Result<(), StoreError> {
-        let mut tx = self.0.begin().await?;
-        sqlx::query("UPDATE releases SET envelope = ? WHERE name = ? AND version = ?")
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("UPDATE releases SET envelope = CAST($1 AS jsontext) WHERE name = $2 AND version = $3")
             .bind(release.envelope.as_ref().map(serde_json::to_string).transpose()?)
             .bind(&release.manifest.name)
             .bind(&release.manifest.version)
@@ -80,10 +85,11 @@ impl Store {
     /// # Errors
     /// When the store fails or what it has cannot be read.
     pub async fn release(&self, name: &str, version: &str) -> Result<Option<Release>, StoreError> {
-        let row = sqlx::query("SELECT * FROM releases WHERE name = ? AND version = ?")
+        let row = sqlx::query("SELECT name, version, kind, digest, contract, settings_schema_sha256, settings, script, wasi_stub, summary, author, \
+             reason, actor, CAST(provenance AS TEXT) AS provenance, CAST(envelope AS TEXT) AS envelope, inserted_at FROM releases WHERE name = $1 AND version = $2")
             .bind(name)
             .bind(version)
-            .fetch_optional(&self.0)
+            .fetch_optional(&self.pool)
             .await?;
         row.map(|row| from_row(&row)).transpose()
     }
@@ -93,8 +99,8 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn release_labels(&self) -> Result<Vec<Label>, StoreError> {
-        let rows = sqlx::query("SELECT name, version FROM releases ORDER BY name LIMIT ?").bind(MOST);
-        rows.fetch_all(&self.0).await?.iter().map(label).collect()
+        let rows = sqlx::query("SELECT name, version FROM releases ORDER BY name LIMIT $1").bind(i64::from(MOST));
+        rows.fetch_all(&self.pool).await?.iter().map(label).collect()
     }
 
     /// The versions of a name, in no order.
@@ -102,8 +108,9 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn release_versions(&self, name: &str) -> Result<Vec<String>, StoreError> {
-        let rows = sqlx::query("SELECT name, version FROM releases WHERE name = ? LIMIT ?").bind(name).bind(MOST);
-        rows.fetch_all(&self.0).await?.iter().map(|row| Ok(label(row)?.1)).collect()
+        let rows =
+            sqlx::query("SELECT name, version FROM releases WHERE name = $1 LIMIT $2").bind(name).bind(i64::from(MOST));
+        rows.fetch_all(&self.pool).await?.iter().map(|row| Ok(label(row)?.1)).collect()
     }
 
     /// Names and versions of the first `most` releases of components whose digest begins with `prefix`.
@@ -113,9 +120,9 @@ impl Store {
     pub async fn releases_by_digest(&self, prefix: &str, most: u32) -> Result<Vec<Label>, StoreError> {
         // `g` is what follows the last hex digit, so this is a range of the index.
         let query =
-            "SELECT name, version FROM releases WHERE digest >= ? AND digest < ? ORDER BY name, version LIMIT ?";
-        let rows = sqlx::query(query).bind(prefix).bind(format!("{prefix}g")).bind(most);
-        rows.fetch_all(&self.0).await?.iter().map(label).collect()
+            "SELECT name, version FROM releases WHERE digest >= $1 AND digest < $2 ORDER BY name, version LIMIT $3";
+        let rows = sqlx::query(query).bind(prefix).bind(format!("{prefix}g")).bind(i64::from(most));
+        rows.fetch_all(&self.pool).await?.iter().map(label).collect()
     }
 
     /// A component by its digest.
@@ -123,28 +130,30 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn component(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT bytes FROM components WHERE digest = ?").bind(digest).fetch_optional(&self.0);
+        let row = sqlx::query("SELECT bytes FROM components WHERE digest = $1").bind(digest).fetch_optional(&self.pool);
         row.await?.map(|row| Ok(row.try_get("bytes")?)).transpose()
     }
 }
 
-async fn record(tx: &mut sqlx::Transaction<'_, sqlx::Sqlite>, audited: &Audited) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO audit (at, actor, migration, action, detail) VALUES (?, ?, ?, ?, ?)")
-        .bind(sql_ms(audited.at))
-        .bind(&audited.actor)
-        .bind(&audited.migration)
-        .bind(&audited.action)
-        .bind(audited.detail.to_string())
-        .execute(&mut **tx)
-        .await?;
+async fn record(tx: &mut sqlx::Transaction<'_, sqlx::Any>, audited: &Audited) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit (at, actor, migration, action, detail) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext))",
+    )
+    .bind(sql_ms(audited.at))
+    .bind(text(&audited.actor))
+    .bind(&audited.migration)
+    .bind(&audited.action)
+    .bind(json(audited.detail.to_string()))
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
-fn label(row: &SqliteRow) -> Result<Label, StoreError> {
+fn label(row: &AnyRow) -> Result<Label, StoreError> {
     Ok((row.try_get("name")?, row.try_get("version")?))
 }
 
-fn from_row(row: &SqliteRow) -> Result<Release, StoreError> {
+fn from_row(row: &AnyRow) -> Result<Release, StoreError> {
     let envelope = row.try_get::<Option<&str>, _>("envelope")?;
     let manifest = Manifest {
         name: row.try_get("name")?,
@@ -155,7 +164,7 @@ fn from_row(row: &SqliteRow) -> Result<Release, StoreError> {
         settings_schema_sha256: row.try_get("settings_schema_sha256")?,
         settings: serde_json::from_str(row.try_get("settings")?)?,
         script: row.try_get("script")?,
-        wasi_stub: row.try_get("wasi_stub")?,
+        wasi_stub: flag(row, "wasi_stub")?,
     };
     Ok(Release {
         manifest,

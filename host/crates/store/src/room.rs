@@ -3,11 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
-use sqlx::Row as _;
-
-use super::{Store, StoreError, sql_ms};
+use super::{Store, StoreError, database::Dialect, sql_ms};
 use cutover_model::clock::UnixMs;
+use serde::Serialize;
 
 /// Rows that go at once, so that decisions get a turn in between.
 const AT_ONCE: u32 = 500;
@@ -69,42 +67,53 @@ impl Removed {
     const fn statement(self) -> &'static str {
         match self {
             Self::Calls => {
-                "DELETE FROM policy_calls WHERE id IN (SELECT id FROM policy_calls WHERE at < ? ORDER BY at LIMIT ?)"
+                "DELETE FROM policy_calls WHERE id IN (SELECT id FROM policy_calls WHERE at < $1 ORDER BY at LIMIT $2)"
             }
-            Self::Checks => "DELETE FROM checks WHERE id IN (SELECT id FROM checks WHERE at < ? ORDER BY at LIMIT ?)",
+            Self::Checks => "DELETE FROM checks WHERE id IN (SELECT id FROM checks WHERE at < $1 ORDER BY at LIMIT $2)",
             Self::Metrics => {
                 "DELETE FROM pool_metrics WHERE id IN \
-                 (SELECT id FROM pool_metrics WHERE timestamp < ? ORDER BY id LIMIT ?)"
+                 (SELECT id FROM pool_metrics WHERE timestamp < $1 ORDER BY id LIMIT $2)"
             }
         }
     }
 }
 
 impl Store {
-    /// Bytes of the store that are in use; its file may be larger, since what is free in it is used again.
+    /// Bytes of the store that are in use; SQLite's file may be larger, since what is free in it is used again. Of PostgreSQL
+    /// it is the size of the database, which has what is free in it.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn bytes(&self) -> Result<u64, StoreError> {
-        let pages = "SELECT (SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count) AS pages, \
-                     (SELECT page_size FROM pragma_page_size) AS size";
-        let row = sqlx::query(pages).fetch_one(&self.0).await?;
-        let number = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
-        let bytes = number("pages")? * number("size")?;
-        self.1.counts.bytes.store(bytes, Ordering::Relaxed);
+        let bytes = match self.dialect {
+            Dialect::Sqlite => {
+                "SELECT ((SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count)) \
+                 * (SELECT page_size FROM pragma_page_size)"
+            }
+            Dialect::Postgres => "SELECT pg_database_size(current_database())",
+        };
+        let bytes: i64 = sqlx::query_scalar(bytes).fetch_one(&self.pool).await?;
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        self.ground.counts.bytes.store(bytes, Ordering::Relaxed);
         Ok(bytes)
     }
 
-    /// Removes the oldest until at most so many bytes are in use, or nothing is left that may go.
+    /// Removes the oldest until at most so many bytes are in use, or nothing is left that may go. PostgreSQL says only how
+    /// large the database is, which is no smaller after rows went: there, what is kept is bounded by its age alone.
     ///
     /// # Errors
     /// When the store fails; what was removed by then is gone.
     pub async fn fit(&self, most: u64, now: UnixMs) -> Result<Left, StoreError> {
         let before = UnixMs(now.0.saturating_sub(KEPT_MS));
         let mut left = Left { bytes: self.bytes().await?, ..Left::default() };
-        for what in Removed::ALL {
+        let may_go = if self.dialect == Dialect::Sqlite { Removed::ALL.as_slice() } else { &[] };
+        for &what in may_go {
             while left.bytes > most {
-                let some = sqlx::query(what.statement()).bind(sql_ms(before)).bind(AT_ONCE).execute(&self.0).await?;
+                let some = sqlx::query(what.statement())
+                    .bind(sql_ms(before))
+                    .bind(i64::from(AT_ONCE))
+                    .execute(&self.pool)
+                    .await?;
                 let some = some.rows_affected();
                 if what == Removed::Calls {
                     self.forget_memories(self.oldest_call().await?.unwrap_or(before)).await?;
@@ -119,7 +128,7 @@ impl Store {
                 }
             }
         }
-        self.1.counts.too_large.store(u64::from(left.bytes > most), Ordering::Relaxed);
+        self.ground.counts.too_large.store(u64::from(left.bytes > most), Ordering::Relaxed);
         Ok(left)
     }
 
@@ -128,25 +137,25 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn oldest_call(&self) -> Result<Option<UnixMs>, StoreError> {
-        let oldest: Option<i64> = sqlx::query_scalar("SELECT MIN(at) FROM policy_calls").fetch_one(&self.0).await?;
+        let oldest: Option<i64> = sqlx::query_scalar("SELECT MIN(at) FROM policy_calls").fetch_one(&self.pool).await?;
         Ok(oldest.map(|at| UnixMs(u64::try_from(at).unwrap_or(0))))
     }
 
     /// Counts rows that were removed to keep the store within its bounds.
     pub fn count_removed(&self, what: Removed, rows: u64) {
-        if let Some(count) = self.1.counts.removed.get(what.index()) {
+        if let Some(count) = self.ground.counts.removed.get(what.index()) {
             count.fetch_add(rows, Ordering::Relaxed);
         }
     }
 
     /// Bytes in use when that was last looked at, and whether they are more than they may be.
     pub fn last_bytes(&self) -> (u64, bool) {
-        let counts = &self.1.counts;
+        let counts = &self.ground.counts;
         (counts.bytes.load(Ordering::Relaxed), counts.too_large.load(Ordering::Relaxed) > 0)
     }
 
     /// Rows that were removed since the host began, because they were old or to make room.
     pub fn removed(&self, what: Removed) -> u64 {
-        self.1.counts.removed.get(what.index()).map_or(0, |count| count.load(Ordering::Relaxed))
+        self.ground.counts.removed.get(what.index()).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }

@@ -3,7 +3,7 @@
 //! Rows belong to a stage by its number, which goes up in the same transaction as the decision that begins one: what is
 //! written late, or was not removed yet, is not read any more.
 
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{AnyConnection, Row as _};
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -18,15 +18,15 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn sessions(&self, migration: &str) -> Result<Known, StoreError> {
-        let mut tx = self.0.begin().await?;
-        let new = "INSERT INTO session_stages (migration, key, stage) VALUES (?, ?, 0) ON CONFLICT DO NOTHING";
+        let mut tx = self.pool.begin().await?;
+        let new = "INSERT INTO session_stages (migration, key, stage) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING";
         let key = Uuid::new_v4().into_bytes();
         sqlx::query(new).bind(migration).bind(key.as_slice()).execute(&mut *tx).await?;
-        let stage = sqlx::query("SELECT key, stage FROM session_stages WHERE migration = ?").bind(migration);
+        let stage = sqlx::query("SELECT key, stage FROM session_stages WHERE migration = $1").bind(migration);
         let stage = stage.fetch_one(&mut *tx).await?;
         let key = stage.try_get::<&[u8], _>(0)?.try_into().unwrap_or(key);
         let stage = stage.try_get(1)?;
-        let rows = sqlx::query("SELECT marks FROM session_marks WHERE migration = ? AND stage = ? ORDER BY id")
+        let rows = sqlx::query("SELECT marks FROM session_marks WHERE migration = $1 AND stage = $2 ORDER BY id")
             .bind(migration)
             .bind(stage)
             .fetch_all(&mut *tx)
@@ -51,24 +51,24 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn forget_sessions(&self, migration: &str, before: i64) -> Result<(), StoreError> {
-        let mut connection = self.0.acquire().await?;
+        let mut connection = self.pool.acquire().await?;
         Ok(remove(&mut connection, migration, before).await?)
     }
 }
 
 /// A stage of this number begins.
 pub(super) async fn begin_stage(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     migration: &str,
     stage: i64,
 ) -> Result<(), sqlx::Error> {
-    let begin = sqlx::query("UPDATE session_stages SET stage = ? WHERE migration = ?").bind(stage).bind(migration);
+    let begin = sqlx::query("UPDATE session_stages SET stage = $1 WHERE migration = $2").bind(stage).bind(migration);
     begin.execute(connection).await.map(drop)
 }
 
 /// Adds what sessions did for the first time, if any did.
 pub(super) async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     migration: &str,
     stage: i64,
     marks: &Marks,
@@ -76,15 +76,16 @@ pub(super) async fn write(
     if marks.is_empty() {
         return Ok(());
     }
-    let row = sqlx::query("INSERT INTO session_marks (migration, stage, marks) VALUES (?, ?, ?)")
+    let row = sqlx::query("INSERT INTO session_marks (migration, stage, marks) VALUES ($1, $2, $3)")
         .bind(migration)
         .bind(stage)
         .bind(marks.to_bytes());
     row.execute(connection).await.map(drop)
 }
 
-async fn remove(connection: &mut SqliteConnection, migration: &str, before: i64) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query("DELETE FROM session_marks WHERE migration = ? AND stage < ?").bind(migration).bind(before);
+async fn remove(connection: &mut AnyConnection, migration: &str, before: i64) -> Result<(), sqlx::Error> {
+    let rows =
+        sqlx::query("DELETE FROM session_marks WHERE migration = $1 AND stage < $2").bind(migration).bind(before);
     rows.execute(connection).await.map(drop)
 }
 
@@ -215,7 +216,7 @@ mod tests {
         cut(&killed);
         record(&store, &killed, 2).await;
         store.forget_sessions("mine", killed.stage()).await.unwrap();
-        let rows = sqlx::query("SELECT COUNT(*) FROM session_marks").fetch_one(&store.0).await.unwrap();
+        let rows = sqlx::query("SELECT COUNT(*) FROM session_marks").fetch_one(&store.pool).await.unwrap();
         assert_eq!(rows.get::<i64, _>(0), 1, "what is over is gone");
         let next = recorder(&store).await;
         call(&next, "ada", FAILED);
@@ -236,10 +237,10 @@ mod tests {
             record(&store, &first, 1).await;
         }
         let bad = "INSERT INTO session_marks (migration, stage, marks) VALUES ('mine', 0, x'00ff')";
-        sqlx::query(bad).execute(&store.0).await.unwrap();
+        sqlx::query(bad).execute(&store.pool).await.unwrap();
         let known = store.sessions("mine").await.unwrap();
         assert_eq!(known.marks.sessions.values().map(Vec::len).sum::<usize>(), 300);
-        let rows = sqlx::query("SELECT COUNT(*) FROM session_marks").fetch_one(&store.0).await.unwrap();
+        let rows = sqlx::query("SELECT COUNT(*) FROM session_marks").fetch_one(&store.pool).await.unwrap();
         assert_eq!(rows.get::<i64, _>(0), 1);
         let again = store.sessions("mine").await.unwrap();
         assert_eq!((again.key, again.marks), (known.key, known.marks));

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Any, Row as _, Transaction, any::AnyRow};
 
-use super::{Store, StoreError, records::Audited, sql_ms};
+use super::{
+    Store, StoreError,
+    database::{flag, json, text},
+    records::Audited,
+    sql_ms,
+};
 use cutover_model::{clock::UnixMs, port::Kind};
 use cutover_policy_host::{
     ask::PolicyPort,
@@ -76,12 +81,14 @@ impl Store {
         place: SlotRole,
     ) -> Result<Option<SlotRecord>, StoreError> {
         let row = sqlx::query(
-            "SELECT s.*, c.bytes FROM policy_slots s JOIN components c USING (digest) WHERE s.migration = ? AND s.kind = ? AND s.role = ?",
+            "SELECT s.name, s.version, s.digest, s.wasi_stub, s.settings, s.configured, s.memory, s.held, \
+             CAST(s.rule AS TEXT) AS rule, CAST(s.evidence AS TEXT) AS evidence, s.since, s.updated_by, c.bytes FROM policy_slots s JOIN components c ON c.digest = s.digest \
+             WHERE s.migration = $1 AND s.kind = $2 AND s.role = $3",
         )
         .bind(migration)
         .bind(kind.name())
         .bind(place.name())
-        .fetch_optional(&self.0)
+        .fetch_optional(&self.pool)
         .await?;
         row.map(|row| SlotRecord::from_row(&row)).transpose()
     }
@@ -99,10 +106,10 @@ impl Store {
         audited: &Audited,
     ) -> Result<(), StoreError> {
         self.here()?;
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         // A slot that is held has nobody to go back to but the one before.
         let replaces: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM policy_slots WHERE migration = ? AND kind = ? AND role = 'active' AND held IS NULL",
+            "SELECT 1 FROM policy_slots WHERE migration = $1 AND kind = $2 AND role = 'active' AND held IS NULL",
         )
         .bind(&audited.migration)
         .bind(kind.name())
@@ -111,7 +118,7 @@ impl Store {
         if replaces.is_some() {
             leave(&mut tx, audited, kind, SlotRole::Previous).await?;
             sqlx::query(
-                "UPDATE policy_slots SET role = 'previous' WHERE migration = ? AND kind = ? AND role = 'active'",
+                "UPDATE policy_slots SET role = 'previous' WHERE migration = $1 AND kind = $2 AND role = 'active'",
             )
             .bind(&audited.migration)
             .bind(kind.name())
@@ -135,14 +142,14 @@ impl Store {
     /// When nothing was changed.
     pub async fn revert(&self, kind: Kind, memory: &[u8], audited: &Audited) -> Result<(), StoreError> {
         self.here()?;
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         leave(&mut tx, audited, kind, SlotRole::Active).await?;
         sqlx::query(
-            "UPDATE policy_slots SET role = 'active', memory = ?, since = ?, updated_by = ? WHERE migration = ? AND kind = ? AND role = 'previous'",
+            "UPDATE policy_slots SET role = 'active', memory = $1, since = $2, updated_by = $3 WHERE migration = $4 AND kind = $5 AND role = 'previous'",
         )
         .bind(memory)
         .bind(sql_ms(audited.at))
-        .bind(&audited.actor)
+        .bind(text(&audited.actor))
         .bind(&audited.migration)
         .bind(kind.name())
         .execute(&mut *tx)
@@ -158,11 +165,12 @@ impl Store {
     /// When nothing was changed.
     pub async fn hold_slot(&self, kind: Kind, why: &str, audited: &Audited) -> Result<(), StoreError> {
         self.here()?;
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         sqlx::query(
-            "UPDATE policy_slots SET held = ?, memory = x'' WHERE migration = ? AND kind = ? AND role = 'active'",
+            "UPDATE policy_slots SET held = $1, memory = $2 WHERE migration = $3 AND kind = $4 AND role = 'active'",
         )
-        .bind(why)
+        .bind(text(why))
+        .bind(Vec::new())
         .bind(&audited.migration)
         .bind(kind.name())
         .execute(&mut *tx)
@@ -183,7 +191,7 @@ impl Store {
         audited: &Audited,
     ) -> Result<(), StoreError> {
         self.here()?;
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         leave(&mut tx, audited, kind, SlotRole::Candidate).await?;
         if let Some(candidate) = candidate {
             sit(&mut tx, audited, kind, SlotRole::Candidate, candidate).await?;
@@ -198,19 +206,19 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn remember(&self, migration: &str, remembered: Vec<Remembered>) -> Result<(), StoreError> {
-        let mut tx = self.0.begin().await?;
+        let mut tx = self.pool.begin().await?;
         for Remembered { kind, place, digest, settings, memory, evidence } in remembered {
             let evidence = evidence.map(|e| serde_json::to_string(&e)).transpose()?;
             sqlx::query(
-                "UPDATE policy_slots SET memory = ?, evidence = ? WHERE migration = ? AND kind = ? AND role = ? AND digest = ? AND settings = ? AND held IS NULL",
+                "UPDATE policy_slots SET memory = $1, evidence = CAST($2 AS jsontext) WHERE migration = $3 AND kind = $4 AND role = $5 AND digest = $6 AND settings = $7 AND held IS NULL",
             )
             .bind(memory)
             .bind(evidence)
             .bind(migration)
             .bind(kind.name())
             .bind(place.name())
-            .bind(digest)
-            .bind(settings)
+            .bind(&*digest)
+            .bind(&*settings)
             .execute(&mut *tx)
             .await?;
         }
@@ -245,12 +253,12 @@ impl Remembered {
 }
 
 async fn leave(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Transaction<'_, Any>,
     audited: &Audited,
     kind: Kind,
     place: SlotRole,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM policy_slots WHERE migration = ? AND kind = ? AND role = ?")
+    sqlx::query("DELETE FROM policy_slots WHERE migration = $1 AND kind = $2 AND role = $3")
         .bind(&audited.migration)
         .bind(kind.name())
         .bind(place.name())
@@ -260,13 +268,13 @@ async fn leave(
 }
 
 async fn sit(
-    tx: &mut Transaction<'_, Sqlite>,
+    tx: &mut Transaction<'_, Any>,
     audited: &Audited,
     kind: Kind,
     place: SlotRole,
     new: &SlotRecord,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+    sqlx::query("INSERT INTO components (digest, bytes, inserted_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
         .bind(&new.digest)
         .bind(new.component.as_slice())
         .bind(sql_ms(audited.at))
@@ -274,7 +282,7 @@ async fn sit(
         .await?;
     sqlx::query(
         "INSERT INTO policy_slots (migration, kind, role, name, version, digest, wasi_stub, settings, configured, memory, rule, evidence, since, updated_by) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CAST($11 AS jsontext), CAST($12 AS jsontext), $13, $14)",
     )
     .bind(&audited.migration)
     .bind(kind.name())
@@ -284,45 +292,47 @@ async fn sit(
     .bind(&new.digest)
     .bind(new.wasi_stub)
     .bind(&new.settings)
-    .bind(&new.configured)
+    .bind(text(&new.configured))
     .bind(new.memory.as_slice())
     .bind(new.rule.map(|rule| serde_json::to_string(&rule)).transpose()?)
     .bind(new.evidence.as_ref().map(serde_json::to_string).transpose()?)
     .bind(sql_ms(new.since))
-    .bind(&audited.actor)
+    .bind(text(&audited.actor))
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
 /// Records who did what, in the transaction that does it.
-async fn record(tx: &mut Transaction<'_, Sqlite>, audited: &Audited) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO audit (at, actor, migration, action, detail) VALUES (?, ?, ?, ?, ?)")
-        .bind(sql_ms(audited.at))
-        .bind(&audited.actor)
-        .bind(&audited.migration)
-        .bind(&audited.action)
-        .bind(audited.detail.to_string())
-        .execute(&mut **tx)
-        .await?;
+async fn record(tx: &mut Transaction<'_, Any>, audited: &Audited) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit (at, actor, migration, action, detail) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext))",
+    )
+    .bind(sql_ms(audited.at))
+    .bind(text(&audited.actor))
+    .bind(&audited.migration)
+    .bind(&audited.action)
+    .bind(json(audited.detail.to_string()))
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
 impl SlotRecord {
-    fn from_row(row: &SqliteRow) -> Result<Self, StoreError> {
-        fn json<T: serde::de::DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, StoreError> {
+    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+        fn read<T: serde::de::DeserializeOwned>(text: Option<&str>) -> Result<Option<T>, StoreError> {
             Ok(text.map(serde_json::from_str).transpose()?)
         }
         Ok(Self {
             title: Title { name: row.try_get("name")?, version: row.try_get("version")? },
             digest: row.try_get("digest")?,
-            wasi_stub: row.try_get("wasi_stub")?,
+            wasi_stub: flag(row, "wasi_stub")?,
             settings: row.try_get("settings")?,
             configured: row.try_get("configured")?,
             memory: row.try_get("memory")?,
             held: row.try_get("held")?,
-            rule: json(row.try_get("rule")?)?,
-            evidence: json(row.try_get("evidence")?)?,
+            rule: read(row.try_get("rule")?)?,
+            evidence: read(row.try_get("evidence")?)?,
             since: UnixMs(u64::try_from(row.try_get::<i64, _>("since")?).unwrap_or(0)),
             updated_by: row.try_get("updated_by")?,
             component: row.try_get("bytes")?,

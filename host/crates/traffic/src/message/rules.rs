@@ -5,7 +5,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 
-use super::Fields;
+use super::{Fields, is_variable};
 
 /// Rules for the fields of requests and of their answers.
 #[expect(missing_docs, reason = "the names and types of the fields say what they are")]
@@ -58,25 +58,29 @@ impl Rules {
         Self { set, removed }
     }
 
-    /// Whether a field, whose name is in lower case, does not stay as it is.
+    /// Whether a field, whose name is in lower case, does not stay as it is: `_` is `-`, since services that take fields as
+    /// variables cannot tell them apart.
     pub fn touches(&self, name: &[u8]) -> bool {
         let mut names = self.set.iter().map(|(name, _)| name).chain(&self.removed);
-        names.any(|touched| touched.as_str().as_bytes() == name)
+        names.any(|touched| is_variable(name, touched.as_str().as_bytes()))
     }
 
     /// Removes and sets the fields of a head.
     pub fn apply(&self, fields: &mut Fields) {
         for name in &self.removed {
-            fields.remove(name.as_str());
+            fields.remove_variable(name.as_str());
         }
         for (name, value) in &self.set {
+            fields.remove_variable(name.as_str());
             fields.set(name.as_str(), value.as_bytes());
         }
     }
 
     /// Removes and sets the fields of a map, as hyper has them.
     pub fn apply_to_map(&self, fields: &mut HeaderMap) {
-        for name in &self.removed {
+        let touched: Vec<_> =
+            fields.keys().filter(|name| self.touches(name.as_str().as_bytes())).cloned().collect();
+        for name in &touched {
             fields.remove(name);
         }
         for (name, value) in &self.set {
@@ -138,6 +142,22 @@ mod tests {
         assert_eq!(untouched.len(), 4);
         assert!(Rules::default().is_empty() && !rules(&[], &["x-a"]).is_empty());
         assert_eq!(after(&rules(&[("x-b", "5")], &["x-b"]))[2], ("x-b".to_owned(), "5".to_owned()), "set, not removed");
+    }
+
+    #[test]
+    fn another_spelling_of_the_same_variable_is_the_same_field() {
+        let rules = rules(&[("x-a-b", "5")], &["x-c-d"]);
+        let mut fields: Fields =
+            [("x_a_b", "1"), ("x-a_b", "2"), ("x_c-d", "3"), ("x-c_d", "4"), ("xacd", "5")].into_iter().collect();
+        let mut map = fields.to_map();
+        rules.apply(&mut fields);
+        rules.apply_to_map(&mut map);
+        let left = is(&[("xacd", "5"), ("x-a-b", "5")]);
+        assert_eq!(fields.all_text().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>(), left);
+        let mut of_map: Vec<_> = Fields::from(&map).all_text().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        of_map.sort();
+        assert_eq!(of_map, is(&[("x-a-b", "5"), ("xacd", "5")]));
+        assert!(["x_a-b", "x-c_d"].iter().all(|name| rules.touches(name.as_bytes())) && !rules.touches(b"xacd"));
     }
 
     #[test]

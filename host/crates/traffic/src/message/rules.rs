@@ -78,8 +78,7 @@ impl Rules {
 
     /// Removes and sets the fields of a map, as hyper has them.
     pub fn apply_to_map(&self, fields: &mut HeaderMap) {
-        let touched: Vec<_> =
-            fields.keys().filter(|name| self.touches(name.as_str().as_bytes())).cloned().collect();
+        let touched: Vec<_> = fields.keys().filter(|name| self.touches(name.as_str().as_bytes())).cloned().collect();
         for name in &touched {
             fields.remove(name);
         }

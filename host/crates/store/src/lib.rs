@@ -334,17 +334,7 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn audit(&self, audited: &Audited) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO audit (at, actor, migration, action, detail) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext))",
-        )
-        .bind(sql_ms(audited.at))
-        .bind(text(&audited.actor))
-        .bind(&audited.migration)
-        .bind(&audited.action)
-        .bind(json(audited.detail.to_string()))
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        audited.record(&mut *self.pool.acquire().await?).await
     }
 
     /// Who did what in a migration, newest first.
@@ -378,6 +368,7 @@ impl Store {
     /// When nothing was changed.
     pub async fn set_flag(&self, flag: &str, value: &Value, audited: &Audited) -> Result<(), StoreError> {
         self.here()?;
+        let mut tx = self.pool.begin().await?;
         sqlx::query(
             "INSERT INTO flags (migration, flag, value, updated_at, updated_by) VALUES ($1, $2, CAST($3 AS jsontext), $4, $5) \
              ON CONFLICT (migration, flag) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, updated_by = excluded.updated_by",
@@ -387,9 +378,11 @@ impl Store {
         .bind(json(value.to_string()))
         .bind(sql_ms(audited.at))
         .bind(text(&audited.actor))
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        self.audit(audited).await
+        audited.record(&mut tx).await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     /// Records what a pool is made of; a pool that changed gets its row updated.

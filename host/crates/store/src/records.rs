@@ -1,10 +1,14 @@
 //! What is stored, as rows.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sqlx::{Row as _, any::AnyRow};
+use serde_json::Value;
+use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
-use super::StoreError;
+use super::{
+    StoreError,
+    database::{json, text},
+    sql_ms,
+};
 use cutover_model::{
     clock::UnixMs,
     facts::{Batch, Calls, Comparisons, Finding, Members},
@@ -98,6 +102,21 @@ impl Decision {
 }
 
 impl Audited {
+    /// Records it, in the transaction that does it if there is one.
+    pub(super) async fn record(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO audit (at, actor, migration, action, detail) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext))",
+        )
+        .bind(sql_ms(self.at))
+        .bind(text(&self.actor))
+        .bind(&self.migration)
+        .bind(&self.action)
+        .bind(json(self.detail.to_string()))
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
     pub(super) fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         Ok(Self {
             at: UnixMs(u64::try_from(row.try_get::<i64, _>("at")?).unwrap_or(0)),
@@ -131,8 +150,8 @@ pub(super) fn pool_metrics(batches: &[Batch]) -> Result<Vec<(&'static str, Value
     let members = |pick: fn(&Batch) -> Members| last.map(pick).unwrap_or_default();
     let [v1, v2, shadow] = &totals;
     let share = last.map(|b| b.share).unwrap_or_default();
-    let v1 = json!({ "calls": serde_json::to_value(v1)?, "members": members(|b| b.v1) });
-    let v2 = json!({
+    let v1 = serde_json::json!({ "calls": serde_json::to_value(v1)?, "members": members(|b| b.v1) });
+    let v2 = serde_json::json!({
         "calls": serde_json::to_value(v2)?,
         "mirrored": serde_json::to_value(shadow)?,
         "comparisons": comparisons,

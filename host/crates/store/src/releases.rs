@@ -58,7 +58,7 @@ impl Store {
         .bind(sql_ms(release.at))
         .execute(&mut *tx)
         .await?;
-        record(&mut tx, audited).await?;
+        audited.record(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -75,7 +75,7 @@ impl Store {
             .bind(&release.manifest.version)
             .execute(&mut *tx)
             .await?;
-        record(&mut tx, audited).await?;
+        audited.record(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -133,20 +133,6 @@ impl Store {
         let row = sqlx::query("SELECT bytes FROM components WHERE digest = $1").bind(digest).fetch_optional(&self.pool);
         row.await?.map(|row| Ok(row.try_get("bytes")?)).transpose()
     }
-}
-
-async fn record(tx: &mut sqlx::Transaction<'_, sqlx::Any>, audited: &Audited) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO audit (at, actor, migration, action, detail) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext))",
-    )
-    .bind(sql_ms(audited.at))
-    .bind(text(&audited.actor))
-    .bind(&audited.migration)
-    .bind(&audited.action)
-    .bind(json(audited.detail.to_string()))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
 fn label(row: &AnyRow) -> Result<Label, StoreError> {

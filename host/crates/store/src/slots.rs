@@ -7,7 +7,7 @@ use sqlx::{Any, Row as _, Transaction, any::AnyRow};
 
 use super::{
     Store, StoreError,
-    database::{flag, json, text},
+    database::{flag, text},
     records::Audited,
     sql_ms,
 };
@@ -131,7 +131,7 @@ impl Store {
             leave(&mut tx, audited, kind, SlotRole::Candidate).await?;
         }
         sit(&mut tx, audited, kind, SlotRole::Active, new).await?;
-        record(&mut tx, audited).await?;
+        audited.record(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Store {
         .bind(kind.name())
         .execute(&mut *tx)
         .await?;
-        record(&mut tx, audited).await?;
+        audited.record(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -175,7 +175,7 @@ impl Store {
         .bind(kind.name())
         .execute(&mut *tx)
         .await?;
-        record(&mut tx, audited).await?;
+        audited.record(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Store {
         if let Some(candidate) = candidate {
             sit(&mut tx, audited, kind, SlotRole::Candidate, candidate).await?;
         }
-        record(&mut tx, audited).await?;
+        audited.record(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -298,21 +298,6 @@ async fn sit(
     .bind(new.evidence.as_ref().map(serde_json::to_string).transpose()?)
     .bind(sql_ms(new.since))
     .bind(text(&audited.actor))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Records who did what, in the transaction that does it.
-async fn record(tx: &mut Transaction<'_, Any>, audited: &Audited) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO audit (at, actor, migration, action, detail) VALUES ($1, $2, $3, $4, CAST($5 AS jsontext))",
-    )
-    .bind(sql_ms(audited.at))
-    .bind(text(&audited.actor))
-    .bind(&audited.migration)
-    .bind(&audited.action)
-    .bind(json(audited.detail.to_string()))
     .execute(&mut **tx)
     .await?;
     Ok(())
